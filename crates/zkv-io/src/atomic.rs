@@ -1,0 +1,116 @@
+//! Files that appear whole or not at all.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::storage::{OpenMode, Storage, StorageFile};
+
+/// What the name of every temporary file ends in; such a file is never the only copy of anything.
+pub const TEMPORARY_SUFFIX: &str = ".zkv-tmp";
+
+/// The directory that holds `path`.
+#[must_use]
+pub fn parent_directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// A fresh name for a temporary file beside `path`: `PATH.<16 hex digits>.zkv-tmp`.
+///
+/// # Errors
+/// Where the system has no source of randomness.
+pub fn temporary_path(storage: &dyn Storage, path: &Path) -> io::Result<PathBuf> {
+    let mut random = [0; 8];
+    storage.random(&mut random)?;
+    let mut name = OsString::from(path);
+    name.push(format!(".{:016x}{TEMPORARY_SUFFIX}", u64::from_le_bytes(random)));
+    Ok(PathBuf::from(name))
+}
+
+/// Writes a file beside `path`, syncs it, and renames it over `path`, durably.
+///
+/// A crash before the rename leaves the old file and a temporary one; after it, the new file.
+///
+/// # Errors
+/// Those of `write` and of the system. The old file then stands unchanged, unless only the last
+/// step, the directory's sync, failed: then either may be found after a crash.
+pub fn replace_atomically<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
+) -> io::Result<T> {
+    write_then(storage, path, write, |from| storage.rename(from, path))
+}
+
+/// As [`replace_atomically`], where `path` must not exist yet.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] where it does, and as [`replace_atomically`].
+pub fn create_atomically<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
+) -> io::Result<T> {
+    write_then(storage, path, write, |from| storage.rename_new(from, path))
+}
+
+fn write_then<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
+    publish: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<T> {
+    let temporary = temporary_path(storage, path)?;
+    let file = storage.open(&temporary, OpenMode::CreateNew)?;
+    let written = write(&*file).and_then(|value| file.sync_all().map(|()| value));
+    // Windows renames no open file.
+    drop(file);
+    let published = written.and_then(|value| publish(&temporary).map(|()| value));
+    if published.is_err() {
+        // The first error is the one to report; the next open removes what stays.
+        let _ = storage.remove(&temporary);
+    }
+    let value = published?;
+    storage.sync_dir(parent_directory(path))?;
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::MemoryStorage;
+
+    fn contents(storage: &MemoryStorage, path: &Path) -> Vec<u8> {
+        let file = storage.open(path, OpenMode::ReadOnly).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let storage = MemoryStorage::new();
+        let path = Path::new("dir/a");
+        replace_atomically(&storage, path, |file| file.write_at(0, b"old")).unwrap();
+        let failed = replace_atomically(&storage, path, |file| {
+            file.write_at(0, b"new")?;
+            Err::<(), _>(io::Error::other("disk full"))
+        });
+        assert_eq!(failed.unwrap_err().to_string(), "disk full");
+        assert_eq!(contents(&storage, path), b"old");
+        assert_eq!(storage.list(Path::new("dir")).unwrap(), [path]);
+    }
+
+    #[test]
+    fn creating_never_replaces() {
+        let storage = MemoryStorage::new();
+        let path = Path::new("a");
+        create_atomically(&storage, path, |file| file.write_at(0, b"first")).unwrap();
+        let again = create_atomically(&storage, path, |file| file.write_at(0, b"second"));
+        assert_eq!(again.unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(contents(&storage, path), b"first");
+    }
+}

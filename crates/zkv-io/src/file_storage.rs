@@ -1,0 +1,288 @@
+//! The real file system: the only place that uses `std::fs`.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::map::ExtentMap;
+use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
+
+/// The file system of the operating system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct FileStorage;
+
+impl Storage for FileStorage {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        let mut options = OpenOptions::new();
+        options.read(true);
+        match mode {
+            OpenMode::ReadOnly => {}
+            OpenMode::ReadWrite => {
+                options.write(true);
+            }
+            OpenMode::CreateNew => {
+                options.write(true).create_new(true);
+            }
+            OpenMode::CreatePrivate => {
+                options.write(true).create_new(true);
+                #[cfg(unix)]
+                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            }
+        }
+        let file = options.open(path)?;
+        let bytes = file.metadata()?.len();
+        Ok(Arc::new(RealFile(Arc::new(Inner { file, bytes_known: AtomicU64::new(bytes) }))))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        // A hard link fails where the name is taken, on every system; a rename would replace.
+        match fs::hard_link(from, to) {
+            Ok(()) => fs::remove_file(from),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+            // A file system without hard links (FAT): creating the name claims it.
+            Err(_) => {
+                OpenOptions::new().write(true).create_new(true).open(to)?;
+                fs::rename(from, to)
+            }
+        }
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        fs::read_dir(directory)?.map(|entry| Ok(entry?.path())).collect()
+    }
+
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        // Windows neither opens directories as files nor needs this: it journals names.
+        if cfg!(unix) { File::open(directory)?.sync_all() } else { Ok(()) }
+    }
+
+    fn random(&self, into: &mut [u8]) -> io::Result<()> {
+        getrandom::fill(into).map_err(io::Error::other)
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    file: File,
+    /// A lower bound of the file's length: what this process has found or written. Maps are read
+    /// only below it.
+    bytes_known: AtomicU64,
+}
+
+#[derive(Debug)]
+struct RealFile(Arc<Inner>);
+
+impl StorageFile for RealFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(offset, into)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        write_all_at(&self.0.file, offset, bytes)?;
+        self.0.bytes_known.fetch_max(offset + bytes.len() as u64, Ordering::Release);
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.file.metadata()?.len())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        // Before the cut, so that no reader starts behind it.
+        self.0.bytes_known.fetch_min(bytes, Ordering::SeqCst);
+        self.0.file.set_len(bytes)?;
+        self.0.bytes_known.fetch_max(bytes, Ordering::Release);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.file.sync_data()
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.file.sync_all()
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        let locked = match kind {
+            LockKind::Shared => self.0.file.try_lock_shared(),
+            LockKind::Exclusive => self.0.file.try_lock(),
+        };
+        match locked {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
+        Ok(Arc::new(RealMap { inner: Arc::clone(&self.0), extents: ExtentMap::new() }))
+    }
+}
+
+impl Inner {
+    fn read_exact_at(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+        while !into.is_empty() {
+            match read_at(&self.file, offset, into) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(count) => {
+                    into = &mut into[count..];
+                    offset += count as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// The file's length, once it is found to be at least `end`.
+    #[inline]
+    fn bytes_reaching(&self, end: u64) -> io::Result<u64> {
+        let known = self.bytes_known.load(Ordering::Acquire);
+        if end <= known {
+            return Ok(known);
+        }
+        let bytes = self.file.metadata()?.len();
+        if bytes < end {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.bytes_known.fetch_max(bytes, Ordering::AcqRel);
+        Ok(bytes)
+    }
+}
+
+#[derive(Debug)]
+struct RealMap {
+    inner: Arc<Inner>,
+    extents: ExtentMap,
+}
+
+impl FileMap for RealMap {
+    fn copy_out(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(into.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
+        let bytes = self.inner.bytes_reaching(end)?;
+        while !into.is_empty() {
+            match self.extents.copy_out(&self.inner.file, bytes, offset, into)? {
+                Some(count) => {
+                    into = &mut into[count..];
+                    offset += count as u64;
+                }
+                None => return self.inner.read_exact_at(offset, into),
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, into, offset)
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, bytes, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, offset: u64, into: &mut [u8]) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, into, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match std::os::windows::fs::FileExt::seek_write(file, bytes, offset) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                bytes = &bytes[count..];
+                offset += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn new_file(directory: &Path, name: &str) -> Arc<dyn StorageFile> {
+        FileStorage.open(&directory.join(name), OpenMode::CreateNew).unwrap()
+    }
+
+    #[test]
+    fn a_map_follows_the_files_growth_across_extents() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = new_file(directory.path(), "a");
+        let map = file.map().unwrap();
+        let mut two = [0; 2];
+        assert_eq!(map.copy_out(0, &mut two).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        for megabyte in 1u8..6 {
+            let at = (u64::from(megabyte) << 20) - 1;
+            file.write_at(at, &[megabyte, megabyte]).unwrap();
+            map.copy_out(at, &mut two).unwrap();
+            assert_eq!(two, [megabyte, megabyte]);
+        }
+    }
+
+    #[test]
+    fn reading_behind_the_end_is_an_error_after_the_file_was_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = new_file(directory.path(), "a");
+        file.write_at(0, &[7; 100]).unwrap();
+        let map = file.map().unwrap();
+        file.set_len(10).unwrap();
+        assert!(map.copy_out(5, &mut [0; 6]).is_err());
+        assert!(file.read_at(5, &mut [0; 6]).is_err());
+        map.copy_out(5, &mut [0; 5]).unwrap();
+    }
+
+    #[test]
+    fn an_exclusive_lock_excludes_until_its_handle_is_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = new_file(directory.path(), "a");
+        let second = FileStorage.open(&directory.path().join("a"), OpenMode::ReadOnly).unwrap();
+        assert!(first.try_lock(LockKind::Exclusive).unwrap());
+        assert!(!second.try_lock(LockKind::Shared).unwrap());
+        drop(first);
+        assert!(second.try_lock(LockKind::Shared).unwrap());
+    }
+
+    #[test]
+    fn renaming_to_a_taken_name_changes_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let (a, b) = (directory.path().join("a"), directory.path().join("b"));
+        new_file(directory.path(), "a").write_at(0, b"a").unwrap();
+        new_file(directory.path(), "b").write_at(0, b"b").unwrap();
+        let error = FileStorage.rename_new(&a, &b).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!((fs::read(&a).unwrap(), fs::read(&b).unwrap()), (b"a".to_vec(), b"b".to_vec()));
+        FileStorage.remove(&b).unwrap();
+        FileStorage.rename_new(&a, &b).unwrap();
+        assert!(!a.exists() && b.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn private_files_are_readable_by_their_owner_only() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        FileStorage.open(&path, OpenMode::CreatePrivate).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}

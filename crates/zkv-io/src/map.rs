@@ -1,0 +1,98 @@
+//! The one memory map. It is made of extents that double, so that a growing file is never mapped
+//! again, and readers never wait for it to grow.
+
+use std::fs::File;
+use std::io;
+use std::sync::OnceLock;
+
+use memmap2::{MmapOptions, MmapRaw};
+
+/// The first extent covers this much; each further one as much as all before it together.
+const FIRST_EXTENT_BYTES: u64 = 1 << 20;
+/// Enough for the largest file offset, 2^63.
+const EXTENT_COUNT: usize = 44;
+
+/// A read-only map of a file, extended on demand.
+#[derive(Debug)]
+pub(crate) struct ExtentMap {
+    extents: [OnceLock<MmapRaw>; EXTENT_COUNT],
+}
+
+impl ExtentMap {
+    pub(crate) fn new() -> Self {
+        Self { extents: [const { OnceLock::new() }; EXTENT_COUNT] }
+    }
+
+    /// Copies as much of `into` as lies in the first extent it touches, and says how much that was;
+    /// `None` where that extent cannot be mapped here. The caller vouches that the file now holds
+    /// all of `offset..offset + into.len()`.
+    pub(crate) fn copy_out(
+        &self,
+        file: &File,
+        file_bytes: u64,
+        offset: u64,
+        into: &mut [u8],
+    ) -> io::Result<Option<usize>> {
+        let (number, start, bytes) = extent_of(offset);
+        // Only Unix lets a map reach beyond the file's end, where the file will grow into it.
+        if !cfg!(unix) && file_bytes < start + bytes {
+            return Ok(None);
+        }
+        let Ok(length) = usize::try_from(bytes) else { return Ok(None) };
+        let extent = match self.extents[number].get() {
+            Some(extent) => extent,
+            None => {
+                let mapped =
+                    MmapOptions::new().offset(start).len(length).map_raw_read_only(file)?;
+                // Where two readers map it at once, one of the two maps is dropped.
+                self.extents[number].get_or_init(|| mapped)
+            }
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
+        let within = (offset - start) as usize;
+        let count = into.len().min(length - within);
+        copy(extent, within, &mut into[..count]);
+        Ok(Some(count))
+    }
+}
+
+/// The number, start and length of the extent that holds `offset`.
+fn extent_of(offset: u64) -> (usize, u64, u64) {
+    match (offset / FIRST_EXTENT_BYTES).checked_ilog2() {
+        None => (0, 0, FIRST_EXTENT_BYTES),
+        Some(doublings) => {
+            let start = FIRST_EXTENT_BYTES << doublings;
+            (doublings as usize + 1, start, start)
+        }
+    }
+}
+
+#[allow(unsafe_code)]
+fn copy(extent: &MmapRaw, within: usize, into: &mut [u8]) {
+    assert!(within <= extent.len() && into.len() <= extent.len() - within);
+    // SAFETY: the range lies inside the map (asserted above), which lives as long as `extent`, and
+    // `into` is memory of our own, so the two do not overlap. Another thread or process may write
+    // these pages meanwhile: no reference to them is ever made, and a copy that mixes old and new
+    // bytes is caught by the checksum that the caller holds against the copy. A process that cuts
+    // the file shorter than the caller has just found it, against the lock that every zkv process
+    // takes, makes the system raise SIGBUS, which ends this process but reads nothing wrong.
+    unsafe {
+        std::ptr::copy_nonoverlapping(extent.as_ptr().add(within), into.as_mut_ptr(), into.len());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn extents_cover_every_offset_once() {
+        let mut end = 0;
+        for number in 0..30 {
+            let (found, start, bytes) = extent_of(end);
+            assert_eq!((found, start), (number, end));
+            assert_eq!(extent_of(end + bytes - 1).0, number);
+            end += bytes;
+        }
+    }
+}
