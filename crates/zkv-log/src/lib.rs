@@ -1,1 +1,34 @@
 //! TBD
+mod block;
+mod checkpoint;
+mod codec;
+mod commit;
+mod dictionary;
+mod entries;
+mod error;
+mod header;
+pub mod layout;
+mod log;
+mod open;
+mod options;
+mod pack;
+mod position;
+mod recover;
+mod sampler;
+mod scan;
+mod seal;
+mod segment;
+mod train;
+mod walk;
+mod writer;
+
+pub use commit::Commit;
+pub use error::{LogError, Result};
+pub use header::Identity;
+pub use log::{Log, LogView, SegmentInfo};
+pub use open::{Access, OpenFile, Recovered, create};
+pub use options::LogOptions;
+pub use pack::Packed;
+pub use position::{EntryAddress, Location, Position};
+pub use scan::{ScannedBlock, SegmentScan};
+pub use writer::{COMMIT_OVERHEAD_BYTES, Committed, LogWriter, Room};

@@ -1,0 +1,378 @@
+//! One commit: blocks that belong together, whole after a crash or absent.
+
+use std::sync::Arc;
+
+use crate::block::{BlockKind, Tag, put_block};
+use crate::codec::Encoder;
+use crate::dictionary::Dictionary;
+use crate::error::{LogError, Result};
+use crate::header::SegmentHeader;
+use crate::layout::{
+    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES, DICTIONARIES_MAX,
+    MEMBER_BYTES, SEGMENT_HEADER_BYTES, seal_offset,
+};
+use crate::pack::Packed;
+use crate::position::{EntryAddress, Location, Position};
+use crate::seal::Seal;
+use crate::segment::{Place, Segment, SegmentId};
+use crate::writer::{Committed, FreeSlot, LogWriter, Repair, Room, Tail};
+
+/// A commit in the making. See [`LogWriter::begin`].
+#[derive(Debug)]
+pub struct Commit<'a> {
+    writer: &'a mut LogWriter,
+    /// Where the log ends with this commit; the writer's own tail stays behind until the end.
+    tail: Tail,
+    slot_count: u32,
+    /// Blocks that stand at the tail and are not written yet.
+    buffer: Vec<u8>,
+    /// Segments that this commit has filled up, and those that it has begun.
+    sealed: Vec<Arc<Segment>>,
+    begun: Vec<Arc<Segment>>,
+    is_end_mark: bool,
+    has_written: bool,
+    is_finished: bool,
+}
+
+impl<'a> Commit<'a> {
+    pub(crate) fn new(writer: &'a mut LogWriter) -> Self {
+        let (tail, slot_count) = (writer.tail.clone(), writer.slot_count);
+        Self {
+            writer,
+            tail,
+            slot_count,
+            buffer: Vec::new(),
+            sealed: Vec::new(),
+            begun: Vec::new(),
+            is_end_mark: false,
+            has_written: false,
+            is_finished: false,
+        }
+    }
+
+    /// Appends packed entries, and returns where each of them is.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn append(&mut self, packed: &Packed) -> Result<Vec<EntryAddress>> {
+        let mut addresses = Vec::with_capacity(packed.entry_count);
+        for chunk in &packed.chunks {
+            let mut start = 0;
+            for block in &chunk.blocks {
+                let payload = &chunk.payloads[start..block.end];
+                start = block.end;
+                let dictionary = packed.dictionary.as_ref().filter(|_| block.with_dictionary);
+                let offset = self.put_entries(block.kind, payload, dictionary)?;
+                let slot = self.tail.segment.place.id.slot;
+                let ordinals = 0..block.entry_count;
+                addresses.extend(ordinals.map(|ordinal| EntryAddress { slot, offset, ordinal }));
+            }
+        }
+        Ok(addresses)
+    }
+
+    /// As [`Commit::append`], with the locations by which an index finds the entries again.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn append_located(&mut self, packed: &Packed) -> Result<Vec<Location>> {
+        let addresses = self.append(packed)?;
+        let located = addresses.iter().map(|address| {
+            // Cell 0 of a slot is its segment's header, so no block starts there.
+            self.writer.location(address.slot, address.offset)
+        });
+        located.collect::<Option<_>>().ok_or(LogError::CheckpointMismatch)
+    }
+
+    fn put_entries(
+        &mut self,
+        kind: BlockKind,
+        payload: &[u8],
+        dictionary: Option<&Arc<Dictionary>>,
+    ) -> Result<u32> {
+        let Some(dictionary) = dictionary else {
+            return self.put(Tag { kind, number: 0 }, &[payload]);
+        };
+        // The room for the block is made first: a new segment needs the dictionary again.
+        self.make_room(payload.len())?;
+        let number = match self.dictionary_number(dictionary) {
+            Some(number) => number,
+            None => self.put_dictionary(dictionary, payload.len())?,
+        };
+        self.put(Tag { kind, number }, &[payload])
+    }
+
+    fn dictionary_number(&self, dictionary: &Arc<Dictionary>) -> Option<u8> {
+        let digest = dictionary.digest();
+        let mut known = self.tail.dictionaries.iter();
+        let place = known.position(|(known, _)| known.digest() == digest)?;
+        u8::try_from(place + 1).ok()
+    }
+
+    /// Repeats the dictionary in this segment, where there is room for it and `payload_bytes` more.
+    fn put_dictionary(&mut self, dictionary: &Arc<Dictionary>, payload_bytes: usize) -> Result<u8> {
+        const LEVEL: i32 = 9; // Once a segment: 2 % smaller than level 3 for a millisecond more.
+        let mut encoder = Encoder::new(LEVEL);
+        // A dictionary's own frame is always shorter: its tail lists offsets, its head tables.
+        let frame = encoder.compress(dictionary.bytes(), None).ok_or_else(|| {
+            self.tail.segment.damaged(self.tail.offset, "a dictionary that does not compress")
+        })?;
+        let digest = dictionary.digest();
+        let both = frame.len() + digest.len() + payload_bytes + BLOCK_HEADER_BYTES as usize;
+        if self.tail.dictionaries.len() == DICTIONARIES_MAX {
+            self.roll_over()?;
+        } else {
+            self.make_room(both)?;
+        }
+        let number = u8::try_from(self.tail.dictionaries.len() + 1).unwrap_or(0);
+        let offset = self.put(Tag { kind: BlockKind::Dictionary, number }, &[digest, frame])?;
+        self.tail.segment.set_dictionary(number, Arc::clone(dictionary));
+        self.tail.dictionaries.push((Arc::clone(dictionary), offset));
+        Ok(number)
+    }
+
+    /// Writes a roll call or a retire entry, and returns where it stands.
+    pub(crate) fn put_members(
+        &mut self,
+        kind: BlockKind,
+        members: &[SegmentId],
+    ) -> Result<Position> {
+        let mut payload = Vec::with_capacity(members.len() * MEMBER_BYTES);
+        for member in members {
+            payload.extend(member.slot.to_le_bytes());
+            payload.extend(member.sequence.to_le_bytes());
+            payload.extend(member.nonce.to_le_bytes());
+        }
+        let offset = self.put(Tag { kind, number: 0 }, &[&payload])?;
+        Ok(Position { sequence: self.tail.segment.place.id.sequence, offset })
+    }
+
+    /// Makes this commit an end mark.
+    pub(crate) fn mark_end(&mut self) {
+        self.is_end_mark = true;
+    }
+
+    fn put(&mut self, tag: Tag, payload: &[&[u8]]) -> Result<u32> {
+        self.make_room(payload.iter().map(|part| part.len()).sum())?;
+        let offset = self.tail.offset;
+        let seed = match tag.kind {
+            BlockKind::EntriesRaw | BlockKind::EntriesZstd if tag.number > 0 => {
+                let (dictionary, _) = &self.tail.dictionaries[usize::from(tag.number) - 1];
+                self.tail.segment.place.seed.with_dictionary(dictionary.digest())
+            }
+            _ => self.tail.segment.place.seed,
+        };
+        let before = self.buffer.len();
+        put_block(&mut self.buffer, seed, offset, tag, payload);
+        self.advance(self.buffer.len() - before);
+        if self.buffer.len() >= self.writer.write_buffer_bytes {
+            self.write_buffer()?;
+        }
+        Ok(offset)
+    }
+
+    /// Notes a block of `block_bytes` at the tail.
+    fn advance(&mut self, block_bytes: usize) {
+        let offset = self.tail.offset;
+        if offset / CELL_BYTES != self.tail.last_cell {
+            self.tail.last_cell = offset / CELL_BYTES;
+            self.tail.segment.note_block(offset);
+        }
+        self.tail.block_count += 1;
+        // `make_room` has found that the block fits the slot.
+        self.tail.offset += u32::try_from(block_bytes).unwrap_or(0);
+    }
+
+    fn make_room(&mut self, payload_bytes: usize) -> Result<()> {
+        let end = self.tail.offset as usize + BLOCK_HEADER_BYTES as usize + payload_bytes;
+        let limit = seal_offset(self.tail.segment.place.slot_bytes) as usize;
+        if end <= limit {
+            return Ok(());
+        }
+        let fresh = (SEGMENT_HEADER_BYTES + BLOCK_HEADER_BYTES) as usize + payload_bytes;
+        if fresh > limit {
+            let max = limit - (SEGMENT_HEADER_BYTES + BLOCK_HEADER_BYTES) as usize;
+            return Err(LogError::EntryTooLarge { bytes: payload_bytes, max });
+        }
+        self.roll_over()
+    }
+
+    fn write_buffer(&mut self) -> Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        self.has_written = true;
+        let end = self.tail.segment.place.start + u64::from(self.tail.offset);
+        let start = end - self.buffer.len() as u64;
+        self.writer.shared.file.write_at(start, &self.buffer).map_err(LogError::io("write"))?;
+        self.buffer.clear();
+        self.writer.file_end = self.writer.file_end.max(end);
+        Ok(())
+    }
+
+    /// Seals the tail's segment and begins the next one.
+    ///
+    /// A crash that keeps the seal and not the next header finds the log's end at the last commit;
+    /// one that keeps the header and not the seal never reaches that segment, and wipes it.
+    fn roll_over(&mut self) -> Result<()> {
+        self.write_buffer()?;
+        self.has_written = true;
+        let (slot, slot_count) = self.writer.take_slot(self.slot_count);
+        self.slot_count = slot_count;
+        let mut nonce = [0; 8];
+        self.writer.storage.random(&mut nonce).map_err(LogError::io("draw a nonce for"))?;
+        let old = Arc::clone(&self.tail.segment);
+        let id = SegmentId {
+            sequence: old.place.id.sequence + 1,
+            slot,
+            nonce: u64::from_le_bytes(nonce),
+        };
+        self.write_seal(id)?;
+        let segment = Arc::new(self.writer.write_segment_header(id)?);
+        self.sealed.push(Arc::new(old.to_sealed(self.tail.offset)));
+        self.begun.push(Arc::clone(&segment));
+        self.tail = Tail {
+            segment,
+            offset: SEGMENT_HEADER_BYTES,
+            last_cell: 0,
+            block_count: 0,
+            dictionaries: Vec::new(),
+        };
+        Ok(())
+    }
+
+    fn write_seal(&mut self, next: SegmentId) -> Result<()> {
+        let segment = &self.tail.segment;
+        let file = &*self.writer.shared.file;
+        let mut bytes = vec![0; self.tail.offset as usize];
+        file.read_at(segment.place.start, &mut bytes).map_err(LogError::io("read"))?;
+        // Where the header was damaged, the seal repeats what is known of it.
+        let header = SegmentHeader::decode(&bytes)
+            .unwrap_or_else(|_| self.writer.segment_header(segment.place.id));
+        let mut cells = segment.growing_cells(self.tail.offset);
+        cells.resize((segment.place.slot_bytes / CELL_BYTES) as usize, 0);
+        let seal = Seal {
+            data_end: self.tail.offset,
+            block_count: self.tail.block_count,
+            last_commit: self.writer.last_commit,
+            synced_upto: self.writer.log().synced_upto(),
+            next_slot: next.slot,
+            next_nonce: next.nonce,
+            digest: *blake3::hash(&bytes).as_bytes(),
+            dictionary_offsets: self.tail.dictionary_offsets(),
+            header,
+            cells,
+        };
+        let offset = segment.place.start + u64::from(seal_offset(segment.place.slot_bytes));
+        let block = seal.encode_block(segment.place.seed);
+        file.write_at(offset, &block).map_err(LogError::io("write"))?;
+        self.writer.file_end = self.writer.file_end.max(offset + block.len() as u64);
+        Ok(())
+    }
+
+    /// Ends the commit: it is in the operating system's hands when this returns, visible in the
+    /// views taken from now on, and durable after [`crate::Log::sync`].
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the commit is then undone.
+    pub fn finish(mut self, room: Room) -> Result<Committed> {
+        self.make_room(COMMIT_BYTES)?;
+        let number = self.writer.last_commit + u64::from(!self.is_end_mark);
+        let mark = self.writer.mark(number);
+        let before = self.buffer.len();
+        let (seed, offset) = (self.tail.segment.place.seed, self.tail.offset);
+        mark.put(&mut self.buffer, seed, offset, self.is_end_mark);
+        let checksum =
+            self.buffer[before..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        self.advance(COMMIT_BLOCK_BYTES as usize);
+        self.write_last(room)?;
+        self.publish(number, checksum);
+        Ok(Committed { number, end: self.writer.end() })
+    }
+
+    /// Writes what is left, and the room behind it, in one call.
+    fn write_last(&mut self, room: Room) -> Result<()> {
+        let segment = &self.tail.segment;
+        let end = segment.place.start + u64::from(self.tail.offset);
+        let written = self.buffer.len();
+        if room == Room::Ahead && end > self.writer.file_end {
+            let slot_end = segment.place.start + u64::from(segment.place.slot_bytes);
+            let zeros = self.writer.next_window(end, slot_end);
+            self.buffer.resize(written + zeros, 0);
+        }
+        self.has_written = true;
+        let start = end - written as u64;
+        self.writer.shared.file.write_at(start, &self.buffer).map_err(LogError::io("write"))?;
+        let file_end = start + self.buffer.len() as u64;
+        self.writer.file_end = self.writer.file_end.max(file_end);
+        Ok(())
+    }
+
+    fn publish(&mut self, number: u64, checksum: u32) {
+        self.is_finished = true;
+        let writer = &mut *self.writer;
+        self.tail.segment.publish(self.tail.offset);
+        for segment in &self.begun {
+            writer.members.insert(segment.place.id.sequence, Arc::clone(segment));
+        }
+        for segment in &self.sealed {
+            writer.members.insert(segment.place.id.sequence, Arc::clone(segment));
+        }
+        writer.tail = self.tail.clone();
+        writer.slot_count = self.slot_count;
+        writer.last_commit = number;
+        writer.last_commit_checksum = checksum;
+        writer.is_ended = false;
+        if !self.begun.is_empty() {
+            writer.publish_segments();
+        }
+    }
+}
+
+impl Drop for Commit<'_> {
+    fn drop(&mut self) {
+        if self.is_finished {
+            return;
+        }
+        if !self.has_written {
+            self.writer.renew_tail();
+            return;
+        }
+        // A slot that was free is free again, once its stray header is wiped.
+        let reused =
+            self.begun.iter().filter(|segment| segment.place.id.slot < self.writer.slot_count);
+        let free = reused.map(|segment| FreeSlot {
+            slot: segment.place.id.slot,
+            usable_after: Position::default(),
+            readers: Arc::downgrade(&segment.hold),
+        });
+        self.writer.free.extend(free);
+        self.writer.repair = Some(Repair {
+            stray_slots: self.begun.iter().map(|segment| segment.place.id.slot).collect(),
+            unproven_from: None,
+            renew_tail: true,
+        });
+    }
+}
+
+impl LogWriter {
+    fn write_segment_header(&mut self, id: SegmentId) -> Result<Segment> {
+        self.note_durable_roll_call();
+        let cell = self.segment_header(id).encode_cell();
+        let place = Place::new(&self.shared.identity, id);
+        self.shared.file.write_at(place.start, &cell).map_err(LogError::io("write"))?;
+        self.file_end = self.file_end.max(place.start + cell.len() as u64);
+        Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
+    }
+
+    fn segment_header(&self, id: SegmentId) -> SegmentHeader {
+        SegmentHeader {
+            identity: self.shared.identity.clone(),
+            sequence: id.sequence,
+            slot: id.slot,
+            nonce: id.nonce,
+            roll_call: self.roll_call.durable,
+            synced_upto: self.log().synced_upto(),
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! Dictionaries: named by their digest, prepared once, shared by every segment that uses them.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use zstd_safe::DDict;
+
+/// The BLAKE3 digest of a dictionary's bytes: its name.
+pub(crate) type DictionaryDigest = [u8; 32];
+
+/// A dictionary, ready for use.
+pub(crate) struct Dictionary {
+    digest: DictionaryDigest,
+    bytes: Vec<u8>,
+    for_reading: DDict<'static>,
+}
+
+impl Dictionary {
+    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+        let digest = *blake3::hash(&bytes).as_bytes();
+        let for_reading = DDict::create(&bytes);
+        Self { digest, bytes, for_reading }
+    }
+
+    pub(crate) fn digest(&self) -> &DictionaryDigest {
+        &self.digest
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(crate) fn for_reading(&self) -> &DDict<'static> {
+        &self.for_reading
+    }
+}
+
+impl fmt::Debug for Dictionary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter
+            .debug_struct("Dictionary")
+            .field("bytes", &self.bytes.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The dictionaries in use, so that each exists once however many segments repeat it.
+#[derive(Debug, Default)]
+pub(crate) struct Interner {
+    by_digest: Mutex<HashMap<DictionaryDigest, Arc<Dictionary>>>,
+}
+
+impl Interner {
+    pub(crate) fn get(&self, digest: &DictionaryDigest) -> Option<Arc<Dictionary>> {
+        self.by_digest.lock().unwrap_or_else(PoisonError::into_inner).get(digest).cloned()
+    }
+
+    pub(crate) fn intern(&self, dictionary: Dictionary) -> Arc<Dictionary> {
+        let mut by_digest = self.by_digest.lock().unwrap_or_else(PoisonError::into_inner);
+        let digest = *dictionary.digest();
+        Arc::clone(by_digest.entry(digest).or_insert_with(|| Arc::new(dictionary)))
+    }
+}

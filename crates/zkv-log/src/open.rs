@@ -1,0 +1,164 @@
+//! Making a log, and opening one.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically};
+
+use crate::error::{LogError, Result};
+use crate::header::{FileHeader, HeaderFault, Identity, SegmentHeader};
+use crate::layout::{FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES};
+use crate::log::Log;
+use crate::options::LogOptions;
+use crate::position::Position;
+use crate::recover::recover;
+use crate::writer::LogWriter;
+
+/// What a log is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading and writing; excludes every other handle.
+    ReadWrite,
+    /// Reading; excludes writers, and writes nothing at all.
+    ReadOnly,
+}
+
+/// A data file that is open and locked, and not yet recovered.
+pub struct OpenFile {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn StorageFile>,
+    pub(crate) map: Arc<dyn FileMap>,
+    pub(crate) identity: Identity,
+    /// The nonce of the log's first segment, where the file header is whole.
+    pub(crate) first_nonce: Option<u64>,
+    pub(crate) access: Access,
+    pub(crate) options: LogOptions,
+}
+
+/// A log, recovered.
+#[derive(Debug)]
+pub struct Recovered {
+    /// The readers' side.
+    pub log: Log,
+    /// The writer, where the log was opened for writing.
+    pub writer: Option<LogWriter>,
+    /// From where on the checkpoint does not know the log: all of it, where none was given.
+    pub replay_from: Position,
+}
+
+/// Makes an empty log at `path`, durably. It appears whole or not at all.
+///
+/// # Errors
+/// [`LogError::Io`], with [`io::ErrorKind::AlreadyExists`] where `path` exists, and
+/// [`LogError::InvalidOption`].
+pub fn create(storage: &dyn Storage, path: &Path, options: &LogOptions) -> Result<()> {
+    options.check()?;
+    let mut random = [0; 56];
+    storage.random(&mut random).map_err(LogError::io("draw an identity for"))?;
+    let (store_id, rest) = random.split_at(16);
+    let (hash_key, nonce) = rest.split_at(32);
+    let identity = Identity {
+        store_id: store_id.try_into().unwrap_or_default(),
+        hash_key: hash_key.try_into().unwrap_or_default(),
+        slot_bytes: options.slot_bytes,
+    };
+    let header = SegmentHeader {
+        identity: identity.clone(),
+        sequence: 1,
+        slot: 0,
+        nonce: u64::from_le_bytes(nonce.try_into().unwrap_or_default()),
+        roll_call: Position::default(),
+        synced_upto: Position::default(),
+    };
+    let file_header = FileHeader { identity, first_nonce: header.nonce };
+    let mut bytes = file_header.encode();
+    bytes.extend(header.encode_cell());
+    create_atomically(storage, path, |file| file.write_at(0, &bytes))
+        .map_err(LogError::io("create"))
+}
+
+impl OpenFile {
+    /// Opens and locks the data file at `path`, and reads its header. A damaged header is read
+    /// from the first segment, which repeats it.
+    ///
+    /// # Errors
+    /// [`LogError::Io`], with [`io::ErrorKind::NotFound`] where there is no file;
+    /// [`LogError::Locked`], [`LogError::NotALog`], [`LogError::UnsupportedVersion`],
+    /// [`LogError::UnsupportedFeatures`], [`LogError::InvalidOption`].
+    pub fn open(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        access: Access,
+        options: LogOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        let (mode, lock) = match access {
+            Access::ReadWrite => (OpenMode::ReadWrite, LockKind::Exclusive),
+            Access::ReadOnly => (OpenMode::ReadOnly, LockKind::Shared),
+        };
+        let file = storage.open(path, mode).map_err(LogError::io("open"))?;
+        if !file.try_lock(lock).map_err(LogError::io("lock"))? {
+            return Err(LogError::Locked);
+        }
+        let (identity, first_nonce) = read_identity(&*file)?;
+        let map = file.map().map_err(LogError::io("map"))?;
+        let path = path.to_owned();
+        Ok(Self { storage, path, file, map, identity, first_nonce, access, options })
+    }
+
+    /// What makes this log this log: an index that names another one is foreign.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The data file's path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Finds the log's end, from `checkpoint` (see [`LogWriter::checkpoint`]) or from the log alone.
+    ///
+    /// What a crash has torn is dropped; it is wiped before the first append, so that opening
+    /// writes nothing.
+    ///
+    /// # Errors
+    /// [`LogError::CheckpointMismatch`] where the checkpoint is of another state of the log: try
+    /// again without. [`LogError::Corrupt`] where the log is damaged below a place that was durable.
+    /// [`LogError::Io`].
+    pub fn recover(&self, checkpoint: Option<&[u8]>) -> Result<Recovered> {
+        recover(self, checkpoint)
+    }
+}
+
+fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
+    let read = |offset: u64, bytes: usize| {
+        let mut buffer = vec![0; bytes];
+        match file.read_at(offset, &mut buffer) {
+            Ok(()) => Ok(Some(buffer)),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(source) => Err(LogError::Io { action: "read", source }),
+        }
+    };
+    let page = read(0, usize::try_from(FILE_HEADER_BYTES).unwrap_or(usize::MAX))?;
+    let fault = match page.as_deref().map(FileHeader::decode) {
+        Some(Ok(header)) => return Ok((header.identity, Some(header.first_nonce))),
+        Some(Err(fault)) => fault,
+        None => HeaderFault::Damaged,
+    };
+    let first_segment = read(FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES)?;
+    match first_segment.as_deref().map(SegmentHeader::decode) {
+        Some(Ok(header)) if fault == HeaderFault::Damaged => Ok((header.identity, None)),
+        _ => Err(fault.into_error()),
+    }
+}
+
+impl std::fmt::Debug for OpenFile {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("OpenFile");
+        debug.field("path", &self.path).field("access", &self.access).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,69 @@
+//! What a log can be told.
+
+use crate::error::{LogError, Result};
+use crate::layout::{SLOT_BYTES_MAX, SLOT_BYTES_MIN};
+
+/// Settings of an open log. Only `slot_bytes` is fixed when the file is made; the others may differ
+/// each time it is opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Bytes of a slot, and so of a segment, in a new log: a power of two from 64 KiB to 16 MiB.
+    /// Default 8 MiB. Smaller slots cost more space for seals and dictionaries; larger ones are
+    /// reclaimed later.
+    pub slot_bytes: u32,
+    /// Bytes of entries that share a block, before compression: 64 to 65,536. Default 1 KiB.
+    /// Smaller blocks read faster, larger ones compress better. A longer entry has its own block.
+    pub block_bytes: u32,
+    /// zstd's level, 1 to 22. Default 5. Level 3 writes twice as fast and takes 3 to 5 % more room; 9
+    /// takes 2 to 4 % less and writes two to three times slower. Reads do not care.
+    pub compression_level: i32,
+    /// Bytes that gather before a system call writes them: 4 KiB to 64 MiB. Default 1 MiB.
+    pub write_buffer_bytes: u32,
+    /// How many reads may decompress at once: 1 to 4,096. Default 64. Further ones wait.
+    pub parallel_reads_max: u32,
+    /// Threads that compress a large append: 1 to 256. Default: what the machine offers.
+    pub compression_threads: u32,
+}
+
+impl Default for LogOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            slot_bytes: 8 << 20,
+            block_bytes: 1024,
+            compression_level: 5,
+            write_buffer_bytes: 1 << 20,
+            parallel_reads_max: 64,
+            compression_threads: u32::try_from(cores).unwrap_or(256).min(256),
+        }
+    }
+}
+
+impl LogOptions {
+    /// Holds every option against its range.
+    ///
+    /// # Errors
+    /// [`LogError::InvalidOption`] names the first that is outside, and its range.
+    pub fn check(&self) -> Result<()> {
+        let check = |option, value: u32, range: std::ops::RangeInclusive<u32>, allowed| {
+            if range.contains(&value) {
+                Ok(())
+            } else {
+                Err(LogError::InvalidOption { option, value: value.into(), allowed })
+            }
+        };
+        let slots = "a power of two from 65536 to 16777216";
+        check("slot_bytes", self.slot_bytes, SLOT_BYTES_MIN..=SLOT_BYTES_MAX, slots)?;
+        if !self.slot_bytes.is_power_of_two() {
+            let value = self.slot_bytes.into();
+            return Err(LogError::InvalidOption { option: "slot_bytes", value, allowed: slots });
+        }
+        check("block_bytes", self.block_bytes, 64..=65_536, "from 64 to 65536")?;
+        let level = u32::try_from(self.compression_level).unwrap_or(0);
+        check("compression_level", level, 1..=22, "from 1 to 22")?;
+        let buffer = "from 4096 to 67108864";
+        check("disk_buffer_bytes", self.write_buffer_bytes, 4096..=64 << 20, buffer)?;
+        check("max_parallel_reads", self.parallel_reads_max, 1..=4096, "from 1 to 4096")?;
+        check("compression_threads", self.compression_threads, 1..=256, "from 1 to 256")
+    }
+}

@@ -1,0 +1,206 @@
+//! Cutting entries into blocks and compressing them, on several threads where there is enough.
+//!
+//! Packing knows nothing of places, so it needs no lock that the log's writer holds.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use crossbeam_queue::ArrayQueue;
+
+use crate::block::BlockKind;
+use crate::codec::Encoder;
+use crate::dictionary::{Dictionary, Interner};
+use crate::entries::EntriesBuilder;
+use crate::error::{LogError, Result};
+use crate::layout::entry_bytes_max;
+use crate::options::LogOptions;
+use crate::sampler::Sampler;
+
+/// Raw bytes that one thread packs at a time: enough to forget the cost of sharing them out.
+const CHUNK_BYTES: usize = 128 << 10;
+/// Longer entries gain next to nothing from a dictionary.
+const DICTIONARY_PAYLOAD_BYTES_MAX: usize = 64 << 10;
+/// A dictionary and a block that needs it must fit a segment together: they take at most this share
+/// of it each.
+const SLOT_SHARE: usize = 8;
+
+/// Entries in compressed blocks, ready to be appended in one piece.
+#[derive(Debug)]
+pub struct Packed {
+    pub(crate) chunks: Vec<PackedChunk>,
+    pub(crate) dictionary: Option<Arc<Dictionary>>,
+    pub(crate) entry_count: usize,
+}
+
+impl Packed {
+    /// The blocks' bytes, without their headers.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.chunks.iter().map(|chunk| chunk.payloads.len()).sum()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct PackedChunk {
+    pub payloads: Vec<u8>,
+    pub blocks: Vec<PackedBlock>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PackedBlock {
+    /// Where its payload ends within its chunk's; it starts where the one before it ends.
+    pub end: usize,
+    pub kind: BlockKind,
+    pub with_dictionary: bool,
+    pub entry_count: u32,
+}
+
+/// Packs entries. Shared by all who write to a log.
+pub(crate) struct Packer {
+    sampler: Mutex<Sampler>,
+    encoders: ArrayQueue<Box<Encoder>>,
+    block_bytes: usize,
+    slot_bytes: u32,
+    level: i32,
+    thread_count: usize,
+}
+
+impl Packer {
+    pub(crate) fn new(
+        options: &LogOptions,
+        slot_bytes: u32,
+        dictionary: Option<Arc<Dictionary>>,
+    ) -> Self {
+        let thread_count = options.compression_threads as usize;
+        let dictionary_bytes_max = slot_bytes as usize / SLOT_SHARE;
+        Self {
+            sampler: Mutex::new(Sampler::new(dictionary, dictionary_bytes_max)),
+            encoders: ArrayQueue::new(thread_count),
+            block_bytes: options.block_bytes as usize,
+            slot_bytes,
+            level: options.compression_level,
+            thread_count,
+        }
+    }
+
+    /// Packs `entries` in their order.
+    pub(crate) fn pack(&self, interner: &Interner, entries: &[&[u8]]) -> Result<Packed> {
+        let max = entry_bytes_max(self.slot_bytes);
+        if let Some(entry) = entries.iter().find(|entry| entry.len() > max) {
+            return Err(LogError::EntryTooLarge { bytes: entry.len(), max });
+        }
+        let dictionary = self.dictionary_for(interner, entries);
+        let ranges = cut_into_chunks(entries);
+        let results: Vec<OnceLock<PackedChunk>> = ranges.iter().map(|_| OnceLock::new()).collect();
+        let next = AtomicUsize::new(0);
+        let work = || {
+            let mut encoder = self.take_encoder();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(range) = ranges.get(number) else { break };
+                let chunk =
+                    self.pack_chunk(&mut encoder, &entries[range.clone()], dictionary.as_deref());
+                // Each number is handed out once.
+                let _ = results[number].set(chunk);
+            }
+            // Where more threads pack than the pool holds, the encoder is dropped.
+            let _ = self.encoders.push(encoder);
+        };
+        let helpers = self.thread_count.min(ranges.len()).saturating_sub(1);
+        std::thread::scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(work);
+            }
+            work();
+        });
+        let chunks = results.into_iter().filter_map(OnceLock::into_inner).collect();
+        Ok(Packed { chunks, dictionary, entry_count: entries.len() })
+    }
+
+    fn dictionary_for(&self, interner: &Interner, entries: &[&[u8]]) -> Option<Arc<Dictionary>> {
+        let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+        sampler.observe(entries);
+        sampler.attempt(interner, self.block_bytes, self.level);
+        sampler.current().cloned()
+    }
+
+    fn take_encoder(&self) -> Box<Encoder> {
+        self.encoders.pop().unwrap_or_else(|| Box::new(Encoder::new(self.level)))
+    }
+
+    fn pack_chunk(
+        &self,
+        encoder: &mut Encoder,
+        entries: &[&[u8]],
+        dictionary: Option<&Dictionary>,
+    ) -> PackedChunk {
+        let payload_bytes_max =
+            DICTIONARY_PAYLOAD_BYTES_MAX.min(self.slot_bytes as usize / SLOT_SHARE);
+        let dictionary = |payload: &[u8]| dictionary.filter(|_| payload.len() <= payload_bytes_max);
+        let (mut chunk, mut builder, mut raw) =
+            (PackedChunk::default(), EntriesBuilder::default(), Vec::new());
+        let mut close = |builder: &mut EntriesBuilder| {
+            let entry_count = u32::try_from(builder.count()).unwrap_or(u32::MAX);
+            builder.take_into(&mut raw);
+            chunk.put_block(&raw, entry_count, encoder, dictionary(&raw));
+        };
+        for entry in entries {
+            if !builder.fits(entry.len(), self.block_bytes) {
+                close(&mut builder);
+            }
+            builder.push(entry);
+        }
+        if builder.count() > 0 {
+            close(&mut builder);
+        }
+        chunk
+    }
+}
+
+impl PackedChunk {
+    fn put_block(
+        &mut self,
+        raw: &[u8],
+        entry_count: u32,
+        encoder: &mut Encoder,
+        dictionary: Option<&Dictionary>,
+    ) {
+        let (kind, with_dictionary) = match encoder.compress(raw, dictionary) {
+            Some(frame) => {
+                self.payloads.extend_from_slice(frame);
+                (BlockKind::EntriesZstd, dictionary.is_some())
+            }
+            None => {
+                self.payloads.extend_from_slice(raw);
+                (BlockKind::EntriesRaw, false)
+            }
+        };
+        let end = self.payloads.len();
+        self.blocks.push(PackedBlock { end, kind, with_dictionary, entry_count });
+    }
+}
+
+/// Ranges of entries of about [`CHUNK_BYTES`] each.
+fn cut_into_chunks(entries: &[&[u8]]) -> Vec<std::ops::Range<usize>> {
+    let (mut ranges, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (number, entry) in entries.iter().enumerate() {
+        bytes += entry.len();
+        if bytes >= CHUNK_BYTES {
+            ranges.push(start..number + 1);
+            (start, bytes) = (number + 1, 0);
+        }
+    }
+    if start < entries.len() {
+        ranges.push(start..entries.len());
+    }
+    ranges
+}
+
+impl std::fmt::Debug for Packer {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Packer")
+            .field("block_bytes", &self.block_bytes)
+            .finish_non_exhaustive()
+    }
+}

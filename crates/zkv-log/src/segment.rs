@@ -1,0 +1,427 @@
+//! A segment as a reader holds it: where its blocks are, and what they need to be read.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use zkv_io::{FileMap, StorageFile};
+
+use crate::block::{BlockKind, Seed};
+use crate::codec::Decoder;
+use crate::dictionary::{Dictionary, DictionaryDigest, Interner};
+use crate::error::{LogError, Result};
+use crate::header::Identity;
+use crate::layout::{
+    BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARIES_MAX, DICTIONARY_BYTES_MAX, DICTIONARY_FIELD_BYTES,
+    SEAL_FIELD_BYTES, SEGMENT_HEADER_BYTES, seal_block_bytes, seal_offset,
+};
+use crate::seal::Seal;
+use crate::walk::{Block, BlockWalk, Seeds};
+
+/// Which segment: one that was here before, in the same slot or with the same sequence number in
+/// a copy of the file that went another way, differs in its nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SegmentId {
+    pub sequence: u64,
+    pub slot: u32,
+    pub nonce: u64,
+}
+
+/// A segment that belongs to the log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub place: Place,
+    /// The end of what may be read, in bytes from the segment's start.
+    end: AtomicU32,
+    cells: CellTable,
+    dictionaries: [OnceLock<SegmentDictionary>; DICTIONARIES_MAX],
+    /// What the seal said when it was first needed, or what a walk found in its place.
+    contents: OnceLock<Contents>,
+    /// Cloned by every version of this segment; whoever holds one keeps the slot from being used
+    /// again.
+    pub hold: Arc<()>,
+}
+
+#[derive(Debug)]
+enum CellTable {
+    /// The segment is being written: the table grows with it.
+    Growing(Box<[AtomicU8]>),
+    /// The table stands in the seal, and is read through the map.
+    Sealed,
+}
+
+impl CellTable {
+    fn growing(slot_bytes: u32, known: &[u8]) -> Self {
+        let count = (slot_bytes / CELL_BYTES) as usize;
+        let cells = known.iter().copied().chain(std::iter::repeat(0));
+        Self::Growing(cells.take(count).map(AtomicU8::new).collect())
+    }
+}
+
+/// A dictionary, and the seed of the blocks that need it.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentDictionary {
+    pub dictionary: Arc<Dictionary>,
+    pub seed: Seed,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Contents {
+    pub dictionary_offsets: [u32; DICTIONARIES_MAX],
+    /// Only where the seal is damaged: its table, made anew.
+    walked_cells: Option<Vec<u8>>,
+}
+
+/// Where a segment lies, and what its blocks' checksums build on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub id: SegmentId,
+    pub start: u64,
+    pub slot_bytes: u32,
+    pub seed: Seed,
+}
+
+impl Place {
+    pub(crate) fn new(identity: &Identity, id: SegmentId) -> Self {
+        let seed = Seed::of_segment(&identity.store_id, id);
+        Self { id, start: identity.slot_start(id.slot), slot_bytes: identity.slot_bytes, seed }
+    }
+}
+
+impl Segment {
+    /// A segment that is being written. `cells` is its table so far, of as many cells as are known.
+    pub(crate) fn growing(place: Place, end: u32, cells: &[u8]) -> Self {
+        Self::new(place, end, CellTable::growing(place.slot_bytes, cells), Arc::new(()))
+    }
+
+    /// A full segment, of which the seal knows the rest.
+    pub(crate) fn sealed(place: Place, data_end: u32) -> Self {
+        Self::new(place, data_end, CellTable::Sealed, Arc::new(()))
+    }
+
+    /// The same segment, once its seal is written.
+    pub(crate) fn to_sealed(&self, data_end: u32) -> Self {
+        Self::new(self.place, data_end, CellTable::Sealed, Arc::clone(&self.hold))
+    }
+
+    /// The same segment in writing, as it was at `end`.
+    pub(crate) fn renewed(&self, end: u32) -> Self {
+        let cells = CellTable::growing(self.place.slot_bytes, &self.growing_cells(end));
+        Self::new(self.place, end, cells, Arc::clone(&self.hold))
+    }
+
+    fn new(place: Place, end: u32, cells: CellTable, hold: Arc<()>) -> Self {
+        Self {
+            place,
+            end: AtomicU32::new(end),
+            cells,
+            dictionaries: [const { OnceLock::new() }; DICTIONARIES_MAX],
+            contents: OnceLock::new(),
+            hold,
+        }
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.place.id
+    }
+
+    pub(crate) fn is_sealed(&self) -> bool {
+        matches!(self.cells, CellTable::Sealed)
+    }
+
+    /// The end of what may be read, in bytes from the segment's start.
+    #[inline]
+    pub(crate) fn end(&self) -> u32 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Lets readers see all blocks up to `end`.
+    pub(crate) fn publish(&self, end: u32) {
+        self.end.store(end, Ordering::Release);
+    }
+
+    /// Notes that the first block of its cell starts at `offset`. Only the writer calls it, for
+    /// cells that no reader looks at before the next [`Segment::publish`].
+    pub(crate) fn note_block(&self, offset: u32) {
+        if let CellTable::Growing(table) = &self.cells {
+            let within = offset.to_le_bytes()[0];
+            table[(offset / CELL_BYTES) as usize].store(within, Ordering::Relaxed);
+        }
+    }
+
+    /// The cell table up to `end`, of a segment that is being written.
+    pub(crate) fn growing_cells(&self, end: u32) -> Vec<u8> {
+        match &self.cells {
+            CellTable::Growing(table) => {
+                let count = end.div_ceil(CELL_BYTES) as usize;
+                table.iter().take(count).map(|cell| cell.load(Ordering::Relaxed)).collect()
+            }
+            CellTable::Sealed => Vec::new(),
+        }
+    }
+
+    /// Where the first block starts that starts in `cell`, by a table that nobody has checked.
+    #[inline]
+    pub(crate) fn first_block(&self, map: &dyn FileMap, cell: u32) -> Result<u32> {
+        let within = match &self.cells {
+            CellTable::Growing(table) => {
+                table.get(cell as usize).map_or(0, |entry| entry.load(Ordering::Relaxed))
+            }
+            CellTable::Sealed => match self.contents.get().and_then(Contents::walked_cells) {
+                Some(table) => table.get(cell as usize).copied().unwrap_or(0),
+                None => {
+                    let mut byte = [0];
+                    map.copy_out(self.table_start() + u64::from(cell), &mut byte)
+                        .map_err(LogError::io("read"))?;
+                    byte[0]
+                }
+            },
+        };
+        Ok(cell * CELL_BYTES + u32::from(within))
+    }
+
+    fn table_start(&self) -> u64 {
+        let fields = u64::from(BLOCK_HEADER_BYTES) + SEAL_FIELD_BYTES as u64;
+        self.place.start + u64::from(seal_offset(self.place.slot_bytes)) + fields
+    }
+
+    /// Where the first block starts that starts in `cell`, by a table that was held against its
+    /// checksum now, or was made anew.
+    #[cold]
+    pub(crate) fn first_block_checked(&self, file: &dyn StorageFile, cell: u32) -> Result<u32> {
+        let within = match self.read_seal(file) {
+            Some(seal) => seal.cells.get(cell as usize).copied(),
+            None => self
+                .walk_contents(file)?
+                .walked_cells
+                .and_then(|table| table.get(cell as usize).copied()),
+        };
+        Ok(cell * CELL_BYTES + u32::from(within.unwrap_or(0)))
+    }
+
+    /// The segment's seal, where it is whole.
+    pub(crate) fn read_seal(&self, file: &dyn StorageFile) -> Option<Seal> {
+        let mut block = vec![0; seal_block_bytes(self.place.slot_bytes) as usize];
+        let offset = self.place.start + u64::from(seal_offset(self.place.slot_bytes));
+        file.read_at(offset, &mut block).ok()?;
+        Seal::decode_block(&block, self.place.slot_bytes, self.place.seed)
+    }
+
+    /// The bytes of the segment from `from` on, as far as they may be read.
+    pub(crate) fn read_blocks(&self, file: &dyn StorageFile, from: u32) -> Result<Vec<u8>> {
+        let mut bytes = vec![0; self.end().saturating_sub(from) as usize];
+        file.read_at(self.place.start + u64::from(from), &mut bytes)
+            .map_err(LogError::io("read"))?;
+        Ok(bytes)
+    }
+
+    fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
+        if let Some(contents) = self.contents.get() {
+            return Ok(contents);
+        }
+        let seal = if self.is_sealed() { self.read_seal(file) } else { None };
+        let contents = match seal {
+            Some(Seal { dictionary_offsets, .. }) => {
+                Contents { dictionary_offsets, walked_cells: None }
+            }
+            None => self.walk_contents(file)?,
+        };
+        Ok(self.contents.get_or_init(|| contents))
+    }
+
+    /// Finds by a walk what the seal would say. What lies behind damage stays unknown.
+    fn walk_contents(&self, file: &dyn StorageFile) -> Result<Contents> {
+        let bytes = self.read_blocks(file, SEGMENT_HEADER_BYTES)?;
+        let mut found = ContentsBuilder::new(self.place.slot_bytes);
+        for block in BlockWalk::new(&bytes, SEGMENT_HEADER_BYTES, Seeds::new(self.place.seed)) {
+            found.note(&block);
+        }
+        Ok(Contents {
+            dictionary_offsets: found.dictionary_offsets,
+            walked_cells: Some(found.cells),
+        })
+    }
+
+    /// Makes `dictionary` the segment's dictionary of this number, from 1.
+    pub(crate) fn set_dictionary(&self, number: u8, dictionary: Arc<Dictionary>) {
+        let seed = self.place.seed.with_dictionary(dictionary.digest());
+        let set =
+            self.dictionaries[usize::from(number) - 1].set(SegmentDictionary { dictionary, seed });
+        debug_assert!(set.is_ok(), "a number is given once, and an aborted commit's anew");
+    }
+
+    /// The dictionary of this number, from 1, read and prepared when it is first asked for.
+    #[inline]
+    pub(crate) fn dictionary(
+        &self,
+        file: &dyn StorageFile,
+        interner: &Interner,
+        number: u8,
+    ) -> Result<&SegmentDictionary> {
+        let place = &self.dictionaries[usize::from(number).wrapping_sub(1) % DICTIONARIES_MAX];
+        match place.get() {
+            Some(found) => Ok(found),
+            None => {
+                let loaded = self.load_dictionary(file, interner, number)?;
+                Ok(place.get_or_init(|| loaded))
+            }
+        }
+    }
+
+    #[cold]
+    fn load_dictionary(
+        &self,
+        file: &dyn StorageFile,
+        interner: &Interner,
+        number: u8,
+    ) -> Result<SegmentDictionary> {
+        let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
+        let block = self.read_dictionary_block(file, offset, number)?;
+        let damaged = || self.damaged(offset, "a dictionary");
+        let (digest, frame) = block.split_first_chunk().ok_or_else(damaged)?;
+        let dictionary = match interner.get(digest) {
+            Some(dictionary) => dictionary,
+            None => {
+                let mut decoder = Decoder::new();
+                decoder.decompress_frame(frame, None, DICTIONARY_BYTES_MAX).ok_or_else(damaged)?;
+                let dictionary = Dictionary::new(std::mem::take(&mut decoder.payload));
+                if dictionary.digest() != digest {
+                    return Err(damaged());
+                }
+                interner.intern(dictionary)
+            }
+        };
+        let seed = self.place.seed.with_dictionary(dictionary.digest());
+        Ok(SegmentDictionary { dictionary, seed })
+    }
+
+    /// The payload of the dictionary block at `offset`.
+    fn read_dictionary_block(
+        &self,
+        file: &dyn StorageFile,
+        offset: u32,
+        number: u8,
+    ) -> Result<Vec<u8>> {
+        let damaged = || self.damaged(offset, "a dictionary");
+        if !(SEGMENT_HEADER_BYTES..self.end()).contains(&offset) {
+            return Err(damaged());
+        }
+        let longest = DICTIONARY_BYTES_MAX + DICTIONARY_FIELD_BYTES;
+        let left = (self.end() - offset) as usize;
+        let mut bytes = vec![0; left.min(longest + BLOCK_HEADER_BYTES as usize)];
+        file.read_at(self.place.start + u64::from(offset), &mut bytes)
+            .map_err(LogError::io("read"))?;
+        let block = BlockWalk::new(&bytes, offset, Seeds::new(self.place.seed)).next();
+        match block {
+            Some(Block { tag, payload, .. })
+                if tag.kind == BlockKind::Dictionary && tag.number == number =>
+            {
+                Ok(payload.to_vec())
+            }
+            _ => Err(damaged()),
+        }
+    }
+
+    /// The digests of the segment's dictionaries.
+    pub(crate) fn dictionary_digests(
+        &self,
+        file: &dyn StorageFile,
+    ) -> Result<Vec<DictionaryDigest>> {
+        let mut digests = Vec::new();
+        for number in 1..=DICTIONARIES_MAX {
+            let place = &self.dictionaries[number - 1];
+            let number = u8::try_from(number).unwrap_or(0);
+            if let Some(found) = place.get() {
+                digests.push(*found.dictionary.digest());
+                continue;
+            }
+            let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
+            if offset != 0 {
+                let block = self.read_dictionary_block(file, offset, number)?;
+                digests.extend(block.first_chunk::<DICTIONARY_FIELD_BYTES>().copied());
+            }
+        }
+        Ok(digests)
+    }
+
+    /// What is known without a look at the file: where the dictionaries of a segment in writing are.
+    pub(crate) fn set_contents(&self, dictionary_offsets: [u32; DICTIONARIES_MAX]) {
+        // A second version says the same of what the first one knew.
+        let _ = self.contents.set(Contents { dictionary_offsets, walked_cells: None });
+    }
+
+    /// The seeds of all blocks, where a walk starts behind the dictionaries' own blocks.
+    pub(crate) fn seeds(
+        &self,
+        file: &dyn StorageFile,
+        interner: &Interner,
+        dictionary_offsets: &[u32; DICTIONARIES_MAX],
+    ) -> Result<Seeds> {
+        let mut seeds = Seeds::new(self.place.seed);
+        for (number, offset) in (1u8..).zip(dictionary_offsets) {
+            if *offset != 0 {
+                let found = self.dictionary(file, interner, number)?;
+                seeds.by_dictionary[usize::from(number) - 1] = Some(found.seed);
+            }
+        }
+        Ok(seeds)
+    }
+
+    pub(crate) fn damaged(&self, offset: u32, what: &'static str) -> LogError {
+        LogError::Corrupt { offset: self.place.start + u64::from(offset), what }
+    }
+}
+
+impl Contents {
+    fn walked_cells(&self) -> Option<&Vec<u8>> {
+        self.walked_cells.as_ref()
+    }
+}
+
+/// Gathers what a seal says of a segment's blocks.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentsBuilder {
+    pub dictionary_offsets: [u32; DICTIONARIES_MAX],
+    pub cells: Vec<u8>,
+    last_cell: u32,
+}
+
+impl ContentsBuilder {
+    pub(crate) fn new(slot_bytes: u32) -> Self {
+        Self {
+            dictionary_offsets: [0; DICTIONARIES_MAX],
+            cells: vec![0; (slot_bytes / CELL_BYTES) as usize],
+            last_cell: 0,
+        }
+    }
+
+    /// Goes on where a checkpoint has left off.
+    pub(crate) fn resume(
+        slot_bytes: u32,
+        dictionary_offsets: [u32; DICTIONARIES_MAX],
+        known_cells: &[u8],
+        last_cell: u32,
+    ) -> Self {
+        let mut cells = known_cells.to_vec();
+        cells.resize((slot_bytes / CELL_BYTES) as usize, 0);
+        Self { dictionary_offsets, cells, last_cell }
+    }
+
+    /// The cell of the last block noted.
+    pub(crate) fn last_cell(&self) -> u32 {
+        self.last_cell
+    }
+
+    pub(crate) fn note(&mut self, block: &Block<'_>) {
+        let cell = block.offset / CELL_BYTES;
+        if cell != self.last_cell {
+            self.last_cell = cell;
+            self.cells[cell as usize] = block.offset.to_le_bytes()[0];
+        }
+        if block.tag.kind == BlockKind::Dictionary {
+            let number = usize::from(block.tag.number).wrapping_sub(1);
+            if let Some(place) = self.dictionary_offsets.get_mut(number) {
+                *place = block.offset;
+            }
+        }
+    }
+}

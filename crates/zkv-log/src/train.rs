@@ -1,0 +1,68 @@
+//! The call of zstd's dictionary trainer. Fast cover with parameters of one's own exists only in
+//! `zstd-sys`, which is why this module may be unsafe.
+
+/// The trainer's parameters.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct TrainParameters {
+    /// Bytes of a segment that is taken over whole.
+    pub segment_bytes: u32,
+    /// Bytes of the pieces that are counted.
+    pub piece_bytes: u32,
+    /// The counting table has 2^this entries.
+    pub table_bits: u32,
+    /// 1 looks at every piece, 10 at few.
+    pub acceleration: u32,
+}
+
+/// Trains a dictionary of at most `dictionary_bytes_max` bytes on `samples`, which lie behind one
+/// another with the given sizes. `None` where they hold too little to learn from.
+///
+/// # Panics
+/// Where the sizes do not add up to the samples' length.
+#[allow(unsafe_code)]
+pub(crate) fn train(
+    samples: &[u8],
+    sample_bytes: &[usize],
+    dictionary_bytes_max: usize,
+    parameters: TrainParameters,
+) -> Option<Vec<u8>> {
+    assert_eq!(sample_bytes.iter().sum::<usize>(), samples.len());
+    let sample_count = u32::try_from(sample_bytes.len()).ok()?;
+    // The trainer makes a dictionary of anything; of less than this it is noise.
+    if sample_count < 8 || samples.len() < 8 << 10 {
+        return None;
+    }
+    let mut dictionary = vec![0u8; dictionary_bytes_max];
+    let parameters = zstd_sys::ZDICT_fastCover_params_t {
+        k: parameters.segment_bytes,
+        d: parameters.piece_bytes,
+        f: parameters.table_bits,
+        steps: 1,
+        nbThreads: 1,
+        splitPoint: 1.0,
+        accel: parameters.acceleration,
+        shrinkDict: 0,
+        shrinkDictMaxRegression: 0,
+        // Level 3 counts matches of five bytes and more, as the encoder looks for them, whatever
+        // level that has: others cost 2 to 5 % (the sweep in `docs/benchmarks.md`).
+        zParams: zstd_sys::ZDICT_params_t { compressionLevel: 3, notificationLevel: 0, dictID: 1 },
+    };
+    // SAFETY: the destination is valid for `dictionary.len()` bytes and the samples for the sum of
+    // `sample_bytes` (asserted above), of which there are `sample_count`; zstd keeps no pointer.
+    let written = unsafe {
+        zstd_sys::ZDICT_trainFromBuffer_fastCover(
+            dictionary.as_mut_ptr().cast(),
+            dictionary.len(),
+            samples.as_ptr().cast(),
+            sample_bytes.as_ptr(),
+            sample_count,
+            parameters,
+        )
+    };
+    // SAFETY: the function only looks at the number.
+    if unsafe { zstd_sys::ZDICT_isError(written) } != 0 || written > dictionary.len() {
+        return None;
+    }
+    dictionary.truncate(written);
+    Some(dictionary)
+}

@@ -1,0 +1,390 @@
+//! Appending: one writer, whole commits, and room made ahead of the log's end.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+
+use zkv_io::Storage;
+
+use crate::block::BlockKind;
+use crate::checkpoint::{CheckpointSegment, LogCheckpoint};
+use crate::commit::Commit;
+use crate::dictionary::Dictionary;
+use crate::error::{LogError, Result};
+use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, DICTIONARIES_MAX};
+use crate::log::{Log, SegmentList, Shared};
+use crate::position::{EntryAddress, Location, Position};
+use crate::segment::{Segment, SegmentId};
+use crate::walk::CommitMark;
+
+/// The first room made ahead of the log's end: a small store stays small.
+const WINDOW_BYTES_MIN: u32 = 4 << 10;
+/// The largest: at 100 bytes a commit, the length changes once in ten thousand commits.
+const WINDOW_BYTES_MAX: u32 = 1 << 20;
+
+/// The log's only writer.
+pub struct LogWriter {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) tail: Tail,
+    pub(crate) members: BTreeMap<u64, Arc<Segment>>,
+    pub(crate) free: Vec<FreeSlot>,
+    /// Slots of the file, in use or not.
+    pub(crate) slot_count: u32,
+    pub(crate) last_commit: u64,
+    pub(crate) last_commit_checksum: u32,
+    /// Whether the last block is an end mark.
+    pub(crate) is_ended: bool,
+    /// The newest roll call, and the end of its commit.
+    pub(crate) roll_call: RollCallPlace,
+    pub(crate) repair: Option<Repair>,
+    /// The end of what the file holds, written or zeroed, in bytes from its start.
+    pub(crate) file_end: u64,
+    pub(crate) window_bytes: u32,
+    pub(crate) write_buffer_bytes: usize,
+}
+
+/// The end of the log.
+#[derive(Clone, Debug)]
+pub(crate) struct Tail {
+    pub segment: Arc<Segment>,
+    pub offset: u32,
+    /// The cell in which the last block starts.
+    pub last_cell: u32,
+    pub block_count: u32,
+    pub dictionaries: Vec<(Arc<Dictionary>, u32)>,
+}
+
+impl Tail {
+    pub(crate) fn position(&self) -> Position {
+        Position { sequence: self.segment.place.id.sequence, offset: self.offset }
+    }
+
+    pub(crate) fn dictionary_offsets(&self) -> [u32; DICTIONARIES_MAX] {
+        let mut offsets = [0; DICTIONARIES_MAX];
+        for (place, (_, offset)) in offsets.iter_mut().zip(&self.dictionaries) {
+            *place = *offset;
+        }
+        offsets
+    }
+}
+
+/// Where a roll call stands. A segment header may name it once its commit is durable.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RollCallPlace {
+    /// The newest that is durable.
+    pub durable: Position,
+    /// The newest written, with the end of its commit.
+    pub written: Option<(Position, Position)>,
+}
+
+/// A slot that no segment of the log fills any longer.
+#[derive(Debug)]
+pub(crate) struct FreeSlot {
+    pub slot: u32,
+    /// The retire entry must be durable up to here before the slot is used again.
+    pub usable_after: Position,
+    /// Whoever still reads the old segment.
+    pub readers: Weak<()>,
+}
+
+/// What must happen before the next append, since an abandoned block could otherwise be taken for
+/// one of the log behind a block that is written now.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Repair {
+    /// Slots whose segment headers are no part of the log.
+    pub stray_slots: Vec<u32>,
+    /// Written again, since nothing proves that the disk holds it.
+    pub unproven_from: Option<Position>,
+    /// An aborted commit has used up the tail segment's dictionary numbers and cells.
+    pub renew_tail: bool,
+}
+
+/// What a finished commit is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Commits count from 1.
+    pub number: u64,
+    /// The end of the log behind it, to be given to [`Log::sync`].
+    pub end: Position,
+}
+
+impl LogWriter {
+    /// The readers' side of this log.
+    #[must_use]
+    pub fn log(&self) -> Log {
+        Log { shared: Arc::clone(&self.shared) }
+    }
+
+    /// The end of the last commit.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.tail.position()
+    }
+
+    /// The number of the last commit; 0 before the first.
+    #[must_use]
+    pub fn last_commit(&self) -> u64 {
+        self.last_commit
+    }
+
+    /// Starts a commit. Nothing of it is visible before [`Commit::finish`]; dropped unfinished, it
+    /// is wiped before the next one starts.
+    ///
+    /// # Errors
+    /// [`LogError::SyncFailed`] after a failed sync, and [`LogError::Io`] where what an aborted
+    /// commit or a crash left behind could not be wiped.
+    pub fn begin(&mut self) -> Result<Commit<'_>> {
+        if self.log().sync_state().failed {
+            return Err(LogError::SyncFailed);
+        }
+        self.repair()?;
+        Ok(Commit::new(self))
+    }
+
+    /// Appends `entries` as one commit, and returns where each of them is. They are not durable
+    /// before [`Log::sync`].
+    ///
+    /// # Errors
+    /// [`LogError::EntryTooLarge`], [`LogError::Io`], [`LogError::SyncFailed`]; nothing was
+    /// appended then.
+    pub fn append(&mut self, entries: &[&[u8]]) -> Result<Vec<EntryAddress>> {
+        let packed = self.log().pack(entries)?;
+        let mut commit = self.begin()?;
+        let addresses = commit.append(&packed)?;
+        commit.finish(Room::Exact)?;
+        Ok(addresses)
+    }
+
+    /// Frees the segments in `slots`: they are no part of the log any longer, and their slots are
+    /// used again once that is durable and no view holds them. The caller has moved what it needs.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`]; slots without a full segment are passed over.
+    pub fn free(&mut self, slots: &[u32]) -> Result<Committed> {
+        let retired: Vec<SegmentId> = self
+            .members
+            .values()
+            .filter(|segment| slots.contains(&segment.place.id.slot))
+            .filter(|segment| segment.place.id != self.tail.segment.place.id)
+            .map(|segment| segment.place.id)
+            .collect();
+        let is_kept = |id: &SegmentId| !retired.contains(id);
+        let members: Vec<SegmentId> =
+            self.members.values().map(|segment| segment.id()).filter(is_kept).collect();
+        let mut commit = self.begin()?;
+        commit.put_members(BlockKind::Retire, &retired)?;
+        // A slot is used again only after this roll call is durable, too: its new header names it,
+        // so that recovery never starts at a segment that is gone.
+        let place = commit.put_members(BlockKind::RollCall, &members)?;
+        let committed = commit.finish(Room::Exact)?;
+        self.roll_call.written = Some((place, committed.end));
+        for id in retired {
+            if let Some(segment) = self.members.remove(&id.sequence) {
+                let readers = Arc::downgrade(&segment.hold);
+                self.free.push(FreeSlot { slot: id.slot, usable_after: committed.end, readers });
+            }
+        }
+        self.publish_segments();
+        Ok(committed)
+    }
+
+    /// Appends a roll call, makes the log durable, and returns what an index checkpoint must keep
+    /// of it.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`] and [`Log::sync`].
+    pub fn checkpoint(&mut self) -> Result<Vec<u8>> {
+        let members: Vec<SegmentId> =
+            self.members.values().map(|segment| segment.place.id).collect();
+        let mut commit = self.begin()?;
+        let place = commit.put_members(BlockKind::RollCall, &members)?;
+        let committed = commit.finish(Room::Exact)?;
+        self.roll_call.written = Some((place, committed.end));
+        self.log().sync(committed.end)?;
+        self.note_durable_roll_call();
+        Ok(self.encode_checkpoint())
+    }
+
+    fn encode_checkpoint(&self) -> Vec<u8> {
+        let segments = self
+            .members
+            .values()
+            .map(|segment| CheckpointSegment { id: segment.place.id, data_end: segment.end() });
+        LogCheckpoint {
+            last_commit: self.last_commit,
+            watermark: self.end(),
+            watermark_checksum: self.last_commit_checksum,
+            roll_call: self.roll_call.durable,
+            block_count: self.tail.block_count,
+            dictionary_offsets: self.tail.dictionary_offsets(),
+            segments: segments.collect(),
+            cells: self.tail.segment.growing_cells(self.tail.offset),
+        }
+        .encode()
+    }
+
+    /// Syncs the log, marks its end as durable, and gives back the room made ahead.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] and [`LogError::SyncFailed`]. Nothing acknowledged is lost then.
+    pub fn close(&mut self) -> Result<()> {
+        let untouched = self.is_ended && self.repair.is_none();
+        if !untouched {
+            self.log().sync(self.end())?;
+            let mut commit = self.begin()?;
+            commit.mark_end();
+            let committed = commit.finish(Room::Exact)?;
+            self.is_ended = true;
+            self.log().sync(committed.end)?;
+        }
+        self.trim()
+    }
+
+    /// Cuts off the room made ahead, where the log's last segment is the file's last.
+    fn trim(&mut self) -> Result<()> {
+        let segment = &self.tail.segment;
+        let end = segment.place.start + u64::from(self.tail.offset);
+        if segment.place.id.slot + 1 == self.slot_count
+            && end < self.file_end
+            && self.repair.is_none()
+        {
+            match self.shared.file.set_len(end) {
+                Ok(()) => self.file_end = end,
+                // Windows refuses while the file is mapped; the next close tries again.
+                Err(_) if cfg!(windows) => {}
+                Err(source) => return Err(LogError::Io { action: "cut", source }),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn publish_segments(&self) {
+        let list = SegmentList::new(self.members.values());
+        self.shared.segments.store(Arc::new(list));
+    }
+
+    pub(crate) fn note_durable_roll_call(&mut self) {
+        if let Some((place, end)) = self.roll_call.written
+            && end <= self.log().synced_upto()
+        {
+            self.roll_call = RollCallPlace { durable: place, written: None };
+        }
+    }
+
+    /// Does what [`Repair`] asks for. A crash within it leaves as much to repair as before, or
+    /// less.
+    fn repair(&mut self) -> Result<()> {
+        let Some(repair) = self.repair.clone() else { return Ok(()) };
+        if let Some(from) = repair.unproven_from {
+            self.write_again(from)?;
+        }
+        let start = self.tail.segment.place.start;
+        let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
+        let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
+        self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;
+        for slot in repair.stray_slots {
+            let stray = self.shared.identity.slot_start(slot);
+            let header_end = stray + u64::from(crate::layout::SEGMENT_HEADER_BYTES);
+            self.write_zeros(stray, header_end.min(file_bytes))?;
+        }
+        self.log().sync_file(self.end())?;
+        if repair.renew_tail {
+            self.renew_tail();
+        }
+        self.file_end = self.file_end.max(file_bytes);
+        self.repair = None;
+        Ok(())
+    }
+
+    /// Replaces the tail's segment by one that knows nothing of an aborted commit.
+    pub(crate) fn renew_tail(&mut self) {
+        let segment = Arc::new(self.tail.segment.renewed(self.tail.offset));
+        for (number, (dictionary, _)) in (1u8..).zip(&self.tail.dictionaries) {
+            segment.set_dictionary(number, Arc::clone(dictionary));
+        }
+        self.members.insert(segment.place.id.sequence, Arc::clone(&segment));
+        self.tail.segment = segment;
+        self.publish_segments();
+    }
+
+    /// Writes the log anew from `from` on: a sync that failed may have left pages that the system
+    /// takes for clean and the disk never saw (Rebello et al., ATC 2020).
+    fn write_again(&self, from: Position) -> Result<()> {
+        for segment in self.members.range(from.sequence..).map(|(_, segment)| segment) {
+            let first = if segment.place.id.sequence == from.sequence { from.offset } else { 0 };
+            let last = if segment.is_sealed() { segment.place.slot_bytes } else { segment.end() };
+            let mut bytes = vec![0; last.saturating_sub(first) as usize];
+            let start = segment.place.start + u64::from(first);
+            self.shared.file.read_at(start, &mut bytes).map_err(LogError::io("read"))?;
+            self.shared.file.write_at(start, &bytes).map_err(LogError::io("write"))?;
+        }
+        Ok(())
+    }
+
+    fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
+        static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+        let mut at = from;
+        while at < to {
+            let count = usize::try_from(to - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            self.shared.file.write_at(at, &ZEROS[..count]).map_err(LogError::io("write"))?;
+            at += count as u64;
+        }
+        Ok(())
+    }
+
+    /// How many bytes to zero ahead of a commit that ends at `end`, in a slot that ends at
+    /// `slot_end`: the room doubles, so that small commits seldom change the file's length.
+    pub(crate) fn next_window(&mut self, end: u64, slot_end: u64) -> usize {
+        self.window_bytes = (self.window_bytes * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
+        let left = usize::try_from(slot_end.saturating_sub(end)).unwrap_or(usize::MAX);
+        left.min(self.window_bytes as usize)
+    }
+
+    /// The slot for a new segment: one that was freed, or one more at the file's end.
+    pub(crate) fn take_slot(&mut self, next_slot_count: u32) -> (u32, u32) {
+        let synced_upto = self.log().synced_upto();
+        let usable =
+            |free: &FreeSlot| free.usable_after <= synced_upto && free.readers.strong_count() == 0;
+        match self
+            .free
+            .iter()
+            .enumerate()
+            .filter(|(_, free)| usable(free))
+            .min_by_key(|(_, free)| free.slot)
+        {
+            Some((number, _)) => (self.free.swap_remove(number).slot, next_slot_count),
+            None => (next_slot_count, next_slot_count + 1),
+        }
+    }
+
+    pub(crate) fn mark(&self, number: u64) -> CommitMark {
+        CommitMark { number, synced_upto: self.log().synced_upto() }
+    }
+
+    pub(crate) fn location(&self, slot: u32, offset: u32) -> Option<Location> {
+        Location::new(slot, offset, self.shared.identity.slot_bytes)
+    }
+}
+
+/// Whether a commit makes room for those behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// The file ends with the commit: for large ones, and for those that nobody syncs.
+    Exact,
+    /// Zeros are written behind the commit, in the same call, where the room made before is used
+    /// up. A sync of the commits that fill them then changes nothing but their bytes.
+    Ahead,
+}
+
+/// The bytes that one commit of a single small block takes besides its payload.
+pub const COMMIT_OVERHEAD_BYTES: u32 = BLOCK_HEADER_BYTES + COMMIT_BLOCK_BYTES;
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("LogWriter");
+        debug
+            .field("end", &self.end())
+            .field("last_commit", &self.last_commit)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,398 @@
+//! The log alone: what is appended is found again, through every kind of reopening.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{
+    Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Position, Recovered, Room,
+    create,
+};
+
+const PATH: &str = "log";
+const SLOT: u32 = 64 << 10;
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn new_log() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    storage
+}
+
+fn try_open(
+    storage: &MemoryStorage,
+    access: Access,
+    checkpoint: Option<&[u8]>,
+) -> Result<Recovered, LogError> {
+    OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), access, options())?
+        .recover(checkpoint)
+}
+
+fn open(storage: &MemoryStorage) -> LogWriter {
+    try_open(storage, Access::ReadWrite, None).unwrap().writer.unwrap()
+}
+
+fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
+    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn storage_of(bytes: &[u8]) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+    file.write_at(0, bytes).unwrap();
+    storage
+}
+
+/// An entry that compresses a little, and that no other equals.
+fn entry(number: u32) -> Vec<u8> {
+    let mut state = u64::from(number);
+    let noise = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x9E37_79B9_7F4A_7C15);
+        state.to_be_bytes()[0]
+    });
+    let noise: Vec<u8> = noise.take(number as usize % 90).collect();
+    [format!("entry {number} ").into_bytes(), noise].concat()
+}
+
+fn append(writer: &mut LogWriter, numbers: std::ops::Range<u32>) -> Vec<EntryAddress> {
+    let entries: Vec<Vec<u8>> = numbers.map(entry).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    writer.append(&slices).unwrap()
+}
+
+/// All entries, in the order of the log.
+fn all(log: &zkv_log::Log) -> Vec<Vec<u8>> {
+    let view = log.view();
+    let mut found = Vec::new();
+    for segment in view.segments() {
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        while let Some(block) = scan.next_block().unwrap() {
+            found.extend(block.entries().unwrap().into_iter().map(<[u8]>::to_vec));
+        }
+    }
+    found
+}
+
+fn expected(count: u32) -> Vec<Vec<u8>> {
+    (0..count).map(entry).collect()
+}
+
+#[test]
+fn entries_are_read_by_address_and_found_by_location() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    let mut addresses = Vec::new();
+    for commit in 0..40 {
+        addresses.extend(append(&mut writer, commit * 100..commit * 100 + 100));
+    }
+    let view = writer.log().view();
+    assert!(view.segments().len() > 2, "several segments");
+    for (number, address) in (0..).zip(&addresses) {
+        assert_eq!(view.read(*address).unwrap(), entry(number));
+    }
+    assert_eq!(all(&writer.log()), expected(4000));
+}
+
+#[test]
+fn locations_find_the_newest_of_equal_keys_in_one_cell() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    for version in [b"key=1", b"key=2", b"key=3"] {
+        let packed = writer.log().pack(&[version]).unwrap();
+        let mut commit = writer.begin().unwrap();
+        let locations = commit.append_located(&packed).unwrap();
+        commit.finish(Room::Ahead).unwrap();
+        let find = |found: &[u8]| found.starts_with(b"key").then(|| found.to_vec());
+        assert_eq!(writer.log().view().find(locations[0], find).unwrap().unwrap(), version);
+    }
+}
+
+#[test]
+fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..3000);
+    let checkpoint = writer.checkpoint().unwrap();
+    let watermark = writer.end();
+    append(&mut writer, 3000..6000);
+    append(&mut writer, 6000..6010);
+    drop(writer);
+    for checkpoint in [None, Some(&checkpoint[..])] {
+        let opened = try_open(&storage, Access::ReadWrite, checkpoint).unwrap();
+        assert_eq!(all(&opened.log), expected(6010));
+        let from = if checkpoint.is_some() { watermark } else { Position::default() };
+        assert_eq!(opened.replay_from, from);
+    }
+    let mut writer = open(&storage);
+    append(&mut writer, 6010..6020);
+    writer.close().unwrap();
+    drop(writer);
+    let opened = try_open(&storage, Access::ReadOnly, Some(&checkpoint)).unwrap();
+    assert_eq!(all(&opened.log), expected(6020));
+}
+
+#[test]
+fn opening_and_closing_again_changes_nothing() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..10);
+    writer.close().unwrap();
+    drop(writer);
+    let before = bytes_of(&storage);
+    assert!(before.len() < 8192, "{} bytes", before.len());
+    open(&storage).close().unwrap();
+    assert_eq!(bytes_of(&storage), before);
+}
+
+#[test]
+fn a_log_cut_anywhere_opens_with_whole_commits_only() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    let mut ends = vec![bytes_of(&storage).len()];
+    for commit in 0..8 {
+        append(&mut writer, commit * 5..commit * 5 + 5);
+        ends.push(bytes_of(&storage).len());
+    }
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    for cut in ends[0]..=bytes.len() {
+        let whole = u32::try_from(ends.iter().filter(|end| **end <= cut).count()).unwrap() - 1;
+        let storage = storage_of(&bytes[..cut]);
+        let mut writer = open(&storage);
+        assert_eq!(all(&writer.log()), expected(whole * 5), "cut at {cut}");
+        append(&mut writer, whole * 5..whole * 5 + 3);
+        drop(writer);
+        assert_eq!(all(&open(&storage).log()), expected(whole * 5 + 3), "cut at {cut}");
+    }
+}
+
+#[test]
+fn a_flip_below_a_durable_place_is_damage_and_one_above_is_a_torn_tail() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..5);
+    writer.log().sync(writer.end()).unwrap();
+    let durable = bytes_of(&storage).len();
+    append(&mut writer, 5..10);
+    append(&mut writer, 10..15);
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    for at in 4096 + 256..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 0x10;
+        match try_open(&storage_of(&flipped), Access::ReadWrite, None) {
+            Err(LogError::Corrupt { .. }) => assert!(at < durable, "byte {at}"),
+            Ok(opened) => {
+                // The proof itself was hit, or the last commit: nothing says that more was durable.
+                assert!(at >= durable, "byte {at}");
+                let found = all(&opened.log);
+                assert!(found == expected(5) || found == expected(10), "byte {at}");
+            }
+            Err(error) => panic!("byte {at}: {error}"),
+        }
+    }
+}
+
+#[test]
+fn a_flip_in_the_last_closed_segment_is_damage() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..50);
+    writer.close().unwrap();
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    let end_mark = bytes.len() - 28;
+    for at in 4096 + 256..end_mark {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1;
+        let opened = try_open(&storage_of(&flipped), Access::ReadWrite, None);
+        assert!(matches!(opened, Err(LogError::Corrupt { .. })), "byte {at}");
+    }
+}
+
+#[test]
+fn either_header_may_be_lost() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..50);
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    for lost in [0..4096, 4096..4096 + 256] {
+        let mut damaged = bytes.clone();
+        damaged[lost].fill(0xFF);
+        assert_eq!(all(&open(&storage_of(&damaged)).log()), expected(50));
+    }
+}
+
+#[test]
+fn the_header_of_any_segment_may_be_lost() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..6000);
+    assert!(writer.log().view().segments().len() >= 4);
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    for start in (4096..bytes.len()).step_by(SLOT as usize) {
+        let mut damaged = bytes.clone();
+        damaged[start..start + 256].fill(0);
+        assert_eq!(all(&open(&storage_of(&damaged)).log()), expected(6000), "at {start}");
+    }
+}
+
+#[test]
+fn an_unfinished_commit_leaves_nothing_behind() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..100);
+    for _ in 0..3 {
+        let entries: Vec<Vec<u8>> = (7000..12_000).map(entry).collect();
+        let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+        let packed = writer.log().pack(&slices).unwrap();
+        let mut commit = writer.begin().unwrap();
+        commit.append(&packed).unwrap();
+        drop(commit);
+        assert_eq!(all(&writer.log()), expected(100));
+    }
+    // What a crash here would find.
+    assert_eq!(all(&open(&storage_of(&bytes_of(&storage))).log()), expected(100));
+    append(&mut writer, 100..6000);
+    assert_eq!(all(&writer.log()), expected(6000));
+    drop(writer);
+    assert_eq!(all(&open(&storage).log()), expected(6000));
+}
+
+#[test]
+fn freed_slots_are_used_again_once_nobody_reads_them() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..6000);
+    let reader = writer.log().view();
+    let freed: Vec<u32> = reader.segments().iter().take(2).map(|segment| segment.slot).collect();
+    let mut kept = reader.scan(freed[0], None).unwrap();
+    writer.free(&freed).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let full = bytes_of(&storage).len();
+    append(&mut writer, 6000..7500);
+    assert!(bytes_of(&storage).len() > full, "a view holds the slots");
+    let mut count = 0;
+    while let Some(block) = kept.next_block().unwrap() {
+        count += block.entries().unwrap().len();
+    }
+    assert!(count > 1000);
+    drop((reader, kept));
+    append(&mut writer, 7500..9000);
+    let slots: Vec<u32> = writer.log().view().segments().iter().map(|info| info.slot).collect();
+    assert!(slots.contains(&freed[0]), "{slots:?}");
+    let found = all(&writer.log());
+    assert_eq!(found[found.len() - 3000..], expected(9000)[6000..]);
+    drop(writer);
+    assert_eq!(all(&open(&storage).log()), found);
+}
+
+#[test]
+fn a_roll_call_leads_past_freed_segments() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    for round in 0..6 {
+        append(&mut writer, round * 3000..round * 3000 + 3000);
+        let oldest = writer.log().view().segments()[0].slot;
+        writer.free(&[oldest]).unwrap();
+        writer.checkpoint().unwrap();
+    }
+    let found = all(&writer.log());
+    drop(writer);
+    assert_eq!(all(&open(&storage).log()), found);
+}
+
+#[test]
+fn small_synced_commits_seldom_change_the_files_length() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    let mut lengths = Vec::new();
+    for number in 0..300 {
+        let packed = writer.log().pack(&[&entry(number)]).unwrap();
+        let mut commit = writer.begin().unwrap();
+        commit.append(&packed).unwrap();
+        let committed = commit.finish(Room::Ahead).unwrap();
+        writer.log().sync(committed.end).unwrap();
+        lengths.push(bytes_of(&storage).len());
+    }
+    lengths.dedup();
+    assert!(lengths.len() < 6, "{lengths:?}");
+    assert_eq!(all(&writer.log()), expected(300));
+    drop(writer);
+    assert_eq!(all(&open(&storage).log()), expected(300));
+}
+
+#[test]
+fn dictionaries_serve_reads_after_reopening() {
+    let storage = MemoryStorage::new();
+    let options = LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() };
+    create(&storage, Path::new(PATH), &options).unwrap();
+    let open = || {
+        let file = OpenFile::open(
+            Arc::new(storage.clone()),
+            Path::new(PATH),
+            Access::ReadWrite,
+            options.clone(),
+        );
+        file.unwrap().recover(None).unwrap().writer.unwrap()
+    };
+    // Sentences of words that recur from document to document.
+    let document = |n: u32| {
+        let word = |at: u32| (n * 31 + at).wrapping_mul(2_654_435_761) >> 22;
+        let words = (0..12).map(|at| format!("w{:x}ord", word(at).wrapping_mul(40_503)));
+        format!(r#"{{"id":{n},"title":"{}"}}"#, words.collect::<Vec<_>>().join(" "))
+    };
+    let entries: Vec<String> = (0..20_000).map(document).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(|entry| entry.as_bytes()).collect();
+    let mut writer = open();
+    let addresses = writer.append(&slices).unwrap();
+    let one = writer.append(&[document(1).as_bytes()]).unwrap();
+    drop(writer);
+    let log = open().log();
+    assert_eq!(log.view().dictionary_count().unwrap(), 1);
+    for (address, entry) in addresses.iter().zip(&entries).step_by(97) {
+        assert_eq!(log.view().read(*address).unwrap(), entry.as_bytes());
+    }
+    assert_eq!(log.view().read(one[0]).unwrap(), document(1).as_bytes());
+    drop(log);
+    let mut writer = open();
+    let again = writer.append(&[document(2).as_bytes()]).unwrap();
+    assert_eq!(writer.log().view().read(again[0]).unwrap(), document(2).as_bytes());
+}
+
+#[test]
+fn entries_up_to_the_limit_are_kept_and_longer_ones_refused() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    let longest = zkv_log::layout::entry_bytes_max(SLOT);
+    let noise: Vec<u8> = (0..longest as u64)
+        .map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0])
+        .collect();
+    let address = writer.append(&[&noise]).unwrap()[0];
+    assert_eq!(writer.log().view().read(address).unwrap(), noise);
+    let error = writer.append(&[&vec![0; longest + 1]]).unwrap_err();
+    assert!(matches!(error, LogError::EntryTooLarge { .. }));
+    drop(writer);
+    assert_eq!(open(&storage).log().view().read(address).unwrap(), noise);
+}
+
+#[test]
+fn a_second_writer_is_locked_out() {
+    let storage = new_log();
+    let writer = open(&storage);
+    let second = try_open(&storage, Access::ReadWrite, None);
+    assert!(matches!(second, Err(LogError::Locked)));
+    drop(writer);
+    let reader = try_open(&storage, Access::ReadOnly, None).unwrap();
+    assert!(try_open(&storage, Access::ReadOnly, None).is_ok());
+    assert!(matches!(try_open(&storage, Access::ReadWrite, None), Err(LogError::Locked)));
+    assert!(reader.writer.is_none());
+}
