@@ -1,0 +1,71 @@
+//! Typed keys and values: postcard, without its blind spots.
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{CodecError, RecordError};
+
+/// Appends postcard's encoding of `value`.
+///
+/// postcard is not self-describing: it writes neither names nor types, so a type must be read as
+/// it was written, and a field can be neither added nor moved. `serde_json::Value`,
+/// `#[serde(flatten)]` and untagged enums can be encoded but never decoded.
+///
+/// ```
+/// let mut bytes = Vec::new();
+/// zkv_record::encode("key", &mut bytes)?;
+/// assert_eq!(bytes, b"\x03key");
+/// assert_eq!(zkv_record::decode::<String>(&bytes)?, "key");
+/// # Ok::<(), zkv_record::RecordError>(())
+/// ```
+///
+/// # Errors
+/// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds a sequence that does not
+/// know its length. `into` is then as it was.
+pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), RecordError> {
+    let start = into.len();
+    postcard::serialize_with_flavor(value, Appender(into)).map_err(|error| {
+        into.truncate(start);
+        RecordError::Encode(CodecError(error))
+    })
+}
+
+/// Reads a value that fills `bytes`.
+///
+/// How deep and how long a value may be is up to `T`: bytes that somebody forged can nest a
+/// recursive type deeper than the stack, and make a `Vec<()>` of any length. Checksums keep out
+/// accidents, not forgers.
+///
+/// # Errors
+/// [`RecordError::Decode`] where the bytes are no `T`; [`RecordError::TrailingBytes`] where they
+/// are a `T` and more, as when a pair is read as its first half. Not every wrong type can be told:
+/// any byte is a `u8`.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
+    let (value, rest) =
+        postcard::take_from_bytes(bytes).map_err(|error| RecordError::Decode(CodecError(error)))?;
+    if rest.is_empty() { Ok(value) } else { Err(RecordError::TrailingBytes { bytes: rest.len() }) }
+}
+
+/// postcard's own growing buffers push strings byte by byte, or own their `Vec`.
+struct Appender<'a>(&'a mut Vec<u8>);
+
+impl Flavor for Appender<'_> {
+    type Output = ();
+
+    #[inline]
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    #[inline]
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.push(byte);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
