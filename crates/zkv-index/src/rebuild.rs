@@ -1,0 +1,354 @@
+//! Building an index from facts in log order, in bounded memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zkv_io::{Cursor, Storage, StorageFile};
+
+use crate::bucket::Sign;
+use crate::checkpoint::Checkpoint;
+use crate::entry::{Entry, EntrySource, Grouped};
+use crate::error::IndexError;
+use crate::key::{KeyHash, Location, Prefix};
+use crate::scratch::Scratch;
+use crate::table_writer::Appender;
+use crate::write::{CheckpointMeta, write_file};
+
+/// Facts are told apart by the top bits of their hashes, and one part of them at a time is brought
+/// together: a 256th of a hundred million facts takes 12 MiB.
+const PARTITION_BITS: u32 = 8;
+const PARTITION_COUNT: usize = 1 << PARTITION_BITS;
+/// Below this, parts of a part would be written a few bytes at a time.
+const FACTS_LEAST: usize = 256;
+/// A fact in the scratch file: hash, location or 0, weight.
+const FACT_BYTES: usize = 16 + 8 + 4;
+/// A surviving entry in the scratch file: prefix, location.
+const SURVIVOR_BYTES: usize = 8 + 8;
+/// How many survivors are read at a time.
+const SURVIVORS_A_CHUNK: usize = 4096;
+
+/// What a log says of a key at one point.
+#[derive(Clone, Copy, Debug)]
+struct Fact {
+    hash: KeyHash,
+    location: Option<Location>,
+    weight: u32,
+    /// Which of the facts in memory came first; takes the room that alignment leaves.
+    order: u32,
+}
+
+/// Builds an index from facts in log order: of all facts about a key, the last one counts.
+///
+/// Facts are held in memory until they take `memory_bytes`, then sorted and written to a scratch
+/// file. In the end, a 256th of them is held at a time.
+///
+/// ```
+/// use std::{path::Path, sync::Arc};
+/// use zkv_index::{Candidates, CheckpointMeta, KeyHash, Location, Rebuild};
+/// use zkv_io::MemoryStorage;
+///
+/// let storage = Arc::new(MemoryStorage::new());
+/// let mut rebuild = Rebuild::new(storage.clone(), "scratch".into(), 64 << 20);
+/// rebuild.push(KeyHash(1 << 100), Location::new(7), 80)?;
+/// rebuild.push(KeyHash(1 << 100), Location::new(9), 90)?;
+/// rebuild.push(KeyHash(2 << 100), Location::new(8), 10)?;
+/// rebuild.push(KeyHash(2 << 100), None, 0)?;
+///
+/// let mut live_bytes = 0;
+/// let rebuilt = rebuild.finish(&mut |_location, weight| live_bytes += weight)?;
+/// assert_eq!((rebuilt.key_count(), live_bytes), (1, 90));
+///
+/// let key_count = rebuilt.key_count();
+/// let meta = CheckpointMeta { store_id: [0; 16], watermark: b"", sections: &[], key_count };
+/// let checkpoint = rebuilt.write(&*storage, Path::new("store.idx"), &meta)?;
+/// let mut candidates = Candidates::new();
+/// checkpoint.candidates(KeyHash(1 << 100), &mut candidates)?;
+/// assert_eq!(*candidates, [Location::new(9).unwrap()]);
+/// # Ok::<(), zkv_index::IndexError>(())
+/// ```
+#[derive(Debug)]
+pub struct Rebuild {
+    storage: Arc<dyn Storage>,
+    scratch_beside: PathBuf,
+    facts: Vec<Fact>,
+    facts_max: usize,
+    spilled: Option<Spilled>,
+}
+
+/// Facts in the scratch file.
+#[derive(Debug)]
+struct Spilled {
+    scratch: Scratch,
+    /// Where the next byte goes.
+    end: u64,
+    /// Of each partition, where its parts lie, in log order.
+    parts: Vec<Vec<Part>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    offset: u64,
+    count: u32,
+}
+
+impl Rebuild {
+    /// Starts without facts. The scratch file is made beside `scratch`, under a temporary name,
+    /// once `memory_bytes` do not suffice; it is removed when this value, or what it becomes, is
+    /// dropped.
+    ///
+    /// Less than 8 KiB of memory is as good as 8 KiB. With much less than a 256th of what the facts
+    /// take (32 bytes each), that part is the bound.
+    #[must_use]
+    pub fn new(storage: Arc<dyn Storage>, scratch: PathBuf, memory_bytes: usize) -> Self {
+        let facts_max = (memory_bytes / size_of::<Fact>()).clamp(FACTS_LEAST, u32::MAX as usize);
+        Self { storage, scratch_beside: scratch, facts: Vec::new(), facts_max, spilled: None }
+    }
+
+    /// Says where the key `hash` is from here on; `None`: nowhere. `weight` is handed back with the
+    /// fact if it survives.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`] where the scratch file cannot be written.
+    pub fn push(
+        &mut self,
+        hash: KeyHash,
+        location: Option<Location>,
+        weight: u32,
+    ) -> Result<(), IndexError> {
+        if self.facts.len() == self.facts_max {
+            self.spill()?;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "below `facts_max`, which fits")]
+        let order = self.facts.len() as u32;
+        self.facts.push(Fact { hash, location, weight, order });
+        Ok(())
+    }
+
+    /// Finds the facts that survive and tells `live` the location and weight of each.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`] where the scratch file cannot be read or written.
+    pub fn finish(mut self, live: &mut dyn FnMut(Location, u32)) -> Result<Rebuilt, IndexError> {
+        let Some(mut spilled) = self.take_spilled()? else {
+            let mut facts = self.facts;
+            keep_last(&mut facts);
+            let survivors = survivors_of(&facts, live).collect::<Vec<_>>();
+            return Ok(Rebuilt {
+                count: survivors.len() as u64,
+                survivors: Survivors::Held(survivors),
+            });
+        };
+        let start = spilled.end;
+        let mut count = 0;
+        let mut output = Appender::new(spilled.scratch.file()?, start);
+        for parts in std::mem::take(&mut spilled.parts) {
+            let facts = load(spilled.scratch.file()?, &parts)?;
+            for (prefix, location) in survivors_of(&facts, live) {
+                output.write(&prefix.get().to_le_bytes())?;
+                output.write(&location.get().to_le_bytes())?;
+                count += 1;
+            }
+        }
+        output.flush()?;
+        drop(output);
+        let survivors = Survivors::Spilled { scratch: spilled.scratch, start, count };
+        Ok(Rebuilt { count, survivors })
+    }
+
+    /// The spilled facts, where there are any; then all are.
+    fn take_spilled(&mut self) -> Result<Option<Spilled>, IndexError> {
+        if self.spilled.is_some() {
+            self.spill()?;
+            self.facts = Vec::new();
+        }
+        Ok(self.spilled.take())
+    }
+
+    /// Moves the facts in memory to the scratch file, sorted, each key once.
+    fn spill(&mut self) -> Result<(), IndexError> {
+        let spilled = match &mut self.spilled {
+            Some(spilled) => spilled,
+            none => none.insert(Spilled {
+                scratch: Scratch::create(Arc::clone(&self.storage), &self.scratch_beside)?,
+                end: 0,
+                parts: vec![Vec::new(); PARTITION_COUNT],
+            }),
+        };
+        keep_last(&mut self.facts);
+        let mut output = Appender::new(spilled.scratch.file()?, spilled.end);
+        for part in self.facts.chunk_by(|left, right| partition(left) == partition(right)) {
+            let count = u32::try_from(part.len()).unwrap_or(u32::MAX);
+            spilled.parts[partition(&part[0])].push(Part { offset: output.offset(), count });
+            for fact in part {
+                output.write(&encode(fact))?;
+            }
+        }
+        output.flush()?;
+        spilled.end = output.offset();
+        self.facts.clear();
+        Ok(())
+    }
+}
+
+/// Which partition a fact belongs to.
+fn partition(fact: &Fact) -> usize {
+    (fact.hash.0 >> (u128::BITS - PARTITION_BITS)) as usize
+}
+
+/// Sorts by hash, and keeps the last fact of each.
+fn keep_last(facts: &mut Vec<Fact>) {
+    // A stable sort by hash alone would need half as much memory again.
+    facts.sort_unstable_by_key(|fact| (fact.hash, std::cmp::Reverse(fact.order)));
+    facts.dedup_by_key(|fact| fact.hash);
+}
+
+/// The entries of those facts that put something, which `live` is told of.
+fn survivors_of<'a>(
+    facts: &'a [Fact],
+    live: &'a mut dyn FnMut(Location, u32),
+) -> impl Iterator<Item = (Prefix, Location)> + 'a {
+    facts.iter().filter_map(|fact| {
+        let location = fact.location?;
+        live(location, fact.weight);
+        Some((fact.hash.prefix(), location))
+    })
+}
+
+fn encode(fact: &Fact) -> [u8; FACT_BYTES] {
+    let mut bytes = [0; FACT_BYTES];
+    bytes[..16].copy_from_slice(&fact.hash.0.to_le_bytes());
+    bytes[16..24].copy_from_slice(&fact.location.map_or(0, Location::get).to_le_bytes());
+    bytes[24..].copy_from_slice(&fact.weight.to_le_bytes());
+    bytes
+}
+
+/// Loads the parts of a partition, and keeps the last fact of each key.
+fn load(file: &dyn StorageFile, parts: &[Part]) -> Result<Vec<Fact>, IndexError> {
+    let total = parts.iter().map(|part| part.count as usize).sum();
+    let mut facts: Vec<Fact> = Vec::with_capacity(total);
+    let mut bytes = Vec::new();
+    for part in parts {
+        bytes.resize(part.count as usize * FACT_BYTES, 0);
+        file.read_at(part.offset, &mut bytes)?;
+        for fact in bytes.chunks_exact(FACT_BYTES) {
+            let order = u32::try_from(facts.len()).unwrap_or(u32::MAX);
+            let damaged = |_| IndexError::corrupt(part.offset, "the scratch file has changed");
+            facts.push(decode(fact, order).map_err(damaged)?);
+        }
+    }
+    keep_last(&mut facts);
+    Ok(facts)
+}
+
+fn decode(bytes: &[u8], order: u32) -> Result<Fact, zkv_io::Overrun> {
+    let mut cursor = Cursor::new(bytes);
+    let hash = KeyHash(u128::from_le_bytes(cursor.array()?));
+    let location = Location::new(cursor.u64()?);
+    let weight = cursor.u32()?;
+    cursor.finish()?;
+    Ok(Fact { hash, location, weight, order })
+}
+
+/// An index that is ready to be written.
+#[derive(Debug)]
+pub struct Rebuilt {
+    survivors: Survivors,
+    count: u64,
+}
+
+/// Entries sorted by prefix.
+#[derive(Debug)]
+enum Survivors {
+    Held(Vec<(Prefix, Location)>),
+    Spilled { scratch: Scratch, start: u64, count: u64 },
+}
+
+impl Rebuilt {
+    /// How many facts have survived.
+    #[must_use]
+    pub fn key_count(&self) -> u64 {
+        self.count
+    }
+
+    /// Writes the index to `path`, in place of any that is there.
+    ///
+    /// # Errors
+    /// As [`write_first`](crate::write_first).
+    pub fn write(
+        self,
+        storage: &dyn Storage,
+        path: &Path,
+        meta: &CheckpointMeta<'_>,
+    ) -> Result<Checkpoint, IndexError> {
+        write_file(storage, path, &|| self.survivors.open(), meta, 0)
+    }
+}
+
+impl Survivors {
+    fn open(&self) -> Result<Box<dyn EntrySource + '_>, IndexError> {
+        match self {
+            Self::Held(entries) => {
+                Ok(Box::new(Grouped::new(entries.iter().copied().map(|pair| Ok(put(pair))))))
+            }
+            Self::Spilled { scratch, start, count } => {
+                let pairs = Pairs {
+                    file: scratch.file()?,
+                    offset: *start,
+                    left: *count,
+                    chunk: Vec::new(),
+                    at: 0,
+                };
+                Ok(Box::new(Grouped::new(pairs)))
+            }
+        }
+    }
+}
+
+fn put((prefix, location): (Prefix, Location)) -> Entry {
+    Entry { prefix, location, sign: Sign::Put }
+}
+
+/// Reads survivors from the scratch file.
+struct Pairs<'a> {
+    file: &'a dyn StorageFile,
+    offset: u64,
+    left: u64,
+    chunk: Vec<u8>,
+    at: usize,
+}
+
+impl Pairs<'_> {
+    fn read_chunk(&mut self) -> Result<(), IndexError> {
+        let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(SURVIVORS_A_CHUNK);
+        self.chunk.resize(count * SURVIVOR_BYTES, 0);
+        self.file.read_at(self.offset, &mut self.chunk)?;
+        self.offset += self.chunk.len() as u64;
+        self.at = 0;
+        Ok(())
+    }
+
+    fn read(&mut self) -> Result<Entry, IndexError> {
+        if self.at == self.chunk.len() {
+            self.read_chunk()?;
+        }
+        let changed = || IndexError::corrupt(self.offset, "the scratch file has changed");
+        let mut cursor = Cursor::new(&self.chunk[self.at..]);
+        let prefix = cursor.u64().ok().and_then(Prefix::new).ok_or_else(changed)?;
+        let location = cursor.u64().ok().and_then(Location::new).ok_or_else(changed)?;
+        self.at += SURVIVOR_BYTES;
+        Ok(put((prefix, location)))
+    }
+}
+
+impl Iterator for Pairs<'_> {
+    type Item = Result<Entry, IndexError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.left == 0 {
+            return None;
+        }
+        let entry = self.read();
+        self.left -= 1;
+        Some(entry)
+    }
+}

@@ -1,0 +1,206 @@
+//! A table in the file: looked up bucket by bucket, or read from end to end.
+
+use std::io;
+
+use zkv_io::{FileMap, crc32c};
+
+use crate::bucket::{BUCKET_BYTES, Bucket, Sign};
+use crate::candidates::Candidates;
+use crate::entry::{Entry, EntrySource};
+use crate::error::IndexError;
+use crate::geometry::Geometry;
+use crate::key::Prefix;
+
+/// How much of a table a scan copies at a time.
+const CHUNK_BUCKETS: u32 = 1024;
+
+/// Where a table lies in the file, and how to read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Table {
+    /// Where the table starts, in buckets from the file's start.
+    pub(crate) first_bucket: u32,
+    pub(crate) geometry: Geometry,
+    /// How many buckets follow the last home, for what found no room before.
+    pub(crate) spill_count: u16,
+    /// How far from home the most displaced entry lies, in buckets.
+    pub(crate) displacement_max: u16,
+    pub(crate) entry_count: u64,
+    /// Drawn at random, so that a bucket of another table does not pass for one of this.
+    pub(crate) salt: u32,
+    /// The CRC32C of all buckets.
+    pub(crate) check: u32,
+}
+
+impl Table {
+    /// All buckets, homes and spill.
+    #[inline]
+    pub(crate) fn buckets_total(&self) -> u32 {
+        self.geometry.bucket_count + u32::from(self.spill_count)
+    }
+
+    /// How many bytes the table takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        u64::from(self.buckets_total()) * BUCKET_BYTES as u64
+    }
+
+    /// Where bucket `number` starts, in bytes from the file's start.
+    #[inline]
+    pub(crate) fn bucket_offset(&self, number: u32) -> u64 {
+        (u64::from(self.first_bucket) + u64::from(number)) * BUCKET_BYTES as u64
+    }
+
+    fn corrupt(&self, bucket: u32, what: &'static str) -> IndexError {
+        IndexError::corrupt(self.bucket_offset(bucket), what)
+    }
+
+    /// Copies the bucket in which the search for `prefix` starts.
+    #[inline]
+    pub(crate) fn load_home(
+        &self,
+        map: &dyn FileMap,
+        prefix: Prefix,
+        bucket: &mut Bucket,
+    ) -> io::Result<()> {
+        map.copy_out(self.bucket_offset(self.geometry.home(prefix)), bucket.bytes_mut())
+    }
+
+    /// Adds what the table says of `prefix`, whose home is in `bucket` already.
+    #[inline]
+    pub(crate) fn find(
+        &self,
+        map: &dyn FileMap,
+        prefix: Prefix,
+        bucket: &mut Bucket,
+        into: &mut Candidates,
+    ) -> Result<(), IndexError> {
+        let geometry = self.geometry;
+        let (slots, low) = (geometry.slots(), geometry.low_bits(prefix));
+        let home = geometry.home(prefix);
+        let last = home + u32::from(self.displacement_max);
+        let last = last.min(self.buckets_total() - 1);
+        let mut number = home;
+        loop {
+            if !bucket.is_whole(self.salt, number) {
+                return Err(self.corrupt(number, "a bucket does not match its check bits"));
+            }
+            for index in 0..slots {
+                match bucket.slot_with(geometry, index, low) {
+                    Some(slot) if slot.sign == Sign::Put => into.put(slot.location),
+                    Some(slot) => into.kill(slot.location),
+                    None => {}
+                }
+            }
+            // Entries go on to the next bucket only where this one is full.
+            if number == last || bucket.slot(geometry, slots - 1).is_none() {
+                return Ok(());
+            }
+            number += 1;
+            map.copy_out(self.bucket_offset(number), bucket.bytes_mut())?;
+        }
+    }
+}
+
+/// Reads a table in order, and holds every bucket against the format's rules.
+pub(crate) struct Scan<'a> {
+    map: &'a dyn FileMap,
+    table: Table,
+    chunk: Vec<u8>,
+    chunk_at: usize,
+    bucket: Bucket,
+    /// The bucket in `bucket` is the one before this.
+    next_bucket: u32,
+    next_slot: u32,
+    last: Option<Entry>,
+    count: u64,
+    check: u32,
+}
+
+impl<'a> Scan<'a> {
+    pub(crate) fn new(map: &'a dyn FileMap, table: Table) -> Self {
+        Self {
+            map,
+            table,
+            chunk: Vec::new(),
+            chunk_at: 0,
+            bucket: Bucket::empty(),
+            next_bucket: 0,
+            next_slot: table.geometry.slots(),
+            last: None,
+            count: 0,
+            check: 0,
+        }
+    }
+
+    /// Loads the next bucket; `false` behind the last one.
+    fn advance(&mut self) -> Result<bool, IndexError> {
+        let number = self.next_bucket;
+        let left = self.table.buckets_total() - number;
+        if left == 0 {
+            return Ok(false);
+        }
+        if self.chunk_at == self.chunk.len() {
+            self.chunk.resize(left.min(CHUNK_BUCKETS) as usize * BUCKET_BYTES, 0);
+            self.map.copy_out(self.table.bucket_offset(number), &mut self.chunk)?;
+            self.check = crc32c(self.check, &self.chunk);
+            self.chunk_at = 0;
+        }
+        let bytes = &self.chunk[self.chunk_at..self.chunk_at + BUCKET_BYTES];
+        self.bucket.bytes_mut().copy_from_slice(bytes);
+        self.chunk_at += BUCKET_BYTES;
+        if !self.bucket.is_whole(self.table.salt, number) {
+            return Err(self.table.corrupt(number, "a bucket does not match its check bits"));
+        }
+        self.next_bucket += 1;
+        self.next_slot = 0;
+        Ok(true)
+    }
+
+    /// The entry in the next slot of the present bucket.
+    fn take_slot(&mut self) -> Result<Option<Entry>, IndexError> {
+        let (table, number) = (self.table, self.next_bucket - 1);
+        let Some(slot) = self.bucket.slot(table.geometry, self.next_slot) else {
+            self.next_slot = table.geometry.slots();
+            return Ok(None);
+        };
+        self.next_slot += 1;
+        let recovered = table.geometry.recover(number, table.displacement_max, slot.prefix_low);
+        let Some(prefix) = recovered else {
+            return Err(table.corrupt(number, "an entry lies where no prefix leads"));
+        };
+        let entry = Entry { prefix, location: slot.location, sign: slot.sign };
+        if self.last.is_some_and(|last| entry.order() < last.order()) {
+            return Err(table.corrupt(number, "entries are out of order"));
+        }
+        self.last = Some(entry);
+        self.count += 1;
+        Ok(Some(entry))
+    }
+
+    /// What is known at the end only.
+    fn finish(&self) -> Result<(), IndexError> {
+        let corrupt = |what| Err(self.table.corrupt(0, what));
+        if self.count != self.table.entry_count {
+            return corrupt("a table holds more or fewer entries than its header says");
+        }
+        if self.check != self.table.check {
+            return corrupt("a table does not match its checksum");
+        }
+        Ok(())
+    }
+}
+
+impl EntrySource for Scan<'_> {
+    fn next(&mut self) -> Result<Option<Entry>, IndexError> {
+        loop {
+            while self.next_slot < self.table.geometry.slots() {
+                if let Some(entry) = self.take_slot()? {
+                    return Ok(Some(entry));
+                }
+            }
+            if !self.advance()? {
+                self.finish()?;
+                return Ok(None);
+            }
+        }
+    }
+}
