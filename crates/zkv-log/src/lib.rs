@@ -3,6 +3,7 @@ mod block;
 mod checkpoint;
 mod codec;
 mod commit;
+mod copy;
 mod dictionary;
 mod entries;
 mod error;

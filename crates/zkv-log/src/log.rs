@@ -1,5 +1,6 @@
 //! The log as its readers see it.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,7 +94,9 @@ impl Log {
     /// The log as it now is. The segments of a view are not overwritten while it lives.
     #[must_use]
     pub fn view(&self) -> LogView {
-        LogView { shared: Arc::clone(&self.shared), segments: self.shared.segments.load_full() }
+        let until = Position { sequence: u64::MAX, offset: u32::MAX };
+        let segments = self.shared.segments.load_full();
+        LogView { shared: Arc::clone(&self.shared), segments, until }
     }
 
     /// Cuts `entries` into blocks, in their order, and compresses them, on several threads where
@@ -168,9 +171,33 @@ impl Log {
 pub struct LogView {
     pub(crate) shared: Arc<Shared>,
     pub(crate) segments: Arc<SegmentList>,
+    /// What stands from here on is not seen.
+    until: Position,
 }
 
 impl LogView {
+    /// The same view, without what stands at `end` or behind it.
+    #[must_use]
+    pub fn until(self, end: Position) -> Self {
+        Self { until: end, ..self }
+    }
+
+    /// What makes this log this log.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.shared.identity
+    }
+
+    /// The end of what this view sees of `segment`, in bytes from its start.
+    #[inline]
+    pub(crate) fn end_of(&self, segment: &Segment) -> u32 {
+        match segment.place.id.sequence.cmp(&self.until.sequence) {
+            Ordering::Less => segment.end(),
+            Ordering::Equal => segment.end().min(self.until.offset),
+            Ordering::Greater => 0,
+        }
+    }
+
     /// Looks for an entry among the blocks that start at `location`, the newest block first.
     /// `matches` is shown one entry after another, and returns what it wants of the one it knows.
     ///
@@ -227,7 +254,8 @@ impl LogView {
         let cell_end = (first / CELL_BYTES + 1) * CELL_BYTES;
         let mut starts = BlockStarts::default();
         let mut offset = first;
-        while offset < cell_end.min(segment.end()) && starts.push(offset) {
+        let end = cell_end.min(self.end_of(segment));
+        while offset < end && starts.push(offset) {
             let header = self.read_header(segment, offset)?;
             offset = offset.saturating_add(header.map_or(CELL_BYTES, |found| found.block_bytes()));
         }
@@ -333,10 +361,11 @@ impl LogView {
             .by_slot
             .iter()
             .flatten()
+            .filter(|segment| segment.place.id.sequence <= self.until.sequence)
             .map(|segment| SegmentInfo {
                 slot: segment.place.id.slot,
                 sequence: segment.place.id.sequence,
-                data_bytes: segment.end(),
+                data_bytes: self.end_of(segment),
                 is_sealed: segment.is_sealed(),
             })
             .collect();

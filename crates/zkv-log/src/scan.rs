@@ -52,7 +52,7 @@ impl SegmentScan {
     /// # Errors
     /// [`LogError::Corrupt`] where a block is damaged, and [`LogError::Io`].
     pub fn next_block(&mut self) -> Result<Option<ScannedBlock<'_>>> {
-        while self.offset < self.segment.end() {
+        while self.offset < self.view.end_of(&self.segment) {
             let offset = self.offset;
             let with_entries = self.view.load_block(&self.segment, offset, &mut self.decoder)?;
             self.offset += self.loaded_bytes()?;

@@ -1,1 +1,54 @@
-//! TBD
+//! An embedded key-value store: two files, typed keys and values, transparent zstd compression.
+//!
+//! Open a path, set and get. Values are compressed in small blocks with a dictionary that the store
+//! trains from its own data, so that a single read decompresses about a kilobyte and the whole is
+//! as small as large blocks would make it. The index is mapped, not loaded: memory does not grow
+//! with the number of keys. Every block is checked on every read.
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Serialize, Deserialize, PartialEq, Debug)]
+//! struct Page {
+//!     title: String,
+//!     body: String,
+//! }
+//!
+//! # let directory = tempfile::tempdir()?;
+//! # let path = directory.path().join("pages.zkv");
+//! let store = zkv::Store::open(&path)?;
+//! let page = Page { title: "Home".into(), body: "Welcome".into() };
+//! store.set("https://example.org/", &page)?;
+//! let found: Option<Page> = store.get("https://example.org/")?;
+//! assert_eq!(found, Some(page));
+//! assert!(store.delete("https://example.org/")?);
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! It is one process's store: a second opening fails at once. It has no queries and no order of
+//! keys. The formats of both files are described in `docs/format/`.
+
+mod backup;
+mod error;
+mod flusher;
+mod iter;
+mod keys;
+mod large;
+mod live;
+mod memtable;
+mod open;
+mod options;
+mod pending;
+mod rebuild;
+mod shared;
+mod stats;
+mod store;
+mod view;
+mod writer;
+
+pub use error::{Error, ErrorKind, Result};
+pub use iter::IterBytes;
+pub use options::{Durability, Options};
+pub use stats::Stats;
+pub use store::Store;

@@ -1,0 +1,91 @@
+//! Copies of a store.
+
+use std::path::{Path, PathBuf};
+
+use zkv_io::{Storage, create_atomically, replace_atomically, temporary_path};
+
+use crate::error::{Error, Result};
+use crate::open::index_path;
+use crate::options::Options;
+use crate::store::Store;
+
+impl Store {
+    /// Copies the store, as it is now, to `destination`, which must not exist. It appears whole or
+    /// not at all; writes go on meanwhile.
+    ///
+    /// The copy is one of the files: it is as fast as the disk, and has the same ratio.
+    ///
+    /// # Errors
+    /// Of kind `Io` where `destination` exists or cannot be written; as [`Store::sync`].
+    pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
+        let (shared, destination) = (self.shared(), destination.as_ref());
+        if shared.writer.is_some() {
+            shared.mended(|| {
+                let mut writer = shared.writer()?;
+                shared.flush_all(&mut writer)?;
+                let written = writer.checkpoint();
+                shared.publish_committed(&writer);
+                written.map_err(|error| shared.write_error(error))
+            })?;
+        }
+        let view = shared.view.load_full();
+        let storage = &*shared.options.storage;
+        create_atomically(storage, destination, |file| view.committed.log.copy_to(file))
+            .map_err(Error::file(destination))?;
+        let index = view.committed.checkpoint.as_ref();
+        // A store that is read without an index file has made one that no log would accept.
+        if let Some(index) = index.filter(|index| !index.watermark().is_empty()) {
+            let path = index_path(destination);
+            let copy =
+                |file: &dyn zkv_io::StorageFile| index.copy_to(file).map_err(std::io::Error::other);
+            replace_atomically(storage, &path, copy).map_err(Error::file(&path))?;
+        }
+        Ok(())
+    }
+
+    /// Copies all keys and values, as the store has them now, into a new store at `destination`,
+    /// which must not exist, with other options: compressed anew, without what was overwritten or
+    /// deleted. It appears whole or not at all; writes go on meanwhile.
+    ///
+    /// # Errors
+    /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists.
+    pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
+        let destination = destination.as_ref();
+        let storage = std::sync::Arc::clone(&options.storage);
+        let temporary = temporary_path(&*storage, destination).map_err(Error::file(destination))?;
+        let copied = self.copy_into(&temporary, options);
+        let published = copied.and_then(|()| publish(&*storage, &temporary, destination));
+        if published.is_err() {
+            // The first error is the one to report.
+            let _ = storage.remove(&temporary);
+            let _ = storage.remove(&index_path(&temporary));
+        }
+        published
+    }
+
+    fn copy_into(&self, path: &PathBuf, options: Options) -> Result<()> {
+        let copy = options.create(true).open(path)?;
+        for entry in self.iter_bytes() {
+            let (key, value) = entry?;
+            copy.set_bytes(&key, &value)?;
+        }
+        copy.close()
+    }
+}
+
+/// The index first: without its data it is nobody's, and the data may lack it.
+fn publish(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
+    let exists = storage.open(to, zkv_io::OpenMode::ReadOnly).is_ok();
+    if exists {
+        return Err(Error::file(to)(std::io::ErrorKind::AlreadyExists.into()));
+    }
+    let (from_index, to_index) = (index_path(from), index_path(to));
+    match storage.rename(&from_index, &to_index) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::file(&to_index)(error));
+        }
+        _ => {}
+    }
+    storage.rename_new(from, to).map_err(Error::file(to))?;
+    storage.sync_dir(zkv_io::parent_directory(to)).map_err(Error::file(to))
+}

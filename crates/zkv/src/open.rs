@@ -1,0 +1,271 @@
+//! Opening a store: the log's end, the index, and what the index does not know yet.
+
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zkv_index::{Checkpoint, CheckpointMeta};
+use zkv_io::{MemoryStorage, Storage, TEMPORARY_SUFFIX, parent_directory};
+use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
+use zkv_record::Record;
+
+use crate::error::{Error, Result};
+use crate::keys::Keys;
+use crate::live::{self, LiveTable};
+use crate::options::Options;
+use crate::rebuild;
+use crate::view::{Committed, LookupError};
+use crate::writer::{IndexPlace, LOG_SECTION, Replay, WriteError, Writer};
+
+/// What opening a store yields.
+pub(crate) struct Opened {
+    pub index: IndexPlace,
+    pub keys: Keys,
+    pub log: zkv_log::Log,
+    pub committed: Committed,
+    pub live: LiveTable,
+    pub writer: Option<Writer>,
+}
+
+/// What is in the log, and how much of it is in use.
+pub(crate) struct Indexed {
+    pub committed: Committed,
+    pub live: LiveTable,
+}
+
+/// An index file that fits the log.
+struct UsableCheckpoint {
+    checkpoint: Checkpoint,
+    live: LiveTable,
+}
+
+/// The index file of the store at `path`.
+pub(crate) fn index_path(path: &Path) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(".idx");
+    PathBuf::from(name)
+}
+
+pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
+    let file = open_file(path, options)?;
+    if !options.read_only {
+        remove_temporaries(&*options.storage, path);
+    }
+    let keys = Keys::new(file.identity().hash_key);
+    let (recovered, usable) = recover(&file, path, options)?;
+    let place = index_place(path, options);
+    let Recovered { log, writer, replay_from } = recovered;
+    let lookup = |error: LookupError| match error {
+        LookupError::Log(error) => Error::data(path)(error),
+        LookupError::Index(error) => Error::index(&index_path(path))(error),
+        LookupError::Disagreement => Error::Disagreement { path: path.to_owned() },
+    };
+    let write = |error: WriteError| match error {
+        WriteError::Log(error) => Error::data(path)(error),
+        WriteError::Index(error) => Error::index(&index_path(path))(error),
+        WriteError::Lookup(error) => lookup(error),
+    };
+    let indexed = usable.map(|usable| replay(usable, &log.view(), replay_from, &keys)).transpose();
+    let (indexed, writer) = match (indexed, writer) {
+        (Ok(Some(indexed)), writer) => {
+            let writer = writer.map(|log| {
+                let (committed, live) = (indexed.committed.clone(), indexed.live.clone());
+                Writer::new(log, keys.clone(), committed, live, place.clone())
+            });
+            (indexed, writer)
+        }
+        // A damaged index is as good as none.
+        (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), Some(log)) => {
+            let view = log.log().view().until(log.end());
+            let committed =
+                Committed { runs: Vec::new(), checkpoint: None, log: view, key_count: 0 };
+            let live = LiveTable::default();
+            let is_empty = log.last_commit() == 0;
+            let mut writer = Writer::new(log, keys.clone(), committed, live, place.clone());
+            if !is_empty {
+                writer.rebuild_index().map_err(write)?;
+            }
+            let (committed, live) = (writer.committed.clone(), writer.live.clone());
+            (Indexed { committed, live }, Some(writer))
+        }
+        (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), None) => {
+            (index_in_memory(&log.view(), &keys, &place).map_err(write)?, None)
+        }
+        (Err(error), _) => return Err(lookup(error)),
+    };
+    let Indexed { committed, live } = indexed;
+    Ok(Opened { index: place, keys, log, committed, live, writer })
+}
+
+/// Opens the data file, or makes it.
+fn open_file(path: &Path, options: &Options) -> Result<OpenFile> {
+    let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
+    let open = || OpenFile::open(Arc::clone(&options.storage), path, access, options.log.clone());
+    match open() {
+        Err(LogError::Io { source, .. })
+            if source.kind() == io::ErrorKind::NotFound && options.create =>
+        {
+            match zkv_log::create(&*options.storage, path, &options.log) {
+                // Another process was faster: its store is as good.
+                Err(LogError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::AlreadyExists => {}
+                created => created.map_err(Error::data(path))?,
+            }
+            open().map_err(Error::data(path))
+        }
+        opened => opened.map_err(Error::data(path)),
+    }
+}
+
+/// Removes what crashes have left beside the store. Its lock is held, so nobody is writing them.
+fn remove_temporaries(storage: &dyn Storage, path: &Path) {
+    let Some(name) = path.file_name() else { return };
+    let name = name.to_string_lossy();
+    for file in storage.list(parent_directory(path)).unwrap_or_default() {
+        let is_ours = file.file_name().is_some_and(|found| {
+            let found = found.to_string_lossy();
+            found.strip_prefix(&*name).is_some_and(is_temporary_ending)
+        });
+        if is_ours {
+            // What cannot be removed does no harm.
+            let _ = storage.remove(&file);
+        }
+    }
+}
+
+/// Whether a name goes on, behind the store's own, as those of temporary files do: `.` or `.idx.`,
+/// 16 hexadecimal digits, and the suffix.
+fn is_temporary_ending(ending: &str) -> bool {
+    let random = ending.strip_suffix(TEMPORARY_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
+    random.is_some_and(|(before, digits)| {
+        matches!(before, "" | ".idx")
+            && digits.len() == 16
+            && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    })
+}
+
+/// Recovers the log, from the index file's checkpoint where there is one that fits.
+fn recover(
+    file: &OpenFile,
+    path: &Path,
+    options: &Options,
+) -> Result<(Recovered, Option<UsableCheckpoint>)> {
+    if options.use_index_file
+        && let Some((usable, log_section)) = load_checkpoint(file, path, options)
+    {
+        match file.recover(Some(&log_section)) {
+            Ok(recovered) => return Ok((recovered, Some(usable))),
+            Err(LogError::CheckpointMismatch) => {}
+            Err(error) => return Err(Error::data(path)(error)),
+        }
+    }
+    Ok((file.recover(None).map_err(Error::data(path))?, None))
+}
+
+/// The index file, where it is whole and this store's. Anything else is set aside: the log has all
+/// that it has.
+fn load_checkpoint(
+    file: &OpenFile,
+    path: &Path,
+    options: &Options,
+) -> Option<(UsableCheckpoint, Vec<u8>)> {
+    let store_id = file.identity().store_id;
+    let writable = !options.read_only;
+    let checkpoint =
+        Checkpoint::open(&*options.storage, &index_path(path), store_id, writable).ok()?;
+    let log_section = checkpoint.section(LOG_SECTION).ok()??;
+    let live = LiveTable::decode(&checkpoint.section(live::SECTION).ok()??).ok()?;
+    Some((UsableCheckpoint { checkpoint, live }, log_section))
+}
+
+fn index_place(path: &Path, options: &Options) -> IndexPlace {
+    let is_lasting = options.use_index_file && !options.read_only;
+    let storage: Arc<dyn Storage> =
+        if is_lasting { Arc::clone(&options.storage) } else { Arc::new(MemoryStorage::new()) };
+    let scratch = if options.read_only {
+        // The store's own folder may be read-only.
+        std::env::temp_dir().join("zkv-index")
+    } else {
+        index_path(path)
+    };
+    IndexPlace {
+        storage,
+        path: index_path(path),
+        scratch_storage: Arc::clone(&options.storage),
+        scratch,
+        is_lasting,
+    }
+}
+
+/// Applies what came behind the checkpoint.
+fn replay(
+    usable: UsableCheckpoint,
+    log: &LogView,
+    from: Position,
+    keys: &Keys,
+) -> Result<Indexed, LookupError> {
+    let UsableCheckpoint { checkpoint, mut live } = usable;
+    let mut committed = Committed {
+        runs: Vec::new(),
+        key_count: checkpoint.key_count(),
+        checkpoint: Some(Arc::new(checkpoint)),
+        log: log.clone(),
+    };
+    let mut replay = Replay::new(keys, &mut committed, &mut live, log.identity().slot_bytes);
+    for segment in log.segments() {
+        if segment.sequence < from.sequence {
+            continue;
+        }
+        let first = (segment.sequence == from.sequence).then_some(from.offset);
+        let mut scan = log.scan(segment.slot, first)?;
+        while let Some(block) = scan.next_block()? {
+            replay.reach(block.position);
+            for entry in block.entries()? {
+                if let Ok(record) = Record::decode(entry) {
+                    replay.apply(&record, block.location)?;
+                }
+            }
+        }
+    }
+    replay.finish();
+    committed.log = log.clone();
+    Ok(Indexed { committed, live })
+}
+
+/// Makes an index of `log` that lives as long as the process.
+pub(crate) fn index_in_memory(
+    log: &LogView,
+    keys: &Keys,
+    place: &IndexPlace,
+) -> Result<Indexed, WriteError> {
+    let rebuilt = rebuild::from_log(log, keys, place)?;
+    let meta = CheckpointMeta {
+        store_id: log.identity().store_id,
+        watermark: &[],
+        sections: &[],
+        key_count: rebuilt.key_count,
+    };
+    let checkpoint = rebuilt.index.write(&*place.storage, &place.path, &meta)?;
+    let committed = Committed {
+        runs: Vec::new(),
+        checkpoint: Some(Arc::new(checkpoint)),
+        log: log.clone(),
+        key_count: rebuilt.key_count,
+    };
+    Ok(Indexed { committed, live: rebuilt.live })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_temporary_ending;
+
+    #[test]
+    fn only_names_of_temporary_files_are_removed() {
+        assert!(is_temporary_ending(".0123456789abcdef.zkv-tmp"));
+        assert!(is_temporary_ending(".idx.0123456789abcdef.zkv-tmp"));
+        for other in [".idx", "", ".zkv-tmp", ".0123.zkv-tmp", "x.0123456789abcdef.zkv-tmp"] {
+            assert!(!is_temporary_ending(other), "{other}");
+        }
+    }
+}

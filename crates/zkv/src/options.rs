@@ -1,0 +1,190 @@
+//! What a store can be told.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zkv_io::{FileStorage, Storage};
+use zkv_log::LogOptions;
+
+use crate::error::{Error, Result};
+use crate::store::Store;
+
+/// What a write has to wait for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Durability {
+    /// Nothing: it is in this process's memory, and is handed to the operating system when the
+    /// buffer is full, after the flush interval, or by `flush`, `sync` or `close`. A crash of the
+    /// process loses what was not, a power cut what was not synced; the order is kept, so that
+    /// what is found again is the store as it was at some earlier moment.
+    #[default]
+    Buffered,
+    /// The operating system has it: it survives a crash of the process.
+    Flushed,
+    /// It is on stable storage: it survives a power cut.
+    Synced,
+}
+
+/// How to open a store. Every option may differ from one opening to the next, but `slot_bytes`,
+/// which counts when the store is made.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("pages.zkv");
+/// let store = zkv::Options::new().compression_level(9).open(&path)?;
+/// # store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Options {
+    pub(crate) storage: Arc<dyn Storage>,
+    pub(crate) log: LogOptions,
+    pub(crate) memory_buffer_bytes: usize,
+    pub(crate) use_index_file: bool,
+    pub(crate) durability: Durability,
+    pub(crate) flush_interval: Duration,
+    pub(crate) create: bool,
+    pub(crate) read_only: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Options {
+    /// The defaults, which suit most stores.
+    pub fn new() -> Self {
+        Self {
+            storage: Arc::new(FileStorage),
+            log: LogOptions::default(),
+            memory_buffer_bytes: 4 << 20,
+            use_index_file: true,
+            durability: Durability::default(),
+            flush_interval: Duration::from_secs(1),
+            create: true,
+            read_only: false,
+        }
+    }
+
+    /// How many reads may decompress at once: 1 to 4,096, default 64. Further ones wait for one of
+    /// them. Each takes about 200 KB of memory; too few leave cores idle.
+    pub fn max_parallel_reads(mut self, count: u32) -> Self {
+        self.log.parallel_reads_max = count;
+        self
+    }
+
+    /// zstd's level, 1 to 22, default 5. Level 3 writes twice as fast and takes about 4 % more
+    /// room; 9 takes about 4 % less and writes two to three times slower. Reads do not care.
+    pub fn compression_level(mut self, level: i32) -> Self {
+        self.log.compression_level = level;
+        self
+    }
+
+    /// Bytes of keys and values that gather in memory before they are compressed together: 64 KiB
+    /// to 1 GiB, default 4 MiB. Up to three such buffers exist at a time. Larger ones compress a
+    /// little better; a smaller one bounds what a crash of the process can lose.
+    pub fn memory_buffer_bytes(mut self, bytes: usize) -> Self {
+        self.memory_buffer_bytes = bytes;
+        self
+    }
+
+    /// Compressed bytes that gather before one system call writes them: 4 KiB to 64 MiB, default
+    /// 1 MiB. Small ones cost system calls.
+    pub fn disk_buffer_bytes(mut self, bytes: u32) -> Self {
+        self.log.write_buffer_bytes = bytes;
+        self
+    }
+
+    /// Whether the index is kept in a file beside the data, default true. Without it, every
+    /// opening reads the whole data file, and the index takes about 6 bytes of memory a key.
+    pub fn use_index_file(mut self, yes: bool) -> Self {
+        self.use_index_file = yes;
+        self
+    }
+
+    /// Bytes of records that are compressed together: 64 to 65,536, default 1,024. A read
+    /// decompresses one such block. Smaller ones read faster, larger ones take less room: 512 bytes
+    /// read in 60 % of the time and take up to 8 % more, 4 KiB in 3 to 4 times the time and take
+    /// 5 to 9 % less.
+    pub fn block_bytes(mut self, bytes: u32) -> Self {
+        self.log.block_bytes = bytes;
+        self
+    }
+
+    /// Bytes of a segment in a new store: a power of two from 256 KiB to 16 MiB, default 8 MiB.
+    /// Space is reclaimed by segments: smaller ones come back sooner, and cost more for the
+    /// dictionaries that each repeats.
+    pub fn slot_bytes(mut self, bytes: u32) -> Self {
+        self.log.slot_bytes = bytes;
+        self
+    }
+
+    /// What a write waits for, default [`Durability::Buffered`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = durability;
+        self
+    }
+
+    /// How long a buffered write may stay in memory before it is handed to the operating system:
+    /// 1 ms to 1 hour, default 1 s. A short one costs compression, since small buffers compress
+    /// worse.
+    pub fn flush_interval(mut self, interval: Duration) -> Self {
+        self.flush_interval = interval;
+        self
+    }
+
+    /// Whether a store that does not exist is made, default true.
+    pub fn create(mut self, yes: bool) -> Self {
+        self.create = yes;
+        self
+    }
+
+    /// Where the files are: the operating system's file system by default, or another
+    /// implementation of the storage seam.
+    pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
+        self.storage = storage;
+        self
+    }
+
+    /// Opens the store at `path`; its index lies beside it, as `path` with `.idx` appended.
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]; [`Error::Data`], of kind `NotFound` where there is no store and
+    /// none is to be made, `Locked` where it is open elsewhere, `Corrupt` where it is damaged.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
+        self.check()?;
+        Store::open_with(path.as_ref(), self)
+    }
+
+    /// Opens the store at `path` to read it. Nothing is written, not even an index: the files and
+    /// their folder may be read-only.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_read_only(mut self, path: impl AsRef<Path>) -> Result<Store> {
+        self.read_only = true;
+        self.create = false;
+        self.open(path)
+    }
+
+    fn check(&self) -> Result<()> {
+        let check = |option, value: u64, range: std::ops::RangeInclusive<u64>, allowed| {
+            if range.contains(&value) {
+                Ok(())
+            } else {
+                Err(Error::InvalidOption { option, value, allowed })
+            }
+        };
+        let buffer = self.memory_buffer_bytes as u64;
+        let range = "from 65536 to 1073741824";
+        check("memory_buffer_bytes", buffer, 64 << 10..=1 << 30, range)?;
+        let slot_range = "a power of two from 262144 to 16777216";
+        check("slot_bytes", self.log.slot_bytes.into(), 256 << 10..=16 << 20, slot_range)?;
+        let interval = u64::try_from(self.flush_interval.as_millis()).unwrap_or(u64::MAX);
+        check("flush_interval (ms)", interval, 1..=3_600_000, "from 1 to 3600000")?;
+        self.log.check().map_err(Error::data(Path::new("")))
+    }
+}

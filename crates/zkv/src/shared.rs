@@ -1,0 +1,397 @@
+//! What all handles of an open store share, and the order of its locks.
+//!
+//! `writer` is held while records are compressed, written and indexed; `front` for moments, to put
+//! a record into the active buffer or to publish a view; who needs both takes `writer` first.
+//! Readers take neither.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use zkv_index::KeyHash;
+use zkv_log::{Log, Position, Room};
+use zkv_record::{KEY_BYTES_MAX, Kind, Record, RecordError};
+
+use crate::error::{Error, Result};
+use crate::keys::Keys;
+use crate::live::LiveTable;
+use crate::memtable::{Memtable, is_put};
+use crate::open::index_in_memory;
+use crate::options::{Durability, Options};
+use crate::pending::PendingCount;
+use crate::view::{Committed, KeyRef, LookupError, View};
+use crate::writer::{IndexPlace, Operation, WriteError, Writer};
+
+/// Frozen buffers that may wait; who fills one more writes the oldest itself.
+const FROZEN_MAX: usize = 2;
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub path: PathBuf,
+    pub index: IndexPlace,
+    pub options: Options,
+    pub keys: Keys,
+    pub log: Log,
+    pub view: ArcSwap<View>,
+    pub front: Mutex<Front>,
+    /// Tells the flushing thread that there is work, or that it shall end.
+    pub wake: Condvar,
+    /// `None` where the store is open read-only.
+    pub writer: Option<Mutex<Writer>>,
+    /// What of each segment was in use when the store was opened.
+    pub live_at_opening: LiveTable,
+    pub is_closed: AtomicBool,
+}
+
+/// What changes with every buffered record.
+#[derive(Debug, Default)]
+pub(crate) struct Front {
+    /// For the active buffer, then for the frozen ones, the newest first.
+    pub pending: Vec<PendingCount>,
+    pub is_ending: bool,
+}
+
+impl Shared {
+    pub(crate) fn front(&self) -> MutexGuard<'_, Front> {
+        self.front.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
+        let writer = self.writer.as_ref().ok_or(Error::ReadOnly)?;
+        let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(writer) }
+    }
+
+    pub(crate) fn user_key<'a>(&self, key: &'a [u8]) -> KeyRef<'a> {
+        KeyRef { hash: self.keys.hash(key), key, is_piece: false }
+    }
+
+    /// Looks a key up.
+    #[inline]
+    pub(crate) fn find<T>(
+        &self,
+        key: KeyRef<'_>,
+        mut take: impl FnMut(&View, &Record<'_>) -> T,
+    ) -> Result<Option<T>> {
+        let view = self.view.load();
+        match view.find(key, |record| take(&view, record)) {
+            Ok(found) => Ok(found),
+            Err(LookupError::Log(error)) => Err(Error::data(&self.path)(error)),
+            Err(error) => {
+                drop(view);
+                self.find_after_mending(key, take, error)
+            }
+        }
+    }
+
+    #[cold]
+    fn find_after_mending<T>(
+        &self,
+        key: KeyRef<'_>,
+        mut take: impl FnMut(&View, &Record<'_>) -> T,
+        error: LookupError,
+    ) -> Result<Option<T>> {
+        let mut first = Some(error);
+        self.mended(|| {
+            if let Some(error) = first.take() {
+                return Err(self.lookup_error(error));
+            }
+            let view = self.view.load();
+            let found = view.find(key, |record| take(&view, record));
+            found.map_err(|error| self.lookup_error(error))
+        })
+    }
+
+    /// Makes `attempt`, and where it finds the index damaged, makes the index anew and tries once
+    /// more. The caller holds no lock.
+    pub(crate) fn mended<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        match attempt() {
+            Err(error) if error.is_index_damage() => {
+                self.rebuild_index()?;
+                attempt()
+            }
+            done => done,
+        }
+    }
+
+    /// Makes the index of what is in the log anew.
+    pub(crate) fn rebuild_index(&self) -> Result<()> {
+        if self.writer.is_some() {
+            let mut writer = self.writer()?;
+            let rebuilt = writer.rebuild_index();
+            self.publish_committed(&writer);
+            return rebuilt.map_err(|error| self.write_error(error));
+        }
+        let view = self.view.load_full();
+        let rebuilt = index_in_memory(&view.committed.log, &self.keys, &self.index);
+        let rebuilt = rebuilt.map_err(|error| self.write_error(error))?;
+        let _front = self.front();
+        self.publish(|view| view.committed = rebuilt.committed);
+        Ok(())
+    }
+
+    /// Puts an encoded record into the active buffer, or straight into the log, as the store's
+    /// durability has it.
+    pub(crate) fn write(&self, hash: KeyHash, record: Vec<u8>) -> Result<()> {
+        match self.options.durability {
+            Durability::Buffered => self.buffer(hash, record.into_boxed_slice()),
+            Durability::Flushed | Durability::Synced => self.write_through(hash, &record),
+        }
+    }
+
+    fn buffer(&self, hash: KeyHash, record: Box<[u8]>) -> Result<()> {
+        loop {
+            {
+                let mut front = self.front();
+                if self.make_room(&mut front)? {
+                    self.insert(&mut front, hash, record);
+                    return Ok(());
+                }
+            }
+            self.mended(|| self.help_flushing())?;
+        }
+    }
+
+    /// Whether the active buffer takes one more record, after freezing a full one.
+    fn make_room(&self, front: &mut Front) -> Result<bool> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let view = self.view.load();
+        if view.active.bytes() < self.options.memory_buffer_bytes {
+            return Ok(true);
+        }
+        if view.frozen.len() >= FROZEN_MAX {
+            return Ok(false);
+        }
+        self.freeze(front);
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    fn insert(&self, front: &mut Front, hash: KeyHash, record: Box<[u8]>) {
+        let puts = is_put(&record);
+        let replaced = self.view.load().active.insert(hash, record);
+        front.pending[0].note(hash, puts, replaced);
+    }
+
+    /// Makes the active buffer a frozen one. The caller holds `front`.
+    fn freeze(&self, front: &mut Front) {
+        let view = self.view.load_full();
+        let mut frozen = vec![Arc::clone(&view.active)];
+        frozen.extend(view.frozen.iter().cloned());
+        front.pending.insert(0, PendingCount::default());
+        let active = Arc::new(Memtable::new());
+        self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
+    }
+
+    /// Removes `key`, and says whether it was there.
+    pub(crate) fn delete(&self, key: &[u8]) -> Result<bool> {
+        let key = self.user_key(key);
+        let mut record = Vec::new();
+        Record::delete(key.key).encode_into(&mut record);
+        self.mended(|| match self.options.durability {
+            Durability::Buffered => self.buffer_delete(key, &record),
+            Durability::Flushed | Durability::Synced => {
+                let writer = self.writer()?;
+                if !self.exists(key)? {
+                    return Ok(false);
+                }
+                self.commit_through(writer, key.hash, &record)?;
+                Ok(true)
+            }
+        })
+    }
+
+    fn buffer_delete(&self, key: KeyRef<'_>, record: &[u8]) -> Result<bool> {
+        loop {
+            {
+                let mut front = self.front();
+                if self.make_room(&mut front)? {
+                    let exists = self.exists(key)?;
+                    if exists {
+                        self.insert(&mut front, key.hash, record.into());
+                    }
+                    return Ok(exists);
+                }
+            }
+            self.help_flushing()?;
+        }
+    }
+
+    /// Whether the key has a value now. May be called with locks held.
+    fn exists(&self, key: KeyRef<'_>) -> Result<bool> {
+        let found = self.view.load().find(key, |record| record.kind != Kind::Delete);
+        Ok(found.map_err(|error| self.lookup_error(error))?.unwrap_or(false))
+    }
+
+    fn write_through(&self, hash: KeyHash, record: &[u8]) -> Result<()> {
+        self.mended(|| self.commit_through(self.writer()?, hash, record))
+    }
+
+    /// One record, one commit: one write, and one sync where the store is `Synced`.
+    fn commit_through(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        hash: KeyHash,
+        record: &[u8],
+    ) -> Result<()> {
+        let committed = writer.commit(&[Operation { hash, record }], self.room());
+        let end = committed.map_err(|error| self.write_error(error))?;
+        self.finish_commit(writer, end)
+    }
+
+    /// Publishes a commit that ends at `end`, and waits for what the store's durability asks for.
+    pub(crate) fn finish_commit(
+        &self,
+        mut writer: MutexGuard<'_, Writer>,
+        end: Position,
+    ) -> Result<()> {
+        self.publish_committed(&writer);
+        self.checkpoint_if_due(&mut writer);
+        drop(writer);
+        match self.options.durability {
+            Durability::Synced => self.log.sync(end).map_err(Error::data(&self.path)),
+            Durability::Buffered | Durability::Flushed => Ok(()),
+        }
+    }
+
+    pub(crate) fn room(&self) -> Room {
+        match self.options.durability {
+            Durability::Synced => Room::Ahead,
+            Durability::Buffered | Durability::Flushed => Room::Exact,
+        }
+    }
+
+    /// Writes the oldest frozen buffer in the caller's own time: it writes faster than the disk.
+    fn help_flushing(&self) -> Result<()> {
+        let mut writer = self.writer()?;
+        if self.view.load().frozen.len() >= FROZEN_MAX {
+            self.flush_oldest(&mut writer)?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything buffered to the operating system.
+    pub(crate) fn flush_all(&self, writer: &mut Writer) -> Result<()> {
+        {
+            let mut front = self.front();
+            if !self.view.load().active.is_empty() {
+                self.freeze(&mut front);
+            }
+        }
+        while !self.view.load().frozen.is_empty() {
+            self.flush_oldest(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
+    pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
+        let view = self.view.load_full();
+        let Some(oldest) = view.frozen.last() else { return Ok(()) };
+        let flushed = oldest.with_all(|records| {
+            let mut operations: Vec<Operation<'_>> =
+                records.iter().map(|(hash, record)| Operation { hash: *hash, record }).collect();
+            // What is alike stands together, and compresses better.
+            operations.sort_by_cached_key(|operation| {
+                Record::decode(operation.record).map_or(&[][..], |record| record.key)
+            });
+            writer.commit(&operations, Room::Exact)
+        });
+        flushed.map_err(|error| self.write_error(error))?;
+        {
+            let mut front = self.front();
+            front.pending.pop();
+            self.publish(|view| {
+                view.frozen.pop();
+                view.committed = writer.committed_view();
+            });
+        }
+        self.checkpoint_if_due(writer);
+        Ok(())
+    }
+
+    fn checkpoint_if_due(&self, writer: &mut Writer) {
+        if writer.is_checkpoint_due() {
+            // A checkpoint only shortens the next opening: it is tried again at the next commit,
+            // and `close` reports what stands in its way.
+            let _ = writer.checkpoint();
+            self.publish_committed(writer);
+        }
+    }
+
+    /// Publishes what the writer has committed. Takes `front` for a moment.
+    pub(crate) fn publish_committed(&self, writer: &Writer) {
+        let _front = self.front();
+        self.publish(|view| view.committed = writer.committed_view());
+    }
+
+    /// The caller holds `front`, or is alone.
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut View)) {
+        let mut view = View::clone(&self.view.load());
+        change(&mut view);
+        self.view.store(Arc::new(view));
+    }
+
+    /// How many keys there are, exactly.
+    pub(crate) fn key_count(&self) -> u64 {
+        let mut front = self.front();
+        let view = self.view.load();
+        let tables: Vec<&Arc<Memtable>> =
+            std::iter::once(&view.active).chain(&view.frozen).collect();
+        let mut count = i64::try_from(view.committed.key_count).unwrap_or(i64::MAX);
+        for (number, (pending, table)) in front.pending.iter_mut().zip(&tables).enumerate() {
+            let older = &tables[number + 1..];
+            pending.resolve(|hash| exists_beneath(table, older, &view.committed, hash));
+            count += pending.difference();
+        }
+        u64::try_from(count).unwrap_or(0)
+    }
+
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
+        if key.len() <= KEY_BYTES_MAX {
+            Ok(())
+        } else {
+            let error = RecordError::KeyTooLong { bytes: key.len(), max: KEY_BYTES_MAX };
+            Err(error.into())
+        }
+    }
+
+    pub(crate) fn write_error(&self, error: WriteError) -> Error {
+        match error {
+            WriteError::Log(error) => Error::data(&self.path)(error),
+            WriteError::Index(error) => Error::index(&self.index.path)(error),
+            WriteError::Lookup(error) => self.lookup_error(error),
+        }
+    }
+
+    pub(crate) fn lookup_error(&self, error: LookupError) -> Error {
+        match error {
+            LookupError::Log(error) => Error::data(&self.path)(error),
+            LookupError::Index(error) => Error::index(&self.index.path)(error),
+            LookupError::Disagreement => Error::Disagreement { path: self.path.clone() },
+        }
+    }
+}
+
+/// Whether the key of `table`'s record `hash` has a value in what is older than the table.
+fn exists_beneath(
+    table: &Memtable,
+    older: &[&Arc<Memtable>],
+    committed: &Committed,
+    hash: KeyHash,
+) -> bool {
+    let found = table.get(hash, |bytes| {
+        let Ok(record) = Record::decode(bytes) else { return false };
+        if let Some(is_put) = older.iter().find_map(|older| older.get(hash, is_put)) {
+            return is_put;
+        }
+        let key = KeyRef { hash, key: record.key, is_piece: false };
+        let found = committed.find(key, |record| record.kind != Kind::Delete);
+        // A place that the index knows and that cannot be read is one all the same.
+        found.map_or(true, |found| found.unwrap_or(false))
+    });
+    found.unwrap_or(false)
+}

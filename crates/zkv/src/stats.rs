@@ -1,0 +1,72 @@
+//! What a store can tell of itself.
+
+use std::sync::PoisonError;
+
+use crate::error::{Error, Result};
+use crate::live::LiveTable;
+use crate::store::Store;
+
+/// Sizes and counts of a store. What still waits in buffers is counted as keys only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stats {
+    /// Keys that have a value.
+    pub keys: u64,
+    /// The length of the data file.
+    pub data_file_bytes: u64,
+    /// The length of the index file; 0 where there is none.
+    pub index_file_bytes: u64,
+    /// Live keys and values, before compression.
+    pub raw_bytes: u64,
+    /// Bytes of the data file that live records take: of each segment its live share.
+    pub live_bytes: u64,
+    /// Bytes of the data file that hold what was overwritten or deleted, and the segments' own
+    /// records.
+    pub dead_bytes: u64,
+    /// Segments of the data file.
+    pub segments: u64,
+    /// Different dictionaries in use.
+    pub dictionaries: u64,
+}
+
+impl Stats {
+    /// Live keys and values over both files: how much smaller the store is than what it holds.
+    #[must_use]
+    pub fn ratio(&self) -> f64 {
+        let files = self.data_file_bytes + self.index_file_bytes;
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let ratio = self.raw_bytes as f64 / files.max(1) as f64;
+        ratio
+    }
+}
+
+impl Store {
+    /// Sizes and counts.
+    ///
+    /// # Errors
+    /// Of kind `Io` where the files cannot be measured, `Corrupt` where a dictionary is damaged.
+    pub fn stats(&self) -> Result<Stats> {
+        let shared = self.shared();
+        let keys = self.len();
+        let view = shared.view.load_full();
+        let log = &view.committed.log;
+        let measure = |live: &LiveTable| (live.live_raw_bytes(), live.live_data_bytes(log));
+        let (raw_bytes, live_bytes) = match &shared.writer {
+            Some(writer) => measure(&writer.lock().unwrap_or_else(PoisonError::into_inner).live),
+            None => measure(&shared.live_at_opening),
+        };
+        let segments = log.segments();
+        let data_bytes: u64 = segments.iter().map(|segment| u64::from(segment.data_bytes)).sum();
+        let index = view.committed.checkpoint.as_ref().filter(|_| shared.options.use_index_file);
+        let dictionaries = log.dictionary_count().map_err(Error::data(&shared.path))?;
+        Ok(Stats {
+            keys,
+            data_file_bytes: shared.log.file_bytes().map_err(Error::data(&shared.path))?,
+            index_file_bytes: index.map_or(0, |index| index.file_bytes()),
+            raw_bytes,
+            live_bytes,
+            dead_bytes: data_bytes.saturating_sub(live_bytes),
+            segments: segments.len() as u64,
+            dictionaries: dictionaries as u64,
+        })
+    }
+}

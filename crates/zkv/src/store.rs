@@ -1,0 +1,349 @@
+//! The store.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zkv_record::{Head, Kind, Record, RecordError, decode, encode};
+
+use crate::error::{Error, Result};
+use crate::flusher;
+use crate::iter::IterBytes;
+use crate::memtable::Memtable;
+use crate::open::{self, Opened};
+use crate::options::{Durability, Options};
+use crate::pending::PendingCount;
+use crate::shared::{Front, Shared};
+use crate::view::View;
+
+/// An open store. Clones are handles of the same store; threads may share or clone it.
+///
+/// Methods without `_bytes` store keys and values as [postcard](https://docs.rs/postcard) encodes
+/// them; those with `_bytes` store the bytes as they are. Both see the same records: `set("a", ..)`
+/// writes the key `b"\x01a"`, the length and the bytes of the string. postcard does not describe
+/// itself: types that ask the data what it is, such as `serde_json::Value`, untagged enums and
+/// `#[serde(flatten)]`, can be written but not read back.
+///
+/// A key has up to 64 KiB, a value up to 4 GiB - 1, encoded.
+///
+/// Dropping the last handle flushes and closes the store; [`Store::close`] does the same and
+/// reports errors.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let path = directory.path().join("pages.zkv");
+/// let store = zkv::Store::open(&path)?;
+/// store.set("answer", &42u32)?;
+/// assert_eq!(store.get::<_, u32>("answer")?, Some(42));
+/// store.close()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Store {
+    handle: Arc<Handle>,
+}
+
+/// What a lookup came upon.
+enum Found<T> {
+    Value(Result<T>),
+    /// A value in pieces, and the view that has them.
+    Head(Result<Head, RecordError>, View),
+    Nothing,
+}
+
+/// What the last handle's drop ends.
+#[derive(Debug)]
+struct Handle {
+    shared: Arc<Shared>,
+    /// Started by the first buffered write.
+    flusher: Mutex<Option<JoinHandle<()>>>,
+    has_flusher: AtomicBool,
+}
+
+impl Store {
+    /// Opens the store at `path`, or makes it, with the default [`Options`]. Its index lies beside
+    /// it, as `path` with `.idx` appended.
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open(path)
+    }
+
+    /// Opens the store at `path` to read it: see [`Options::open_read_only`].
+    ///
+    /// # Errors
+    /// As [`Options::open`].
+    pub fn open_read_only(path: impl AsRef<Path>) -> Result<Self> {
+        Options::new().open_read_only(path)
+    }
+
+    pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
+        let Opened { index, keys, log, committed, live, writer } = open::open(path, &options)?;
+        let view = View { active: Arc::new(Memtable::new()), frozen: Vec::new(), committed };
+        let pending = vec![PendingCount::default()];
+        let shared = Arc::new(Shared {
+            path: path.to_owned(),
+            index,
+            options,
+            keys,
+            log,
+            view: ArcSwap::from_pointee(view),
+            front: Mutex::new(Front { pending, is_ending: false }),
+            wake: Condvar::new(),
+            live_at_opening: live,
+            writer: writer.map(Mutex::new),
+            is_closed: AtomicBool::new(false),
+        });
+        let flusher = Mutex::new(None);
+        let has_flusher = AtomicBool::new(false);
+        Ok(Self { handle: Arc::new(Handle { shared, flusher, has_flusher }) })
+    }
+
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.handle.shared
+    }
+
+    /// Gives `key` the value `value`, as postcard encodes them.
+    ///
+    /// # Errors
+    /// Of kind `Encoding` where a key or value cannot be encoded; as [`Store::set_bytes`].
+    pub fn set<K, V>(&self, key: &K, value: &V) -> Result<()>
+    where
+        K: Serialize + ?Sized,
+        V: Serialize + ?Sized,
+    {
+        let mut encoded = Vec::new();
+        encode(value, &mut encoded)?;
+        self.set_bytes(&encode_key(key)?, &encoded)
+    }
+
+    /// The value of `key`, as postcard encodes the key and decodes the value.
+    ///
+    /// # Errors
+    /// Of kind `Encoding` where the stored bytes are no value of type `V`, or more than one; as
+    /// [`Store::get_bytes`].
+    pub fn get<K, V>(&self, key: &K) -> Result<Option<V>>
+    where
+        K: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        self.get_with(&encode_key(key)?, |value| Ok(decode(value)?))
+    }
+
+    /// Removes `key`, as postcard encodes it, and says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Store::delete_bytes`].
+    pub fn delete<K: Serialize + ?Sized>(&self, key: &K) -> Result<bool> {
+        self.delete_bytes(&encode_key(key)?)
+    }
+
+    /// Whether `key`, as postcard encodes it, has a value.
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`].
+    pub fn contains<K: Serialize + ?Sized>(&self, key: &K) -> Result<bool> {
+        self.contains_bytes(&encode_key(key)?)
+    }
+
+    /// Gives `key` the value `value`. It is visible at once, and waits for what the store's
+    /// [`Durability`] says.
+    ///
+    /// # Errors
+    /// Of kind `Limit` where the key or value is too long, `ReadOnly`, `Misuse` after `close`, and
+    /// `Io` where it, or what filled the buffers before it, cannot be written: then it has not
+    /// happened.
+    pub fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        let shared = self.shared();
+        self.before_writing(key)?;
+        if value.len() > shared.inline_bytes_max() {
+            return shared.put_large(key, value);
+        }
+        let record = Record::put(key, value);
+        let mut bytes = Vec::with_capacity(record.encoded_bytes());
+        record.encode_into(&mut bytes);
+        shared.write(shared.keys.hash(key), bytes)
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// Of kind `Corrupt` where the record is damaged: never a wrong value, never a wrong `None`.
+    /// `Io` where it cannot be read.
+    pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.get_with(key, |value| Ok(value.to_vec()))
+    }
+
+    /// Removes `key`, and says whether it was there.
+    ///
+    /// # Errors
+    /// As [`Store::set_bytes`] and [`Store::get_bytes`].
+    pub fn delete_bytes(&self, key: &[u8]) -> Result<bool> {
+        self.before_writing(key)?;
+        self.shared().delete(key)
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`].
+    pub fn contains_bytes(&self, key: &[u8]) -> Result<bool> {
+        let shared = self.shared();
+        let found = shared.find(shared.user_key(key), |_, record| record.kind != Kind::Delete)?;
+        Ok(found.unwrap_or(false))
+    }
+
+    fn get_with<T>(
+        &self,
+        key: &[u8],
+        mut take: impl FnMut(&[u8]) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let shared = self.shared();
+        let found = shared.find(shared.user_key(key), |view, record| match record.kind {
+            Kind::Put => Found::Value(take(record.value)),
+            Kind::Head => Found::Head(Head::decode(record.value), view.clone()),
+            Kind::Delete | Kind::Piece => Found::Nothing,
+        })?;
+        match found {
+            Some(Found::Value(value)) => value.map(Some),
+            // Only now, since this read's decoder is free again: pieces need one, too.
+            Some(Found::Head(head, view)) => {
+                take(&shared.read_pieces(&view, &head?)?).map(Some)
+            }
+            Some(Found::Nothing) | None => Ok(None),
+        }
+    }
+
+    /// What must hold before anything is written; starts the thread that flushes.
+    fn before_writing(&self, key: &[u8]) -> Result<()> {
+        let shared = self.shared();
+        if shared.writer.is_none() {
+            return Err(Error::ReadOnly);
+        }
+        shared.check_key(key)?;
+        let handle = &self.handle;
+        let is_buffered = shared.options.durability == Durability::Buffered;
+        if is_buffered && !handle.has_flusher.load(Ordering::Acquire) {
+            let mut flusher = handle.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+            if flusher.is_none() && !shared.is_closed.load(Ordering::Acquire) {
+                *flusher = Some(flusher::start(shared)?);
+                handle.has_flusher.store(true, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.shared().key_count()
+    }
+
+    /// Whether there are no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All keys and values, as the store has them now, in no particular order. Writes that come
+    /// later are not seen, and do not wait for the iteration. What waits in buffers is flushed.
+    ///
+    /// An error that keeps the iteration from starting is its first and only item.
+    #[must_use]
+    pub fn iter_bytes(&self) -> IterBytes {
+        let shared = self.shared();
+        let flushed = if shared.writer.is_some() { self.flush() } else { Ok(()) };
+        IterBytes::new(shared, shared.view.load_full(), flushed.err())
+    }
+
+    /// Hands what waits in buffers to the operating system: it then survives a crash of the
+    /// process.
+    ///
+    /// # Errors
+    /// Of kind `Io` where it cannot be written; it then stays in the buffers. `ReadOnly`, `Misuse`
+    /// after `close`.
+    pub fn flush(&self) -> Result<()> {
+        let shared = self.shared();
+        shared.mended(|| shared.flush_all(&mut *shared.writer()?))
+    }
+
+    /// Flushes, and makes all of it durable: it then survives a power cut.
+    ///
+    /// # Errors
+    /// As [`Store::flush`]. After a failed sync the store refuses to write until it is opened
+    /// again, since nothing is known of what the disk holds.
+    pub fn sync(&self) -> Result<()> {
+        let shared = self.shared();
+        let end = shared.mended(|| {
+            let mut writer = shared.writer()?;
+            shared.flush_all(&mut writer)?;
+            Ok(writer.log.end())
+        })?;
+        shared.log.sync(end).map_err(Error::data(&shared.path))
+    }
+
+    /// Makes the index anew from the data alone. Reads go on meanwhile, writes wait.
+    ///
+    /// # Errors
+    /// Of kind `Corrupt` where the data is damaged: which keys a damaged block held cannot be
+    /// known. The index is then as it was.
+    pub fn rebuild_index(&self) -> Result<()> {
+        let shared = self.shared();
+        drop(shared.writer()?);
+        shared.rebuild_index()?;
+        shared.flush_all(&mut *shared.writer()?)
+    }
+
+    /// Flushes, makes everything durable, brings the index file up to date and closes the store.
+    /// Other handles of it read on, and can write no longer.
+    ///
+    /// # Errors
+    /// As [`Store::sync`], and of kind `Io` where the index cannot be written: nothing is lost then,
+    /// and the next opening makes up for it.
+    pub fn close(self) -> Result<()> {
+        self.handle.close()
+    }
+}
+
+impl Handle {
+    fn close(&self) -> Result<()> {
+        let thread = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(thread) = thread {
+            flusher::stop(&self.shared, thread);
+        }
+        let shared = &self.shared;
+        if shared.writer.is_none() || shared.is_closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let closed = shared.mended(|| {
+            let mut writer = shared.writer()?;
+            shared.flush_all(&mut writer)?;
+            if writer.index.is_lasting && writer.is_checkpoint_behind() {
+                let written = writer.checkpoint();
+                shared.publish_committed(&writer);
+                written.map_err(|error| shared.write_error(error))?;
+            }
+            writer.log.close().map_err(Error::data(&shared.path))
+        });
+        shared.is_closed.store(true, Ordering::Release);
+        closed
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        // Who wants to know calls `close`.
+        let _ = self.close();
+    }
+}
+
+fn encode_key<K: Serialize + ?Sized>(key: &K) -> Result<Vec<u8>> {
+    let mut encoded = Vec::with_capacity(64);
+    encode(key, &mut encoded)?;
+    Ok(encoded)
+}
