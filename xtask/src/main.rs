@@ -1,2 +1,59 @@
-//! TBD
-fn main() {}
+//! The project's tasks: `cargo xtask COMMAND`. One file a command.
+
+mod ci;
+mod format;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The project's tasks.
+#[derive(Parser)]
+#[command(name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Everything that a change has to pass: format, tidy, lints, tests, documentation.
+    Ci,
+    /// The rules of this code base that no compiler checks.
+    Tidy,
+    /// The on-disk format: its pages and its golden files.
+    #[command(subcommand)]
+    Format(format::Command),
+}
+
+/// Why a task failed, for a person to read.
+type Failure = Box<dyn std::error::Error>;
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Ci => ci::run(),
+        Command::Tidy => tidy::run(),
+        Command::Format(command) => format::run(&command),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("\nxtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints `problems`, one a line, and fails where there are any.
+fn report(task: &str, problems: &[String]) -> Result<(), Failure> {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+    match problems.len() {
+        0 => Ok(()),
+        1 => Err(format!("{task}: 1 problem").into()),
+        count => Err(format!("{task}: {count} problems").into()),
+    }
+}

@@ -1,2 +1,50 @@
-//! TBD
-fn main() {}
+//! The `zkv` command: import, export, look into and back up stores.
+//!
+//! One file a command. Results go to standard output, messages and progress to standard error, and
+//! the exit code says what kind of failure it was; `zkv --help` lists them.
+
+mod arguments;
+mod backup;
+mod del;
+mod export;
+mod failure;
+mod get;
+mod import;
+mod json;
+mod list;
+mod output;
+mod progress;
+mod rebuild_index;
+mod set;
+mod stats;
+mod store;
+mod types;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Export(arguments) => export::run(&arguments),
+        Command::Get(arguments) => get::run(&arguments),
+        Command::Set(arguments) => set::run(&arguments),
+        Command::Del(arguments) => del::run(&arguments),
+        Command::List(arguments) => list::run(&arguments),
+        Command::Stats(arguments) => stats::run(&arguments),
+        Command::Backup(arguments) => backup::run(&arguments),
+        Command::RebuildIndex(arguments) => rebuild_index::run(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_silent() {
+                eprintln!("zkv: {failure}");
+            }
+            failure.exit_code()
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! What the command takes. The comments are what `--help` prints.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::types::Type;
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  a key was not found
+  2  wrong usage: an argument is invalid, or does not fit the stored bytes
+  3  the store is damaged, or of a version that this program cannot read
+  4  another process has the store open
+  5  input or output failed, or a line of the input cannot be parsed";
+
+/// Import, export, look into and back up stores of the zkv key-value store.
+///
+/// Keys and values are raw bytes unless told otherwise.
+#[derive(Debug, Parser)]
+#[command(name = "zkv", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Import(Import),
+    Export(Export),
+    Get(Get),
+    Set(Set),
+    Del(Del),
+    List(List),
+    Stats(Stats),
+    Backup(Backup),
+    RebuildIndex(RebuildIndex),
+}
+
+/// Read files or folders into a store, which is created where it does not exist.
+///
+/// A line that cannot be parsed ends the import; what was imported before it stands. A key that
+/// occurs twice keeps its last value.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Formats:
+  tsv    one record a line: the key, a tab, and the rest of the line as the value
+  jsonl  one JSON object a line: the field that --key names is the key, the line the value; text
+         gives its characters in UTF-8, a number its digits as they are written
+  files  one record a file: its path within SOURCE, with forward slashes, and its contents;
+         symbolic links are not followed
+  auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson")]
+pub struct Import {
+    /// The store's data file
+    pub store: PathBuf,
+    /// Files and folders to read, in this order; - is standard input
+    #[arg(required = true, value_name = "SOURCE")]
+    pub sources: Vec<PathBuf>,
+    /// What the sources hold
+    #[arg(long, value_enum, default_value_t = ImportFormat::Auto)]
+    pub format: ImportFormat,
+    /// The field that is the key of a JSON line
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
+    /// How hard to compress: higher is smaller and slower
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub level: Option<i32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ImportFormat {
+    Auto,
+    Tsv,
+    Jsonl,
+    Files,
+}
+
+/// Write all records of a store, in no particular order.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Formats:
+  jsonl  one line a record. A value that is a JSON object on one line, with a field that holds the
+         record's key, is printed as it is: what came from JSON lines gives the same lines. Any
+         other record is printed as {\"key\":\"..\",\"value\":\"..\"}; a part that is no UTF-8 is
+         in Base64, as \"key_base64\" or \"value_base64\"
+  tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
+  files  a file a record, in the folder that -o names, which must not exist or be empty; records
+         whose key is no relative path are left out
+
+Records that are left out are counted, and the exit code is then 5. `zkv backup` copies everything.")]
+pub struct Export {
+    /// The store's data file
+    pub store: PathBuf,
+    /// Where to write, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What to write
+    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
+    pub format: ExportFormat,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Jsonl,
+    Tsv,
+    Files,
+}
+
+/// How the keys and values of a command are given and shown.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct Types {
+    /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
+    pub key_type: Type,
+    /// What values are
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
+    pub value_type: Type,
+}
+
+/// Print the value of a key: bytes as they are, other types as text and a line end.
+#[derive(Args, Debug)]
+pub struct Get {
+    /// The store's data file
+    pub store: PathBuf,
+    /// The key
+    #[arg(allow_negative_numbers = true)]
+    pub key: OsString,
+    /// Where to write, instead of standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[command(flatten)]
+    pub types: Types,
+}
+
+/// Set the value of a key, in a store which is created where it does not exist.
+#[derive(Args, Debug)]
+pub struct Set {
+    /// The store's data file
+    pub store: PathBuf,
+    /// The key
+    #[arg(allow_negative_numbers = true)]
+    pub key: OsString,
+    /// The value; read from standard input where it is left out
+    #[arg(allow_negative_numbers = true)]
+    pub value: Option<OsString>,
+    #[command(flatten)]
+    pub types: Types,
+}
+
+/// Delete keys. The exit code is 1 where one of them was not there; the others are deleted.
+#[derive(Args, Debug)]
+pub struct Del {
+    /// The store's data file
+    pub store: PathBuf,
+    /// The keys
+    #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
+    pub keys: Vec<OsString>,
+    /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
+    pub key_type: Type,
+    /// Taken for likeness with the other commands; deleting does not look at values
+    #[arg(long, value_enum, value_name = "TYPE", hide = true)]
+    pub value_type: Option<Type>,
+}
+
+/// Print keys, one a line, in no particular order.
+#[derive(Args, Debug)]
+pub struct List {
+    /// The store's data file
+    pub store: PathBuf,
+    /// Print only keys that start with this: bytes, or characters of str keys
+    #[arg(long, value_name = "P")]
+    pub prefix: Option<OsString>,
+    /// Print at most this many keys
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// What keys are: keys that are something else are left out, counted, and give exit code 2
+    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
+    pub key_type: Type,
+    /// Print values, too, of this type, behind a tab
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub value_type: Option<Type>,
+}
+
+/// Print how many keys a store has, and what they take.
+#[derive(Args, Debug)]
+pub struct Stats {
+    /// The store's data file
+    pub store: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Copy a store to a file that does not exist yet.
+#[derive(Args, Debug)]
+pub struct Backup {
+    /// The store's data file
+    pub store: PathBuf,
+    /// The copy's data file
+    #[arg(value_name = "DEST")]
+    pub destination: PathBuf,
+}
+
+/// Write a store's index file anew, from its data file.
+#[derive(Args, Debug)]
+pub struct RebuildIndex {
+    /// The store's data file
+    pub store: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Arguments;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+}

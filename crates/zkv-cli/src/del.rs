@@ -1,0 +1,30 @@
+//! `zkv del`.
+
+use zkv::Store;
+
+use crate::arguments::Del;
+use crate::failure::Failure;
+use crate::store;
+use crate::types::argument_bytes;
+
+/// Deletes keys.
+pub fn run(arguments: &Del) -> Result<(), Failure> {
+    let keys: Result<Vec<_>, _> =
+        arguments.keys.iter().map(|key| arguments.key_type.encode(argument_bytes(key))).collect();
+    let keys = keys.map_err(|problem| Failure::Usage(format!("a key: {problem}")))?;
+    let store = store::open_to_change(&arguments.store)?;
+    let done = delete(&store, &keys);
+    let missing = store::close(store, done)?;
+    if missing == 0 { Ok(()) } else { Err(Failure::KeysNotFound { missing, asked: keys.len() }) }
+}
+
+/// How many of `keys` were not there.
+fn delete(store: &Store, keys: &[Vec<u8>]) -> Result<usize, Failure> {
+    let mut missing = 0;
+    for key in keys {
+        if !store.delete_bytes(key)? {
+            missing += 1;
+        }
+    }
+    Ok(missing)
+}

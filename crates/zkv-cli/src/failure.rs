@@ -1,0 +1,108 @@
+//! Why a command failed, and the exit code for it.
+
+use std::error::Error;
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::process::ExitCode;
+
+use zkv::ErrorKind;
+
+/// Why a command failed. No variant holds a key or a value; a name is that of a file of the user's.
+#[derive(Debug)]
+pub enum Failure {
+    /// Keys that a command was given are not in the store.
+    KeysNotFound { missing: usize, asked: usize },
+    /// The command was asked for something that makes no sense.
+    Usage(String),
+    /// The store refused.
+    Store(zkv::Error),
+    /// A file or folder could not be read or written.
+    File { name: String, error: io::Error },
+    /// A line of the input is no record.
+    Line { name: String, number: u64, problem: String },
+    /// Records could not be written in the format asked for.
+    LeftOut { count: u64, problem: &'static str },
+    /// Whoever read the standard output has read enough.
+    OutputClosed,
+}
+
+impl Failure {
+    /// A failure to read or write `path`.
+    pub fn file(path: &Path, error: io::Error) -> Self {
+        Self::File { name: path.display().to_string(), error }
+    }
+
+    /// The code that the process ends with; `zkv --help` lists them.
+    pub fn exit_code(&self) -> ExitCode {
+        ExitCode::from(match self {
+            Self::OutputClosed => 0,
+            Self::KeysNotFound { .. } => 1,
+            Self::Usage(_) => 2,
+            Self::Store(error) => store_code(error.kind()),
+            Self::File { .. } | Self::Line { .. } | Self::LeftOut { .. } => 5,
+        })
+    }
+
+    /// Whether there is nothing to say, as when `head` closes the pipe.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::OutputClosed)
+    }
+}
+
+fn store_code(kind: ErrorKind) -> u8 {
+    match kind {
+        ErrorKind::Corrupt | ErrorKind::UnsupportedVersion => 3,
+        ErrorKind::Locked => 4,
+        ErrorKind::Limit | ErrorKind::Misuse | ErrorKind::Encoding => 2,
+        // The rest is the file system's: a missing file, no permission, a full disk.
+        _ => 5,
+    }
+}
+
+impl From<zkv::Error> for Failure {
+    fn from(error: zkv::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::KeysNotFound { asked: 1, .. } => formatter.write_str("the key was not found"),
+            Self::KeysNotFound { missing, asked } => {
+                write!(formatter, "{missing} of {asked} keys were not found")
+            }
+            Self::Usage(problem) => formatter.write_str(problem),
+            Self::Store(error) => formatter.write_str(&chain(error)),
+            Self::File { name, error } => write!(formatter, "{name}: {error}"),
+            Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),
+            Self::LeftOut { count, problem } => {
+                write!(formatter, "{} left out: {problem}", records(*count))
+            }
+            Self::OutputClosed => formatter.write_str("the output was closed"),
+        }
+    }
+}
+
+/// How many records, in words.
+pub fn records(count: u64) -> String {
+    match count {
+        1 => "1 record".to_owned(),
+        _ => format!("{count} records"),
+    }
+}
+
+/// An error's message and those of its sources, each once.
+pub fn chain(error: &dyn Error) -> String {
+    let mut message = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        source = error.source();
+    }
+    message
+}

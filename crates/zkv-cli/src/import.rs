@@ -1,0 +1,86 @@
+//! `zkv import`.
+
+mod files;
+mod lines;
+mod source;
+mod tsv_jsonl;
+
+use std::time::Instant;
+
+use zkv::{ErrorKind, Store};
+
+use crate::arguments::Import;
+use crate::failure::{Failure, chain, records};
+use crate::progress::Progress;
+use crate::store;
+use source::Source;
+
+/// A ratio over less says more about the buffers than about the data.
+const RATIO_BYTES_MIN: u64 = 4 << 20;
+
+/// Imports every source, in order.
+pub fn run(arguments: &Import) -> Result<(), Failure> {
+    // Wrong usage is found before a store is created.
+    let sources = source::check(arguments)?;
+    let start = Instant::now();
+    let store = store::open_or_create(&arguments.store, arguments.level)?;
+    let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };
+    let mut sink =
+        Sink { store: &store, progress: Progress::of_bytes(total), record_count: 0, bytes: 0 };
+    let imported = sources.iter().try_for_each(|source| import(source, arguments, &mut sink));
+    let (record_count, bytes) = (sink.record_count, sink.bytes);
+    // The bar goes before anything is said.
+    drop(sink);
+    let closed = store.close();
+    if closed.is_ok() {
+        // Also where a later line failed: what came before it stands.
+        let seconds = start.elapsed().as_secs_f64();
+        eprintln!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count));
+    }
+    imported?;
+    Ok(closed?)
+}
+
+fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    match source {
+        Source::Folder(folder) => files::import_folder(folder, &arguments.store, sink),
+        Source::File(file) => files::import_file(file, sink),
+        Source::Lines { input, split } => tsv_jsonl::import(input, split, sink),
+    }
+}
+
+/// Where records go.
+struct Sink<'a> {
+    store: &'a Store,
+    progress: Progress,
+    record_count: u64,
+    bytes: u64,
+}
+
+impl Sink<'_> {
+    /// Stores a record that took `input_bytes` of the input. `refused` makes a failure of what the
+    /// record itself is to blame for.
+    fn put(
+        &mut self,
+        key: &[u8],
+        value: &[u8],
+        input_bytes: usize,
+        refused: impl FnOnce(String) -> Failure,
+    ) -> Result<(), Failure> {
+        self.store.set_bytes(key, value).map_err(|error| match error.kind() {
+            ErrorKind::Limit => refused(chain(&error)),
+            _ => Failure::Store(error),
+        })?;
+        self.record_count += 1;
+        self.bytes += (key.len() + value.len()) as u64;
+        let store = self.store;
+        self.progress.add(input_bytes as u64, || ratio(store));
+        Ok(())
+    }
+}
+
+/// How well the store compresses; `None` while most of it still waits in memory.
+fn ratio(store: &Store) -> Option<f64> {
+    let stats = store.stats().ok()?;
+    (RATIO_BYTES_MIN <= stats.data_file_bytes).then(|| stats.ratio())
+}

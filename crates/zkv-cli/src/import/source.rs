@@ -1,0 +1,164 @@
+//! What there is to import, and how it is to be read.
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use walkdir::WalkDir;
+
+use crate::arguments::{Import, ImportFormat};
+use crate::failure::Failure;
+
+/// One source.
+#[derive(Debug, PartialEq)]
+pub enum Source {
+    /// A folder, each file of which is a record.
+    Folder(PathBuf),
+    /// A file that is a record.
+    File(PathBuf),
+    /// A file, or standard input, each line of which is a record.
+    Lines { input: Input, split: Split },
+}
+
+/// Where lines come from.
+#[derive(Debug, PartialEq)]
+pub enum Input {
+    File(PathBuf),
+    StandardInput,
+}
+
+/// Where the key of a line is.
+#[derive(Debug, PartialEq)]
+pub enum Split {
+    /// Before the first tab.
+    AtTab,
+    /// In this field of a JSON object.
+    InField(String),
+}
+
+impl Input {
+    /// What messages call it.
+    pub fn name(&self) -> String {
+        match self {
+            Self::File(path) => path.display().to_string(),
+            Self::StandardInput => "standard input".to_owned(),
+        }
+    }
+
+    /// Opens it. Callers read in large pieces, so it is not buffered.
+    pub fn open(&self) -> Result<Box<dyn Read>, Failure> {
+        match self {
+            Self::File(path) => match File::open(path) {
+                Ok(file) => Ok(Box::new(file)),
+                Err(error) => Err(Failure::file(path, error)),
+            },
+            Self::StandardInput => Ok(Box::new(io::stdin())),
+        }
+    }
+}
+
+/// The sources that `arguments` name, none of them read yet.
+pub fn check(arguments: &Import) -> Result<Vec<Source>, Failure> {
+    arguments.sources.iter().map(|path| source_of(path, arguments)).collect()
+}
+
+fn source_of(path: &Path, arguments: &Import) -> Result<Source, Failure> {
+    let usage = |problem: &str| Failure::Usage(format!("{}: {problem}", path.display()));
+    let (input, is_folder) = if path == Path::new("-") {
+        (Input::StandardInput, false)
+    } else {
+        let metadata = fs::metadata(path).map_err(|error| Failure::file(path, error))?;
+        (Input::File(path.to_owned()), metadata.is_dir())
+    };
+    let format = match arguments.format {
+        ImportFormat::Auto if is_folder => ImportFormat::Files,
+        ImportFormat::Auto => format_by_name(path)
+            .ok_or_else(|| usage("the name does not tell the format; name it with --format"))?,
+        format => format,
+    };
+    match (format, input) {
+        (ImportFormat::Files, Input::StandardInput) => {
+            Err(usage("standard input is no file; use --format tsv or jsonl"))
+        }
+        (ImportFormat::Files, Input::File(path)) if is_folder => Ok(Source::Folder(path)),
+        (ImportFormat::Files, Input::File(path)) => Ok(Source::File(path)),
+        _ if is_folder => Err(usage("a folder is imported with --format files")),
+        (ImportFormat::Tsv, input) => Ok(Source::Lines { input, split: Split::AtTab }),
+        (_, input) => match &arguments.key {
+            Some(field) => Ok(Source::Lines { input, split: Split::InField(field.clone()) }),
+            None => Err(usage("JSON lines need --key FIELD")),
+        },
+    }
+}
+
+fn format_by_name(path: &Path) -> Option<ImportFormat> {
+    match path.extension().and_then(OsStr::to_str) {
+        Some("tsv") => Some(ImportFormat::Tsv),
+        Some("jsonl" | "ndjson") => Some(ImportFormat::Jsonl),
+        _ => None,
+    }
+}
+
+/// How much there is to read, for the progress bar; `None` where that cannot be known.
+pub fn total_bytes(sources: &[Source]) -> Option<u64> {
+    sources.iter().map(source_bytes).sum()
+}
+
+fn source_bytes(source: &Source) -> Option<u64> {
+    match source {
+        Source::Lines { input: Input::StandardInput, .. } => None,
+        Source::File(path) | Source::Lines { input: Input::File(path), .. } => {
+            // A pipe has no length.
+            fs::metadata(path).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len())
+        }
+        Source::Folder(folder) => {
+            let files = WalkDir::new(folder).into_iter().flatten();
+            let files = files.filter(|entry| entry.file_type().is_file());
+            Some(files.filter_map(|entry| entry.metadata().ok()).map(|found| found.len()).sum())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check_one(source: &str, format: ImportFormat, key: Option<&str>) -> Result<Source, String> {
+        let arguments = Import {
+            store: "s.zkv".into(),
+            sources: vec![source.into()],
+            format,
+            key: key.map(str::to_owned),
+            level: None,
+        };
+        let mut sources = check(&arguments).map_err(|failure| failure.to_string())?;
+        Ok(sources.remove(0))
+    }
+
+    #[test]
+    fn standard_input_needs_a_format() {
+        let lines = |split| Ok(Source::Lines { input: Input::StandardInput, split });
+        assert_eq!(check_one("-", ImportFormat::Tsv, None), lines(Split::AtTab));
+        let by_id = lines(Split::InField("id".to_owned()));
+        assert_eq!(check_one("-", ImportFormat::Jsonl, Some("id")), by_id);
+        for format in [ImportFormat::Auto, ImportFormat::Files] {
+            assert!(check_one("-", format, None).unwrap_err().contains("--format"));
+        }
+        assert!(check_one("-", ImportFormat::Jsonl, None).unwrap_err().contains("--key"));
+    }
+
+    #[test]
+    fn the_name_tells_the_format() {
+        let names = [
+            ("a.tsv", Some(ImportFormat::Tsv)),
+            ("a.b/c.jsonl", Some(ImportFormat::Jsonl)),
+            ("a.ndjson", Some(ImportFormat::Jsonl)),
+            ("tsv", None),
+            ("a.json", None),
+        ];
+        for (name, expected) in names {
+            assert_eq!(format_by_name(Path::new(name)), expected, "{name}");
+        }
+    }
+}

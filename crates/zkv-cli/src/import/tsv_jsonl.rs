@@ -1,0 +1,58 @@
+//! Records from lines.
+
+use std::io;
+
+use crate::failure::Failure;
+use crate::import::Sink;
+use crate::import::lines::{LINE_BYTES_MAX, Lines};
+use crate::import::source::{Input, Split};
+use crate::json;
+
+/// Imports every line of `input`.
+pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    let name = input.name();
+    let mut lines = Lines::new(input.open()?, LINE_BYTES_MAX);
+    let mut key = Vec::new();
+    for number in 1.. {
+        let line = match lines.next_line() {
+            Ok(Some(line)) => line,
+            Ok(None) => break,
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let problem = format!("the line is longer than {LINE_BYTES_MAX} bytes");
+                return Err(Failure::Line { name, number, problem });
+            }
+            Err(error) => return Err(Failure::File { name, error }),
+        };
+        let refused = |problem| Failure::Line { name: name.clone(), number, problem };
+        let input_bytes = line.len() + 1;
+        match split {
+            Split::AtTab => {
+                let (key, value) = split_at_tab(line).map_err(refused)?;
+                sink.put(key, value, input_bytes, refused)?;
+            }
+            Split::InField(field) => {
+                json::key_of(line, field, &mut key).map_err(refused)?;
+                sink.put(&key, line, input_bytes, refused)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The key before the first tab, and all that stands behind it.
+fn split_at_tab(line: &[u8]) -> Result<(&[u8], &[u8]), String> {
+    let tab = memchr::memchr(b'\t', line).ok_or("there is no tab behind a key")?;
+    Ok((&line[..tab], &line[tab + 1..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_at_tab;
+
+    #[test]
+    fn the_first_tab_ends_the_key() {
+        assert_eq!(split_at_tab(b"k\tv\tw"), Ok((&b"k"[..], &b"v\tw"[..])));
+        assert_eq!(split_at_tab(b"\t"), Ok((&b""[..], &b""[..])));
+        assert_eq!(split_at_tab(b"k"), Err("there is no tab behind a key".to_owned()));
+    }
+}

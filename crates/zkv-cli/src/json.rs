@@ -1,0 +1,258 @@
+//! JSON lines: the key within a line, without building a tree of it, and lines for other records.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// Puts into `key` what the field `field` of the JSON object in `line` holds: the characters of a
+/// text, or the digits of a number as they are written.
+///
+/// The whole line is checked; what is wrong with it is returned, without any of its contents.
+pub fn key_of(line: &[u8], field: &str, key: &mut Vec<u8>) -> Result<(), String> {
+    let mut search = Search { field, found: None, is_repeated: false };
+    visit_object(line, &mut search)?;
+    if search.is_repeated {
+        return Err(format!("the field {field:?} occurs twice"));
+    }
+    let raw = search.found.ok_or_else(|| format!("there is no field {field:?}"))?;
+    key.clear();
+    if scalar_into(raw, key) {
+        Ok(())
+    } else {
+        Err(format!("the field {field:?} is neither text nor a number"))
+    }
+}
+
+/// Whether `line` is one line with a JSON object, one field of which holds `key`: then the line
+/// alone tells the record.
+pub fn holds_key(line: &[u8], key: &[u8]) -> bool {
+    let mut comparison = Comparison { key, scratch: Vec::new(), is_found: false };
+    memchr::memchr(b'\n', line).is_none()
+        && visit_object(line, &mut comparison).is_ok()
+        && comparison.is_found
+}
+
+/// Appends `{"key":..,"value":..}`, without a line end.
+pub fn wrap_into(key: &[u8], value: &[u8], into: &mut Vec<u8>) {
+    into.push(b'{');
+    part_into("key", key, into);
+    into.push(b',');
+    part_into("value", value, into);
+    into.push(b'}');
+}
+
+fn part_into(name: &str, bytes: &[u8], into: &mut Vec<u8>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => {
+            into.extend_from_slice(format!("\"{name}\":").as_bytes());
+            serde_json::to_writer(into, text).expect("a text is always JSON");
+        }
+        Err(_) => {
+            let encoded = STANDARD.encode(bytes);
+            into.extend_from_slice(format!("\"{name}_base64\":\"{encoded}\"").as_bytes());
+        }
+    }
+}
+
+/// Appends the characters of a JSON text, or the digits of a number; `false` for anything else.
+fn scalar_into(raw: &str, into: &mut Vec<u8>) -> bool {
+    match raw.as_bytes() {
+        [b'"', inner @ .., b'"'] if memchr::memchr(b'\\', inner).is_none() => {
+            into.extend_from_slice(inner);
+            true
+        }
+        [b'"', ..] => match serde_json::from_str::<String>(raw) {
+            Ok(text) => {
+                into.extend_from_slice(text.as_bytes());
+                true
+            }
+            Err(_) => false,
+        },
+        [b'-' | b'0'..=b'9', ..] => {
+            into.extend_from_slice(raw.as_bytes());
+            true
+        }
+        _ => false,
+    }
+}
+
+/// Looks at each field of an object.
+trait Fields<'de> {
+    /// Reads one field's name and value from `object`; `false` behind the last one.
+    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error>;
+}
+
+fn visit_object<'de>(line: &'de [u8], fields: &mut impl Fields<'de>) -> Result<(), String> {
+    // serde_json does not check the characters of what it skips.
+    let text = std::str::from_utf8(line)
+        .map_err(|error| format!("no UTF-8 at byte {}", error.valid_up_to() + 1))?;
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    // The messages of serde_json's own quote what it found.
+    deserializer
+        .deserialize_map(ObjectVisitor(fields))
+        .and_then(|()| deserializer.end())
+        .map_err(|error| format!("no JSON object on one line (column {})", error.column()))
+}
+
+struct ObjectVisitor<'f, F>(&'f mut F);
+
+impl<'de, F: Fields<'de>> Visitor<'de> for ObjectVisitor<'_, F> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        while self.0.next(&mut object)? {}
+        Ok(())
+    }
+}
+
+/// Looks for the field that is the key.
+struct Search<'de, 'f> {
+    field: &'f str,
+    found: Option<&'de str>,
+    is_repeated: bool,
+}
+
+impl<'de> Fields<'de> for Search<'de, '_> {
+    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error> {
+        match object.next_key_seed(NameIs(self.field))? {
+            None => return Ok(false),
+            Some(false) => {
+                object.next_value::<IgnoredAny>()?;
+            }
+            Some(true) => {
+                let raw: &RawValue = object.next_value()?;
+                self.is_repeated |= self.found.replace(raw.get()).is_some();
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// Looks for a field that holds the key.
+struct Comparison<'f> {
+    key: &'f [u8],
+    scratch: Vec<u8>,
+    is_found: bool,
+}
+
+impl<'de> Fields<'de> for Comparison<'_> {
+    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error> {
+        if object.next_key::<IgnoredAny>()?.is_none() {
+            return Ok(false);
+        }
+        if self.is_found {
+            object.next_value::<IgnoredAny>()?;
+            return Ok(true);
+        }
+        let raw: &RawValue = object.next_value()?;
+        self.scratch.clear();
+        self.is_found = scalar_into(raw.get(), &mut self.scratch) && self.scratch == self.key;
+        Ok(true)
+    }
+}
+
+/// Tells whether a name is the one looked for, without copying it.
+struct NameIs<'f>(&'f str);
+
+impl<'de> DeserializeSeed<'de> for NameIs<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameIs<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a field's name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<bool, E> {
+        Ok(name == self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(line: &str, field: &str) -> Result<String, String> {
+        let mut key = b"left over".to_vec();
+        key_of(line.as_bytes(), field, &mut key)?;
+        Ok(String::from_utf8(key).unwrap())
+    }
+
+    #[test]
+    fn keys_are_the_characters_of_a_text_and_the_digits_of_a_number() {
+        let cases = [
+            (r#"{"id":"a b","x":[1,{"id":2}]}"#, "a b"),
+            (r#" { "x" : null , "id" : 12345678901234567890123 } "#, "12345678901234567890123"),
+            (r#"{"id":-1.50e3}"#, "-1.50e3"),
+            (r#"{"id":"ß\u00df\n\"\\"}"#, "ßß\n\"\\"),
+            (r#"{"id":""}"#, ""),
+            (r#"{"\u0069d":"escaped name"}"#, "escaped name"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(key(line, "id").as_deref(), Ok(expected), "{line}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_line_is_said_without_quoting_it() {
+        let cases = [
+            ("", "no JSON object on one line (column 0)"),
+            ("[\"secret\"]", "no JSON object on one line (column 0)"),
+            ("\"secret\"", "no JSON object on one line (column 8)"),
+            ("{\"secret\":1", "no JSON object on one line (column 11)"),
+            ("{\"id\":1} secret", "no JSON object on one line (column 10)"),
+            ("{\"id\":1,\"id\":2}", "the field \"id\" occurs twice"),
+            ("{\"secret\":1}", "there is no field \"id\""),
+            ("{\"id\":[1]}", "the field \"id\" is neither text nor a number"),
+            ("{\"id\":null}", "the field \"id\" is neither text nor a number"),
+            ("{\"id\":\"\\ud800\"}", "the field \"id\" is neither text nor a number"),
+        ];
+        for (line, expected) in cases {
+            assert_eq!(key(line, "id").unwrap_err(), expected, "{line}");
+        }
+        let mut unused = Vec::new();
+        let problem = key_of(b"{\"id\":1,\"x\":\"\xFF\"}", "id", &mut unused).unwrap_err();
+        assert_eq!(problem, "no UTF-8 at byte 14");
+    }
+
+    #[test]
+    fn a_line_tells_its_record_only_with_its_key_in_a_field() {
+        let cases: [(&[u8], &[u8], bool); 9] = [
+            (b"{\"id\":\"k\",\"x\":1}", b"k", true),
+            (b"{\"x\":1,\"id\":\"\\u006b\"}\r", b"k", true),
+            (b"{\"id\":42}", b"42", true),
+            (b"{\"x\":{\"id\":\"k\"}}", b"k", false),
+            (b"{\"k\":1}", b"k", false),
+            (b"{\"id\":\"k\",\n\"x\":1}", b"k", false),
+            (b"{\"id\":\"k\"", b"k", false),
+            (b"\"k\"", b"k", false),
+            (b"{\"id\":\"k\",\"x\":\"\xFF\"}", b"k", false),
+        ];
+        for (line, key, expected) in cases {
+            assert_eq!(holds_key(line, key), expected, "{}", line.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn other_records_are_wrapped_and_bytes_are_base64() {
+        let mut line = Vec::new();
+        wrap_into(b"a\"b", b"line\nline", &mut line);
+        assert_eq!(line, br#"{"key":"a\"b","value":"line\nline"}"#);
+        line.clear();
+        wrap_into(b"\xFF", b"\x00\xFE", &mut line);
+        assert_eq!(line, br#"{"key_base64":"/w==","value_base64":"AP4="}"#);
+    }
+}

@@ -1,0 +1,93 @@
+//! `zkv list`.
+
+use crate::arguments::List;
+use crate::failure::{Failure, records};
+use crate::output::{self, Output};
+use crate::store;
+use crate::types::{Type, argument_bytes};
+
+/// Prints keys, and values where their type is given.
+pub fn run(arguments: &List) -> Result<(), Failure> {
+    let prefix = arguments.prefix.as_deref().map_or_else(Vec::new, argument_bytes);
+    if !prefix.is_empty() && matches!(arguments.key_type, Type::U64 | Type::I64) {
+        return Err(Failure::Usage("--prefix is for keys of type bytes and str".to_owned()));
+    }
+    let store = store::open_to_read(&arguments.store)?;
+    let mut output = Output::open(None, &arguments.store)?;
+    let mut lines =
+        Lines { arguments, prefix: &prefix, escapes: output::is_terminal(None), left_out: 0 };
+    let mut room = arguments.limit.unwrap_or(u64::MAX);
+    let mut line = Vec::new();
+    for entry in store.iter_bytes() {
+        if room == 0 {
+            break;
+        }
+        let (key, value) = entry?;
+        if lines.write(&key, &value, &mut line) {
+            output.write(&line)?;
+            room -= 1;
+        }
+    }
+    output.finish()?;
+    match lines.left_out {
+        0 => Ok(()),
+        count => Err(Failure::Usage(format!(
+            "{} left out: the key or the value is not of the type asked for",
+            records(count)
+        ))),
+    }
+}
+
+struct Lines<'a> {
+    arguments: &'a List,
+    prefix: &'a [u8],
+    escapes: bool,
+    left_out: u64,
+}
+
+impl Lines<'_> {
+    /// Makes the line of a record; `false` where it has none.
+    fn write(&mut self, key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
+        line.clear();
+        let mut is_whole = self.arguments.key_type.decode_into(key, line);
+        if is_whole && !line.starts_with(self.prefix) {
+            return false;
+        }
+        if let Some(kind) = self.arguments.value_type {
+            line.push(b'\t');
+            is_whole = is_whole && kind.decode_into(value, line);
+        }
+        if !is_whole {
+            self.left_out += 1;
+            return false;
+        }
+        if self.escapes {
+            escape(line);
+        }
+        line.push(b'\n');
+        true
+    }
+}
+
+/// A terminal obeys control characters, and a key is somebody else's.
+fn escape(line: &mut Vec<u8>) {
+    if line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
+        *line = line.escape_ascii().to_string().into_bytes();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape;
+
+    #[test]
+    fn control_characters_are_escaped_and_text_is_not() {
+        for (line, expected) in
+            [("plain\tß", "plain\tß"), ("a\u{1b}[2J", "a\\x1b[2J"), ("a\nb", "a\\nb")]
+        {
+            let mut line = line.as_bytes().to_vec();
+            escape(&mut line);
+            assert_eq!(line, expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Progress of long work: on a terminal, and nowhere else.
+
+use std::io::{self, IsTerminal};
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+/// How much is done between two updates of the bar: each reads the clock.
+const STEP: u64 = 64 * 1024;
+/// How often the ratio is asked for.
+const RATIO_INTERVAL: Duration = Duration::from_millis(500);
+/// How often a spinner turns.
+const TICK_INTERVAL: Duration = Duration::from_millis(120);
+
+/// A bar on standard error, or nothing where that is no terminal.
+pub struct Progress {
+    bar: Option<ProgressBar>,
+    pending: u64,
+    ratio_due: Instant,
+}
+
+impl Progress {
+    /// Whether there is somebody to look at it.
+    pub fn is_shown() -> bool {
+        io::stderr().is_terminal()
+    }
+
+    /// A bar that counts bytes, up to `total` where that is known.
+    pub fn of_bytes(total: Option<u64>) -> Self {
+        let known = "{wide_bar} {bytes}/{total_bytes}  {binary_bytes_per_sec}  {msg}  {eta} left";
+        let unknown = "{spinner} {bytes}  {binary_bytes_per_sec}  {msg}";
+        Self::new(total, known, unknown)
+    }
+
+    /// A bar that counts records, up to `total`.
+    pub fn of_records(total: u64) -> Self {
+        let known = "{wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left";
+        Self::new(Some(total), known, known)
+    }
+
+    /// A spinner for work that does not say how far it is.
+    pub fn of_unknown(what: &'static str) -> Self {
+        let progress = Self::new(None, "", "{spinner} {msg} {elapsed}");
+        if let Some(bar) = &progress.bar {
+            bar.set_message(what);
+            bar.enable_steady_tick(TICK_INTERVAL);
+        }
+        progress
+    }
+
+    /// No bar at all, where it would stand among the results.
+    pub fn hidden() -> Self {
+        Self { bar: None, pending: 0, ratio_due: Instant::now() }
+    }
+
+    fn new(total: Option<u64>, known: &str, unknown: &str) -> Self {
+        if !Self::is_shown() {
+            return Self::hidden();
+        }
+        let (bar, template) = match total {
+            Some(total) => (ProgressBar::new(total), known),
+            None => (ProgressBar::new_spinner(), unknown),
+        };
+        let style = ProgressStyle::with_template(template).expect("the templates stand above");
+        Self { bar: Some(bar.with_style(style)), ..Self::hidden() }
+    }
+
+    /// Counts `done` more; `ratio` is asked now and then for how well it all compresses.
+    pub fn add(&mut self, done: u64, ratio: impl FnOnce() -> Option<f64>) {
+        let Some(bar) = &self.bar else { return };
+        self.pending += done;
+        if self.pending < STEP {
+            return;
+        }
+        bar.inc(std::mem::take(&mut self.pending));
+        if self.ratio_due <= Instant::now() {
+            self.ratio_due = Instant::now() + RATIO_INTERVAL;
+            if let Some(ratio) = ratio() {
+                bar.set_message(format!("ratio {ratio:.2}"));
+            }
+        }
+    }
+
+    /// Counts one more record.
+    pub fn add_record(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+        }
+    }
+}
+
+impl Drop for Progress {
+    /// The bar goes with the work, also where that failed, so that a message stands alone.
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

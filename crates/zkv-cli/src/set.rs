@@ -1,0 +1,40 @@
+//! `zkv set`.
+
+use std::io::{self, Read};
+
+use crate::arguments::Set;
+use crate::failure::Failure;
+use crate::store;
+use crate::types::argument_bytes;
+
+/// Sets the value of a key.
+pub fn run(arguments: &Set) -> Result<(), Failure> {
+    let key = arguments
+        .types
+        .key_type
+        .encode(argument_bytes(&arguments.key))
+        .map_err(|problem| Failure::Usage(format!("the key: {problem}")))?;
+    let text = match &arguments.value {
+        Some(value) => argument_bytes(value),
+        None => read_standard_input()?,
+    };
+    let value = arguments
+        .types
+        .value_type
+        .encode(text)
+        .map_err(|problem| Failure::Usage(format!("the value: {problem}")))?;
+    // Nothing is created for a value that cannot be stored.
+    let store = store::open_or_create(&arguments.store, None)?;
+    let done = store.set_bytes(&key, &value).map_err(Failure::from);
+    store::close(store, done)
+}
+
+fn read_standard_input() -> Result<Vec<u8>, Failure> {
+    let mut value = Vec::new();
+    // One byte more than the longest value: the store refuses it, and endless input ends.
+    let enough = u64::from(u32::MAX) + 1;
+    match io::stdin().lock().take(enough).read_to_end(&mut value) {
+        Ok(_) => Ok(value),
+        Err(error) => Err(Failure::File { name: "standard input".to_owned(), error }),
+    }
+}

@@ -1,0 +1,66 @@
+//! `zkv stats`.
+
+use serde::Serialize;
+
+use crate::arguments::Stats;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::store;
+
+/// What is printed, in this order.
+#[derive(Serialize)]
+struct Figures {
+    keys: u64,
+    data_file_bytes: u64,
+    index_file_bytes: u64,
+    raw_bytes: u64,
+    live_bytes: u64,
+    dead_bytes: u64,
+    segments: u64,
+    dictionaries: u64,
+    ratio: f64,
+}
+
+/// Prints how many keys a store has, and what they take.
+pub fn run(arguments: &Stats) -> Result<(), Failure> {
+    let stats = store::open_to_read(&arguments.store)?.stats()?;
+    let figures = Figures {
+        keys: stats.keys,
+        data_file_bytes: stats.data_file_bytes,
+        index_file_bytes: stats.index_file_bytes,
+        raw_bytes: stats.raw_bytes,
+        live_bytes: stats.live_bytes,
+        dead_bytes: stats.dead_bytes,
+        segments: stats.segments,
+        dictionaries: stats.dictionaries,
+        // Four places say all that there is to say, and make no line of seventeen.
+        ratio: (stats.ratio() * 10_000.0).round() / 10_000.0,
+    };
+    let text = if arguments.json { json(&figures) } else { table(&figures) };
+    let mut output = Output::open(None, &arguments.store)?;
+    output.write(text.as_bytes())?;
+    output.finish()
+}
+
+fn json(figures: &Figures) -> String {
+    let mut text = serde_json::to_string(figures).expect("numbers are always JSON");
+    text.push('\n');
+    text
+}
+
+fn table(figures: &Figures) -> String {
+    let rows = [
+        ("keys", figures.keys, ""),
+        ("keys and values", figures.raw_bytes, " bytes"),
+        ("data file", figures.data_file_bytes, " bytes"),
+        ("index file", figures.index_file_bytes, " bytes"),
+        ("live", figures.live_bytes, " bytes"),
+        ("dead", figures.dead_bytes, " bytes"),
+        ("segments", figures.segments, ""),
+        ("dictionaries", figures.dictionaries, ""),
+    ];
+    let mut text: String =
+        rows.iter().map(|(name, value, unit)| format!("{name:<16}{value:>16}{unit}\n")).collect();
+    text.push_str(&format!("{:<16}{:>16.2}\n", "ratio", figures.ratio));
+    text
+}

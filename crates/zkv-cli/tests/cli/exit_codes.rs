@@ -1,0 +1,123 @@
+//! Each exit code that `--help` documents.
+
+use std::fs;
+
+use crate::{Folder, zkv};
+
+#[test]
+fn help_documents_every_code() {
+    for arguments in [&["--help"][..], &["-h"][..]] {
+        let text = zkv(arguments).check(0);
+        for code in 0..=5 {
+            assert!(text.contains(&format!("\n  {code}  ")), "{code} in {text}");
+        }
+    }
+}
+
+#[test]
+fn a_missing_key_is_1_and_is_not_named() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    let found = zkv(&["get", &store, "missing"]);
+    assert_eq!(found.messages, "zkv: the key was not found\n");
+    assert_eq!(found.check(1), "");
+}
+
+#[test]
+fn wrong_usage_is_2() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    let long = "x".repeat(65_537);
+    let cases: [&[&str]; 9] = [
+        &[],
+        &["unknown"],
+        &["get", &store],
+        &["get", &store, "key", "--key-type", "u64"],
+        &["get", &store, "key", "--value-type", "u32"],
+        &["get", &store, "key", "--value-type", "str"],
+        &["set", &store, "key", "-1", "--value-type", "u64"],
+        &["list", &store, "--prefix", "1", "--key-type", "u64"],
+        &["set", &store, &long, "value"],
+    ];
+    for arguments in cases {
+        let found = zkv(arguments);
+        assert!(!found.messages.is_empty(), "{arguments:?}");
+        assert_eq!(found.check(2), "", "{arguments:?}");
+    }
+    assert_eq!(zkv(&["get", &store, "key"]).check(0), "value");
+}
+
+#[test]
+fn an_unknown_level_is_2() {
+    let folder = Folder::new();
+    let source = folder.write("a.tsv", "k\tv\n");
+    zkv(&["import", &folder.text("s.zkv"), &source, "--level", "99"]).check(2);
+}
+
+#[test]
+fn a_damaged_store_is_3() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    let length = fs::metadata(&store).unwrap().len();
+    fs::write(&store, vec![0xA5; usize::try_from(length).unwrap()]).unwrap();
+    for arguments in [&["get", &store, "key"][..], &["list", &store][..], &["stats", &store][..]] {
+        let found = zkv(arguments);
+        assert!(found.messages.starts_with("zkv: "), "{found:?}");
+        assert_eq!(found.check(3), "", "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_store_that_is_open_elsewhere_is_4() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let holder = zkv::Store::open(folder.path("s.zkv")).unwrap();
+    let source = folder.write("a.tsv", "k\tv\n");
+    let cases: [&[&str]; 4] = [
+        &["set", &store, "key", "value"],
+        &["get", &store, "key"],
+        &["import", &store, &source],
+        &["rebuild-index", &store],
+    ];
+    for arguments in cases {
+        zkv(arguments).check(4);
+    }
+    holder.close().unwrap();
+    zkv(&["set", &store, "key", "value"]).check(0);
+}
+
+#[test]
+fn a_missing_store_is_5_and_is_not_created() {
+    let folder = Folder::new();
+    let store = folder.text("missing.zkv");
+    let cases: [&[&str]; 7] = [
+        &["get", &store, "key"],
+        &["del", &store, "key"],
+        &["list", &store],
+        &["stats", &store],
+        &["export", &store],
+        &["backup", &store, &folder.text("copy.zkv")],
+        &["rebuild-index", &store],
+    ];
+    for arguments in cases {
+        let found = zkv(arguments);
+        assert!(found.messages.contains("missing.zkv"), "{found:?}");
+        found.check(5);
+    }
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_disk_is_5() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    for arguments in [&["get", &store, "key", "-o"][..], &["export", &store, "-o"][..]] {
+        let messages = zkv(&[arguments, &["/dev/full"]].concat()).check_messages(5);
+        assert!(messages.contains("/dev/full"), "{messages}");
+    }
+}

@@ -1,0 +1,124 @@
+//! `export`: the same records come out, whole, in every format.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use crate::{Folder, contents, sorted, zkv, zkv_with};
+
+/// Lines without order or pattern, some of them far from plain.
+fn json_lines() -> String {
+    let mut text = String::new();
+    for number in 0..500u64 {
+        let noise = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        text.push_str(&format!(
+            "{{\"n\": {number},  \"id\" : \"key \\u00df {noise}\",\"v\":[{noise},null,\"\\n\"]}}\n"
+        ));
+    }
+    text
+}
+
+#[test]
+fn imported_json_lines_come_out_as_they_went_in() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let lines = json_lines();
+    let source = folder.write("a.jsonl", &lines);
+    zkv(&["import", &store, &source, "--key", "id"]).check(0);
+    assert_eq!(sorted(&zkv(&["export", &store]).check(0)), sorted(&lines));
+    let output = folder.text("out.jsonl");
+    assert_eq!(zkv(&["export", &store, "-o", &output]).check(0), "");
+    let written = String::from_utf8(contents(&folder.path("out.jsonl"))).unwrap();
+    assert_eq!(sorted(&written), sorted(&lines));
+}
+
+#[test]
+fn an_imported_table_comes_out_as_it_went_in() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let table: String = (0..500).map(|n| format!("key {n}\tvalue {n}\t\u{df}\r\n")).collect();
+    zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes()).check(0);
+    let found = zkv(&["export", &store, "--format", "tsv"]).check(0);
+    let order = |text: &str| {
+        let lines = text.split_inclusive('\n').map(str::to_owned);
+        lines.collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(order(&found), order(&table));
+}
+
+#[test]
+fn an_imported_folder_comes_out_as_it_went_in() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let large: Vec<u8> = (0..3_000_000u32).flat_map(|n| n.to_le_bytes()).collect();
+    let files: BTreeMap<&str, Vec<u8>> = [
+        ("a.txt", b"text".to_vec()),
+        ("deep/er/b", vec![0, 255, b'\n']),
+        ("deep/empty", Vec::new()),
+        ("large", large),
+    ]
+    .into();
+    for (name, bytes) in &files {
+        folder.write(&format!("source/{name}"), bytes);
+    }
+    zkv(&["import", &store, &folder.text("source")]).check(0);
+    zkv(&["export", &store, "--format", "files", "-o", &folder.text("copy")]).check(0);
+    for (name, bytes) in &files {
+        let copy = contents(&folder.path("copy").join(name));
+        assert!(copy == *bytes, "{name}: {} bytes, expected {}", copy.len(), bytes.len());
+    }
+    zkv(&["export", &store, "--format", "files", "-o", &folder.text("copy")]).check(5);
+}
+
+#[test]
+fn other_records_are_wrapped_in_json_lines() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "k", "{\"id\":\"another\"}"]).check(0);
+    zkv_with(&["set", &store, "b"], b"\xFF\n").check(0);
+    let lines = zkv(&["export", &store]).check(0);
+    let expected = [
+        "{\"key\":\"b\",\"value_base64\":\"/wo=\"}",
+        "{\"key\":\"k\",\"value\":\"{\\\"id\\\":\\\"another\\\"}\"}",
+    ];
+    assert_eq!(sorted(&lines), expected);
+}
+
+#[test]
+fn records_that_have_no_line_are_counted_and_left_out() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "plain", "value"]).check(0);
+    zkv(&["set", &store, "a\tkey", "value"]).check(0);
+    zkv(&["set", &store, "key", "two\nlines"]).check(0);
+    let found = zkv(&["export", &store, "--format", "tsv"]);
+    assert!(found.messages.contains("2 records left out"), "{found:?}");
+    assert!(found.messages.contains("--format jsonl"), "{found:?}");
+    assert_eq!(found.check(5), "plain\tvalue\n");
+}
+
+#[test]
+fn keys_that_lead_out_of_the_folder_are_left_out() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    for key in ["../escaped", "/tmp/zkv-escaped", "a/../../escaped", "good", "good/below", ""] {
+        zkv(&["set", &store, key, "value"]).check(0);
+    }
+    let copy = folder.text("deep/copy");
+    let messages = zkv(&["export", &store, "--format", "files", "-o", &copy]).check_messages(5);
+    // `good` and `good/below` cannot both be files; the others have no place at all.
+    assert!(messages.contains("5 records left out"), "{messages}");
+    assert!(!messages.contains("escaped"), "{messages}");
+    assert!(!folder.path("deep/escaped").exists() && !folder.path("escaped").exists());
+    assert_eq!(fs::read_dir(folder.path("deep/copy")).unwrap().count(), 1);
+}
+
+#[test]
+fn the_store_is_not_exported_into_itself() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "k", "v"]).check(0);
+    zkv(&["export", &store, "-o", &store]).check(2);
+    zkv(&["get", &store, "k", "-o", &store]).check(2);
+    zkv(&["export", &store, "--format", "files"]).check(2);
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), "v");
+}

@@ -1,0 +1,162 @@
+//! `import`: what becomes a record, and what ends the import.
+
+use crate::{Folder, sorted, zkv, zkv_with};
+
+#[test]
+fn a_table_gives_keys_and_the_rest_of_their_lines() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let source = folder.write("a.tsv", "name\tsummary\nk\tv\tw\nk2\t\nlast\tno line end");
+    assert_eq!(zkv(&["import", &store, &source]).check(0), "");
+    assert_eq!(zkv(&["get", &store, "name"]).check(0), "summary");
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), "v\tw");
+    assert_eq!(zkv(&["get", &store, "k2"]).check(0), "");
+    assert_eq!(zkv(&["get", &store, "last"]).check(0), "no line end");
+}
+
+#[test]
+fn json_lines_give_a_field_and_the_whole_line() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let line = r#"{"x": [1, {"id": 9}], "id": "a\u0062"}"#;
+    let source = folder.write("a.jsonl", format!("{line}\n{{\"id\":12}}\n"));
+    zkv(&["import", &store, &source, "--key", "id"]).check(0);
+    assert_eq!(zkv(&["get", &store, "ab"]).check(0), line);
+    assert_eq!(zkv(&["get", &store, "12"]).check(0), "{\"id\":12}");
+}
+
+#[test]
+fn a_folder_gives_paths_and_contents() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    folder.write("source/a.txt", "first");
+    folder.write("source/deep/er/b", b"\x00\xFF");
+    folder.write("source/empty", "");
+    zkv(&["import", &store, &folder.text("source")]).check(0);
+    let keys = zkv(&["list", &store]).check(0);
+    assert_eq!(sorted(&keys), ["a.txt", "deep/er/b", "empty"]);
+    assert_eq!(zkv(&["get", &store, "deep/er/b"]).output, b"\x00\xFF");
+    assert_eq!(zkv(&["get", &store, "empty"]).check(0), "");
+}
+
+#[test]
+fn a_single_file_is_a_record_under_its_name() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let source = folder.write("deep/a.tsv", "k\tv\n");
+    zkv(&["import", &store, &source, "--format", "files"]).check(0);
+    assert_eq!(zkv(&["get", &store, "a.tsv"]).check(0), "k\tv\n");
+}
+
+#[test]
+fn the_store_in_the_imported_folder_is_left_out() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    folder.write("a", "1");
+    let root = folder.0.path().to_str().unwrap();
+    // Twice: the second time, the store and its index file are there from the start.
+    for _ in 0..2 {
+        zkv(&["import", &store, root]).check(0);
+        assert_eq!(zkv(&["list", &store]).check(0), "a\n");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_are_not_followed() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    folder.write("source/a", "1");
+    folder.write("elsewhere/secret", "2");
+    std::os::unix::fs::symlink(folder.path("elsewhere"), folder.path("source/link")).unwrap();
+    std::os::unix::fs::symlink("a", folder.path("source/b")).unwrap();
+    let messages = zkv(&["import", &store, &folder.text("source")]).check_messages(0);
+    assert!(
+        messages.contains("skipped 2 links, special files or files of the store"),
+        "{messages}"
+    );
+    assert_eq!(zkv(&["list", &store]).check(0), "a\n");
+}
+
+#[test]
+fn standard_input_and_several_sources_are_read_in_order() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let first = folder.write("a.tsv", "k\tfirst\nonly\tfile\n");
+    zkv_with(&["import", &store, &first, "-", "--format", "tsv"], b"k\tsecond\n").check(0);
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), "second");
+    assert_eq!(zkv(&["get", &store, "only"]).check(0), "file");
+}
+
+#[test]
+fn a_bad_line_is_named_and_what_came_before_it_stands() {
+    let cases = [
+        ("a.tsv", "k1\tv\nk2\tv\nno tab\nk4\tv\n", "a.tsv:3: there is no tab behind a key"),
+        ("b.tsv", "k1\tv\nk2\tv\n\nk4\tv\n", "b.tsv:3: there is no tab behind a key"),
+        ("a.jsonl", "{\"id\":\"k1\"}\n{\"id\":\"k2\"}\n{\"id\"\n", "a.jsonl:3: no JSON object"),
+        (
+            "b.jsonl",
+            "{\"id\":\"k1\"}\n{\"id\":\"k2\"}\n{}\n",
+            "b.jsonl:3: there is no field \"id\"",
+        ),
+    ];
+    for (name, text, expected) in cases {
+        let folder = Folder::new();
+        let store = folder.text("s.zkv");
+        let source = folder.write(name, text);
+        let later = folder.write("later.tsv", "later\tv\n");
+        let arguments = ["import", &store, &source, &later, "--key", "id"];
+        let messages = zkv(&arguments).check_messages(5);
+        assert!(messages.contains(expected), "{messages}");
+        assert!(messages.contains("imported 2 records"), "{messages}");
+        assert_eq!(sorted(&zkv(&["list", &store]).check(0)), ["k1", "k2"], "{name}");
+    }
+}
+
+#[test]
+fn a_key_over_the_limit_is_named_by_its_line() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let source = folder.write("a.tsv", format!("k\tv\n{}\tv\n", "x".repeat(65_537)));
+    let messages = zkv(&["import", &store, &source]).check_messages(5);
+    assert!(messages.contains("a.tsv:2: ") && messages.contains("65536"), "{messages}");
+    assert!(!messages.contains("xxx"), "{messages}");
+    assert_eq!(zkv(&["list", &store]).check(0), "k\n");
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_unreadable_file_ends_the_import() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let good = folder.write("good", "1");
+    // Its first page is never mapped, so reading it fails, for the superuser too.
+    let unreadable = "/proc/self/mem";
+    let sources = ["import", &store, "--format", "files", &good, unreadable, &good];
+    let messages = zkv(&sources).check_messages(5);
+    assert!(messages.contains("zkv: /proc/self/mem: "), "{messages}");
+    assert!(messages.contains("imported 1 record of 5 bytes"), "{messages}");
+    assert_eq!(zkv(&["list", &store]).check(0), "good\n");
+}
+
+#[test]
+fn wrong_usage_creates_no_store() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let text = folder.write("a.txt", "k\tv\n");
+    let json = folder.write("a.jsonl", "{\"id\":1}\n");
+    let root = folder.0.path().to_str().unwrap();
+    let cases: [&[&str]; 6] = [
+        &["import", &store],
+        &["import", &store, &text],
+        &["import", &store, &json],
+        &["import", &store, "-"],
+        &["import", &store, "-", "--format", "files"],
+        &["import", &store, root, "--format", "tsv"],
+    ];
+    for arguments in cases {
+        zkv(arguments).check(2);
+    }
+    zkv(&["import", &store, &folder.text("missing.tsv")]).check(5);
+    assert!(!folder.path("s.zkv").exists());
+}

@@ -1,0 +1,106 @@
+//! The command as its users run it: arguments in, output and exit code out.
+
+mod exit_codes;
+mod export;
+mod import;
+mod keys;
+mod processes;
+mod whole_store;
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+/// A folder of its own for each test.
+struct Folder(TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    fn write(&self, name: &str, contents: impl AsRef<[u8]>) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, contents).unwrap();
+        self.text(name)
+    }
+}
+
+/// What a run of the command left behind.
+#[derive(Debug)]
+struct Outcome {
+    code: Option<i32>,
+    output: Vec<u8>,
+    messages: String,
+}
+
+impl Outcome {
+    /// Holds the exit code against `code`, and gives the output as text.
+    #[track_caller]
+    fn check(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        String::from_utf8(self.output).unwrap()
+    }
+
+    /// As [`check`](Outcome::check), and gives the messages.
+    #[track_caller]
+    fn check_messages(self, code: i32) -> String {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        self.messages
+    }
+}
+
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_zkv"));
+    command.args(arguments);
+    command
+}
+
+/// Runs `zkv` with no input.
+fn zkv(arguments: &[&str]) -> Outcome {
+    zkv_with(arguments, b"")
+}
+
+/// Runs `zkv` with `input` on its standard input.
+fn zkv_with(arguments: &[&str], input: &[u8]) -> Outcome {
+    let mut child = command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut standard_input = child.stdin.take().unwrap();
+    let found = std::thread::scope(|scope| {
+        // A command that fails early reads no input: a closed pipe is no failure of the test.
+        scope.spawn(move || standard_input.write_all(input).is_ok());
+        child.wait_with_output().unwrap()
+    });
+    Outcome {
+        code: found.status.code(),
+        output: found.stdout,
+        messages: String::from_utf8(found.stderr).unwrap(),
+    }
+}
+
+/// The lines of `text` in their order by bytes: exports have none of their own.
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn contents(path: &Path) -> Vec<u8> {
+    fs::read(path).unwrap()
+}

@@ -1,0 +1,100 @@
+//! Pipes, closed pipes, and processes that die.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::process::Stdio;
+
+use crate::{Folder, command, zkv, zkv_with};
+
+#[test]
+fn piped_output_holds_results_and_nothing_else() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let table: String = (0..20_000).map(|n| format!("key {n}\tvalue {n}\n")).collect();
+    let import = zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes());
+    assert!(import.output.is_empty());
+    // One line, without a bar, a colour or a carriage return.
+    assert_eq!(import.messages.lines().count(), 1, "{import:?}");
+    assert!(import.messages.starts_with("imported 20000 records of "), "{import:?}");
+    let export = zkv(&["export", &store, "--format", "tsv"]);
+    let rebuild = zkv(&["rebuild-index", &store]);
+    for messages in [&import.messages, &export.messages, &rebuild.messages] {
+        assert!(!messages.contains(['\r', '\u{1b}']), "{messages:?}");
+    }
+    assert_eq!(export.messages, "");
+    assert_eq!(export.check(0).len(), table.len());
+    assert_eq!(rebuild.messages, "");
+    rebuild.check(0);
+}
+
+#[test]
+fn a_reader_that_has_enough_is_no_failure() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let table: String = (0..100_000).map(|n| format!("key {n}\tvalue {n}\n")).collect();
+    zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes()).check(0);
+    let mut child = command(&["export", &store, "--format", "tsv"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("key "));
+    let mut messages = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut messages).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    assert_eq!(messages, "");
+}
+
+/// A value that compresses badly, so that much is written soon.
+fn value_of(number: u64) -> String {
+    let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut value = String::new();
+    for _ in 0..16 {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        value.push_str(&format!("{state:016x}"));
+    }
+    value
+}
+
+#[test]
+fn a_killed_import_leaves_a_store_that_opens_with_a_prefix_of_its_lines() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let mut child = command(&["import", &store, "-", "--format", "tsv"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    let mut given = 0;
+    // The pipe is short, so the import keeps pace; it is killed once some of it is in the file.
+    while fs::metadata(&store).map_or(0, |found| found.len()) < 2 << 20 {
+        assert!(given < 1_000_000, "nothing is ever written");
+        for _ in 0..1000 {
+            writeln!(input, "{given}\t{}", value_of(given)).unwrap();
+            given += 1;
+        }
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+
+    let text = zkv(&["export", &store, "--format", "tsv"]).check(0);
+    let found: BTreeMap<u64, &str> = text
+        .lines()
+        .map(|line| line.split_once('\t').unwrap())
+        .map(|(key, value)| (key.parse().unwrap(), value))
+        .collect();
+    let count = found.len() as u64;
+    assert!(0 < count && count <= given, "{count} of {given} records");
+    for (number, value) in found {
+        assert!(number < count, "record {number} without one before it");
+        assert_eq!(value, value_of(number));
+    }
+    zkv(&["set", &store, "after", "the crash"]).check(0);
+    assert_eq!(zkv(&["get", &store, "after"]).check(0), "the crash");
+}

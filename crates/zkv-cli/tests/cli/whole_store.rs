@@ -1,0 +1,65 @@
+//! `stats`, `backup` and `rebuild-index`.
+
+use crate::{Folder, contents, sorted, zkv};
+
+fn filled(folder: &Folder) -> String {
+    let store = folder.text("s.zkv");
+    let table: String = (0..1000).map(|n| format!("key {n}\tthe value of number {n}\n")).collect();
+    let source = folder.write("a.tsv", table);
+    zkv(&["import", &store, &source]).check(0);
+    store
+}
+
+#[test]
+fn stats_are_one_json_object_with_every_figure() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let text = zkv(&["stats", &store, "--json"]).check(0);
+    assert_eq!(text.lines().count(), 1);
+    let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let raw: usize = (0..1000)
+        .map(|n| format!("key {n}").len() + format!("the value of number {n}").len())
+        .sum();
+    assert_eq!(stats["keys"], 1000);
+    assert_eq!(stats["raw_bytes"], raw);
+    assert_eq!(stats["data_file_bytes"], contents(&folder.path("s.zkv")).len());
+    let names =
+        ["index_file_bytes", "live_bytes", "dead_bytes", "segments", "dictionaries", "ratio"];
+    for name in names {
+        assert!(stats[name].is_number(), "{name} in {text}");
+    }
+}
+
+#[test]
+fn stats_are_a_table_for_people() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let text = zkv(&["stats", &store]).check(0);
+    let mut lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(lines.next().unwrap(), ["keys", "1000"]);
+    assert!(text.contains("ratio"));
+}
+
+#[test]
+fn a_backup_holds_the_same_and_replaces_nothing() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let copy = folder.text("copy.zkv");
+    zkv(&["backup", &store, &copy]).check(0);
+    let export = |store: &str| zkv(&["export", store, "--format", "tsv"]).check(0);
+    assert_eq!(sorted(&export(&copy)), sorted(&export(&store)));
+    zkv(&["set", &copy, "key 1", "changed"]).check(0);
+    assert_ne!(zkv(&["backup", &store, &copy]).code, Some(0));
+    assert_eq!(zkv(&["get", &copy, "key 1"]).check(0), "changed");
+}
+
+#[test]
+fn a_rebuilt_index_gives_the_same_answers() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let export = || zkv(&["export", &store, "--format", "tsv"]).check(0);
+    let before = export();
+    zkv(&["rebuild-index", &store]).check(0);
+    assert_eq!(sorted(&export()), sorted(&before));
+    assert_eq!(zkv(&["get", &store, "key 500"]).check(0), "the value of number 500");
+}

@@ -1,0 +1,73 @@
+//! `cargo xtask ci`: the whole check, cheap steps first; it stops at the first that fails.
+
+use std::process::Command;
+use std::time::Instant;
+
+use crate::{Failure, format, tidy, workspace};
+
+/// Runs every step.
+pub fn run() -> Result<(), Failure> {
+    let start = Instant::now();
+    step("cargo fmt", || cargo(&["fmt", "--all", "--check"], "run `cargo fmt --all`"))?;
+    step("tidy", tidy::run)?;
+    step("format check", || format::run(&format::Command::Check))?;
+    step("cargo clippy", || {
+        let arguments = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        cargo(&arguments, "clippy has something to say above")
+    })?;
+    // Documentation tests are part of it.
+    step("cargo test", || cargo(&["test", "--workspace"], "a test above fails"))?;
+    step("cargo doc", || {
+        let mut command = workspace::cargo();
+        command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+        run_command(&mut command, "the documentation has a problem, above")
+    })?;
+    println!("ci: everything passed in {:.0} s", start.elapsed().as_secs_f64());
+    Ok(())
+}
+
+fn step(name: &str, run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    println!("ci: {name} ...");
+    let start = Instant::now();
+    let done = run();
+    let seconds = start.elapsed().as_secs_f64();
+    match done {
+        Ok(()) => {
+            println!("ci: {name}: done in {seconds:.1} s");
+            Ok(())
+        }
+        Err(failure) => Err(format!("ci stops at {name} after {seconds:.1} s: {failure}").into()),
+    }
+}
+
+fn cargo(arguments: &[&str], remedy: &str) -> Result<(), Failure> {
+    run_command(workspace::cargo().args(arguments), remedy)
+}
+
+/// Runs `command` with this process's own output, so that the tests' closing lines are seen.
+fn run_command(command: &mut Command, remedy: &str) -> Result<(), Failure> {
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(format!("{remedy} ({status})").into()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Stdio;
+
+    use super::*;
+
+    #[test]
+    fn a_failed_step_names_itself_and_its_reason() {
+        step("good", || Ok(())).unwrap();
+        let failure = step("bad", || Err("broken".into())).unwrap_err().to_string();
+        assert!(failure.starts_with("ci stops at bad") && failure.ends_with("broken"), "{failure}");
+    }
+
+    #[test]
+    fn a_command_that_fails_fails_the_step() {
+        let mut command = workspace::cargo();
+        command.arg("no-such-command").stderr(Stdio::null());
+        let failure = run_command(&mut command, "the remedy").unwrap_err().to_string();
+        assert!(failure.starts_with("the remedy"), "{failure}");
+    }
+}

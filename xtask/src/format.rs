@@ -1,0 +1,57 @@
+//! `cargo xtask format`: the pages in `docs/format/` and the golden files, held against the code.
+
+mod page;
+
+use std::fs;
+
+use clap::Subcommand;
+
+use crate::{Failure, report, workspace};
+use page::Layout;
+
+/// What to do with the format.
+#[derive(Subcommand)]
+pub enum Command {
+    /// Compares the tables of the format pages with the code's constants.
+    Check,
+    /// Writes the golden files anew. Only for a deliberate change of an unreleased format.
+    Bless,
+}
+
+/// Every page, and the layouts of the crate that it describes.
+pub const PAGES: &[(&str, &str, &[Layout])] = &[
+    ("docs/format/data.md", "zkv-log", zkv_log::layout::ALL),
+    ("docs/format/index.md", "zkv-index", zkv_index::layout::ALL),
+    ("docs/format/record.md", "zkv-record", zkv_record::layout::ALL),
+];
+
+/// Runs the command.
+pub fn run(command: &Command) -> Result<(), Failure> {
+    match command {
+        Command::Check => check(),
+        Command::Bless => bless(),
+    }
+}
+
+fn check() -> Result<(), Failure> {
+    let mut problems = Vec::new();
+    for (path, _, layouts) in PAGES {
+        match fs::read_to_string(workspace::root().join(path)) {
+            Ok(markdown) => problems.extend(page::check(path, &markdown, layouts)),
+            Err(error) => problems.push(format!("{path}: {error}")),
+        }
+    }
+    report("format check", &problems)
+}
+
+/// Each crate's golden tests are a test target named `golden`, which writes its files where
+/// `ZKV_BLESS` is set, and compares them all the same.
+fn bless() -> Result<(), Failure> {
+    let arguments = ["test", "--workspace", "--test", "golden"];
+    let status = workspace::cargo().args(arguments).env("ZKV_BLESS", "1").status()?;
+    if !status.success() {
+        return Err(format!("a golden test fails even when it is blessed ({status})").into());
+    }
+    println!("look at what changed: git diff --stat -- '**/tests/golden'");
+    Ok(())
+}

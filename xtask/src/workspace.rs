@@ -1,0 +1,92 @@
+//! Where the workspace is, and what is in it.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde::Deserialize;
+
+use crate::Failure;
+
+/// The workspace's root folder.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the workspace")
+}
+
+/// The cargo that runs this task, started in the workspace's root.
+pub fn cargo() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root());
+    command
+}
+
+/// A crate of the workspace, as `cargo metadata` tells it.
+#[derive(Debug, Deserialize)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// What its manifest says it is.
+    pub description: Option<String>,
+    /// Everything it depends on, for whatever purpose.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// What a package depends on.
+#[derive(Debug, Deserialize)]
+pub struct Dependency {
+    /// The package's name, not what it is renamed to.
+    pub name: String,
+}
+
+/// The workspace's crates.
+pub fn packages() -> Result<Vec<Package>, Failure> {
+    #[derive(Deserialize)]
+    struct Metadata {
+        packages: Vec<Package>,
+    }
+    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    if !output.status.success() {
+        return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
+    }
+    Ok(serde_json::from_slice::<Metadata>(&output.stdout)?.packages)
+}
+
+/// A source file, with its path from the root in forward slashes.
+#[derive(Debug)]
+pub struct Source {
+    /// `crates/zkv-io/src/lib.rs`.
+    pub path: String,
+    /// The whole file.
+    pub text: String,
+}
+
+/// Every Rust source file of the workspace, by path.
+pub fn sources() -> Result<Vec<Source>, Failure> {
+    let mut found = Vec::new();
+    for folder in ["crates", "xtask", "fuzz"] {
+        let path = root().join(folder);
+        if path.is_dir() {
+            walk(&path, folder, &mut found)?;
+        }
+    }
+    found.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(found)
+}
+
+fn walk(folder: &Path, name: &str, found: &mut Vec<Source>) -> Result<(), Failure> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let file_name = entry.file_name().to_string_lossy().into_owned();
+        let path = format!("{name}/{file_name}");
+        if entry.file_type()?.is_dir() {
+            if file_name != "target" {
+                walk(&entry.path(), &path, found)?;
+            }
+        } else if file_name.ends_with(".rs") {
+            let text = fs::read_to_string(entry.path()).map_err(|e| format!("{path}: {e}"))?;
+            found.push(Source { path, text });
+        }
+    }
+    Ok(())
+}
