@@ -4,7 +4,7 @@ use zkv_io::Cursor;
 
 use crate::error::RecordError;
 use crate::layout;
-use crate::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX};
+use crate::limits::{PIECE_BYTES_MAX, PIECE_BYTES_MIN, VALUE_BYTES_MAX};
 use crate::record::corrupt;
 
 const HEAD_BYTES: usize = layout::end(layout::HEAD);
@@ -25,7 +25,8 @@ pub struct Head {
     /// Names the value's pieces. Random, so that the pieces of an earlier value of the same key
     /// are never taken for this one's.
     pub value_id: [u8; 16],
-    /// The value's length: over [`VALUE_BYTES_INLINE_MAX`], up to [`VALUE_BYTES_MAX`].
+    /// The value's length: over [`PIECE_BYTES_MIN`], up to [`VALUE_BYTES_MAX`]. Whoever has room
+    /// for it writes values up to [`VALUE_BYTES_INLINE_MAX`](crate::VALUE_BYTES_INLINE_MAX) whole.
     pub value_bytes: u64,
     /// The length of each piece but the last: 64 KiB to 1 MiB.
     pub piece_bytes: u32,
@@ -50,7 +51,7 @@ impl Head {
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let mut cursor = Cursor::new(bytes);
         let head = Self::read(&mut cursor).map_err(|_| corrupt("head"))?;
-        let value_is_long = VALUE_BYTES_INLINE_MAX as u64 + 1..=VALUE_BYTES_MAX;
+        let value_is_long = u64::from(PIECE_BYTES_MIN) + 1..=VALUE_BYTES_MAX;
         if !value_is_long.contains(&head.value_bytes) {
             return Err(corrupt("head's value length"));
         }
@@ -68,7 +69,7 @@ impl Head {
         Ok(Self { value_id, value_bytes, piece_bytes })
     }
 
-    /// How many pieces the value has: 2 to 65,536 in a head that [`decode`](Head::decode) gave.
+    /// How many pieces the value has: 1 to 65,536 in a head that [`decode`](Head::decode) gave.
     ///
     /// # Panics
     /// Where `piece_bytes` is 0.

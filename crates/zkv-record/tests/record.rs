@@ -138,9 +138,11 @@ fn debug_output_holds_neither_key_nor_value() {
 
 #[test]
 fn heads_outside_the_limits_are_refused() {
+    let short = u64::from(PIECE_BYTES_MIN);
     let inline = VALUE_BYTES_INLINE_MAX as u64;
     let cases = [
-        (inline, PIECE_BYTES_MIN, corrupt("head's value length")),
+        (short, PIECE_BYTES_MIN, corrupt("head's value length")),
+        (short + 1, PIECE_BYTES_MIN, Ok(2)),
         (inline + 1, PIECE_BYTES_MIN, Ok(17)),
         (inline + 1, PIECE_BYTES_MAX, Ok(2)),
         (VALUE_BYTES_MAX, PIECE_BYTES_MIN, Ok(65_536)),

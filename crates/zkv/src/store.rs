@@ -212,9 +212,7 @@ impl Store {
         match found {
             Some(Found::Value(value)) => value.map(Some),
             // Only now, since this read's decoder is free again: pieces need one, too.
-            Some(Found::Head(head, view)) => {
-                take(&shared.read_pieces(&view, &head?)?).map(Some)
-            }
+            Some(Found::Head(head, view)) => take(&shared.read_pieces(&view, &head?)?).map(Some),
             Some(Found::Nothing) | None => Ok(None),
         }
     }

@@ -1,0 +1,550 @@
+//! What a store promises, case by case.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zkv::{Durability, ErrorKind, Options, Store};
+
+#[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
+struct Page {
+    title: String,
+    links: Vec<String>,
+    visits: Option<u64>,
+}
+
+fn page(number: u64) -> Page {
+    Page {
+        title: format!("Page {number}"),
+        links: (0..number % 5).map(|link| format!("https://example.org/{link}")).collect(),
+        visits: number.is_multiple_of(2).then_some(number),
+    }
+}
+
+struct Place {
+    _directory: tempfile::TempDir,
+    path: PathBuf,
+}
+
+fn place() -> Place {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.zkv");
+    Place { _directory: directory, path }
+}
+
+fn index_path(path: &Path) -> PathBuf {
+    path.with_extension("zkv.idx")
+}
+
+/// Fills a store with keys `from..to`, each with its own value.
+fn fill(store: &Store, from: u64, to: u64) {
+    for number in from..to {
+        store.set(&number, &page(number)).unwrap();
+    }
+}
+
+fn check(store: &Store, count: u64) {
+    assert_eq!(store.len(), count);
+    for number in 0..count {
+        assert_eq!(store.get(&number).unwrap(), Some(page(number)), "key {number}");
+    }
+    assert_eq!(store.get::<_, Page>(&count).unwrap(), None);
+    assert_eq!(store.iter_bytes().map(Result::unwrap).count() as u64, count);
+}
+
+#[test]
+fn typed_values_round_trip_through_reopening() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 3000);
+    check(&store, 3000);
+    store.close().unwrap();
+    let store = Store::open(&place.path).unwrap();
+    check(&store, 3000);
+    assert!(store.delete(&7u64).unwrap());
+    assert!(!store.delete(&7u64).unwrap());
+    assert!(!store.contains(&7u64).unwrap());
+    drop(store);
+    let store = Store::open(&place.path).unwrap();
+    assert_eq!(store.get::<_, Page>(&7u64).unwrap(), None);
+    assert_eq!(store.len(), 2999);
+}
+
+#[test]
+fn a_value_read_as_another_type_is_an_error() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    store.set("key", &(1u64, 2u64)).unwrap();
+    let error = store.get::<_, u64>("key").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Encoding);
+    assert_eq!(store.get::<_, (u64, u64)>("key").unwrap(), Some((1, 2)));
+}
+
+#[test]
+fn typed_and_raw_records_are_the_same() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    store.set("a", "b").unwrap();
+    assert_eq!(store.get_bytes(b"\x01a").unwrap().unwrap(), b"\x01b");
+}
+
+#[test]
+fn a_value_that_cannot_be_encoded_changes_nothing() {
+    struct Refuses;
+    impl Serialize for Refuses {
+        fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+            Err(serde::ser::Error::custom("no"))
+        }
+    }
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    store.set("key", &1u8).unwrap();
+    assert_eq!(store.set("key", &Refuses).unwrap_err().kind(), ErrorKind::Encoding);
+    assert_eq!(store.get("key").unwrap(), Some(1u8));
+}
+
+#[test]
+fn limits_are_held() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    let key = vec![1; 65_536];
+    store.set_bytes(&key, b"v").unwrap();
+    assert_eq!(store.get_bytes(&key).unwrap().unwrap(), b"v");
+    let error = store.set_bytes(&vec![1; 65_537], b"v").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("65537") && error.to_string().contains("65536"));
+    for bytes in [1 << 20, (1 << 20) + 1] {
+        let value = vec![9; bytes];
+        store.set_bytes(b"k", &value).unwrap();
+        assert!(store.get_bytes(b"k").unwrap().unwrap() == value);
+    }
+}
+
+#[test]
+fn options_out_of_range_are_named_with_their_range() {
+    let place = place();
+    let cases = [
+        (Options::new().compression_level(0), "compression_level", "from 1 to 22"),
+        (Options::new().compression_level(23), "compression_level", "from 1 to 22"),
+        (Options::new().max_parallel_reads(0), "max_parallel_reads", "from 1 to 4096"),
+        (Options::new().memory_buffer_bytes(1), "memory_buffer_bytes", "65536"),
+        (Options::new().disk_buffer_bytes(1), "disk_buffer_bytes", "4096"),
+        (Options::new().block_bytes(1), "block_bytes", "from 64 to 65536"),
+        (Options::new().slot_bytes(3 << 20), "slot_bytes", "power of two"),
+        (Options::new().slot_bytes(64 << 10), "slot_bytes", "262144"),
+        (Options::new().flush_interval(Duration::ZERO), "flush_interval", "3600000"),
+    ];
+    for (options, name, range) in cases {
+        let error = options.open(&place.path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+        let text = error.to_string();
+        assert!(text.contains(name) && text.contains(range), "{text}");
+        assert!(!place.path.exists());
+    }
+}
+
+#[test]
+fn values_in_pieces_are_stored_replaced_and_deleted() {
+    let place = place();
+    let store = Options::new().slot_bytes(1 << 20).open(&place.path).unwrap();
+    let noise = |seed: u64, bytes: usize| -> Vec<u8> {
+        let mut state = seed;
+        let next = std::iter::repeat_with(move || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        next.take(bytes).collect()
+    };
+    let (first, second) = (noise(1, 5_000_000), noise(2, 3_000_001));
+    store.set_bytes(b"key", b"short").unwrap();
+    store.set_bytes(b"key", &first).unwrap();
+    assert!(store.get_bytes(b"key").unwrap().unwrap() == first);
+    store.set_bytes(b"other", &second).unwrap();
+    store.set_bytes(b"key", &second).unwrap();
+    assert_eq!(store.len(), 2);
+    assert_eq!(store.stats().unwrap().raw_bytes, 3 + 5 + 2 * 3_000_001);
+    store.close().unwrap();
+    fs::remove_file(index_path(&place.path)).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    assert!(store.get_bytes(b"key").unwrap().unwrap() == second);
+    assert_eq!(store.stats().unwrap().raw_bytes, 3 + 5 + 2 * 3_000_001);
+    assert!(store.delete_bytes(b"key").unwrap());
+    store.set_bytes(b"other", b"short again").unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.stats().unwrap().raw_bytes, 5 + 11);
+    let all: Vec<_> = store.iter_bytes().map(Result::unwrap).collect();
+    assert_eq!(all, [(b"other".to_vec(), b"short again".to_vec())]);
+}
+
+#[test]
+fn a_value_of_100_mib_round_trips() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    let value: Vec<u8> = (0..100u64 << 20).map(|at| (at >> 12).to_le_bytes()[0]).collect();
+    store.set_bytes(b"large", &value).unwrap();
+    store.close().unwrap();
+    let store = Store::open(&place.path).unwrap();
+    assert!(store.get_bytes(b"large").unwrap().unwrap() == value);
+}
+
+#[cfg(target_pointer_width = "64")]
+#[test]
+fn a_value_of_4_gib_is_over_the_limit() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    // Zeroed memory that nobody touches takes no room.
+    let error = store.set_bytes(b"k", &vec![0; 1 << 32]).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("4294967295"), "{error}");
+    assert_eq!(store.len(), 0);
+}
+
+#[test]
+fn one_parallel_read_suffices_for_values_in_pieces() {
+    let place = place();
+    let store = Options::new().max_parallel_reads(1).open(&place.path).unwrap();
+    store.set_bytes(b"k", &vec![3; 2 << 20]).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.get_bytes(b"k").unwrap().unwrap().len(), 2 << 20);
+}
+
+#[test]
+fn a_second_opening_is_locked_out_at_once_and_free_after_the_first() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    assert_eq!(Store::open(&place.path).unwrap_err().kind(), ErrorKind::Locked);
+    let error = Store::open_read_only(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(error.to_string().contains("store.zkv"), "{error}");
+    drop(store);
+    let (first, second) =
+        (Store::open_read_only(&place.path).unwrap(), Store::open_read_only(&place.path).unwrap());
+    assert_eq!(Store::open(&place.path).unwrap_err().kind(), ErrorKind::Locked);
+    drop((first, second));
+    Store::open(&place.path).unwrap();
+}
+
+#[test]
+fn a_missing_store_is_made_only_where_that_is_asked_for() {
+    let place = place();
+    let error = Options::new().create(false).open(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let error = Store::open_read_only(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    assert!(!place.path.exists());
+    Store::open(&place.path).unwrap();
+    assert!(place.path.exists());
+}
+
+#[test]
+fn something_else_is_not_taken_for_a_store() {
+    let place = place();
+    for bytes in [&b""[..], b"hello", &[0; 10_000], &[0xFF; 10_000]] {
+        fs::write(&place.path, bytes).unwrap();
+        let error = Store::open(&place.path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!(fs::read(&place.path).unwrap(), bytes, "untouched");
+    }
+}
+
+#[test]
+fn a_small_store_stays_small() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    for number in 0..3u64 {
+        store.set(&number, &page(number)).unwrap();
+    }
+    store.close().unwrap();
+    let bytes = fs::metadata(&place.path).unwrap().len()
+        + fs::metadata(index_path(&place.path)).unwrap().len();
+    assert!(bytes < 16 << 10, "{bytes} bytes");
+}
+
+#[test]
+fn reading_only_writes_nothing() {
+    for with_index in [true, false] {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        fill(&store, 0, 500);
+        store.close().unwrap();
+        if !with_index {
+            fs::remove_file(index_path(&place.path)).unwrap();
+        }
+        let directory = place.path.parent().unwrap();
+        let listing = || -> Vec<_> {
+            let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+            entries.map(|entry| (entry.path(), fs::read(entry.path()).unwrap())).collect()
+        };
+        let before = listing();
+        let store = Store::open_read_only(&place.path).unwrap();
+        check(&store, 500);
+        assert_eq!(store.set(&1u64, &1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
+        assert_eq!(store.delete(&1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
+        assert_eq!(store.flush().unwrap_err().kind(), ErrorKind::ReadOnly);
+        store.close().unwrap();
+        assert_eq!(listing(), before);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn read_only_media_can_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    store.close().unwrap();
+    let directory = place.path.parent().unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(&place.path, 0o444);
+    set_mode(directory, 0o555);
+    check(&Store::open_read_only(&place.path).unwrap(), 100);
+    set_mode(directory, 0o755);
+}
+
+#[test]
+fn any_index_file_gives_the_same_answers() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 800);
+    store.close().unwrap();
+    let old_index = fs::read(index_path(&place.path)).unwrap();
+    let old_data = fs::read(&place.path).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 800, 1500);
+    store.close().unwrap();
+    let (index, data) =
+        (fs::read(index_path(&place.path)).unwrap(), fs::read(&place.path).unwrap());
+    let other = place.path.with_file_name("other.zkv");
+    let store = Store::open(&other).unwrap();
+    fill(&store, 0, 2000);
+    store.close().unwrap();
+    let foreign = fs::read(index_path(&other)).unwrap();
+    let damaged = |at: usize| {
+        let mut damaged = index.clone();
+        damaged[at] ^= 4;
+        damaged
+    };
+    let cases: Vec<(&str, Option<Vec<u8>>)> = vec![
+        ("missing", None),
+        ("empty", Some(Vec::new())),
+        ("of an older state", Some(old_index)),
+        ("of another store", Some(foreign)),
+        ("cut", Some(index[..index.len() / 2].to_vec())),
+        ("damaged in its header", Some(damaged(20))),
+        ("damaged in its table", Some(damaged(index.len() / 2))),
+        ("damaged at its end", Some(damaged(index.len() - 1))),
+        ("whole", Some(index.clone())),
+    ];
+    for (name, bytes) in cases {
+        for read_only in [false, true] {
+            fs::write(&place.path, &data).unwrap();
+            match &bytes {
+                Some(bytes) => fs::write(index_path(&place.path), bytes).unwrap(),
+                None => drop(fs::remove_file(index_path(&place.path))),
+            }
+            let opened = if read_only {
+                Store::open_read_only(&place.path)
+            } else {
+                Store::open(&place.path)
+            };
+            let store = opened.unwrap_or_else(|error| panic!("{name}: {error}"));
+            check(&store, 1500);
+        }
+    }
+    // The other way round: the data is older than its index.
+    fs::write(&place.path, &old_data).unwrap();
+    fs::write(index_path(&place.path), &index).unwrap();
+    check(&Store::open(&place.path).unwrap(), 800);
+}
+
+#[test]
+fn indexes_of_diverged_copies_are_not_mixed_up() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    let copy = place.path.with_file_name("copy.zkv");
+    store.backup(&copy).unwrap();
+    fill(&store, 100, 200);
+    store.close().unwrap();
+    let store = Store::open(&copy).unwrap();
+    check(&store, 100);
+    for number in 100..200u64 {
+        store.set(&(number + 1000), &page(number)).unwrap();
+    }
+    store.close().unwrap();
+    fs::copy(index_path(&place.path), index_path(&copy)).unwrap();
+    let store = Store::open(&copy).unwrap();
+    assert_eq!(store.len(), 200);
+    assert_eq!(store.get(&1150u64).unwrap(), Some(page(150)));
+    assert_eq!(store.get::<_, Page>(&150u64).unwrap(), None);
+}
+
+#[test]
+fn a_store_without_an_index_file_never_writes_one() {
+    let place = place();
+    let options = Options::new().use_index_file(false);
+    let store = options.clone().open(&place.path).unwrap();
+    fill(&store, 0, 500);
+    store.close().unwrap();
+    let store = options.open(&place.path).unwrap();
+    check(&store, 500);
+    assert_eq!(store.stats().unwrap().index_file_bytes, 0);
+    store.close().unwrap();
+    assert!(!index_path(&place.path).exists());
+}
+
+#[test]
+fn a_rebuilt_index_gives_the_same_answers() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 1000);
+    store.rebuild_index().unwrap();
+    check(&store, 1000);
+    fill(&store, 1000, 1100);
+    store.close().unwrap();
+    check(&Store::open(&place.path).unwrap(), 1100);
+}
+
+#[test]
+fn a_backup_is_a_store_of_its_own() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 1000);
+    for number in 0..500u64 {
+        store.set(&number, &page(number + 1)).unwrap();
+        store.set(&number, &page(number)).unwrap();
+    }
+    let exact = place.path.with_file_name("exact.zkv");
+    let anew = place.path.with_file_name("anew.zkv");
+    store.backup(&exact).unwrap();
+    store.backup_with(&anew, Options::new().compression_level(9).slot_bytes(1 << 20)).unwrap();
+    store.set(&5000u64, &page(1)).unwrap();
+    for copy in [&exact, &anew] {
+        check(&Store::open_read_only(copy).unwrap(), 1000);
+        let again = store.backup(copy).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::Io, "{again}");
+        assert_eq!(store.backup_with(copy, Options::new()).unwrap_err().kind(), ErrorKind::Io);
+        check(&Store::open_read_only(copy).unwrap(), 1000);
+    }
+    let files = fs::read_dir(place.path.parent().unwrap()).unwrap().count();
+    assert_eq!(files, 6, "nothing is left behind");
+}
+
+#[test]
+fn dropping_the_last_handle_flushes() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    let clone = store.clone();
+    store.set("a", &1u8).unwrap();
+    drop(store);
+    clone.set("b", &2u8).unwrap();
+    drop(clone);
+    let store = Store::open(&place.path).unwrap();
+    assert_eq!((store.get("a").unwrap(), store.get("b").unwrap()), (Some(1u8), Some(2u8)));
+}
+
+#[test]
+fn after_close_other_handles_read_and_do_not_write() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    let clone = store.clone();
+    store.set("a", &1u8).unwrap();
+    store.close().unwrap();
+    assert_eq!(clone.get("a").unwrap(), Some(1u8));
+    assert_eq!(clone.set("a", &2u8).unwrap_err().kind(), ErrorKind::Misuse);
+    assert_eq!(clone.flush().unwrap_err().kind(), ErrorKind::Misuse);
+}
+
+#[test]
+fn an_iteration_sees_the_store_as_it_was_when_it_began() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 2000);
+    let mut iteration = store.iter_bytes();
+    let first = iteration.next().unwrap().unwrap();
+    for number in 0..2000u64 {
+        store.delete(&number).unwrap();
+    }
+    fill(&store, 3000, 4000);
+    store.flush().unwrap();
+    let rest: Vec<_> = iteration.map(Result::unwrap).collect();
+    assert_eq!(rest.len(), 1999);
+    assert!(!rest.contains(&first));
+    assert_eq!(store.len(), 1000);
+}
+
+#[test]
+fn threads_read_and_write_side_by_side() {
+    for durability in [Durability::Buffered, Durability::Flushed] {
+        let place = place();
+        let options = Options::new().durability(durability).memory_buffer_bytes(64 << 10);
+        let store = options.open(&place.path).unwrap();
+        std::thread::scope(|scope| {
+            for thread in 0..4u64 {
+                let store = &store;
+                scope.spawn(move || {
+                    for number in (thread..4000).step_by(4) {
+                        store.set(&number, &page(number)).unwrap();
+                        assert_eq!(store.get(&number).unwrap(), Some(page(number)));
+                    }
+                });
+            }
+        });
+        check(&store, 4000);
+        store.close().unwrap();
+        check(&Store::open(&place.path).unwrap(), 4000);
+    }
+}
+
+#[test]
+fn leftover_temporary_files_are_removed_and_others_stay() {
+    let place = place();
+    Store::open(&place.path).unwrap().close().unwrap();
+    let name = |ending: &str| PathBuf::from(format!("{}{ending}", place.path.display()));
+    let stale = [name(".0123456789abcdef.zkv-tmp"), name(".idx.0123456789abcdef.zkv-tmp")];
+    let others = [name(".bak"), name(".notes.zkv-tmp"), place.path.with_file_name("x.zkv-tmp")];
+    for file in stale.iter().chain(&others) {
+        fs::write(file, b"x").unwrap();
+    }
+    Store::open_read_only(&place.path).unwrap();
+    assert!(stale.iter().all(|file| file.exists()), "reading removes nothing");
+    Store::open(&place.path).unwrap();
+    assert!(stale.iter().all(|file| !file.exists()));
+    assert!(others.iter().all(|file| file.exists()));
+}
+
+#[test]
+fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 3000);
+    store.close().unwrap();
+    let mut data = fs::read(&place.path).unwrap();
+    data[4096 + 6000] ^= 1;
+    fs::write(&place.path, &data).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    let mut damaged = 0;
+    for number in 0..3000u64 {
+        match store.get::<_, Page>(&number) {
+            Ok(found) => assert_eq!(found, Some(page(number))),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                damaged += 1;
+            }
+        }
+    }
+    assert!((1..200).contains(&damaged), "{damaged}");
+    let key_of_the_damaged = (0..3000u64).find(|key| store.get::<_, Page>(key).is_err()).unwrap();
+    store.set(&key_of_the_damaged, &page(1)).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.get(&key_of_the_damaged).unwrap(), Some(page(1)));
+    drop(store);
+    fs::remove_file(index_path(&place.path)).unwrap();
+    let error = Store::open(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("salvage"), "{error}");
+}
