@@ -18,10 +18,11 @@ pub enum Command {
     Bless,
 }
 
-/// Every page, and the layouts of the crate that it describes.
+/// Every page, the folder of the crate that it describes, and that crate's layouts.
 pub const PAGES: &[(&str, &str, &[Layout])] = &[
     ("docs/format/data.md", "zkv-log", zkv_log::layout::ALL),
     ("docs/format/index.md", "zkv-index", zkv_index::layout::ALL),
+    ("docs/format/store.md", "zkv", zkv::layout::ALL),
     ("docs/format/record.md", "zkv-record", zkv_record::layout::ALL),
 ];
 

@@ -21,7 +21,7 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
         return run_lines(arguments);
     };
     let store = store::open_to_read(&arguments.store)?;
-    files::export(&store, folder, &mut progress(&store, true)?)
+    files::export(&store, folder, &mut progress(&store, true))
 }
 
 fn run_lines(arguments: &Export) -> Result<(), Failure> {
@@ -35,7 +35,7 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
     let store = store::open_to_read(&arguments.store)?;
     let path = arguments.output.as_deref();
     let mut output = Output::open(path, &arguments.store)?;
-    let mut progress = progress(&store, !output::is_terminal(path))?;
+    let mut progress = progress(&store, !output::is_terminal(path));
     let mut left_out_count = 0;
     let mut line = Vec::new();
     for entry in store.iter_bytes() {
@@ -55,8 +55,8 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
 }
 
 /// A bar, unless the records are printed where it would stand.
-fn progress(store: &Store, is_apart: bool) -> Result<Progress, Failure> {
-    if is_apart { Ok(Progress::of_records(store.len())) } else { Ok(Progress::hidden()) }
+fn progress(store: &Store, is_apart: bool) -> Progress {
+    if is_apart { Progress::of_records(store.len()) } else { Progress::hidden() }
 }
 
 fn left_out(count: u64, problem: &'static str) -> Result<(), Failure> {

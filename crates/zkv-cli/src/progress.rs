@@ -1,9 +1,10 @@
 //! Progress of long work: on a terminal, and nowhere else.
 
+use std::fmt::Write;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 
 /// How much is done between two updates of the bar: each reads the clock.
 const STEP: u64 = 64 * 1024;
@@ -34,7 +35,7 @@ impl Progress {
 
     /// A bar that counts records, up to `total`.
     pub fn of_records(total: u64) -> Self {
-        let known = "{wide_bar} {human_pos}/{human_len} records  {per_sec}  {eta} left";
+        let known = "{wide_bar} {human_pos}/{human_len} records  {rate}  {eta} left";
         Self::new(Some(total), known, known)
     }
 
@@ -61,7 +62,12 @@ impl Progress {
             Some(total) => (ProgressBar::new(total), known),
             None => (ProgressBar::new_spinner(), unknown),
         };
-        let style = ProgressStyle::with_template(template).expect("the templates stand above");
+        let style = ProgressStyle::with_template(template)
+            .expect("the templates stand above")
+            .with_key("rate", |state: &ProgressState, into: &mut dyn Write| {
+                // A line that cannot be drawn is no reason to fail.
+                let _ = write!(into, "{:.0}/s", state.per_sec());
+            });
         Self { bar: Some(bar.with_style(style)), ..Self::hidden() }
     }
 

@@ -1,4 +1,33 @@
-//! TBD
+//! A compressed segment log: entries go in, in commits that are whole or absent, and are found
+//! again by a small location. It is what zkv keeps its records in, and is useful alone: for event
+//! logs, archives, queues, or under an index of one's own.
+//!
+//! - Entries are packed into blocks of about a kilobyte and compressed with dictionaries that the
+//!   log trains from what it is given.
+//! - Every block is bound to its place by a checksum, which each read checks.
+//! - Recovery tells a tail that a crash has torn from damage, and never drops what was durable.
+//! - Segments can be freed; their slots are used again.
+//!
+//! It knows no keys and no order but its own, and has one writer at a time. The format is described
+//! in `docs/format/data.md`.
+//!
+//! ```
+//! use std::path::Path;
+//! use std::sync::Arc;
+//! use zkv_io::MemoryStorage;
+//! use zkv_log::{Access, LogOptions, OpenFile, create};
+//!
+//! let storage = Arc::new(MemoryStorage::new());
+//! let options = LogOptions::default();
+//! create(&*storage, Path::new("events"), &options)?;
+//! let file = OpenFile::open(storage, Path::new("events"), Access::ReadWrite, options)?;
+//! let mut writer = file.recover(None)?.writer.expect("opened for writing");
+//! let addresses = writer.append(&[b"one", b"two"])?;
+//! assert_eq!(writer.log().view().read(addresses[1])?, b"two");
+//! writer.close()?;
+//! # Ok::<(), zkv_log::LogError>(())
+//! ```
+
 mod block;
 mod checkpoint;
 mod codec;
@@ -8,8 +37,11 @@ mod dictionary;
 mod entries;
 mod error;
 mod header;
+#[doc(hidden)]
 pub mod layout;
 mod log;
+#[doc(hidden)]
+pub mod measure;
 mod open;
 mod options;
 mod pack;
@@ -32,4 +64,4 @@ pub use options::LogOptions;
 pub use pack::Packed;
 pub use position::{EntryAddress, Location, Position};
 pub use scan::{ScannedBlock, SegmentScan};
-pub use writer::{COMMIT_OVERHEAD_BYTES, Committed, LogWriter, Room};
+pub use writer::{Committed, LogWriter, Room};

@@ -5,30 +5,28 @@
 //! or what a crash has torn, or damage; the last is told from the rest by proof, found anywhere
 //! behind the bad place, that the log was durable beyond it.
 
-use std::collections::{BTreeMap, HashSet};
-use std::sync::{Arc, Mutex, Weak};
+mod finish;
+mod start;
 
-use arc_swap::ArcSwap;
-use zkv_io::{Cursor, StorageFile};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use zkv_io::Cursor;
 
 use crate::block::{BlockKind, END_MARK};
-use crate::checkpoint::LogCheckpoint;
-use crate::codec::DecoderPool;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
 use crate::layout::{
-    CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES,
-    SEGMENT_HEADER_FIELD_BYTES, seal_offset,
+    CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
+    seal_offset,
 };
-use crate::log::{Log, SegmentList, Shared, SyncState};
-use crate::open::{Access, OpenFile, Recovered};
-use crate::pack::Packer;
+use crate::open::{OpenFile, Recovered};
 use crate::position::Position;
 use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, CommitMark, Seeds, latest_proof};
-use crate::writer::{FreeSlot, LogWriter, Repair, RollCallPlace, Tail};
+use crate::writer::RollCallPlace;
 
 /// Where recovery starts, and what it has found so far.
 struct Recovery<'a> {
@@ -103,108 +101,6 @@ impl<'a> Recovery<'a> {
             roll_call: RollCallPlace::default(),
             replay_from: Position::default(),
         })
-    }
-
-    fn from_checkpoint(open: &'a OpenFile, bytes: &[u8]) -> Result<Self> {
-        let slot_bytes = open.identity.slot_bytes;
-        let checkpoint =
-            LogCheckpoint::decode(bytes, slot_bytes).ok_or(LogError::CheckpointMismatch)?;
-        let (tail, full) = checkpoint.segments.split_last().ok_or(LogError::CheckpointMismatch)?;
-        let place = Place::new(&open.identity, tail.id);
-        let mut recovery = Self::new(open, place)?;
-        recovery.check_watermark(place, &checkpoint)?;
-        for segment in full {
-            let place = Place::new(&open.identity, segment.id);
-            recovery.add_member(Segment::sealed(place, segment.data_end));
-        }
-        recovery.walked.offset = checkpoint.watermark.offset;
-        recovery.walked.block_count = checkpoint.block_count;
-        recovery.walked.contents = ContentsBuilder::resume(
-            slot_bytes,
-            checkpoint.dictionary_offsets,
-            &checkpoint.cells,
-            // The last block is the commit's.
-            (checkpoint.watermark.offset - COMMIT_BLOCK_BYTES) / CELL_BYTES,
-        );
-        recovery.end = CommitEnd {
-            position: checkpoint.watermark,
-            number: checkpoint.last_commit,
-            checksum: checkpoint.watermark_checksum,
-            is_end_mark: false,
-            block_count: checkpoint.block_count,
-            last_cell: recovery.walked.contents.last_cell(),
-        };
-        recovery.proven = checkpoint.watermark;
-        recovery.roll_call.durable = checkpoint.roll_call;
-        recovery.replay_from = checkpoint.watermark;
-        Ok(recovery)
-    }
-
-    /// The watermark is the end of a commit: the same commit must end there now.
-    fn check_watermark(&self, place: Place, checkpoint: &LogCheckpoint) -> Result<()> {
-        let offset = checkpoint.watermark.offset.checked_sub(COMMIT_BLOCK_BYTES);
-        let offset = offset.ok_or(LogError::CheckpointMismatch)?;
-        let mut block = [0; COMMIT_BLOCK_BYTES as usize];
-        let read = self.open.file.read_at(place.start + u64::from(offset), &mut block);
-        let mut walk = BlockWalk::new(&block, offset, Seeds::new(place.seed));
-        match (read, walk.next()) {
-            (Ok(()), Some(found)) if found.checksum == checkpoint.watermark_checksum => Ok(()),
-            _ => Err(LogError::CheckpointMismatch),
-        }
-    }
-
-    /// Starts at the newest roll call that a segment's header names, or at the log's beginning.
-    fn from_log(open: &'a OpenFile) -> Result<Self> {
-        let file_bytes = open.file.len().map_err(LogError::io("measure"))?;
-        let mut headers: Vec<SegmentHeader> =
-            (0..slot_count(open, file_bytes)).filter_map(|slot| read_header(open, slot)).collect();
-        headers.sort_by_key(|header| std::cmp::Reverse(header.sequence));
-        // Any durable roll call will do; the newest is the shortest way.
-        for header in &headers {
-            if header.roll_call.sequence == 0 {
-                break;
-            }
-            if let Some(recovery) = Self::from_roll_call(open, &headers, header.roll_call)? {
-                return Ok(recovery);
-            }
-        }
-        let first = headers.iter().find(|header| header.sequence == 1).map(SegmentHeader::id);
-        let by_file_header =
-            open.first_nonce.map(|nonce| SegmentId { sequence: 1, slot: 0, nonce });
-        match first.or(by_file_header) {
-            Some(id) if headers.iter().all(|header| header.roll_call.sequence == 0) => {
-                Self::new(open, Place::new(&open.identity, id))
-            }
-            _ => {
-                Err(LogError::Corrupt { offset: FILE_HEADER_BYTES, what: "no roll call is whole" })
-            }
-        }
-    }
-
-    /// `None` where the roll call is not whole.
-    fn from_roll_call(
-        open: &'a OpenFile,
-        headers: &[SegmentHeader],
-        roll_call: Position,
-    ) -> Result<Option<Self>> {
-        let mut holders = headers.iter().filter(|header| header.sequence == roll_call.sequence);
-        let found = holders.find_map(|header| {
-            let place = Place::new(&open.identity, header.id());
-            Some((place, read_roll_call(&*open.file, place, roll_call.offset)?))
-        });
-        let Some((place, members)) = found else { return Ok(None) };
-        let mut recovery = Self::new(open, place)?;
-        recovery.roll_call.durable = roll_call;
-        for id in members {
-            if id.sequence < roll_call.sequence {
-                let place = Place::new(&open.identity, id);
-                let full = Segment::sealed(place, seal_offset(place.slot_bytes));
-                let damaged = || full.damaged(full_seal_offset(&full), "a segment's seal");
-                let seal = full.read_seal(&*open.file).ok_or_else(damaged)?;
-                recovery.add_member(Segment::sealed(place, seal.data_end));
-            }
-        }
-        Ok(Some(recovery))
     }
 
     fn add_member(&mut self, segment: Segment) {
@@ -360,121 +256,6 @@ impl<'a> Recovery<'a> {
         self.open.file.read_at(start, &mut image).map_err(LogError::io("read"))?;
         Ok(image)
     }
-
-    fn finish(mut self, mut leftover: Leftover) -> Result<Recovered> {
-        let end = self.end;
-        // Segments that only an unfinished commit has begun are no part of the log.
-        let beyond = self.members.split_off(&(end.position.sequence));
-        leftover.stray_slots.extend(
-            beyond
-                .values()
-                .map(|segment| segment.id())
-                .filter(|id| id.sequence > end.position.sequence)
-                .map(|id| id.slot),
-        );
-        let tail = match self.left_behind.take() {
-            Some(left) => {
-                leftover.stray_slots.push(self.walked.place.id.slot);
-                leftover.needs_wipe = true;
-                left
-            }
-            None => {
-                let place = self.walked.place;
-                std::mem::replace(&mut self.walked, WalkedSegment::new(place))
-            }
-        };
-        let tail = self.tail(&tail)?;
-        self.members.insert(end.position.sequence, Arc::clone(&tail.segment));
-        let unproven_from = (self.proven < end.position).then_some(self.proven);
-        let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
-        let clean =
-            !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
-        self.into_recovered(tail, (!clean).then_some(repair))
-    }
-
-    fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {
-        let (place, end) = (walked.place, self.end);
-        let offset = end.position.offset;
-        let segment = Segment::growing(place, offset, &walked.contents.cells);
-        // A dictionary behind the last commit is wiped with what needed it.
-        let known = walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });
-        segment.set_contents(known);
-        let mut dictionaries = Vec::new();
-        for (number, at) in (1u8..).zip(known).take_while(|(_, at)| *at != 0) {
-            let found = segment.dictionary(&*self.open.file, &self.interner, number)?;
-            dictionaries.push((Arc::clone(&found.dictionary), at));
-        }
-        Ok(Tail {
-            segment: Arc::new(segment),
-            offset,
-            last_cell: end.last_cell,
-            block_count: end.block_count,
-            dictionaries,
-        })
-    }
-
-    /// The dictionary to go on with: the one used last.
-    fn last_dictionary(&self, tail: &Tail) -> Option<Arc<crate::dictionary::Dictionary>> {
-        if let Some((dictionary, _)) = tail.dictionaries.last() {
-            return Some(Arc::clone(dictionary));
-        }
-        let before = self.members.range(..tail.segment.id().sequence).next_back()?.1;
-        let seal = before.read_seal(&*self.open.file)?;
-        let last = seal.dictionary_offsets.iter().take_while(|at| **at != 0).count();
-        let number = u8::try_from(last).ok().filter(|number| *number > 0)?;
-        let found = before.dictionary(&*self.open.file, &self.interner, number).ok()?;
-        Some(Arc::clone(&found.dictionary))
-    }
-
-    fn into_recovered(mut self, tail: Tail, repair: Option<Repair>) -> Result<Recovered> {
-        let options = &self.open.options;
-        let slot_bytes = self.open.identity.slot_bytes;
-        let synced_upto = self.proven.min(self.end.position);
-        let dictionary = match self.open.access {
-            Access::ReadWrite => self.last_dictionary(&tail),
-            Access::ReadOnly => None,
-        };
-        let packer = Packer::new(options, slot_bytes, dictionary);
-        let shared = Arc::new(Shared {
-            file: Arc::clone(&self.open.file),
-            map: Arc::clone(&self.open.map),
-            identity: self.open.identity.clone(),
-            segments: ArcSwap::from_pointee(SegmentList::new(self.members.values())),
-            decoders: DecoderPool::new(options.parallel_reads_max as usize),
-            packer,
-            interner: std::mem::take(&mut self.interner),
-            sync: Mutex::new(SyncState { synced_upto, failed: false }),
-        });
-        let replay_from = self.replay_from;
-        let writer = (self.open.access == Access::ReadWrite).then(|| LogWriter {
-            shared: Arc::clone(&shared),
-            storage: Arc::clone(&self.open.storage),
-            free: self.free_slots(repair.is_some()),
-            slot_count: slot_count(self.open, self.file_bytes),
-            last_commit: self.end.number,
-            last_commit_checksum: self.end.checksum,
-            is_ended: self.end.is_end_mark,
-            roll_call: self.roll_call,
-            repair,
-            file_end: self.file_bytes,
-            window_bytes: 0,
-            write_buffer_bytes: options.write_buffer_bytes as usize,
-            members: self.members.clone(),
-            tail,
-        });
-        Ok(Recovered { log: Log { shared }, writer, replay_from })
-    }
-}
-
-impl Recovery<'_> {
-    /// Slots that no segment fills. Where the end must be repaired first, that makes both their
-    /// retire entries durable and the headers of strays go.
-    fn free_slots(&self, needs_repair: bool) -> Vec<FreeSlot> {
-        let usable_after = if needs_repair { self.end.position } else { Position::default() };
-        let used = self.member_slots();
-        let slots = (0..slot_count(self.open, self.file_bytes)).filter(|slot| !used.contains(slot));
-        slots.map(|slot| FreeSlot { slot, usable_after, readers: Weak::new() }).collect()
-    }
 }
 
 impl WalkedSegment {
@@ -482,10 +263,6 @@ impl WalkedSegment {
         let contents = ContentsBuilder::new(place.slot_bytes);
         Self { place, contents, block_count: 0, offset: SEGMENT_HEADER_BYTES }
     }
-}
-
-fn full_seal_offset(segment: &Segment) -> u32 {
-    seal_offset(segment.place.slot_bytes)
 }
 
 /// The slots that the file has room for, the last of them perhaps in part.
@@ -501,15 +278,6 @@ fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
     let header = SegmentHeader::decode(&bytes).ok()?;
     (header.identity == open.identity && header.slot == slot && header.sequence > 0)
         .then_some(header)
-}
-
-fn read_roll_call(file: &dyn StorageFile, place: Place, offset: u32) -> Option<Vec<SegmentId>> {
-    let left = place.slot_bytes.checked_sub(offset)?;
-    let available = file.len().ok()?.checked_sub(place.start + u64::from(offset))?;
-    let mut bytes = vec![0; usize::try_from(available.min(u64::from(left))).ok()?];
-    file.read_at(place.start + u64::from(offset), &mut bytes).ok()?;
-    let block = BlockWalk::new(&bytes, offset, Seeds::new(place.seed)).next()?;
-    (block.tag.kind == BlockKind::RollCall).then(|| decode_members(block.payload).collect())
 }
 
 fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {

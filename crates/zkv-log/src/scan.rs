@@ -33,7 +33,7 @@ impl<'a> ScannedBlock<'a> {
     /// The block's entries.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] where they do not fit the block.
+    /// [`LogError::Corrupt`](crate::LogError::Corrupt) where they do not fit the block.
     pub fn entries(&self) -> Result<Vec<&'a [u8]>> {
         let damaged = |_| self.segment.damaged(self.position.offset, "a block's entries");
         let entries = Entries::parse(self.payload).map_err(damaged)?;
@@ -50,7 +50,7 @@ impl SegmentScan {
     /// The next block of entries; `None` at the segment's end.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] where a block is damaged, and [`LogError::Io`].
+    /// [`LogError::Corrupt`](crate::LogError::Corrupt) where a block is damaged, and [`LogError::Io`](crate::LogError::Io).
     pub fn next_block(&mut self) -> Result<Option<ScannedBlock<'_>>> {
         while self.offset < self.view.end_of(&self.segment) {
             let offset = self.offset;

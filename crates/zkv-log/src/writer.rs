@@ -10,7 +10,7 @@ use crate::checkpoint::{CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::dictionary::Dictionary;
 use crate::error::{LogError, Result};
-use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, DICTIONARIES_MAX};
+use crate::layout::DICTIONARIES_MAX;
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::segment::{Segment, SegmentId};
@@ -375,9 +375,6 @@ pub enum Room {
     /// up. A sync of the commits that fill them then changes nothing but their bytes.
     Ahead,
 }
-
-/// The bytes that one commit of a single small block takes besides its payload.
-pub const COMMIT_OVERHEAD_BYTES: u32 = BLOCK_HEADER_BYTES + COMMIT_BLOCK_BYTES;
 
 impl std::fmt::Debug for LogWriter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

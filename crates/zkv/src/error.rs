@@ -11,6 +11,12 @@ use zkv_record::RecordError;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The store is open elsewhere, in this process or another.
+    #[error("{} is open elsewhere: close the other handle or process first", path.display())]
+    Locked {
+        /// The data file.
+        path: PathBuf,
+    },
     /// The data file could not be read or written, or is damaged.
     #[error("{}: {source}", path.display())]
     Data {
@@ -98,6 +104,7 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> ErrorKind {
         match self {
+            Self::Locked { .. } => ErrorKind::Locked,
             Self::Data { source, .. } => kind_of_log(source),
             Self::Index { source, .. } => kind_of_index(source),
             Self::Record(source) => kind_of_record(source),
@@ -126,6 +133,7 @@ impl Error {
                 Self::InvalidOption { option, value, allowed }
             }
             LogError::ReadOnly => Self::ReadOnly,
+            LogError::Locked => Self::Locked { path: path.to_owned() },
             source => Self::Data { path: path.to_owned(), source },
         }
     }
@@ -145,7 +153,6 @@ fn kind_of_log(error: &LogError) -> ErrorKind {
         LogError::UnsupportedVersion { .. } | LogError::UnsupportedFeatures(_) => {
             ErrorKind::UnsupportedVersion
         }
-        LogError::Locked => ErrorKind::Locked,
         LogError::EntryTooLarge { .. } => ErrorKind::Limit,
         LogError::InvalidOption { .. } => ErrorKind::Misuse,
         LogError::ReadOnly => ErrorKind::ReadOnly,

@@ -35,6 +35,8 @@ mod flusher;
 mod iter;
 mod keys;
 mod large;
+#[doc(hidden)]
+pub mod layout;
 mod live;
 mod memtable;
 mod open;

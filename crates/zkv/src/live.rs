@@ -6,6 +6,8 @@ use zkv_io::{Cursor, Overrun};
 use zkv_log::{Location, LogView};
 use zkv_record::{Kind, Record};
 
+use crate::layout::SEGMENT_USE_BYTES;
+
 /// The index checkpoint's section that holds the table.
 pub(crate) const SECTION: u32 = 2;
 
@@ -78,7 +80,7 @@ impl LiveTable {
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.by_slot.len() * 28);
+        let mut bytes = Vec::with_capacity(self.by_slot.len() * SEGMENT_USE_BYTES);
         let mut slots: Vec<_> = self.by_slot.iter().collect();
         slots.sort_by_key(|(slot, _)| **slot);
         for (slot, entry) in slots {
@@ -130,7 +132,7 @@ mod tests {
         assert_eq!(LiveTable::decode(&bytes), Ok(table.clone()));
         for end in 0..bytes.len() {
             assert_ne!(LiveTable::decode(&bytes[..end]), Ok(table.clone()));
-            assert_eq!(LiveTable::decode(&bytes[..end]).is_ok(), end % 28 == 0);
+            assert_eq!(LiveTable::decode(&bytes[..end]).is_ok(), end % SEGMENT_USE_BYTES == 0);
         }
         assert_eq!(table.live_raw_bytes(), 400);
     }

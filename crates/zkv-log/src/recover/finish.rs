@@ -1,0 +1,135 @@
+//! What recovery hands over: the readers' log, the writer at its end, and what must be repaired
+//! before the first append.
+
+use std::sync::{Arc, Mutex, Weak};
+
+use arc_swap::ArcSwap;
+
+use crate::codec::DecoderPool;
+use crate::dictionary::Dictionary;
+use crate::error::Result;
+use crate::log::{Log, SegmentList, Shared, SyncState};
+use crate::open::{Access, Recovered};
+use crate::pack::Packer;
+use crate::position::Position;
+use crate::segment::Segment;
+use crate::writer::{FreeSlot, LogWriter, Repair, Tail};
+
+use super::{Leftover, Recovery, WalkedSegment, slot_count};
+
+impl Recovery<'_> {
+    pub(super) fn finish(mut self, mut leftover: Leftover) -> Result<Recovered> {
+        let end = self.end;
+        // Segments that only an unfinished commit has begun are no part of the log.
+        let beyond = self.members.split_off(&(end.position.sequence));
+        leftover.stray_slots.extend(
+            beyond
+                .values()
+                .map(|segment| segment.id())
+                .filter(|id| id.sequence > end.position.sequence)
+                .map(|id| id.slot),
+        );
+        let tail = match self.left_behind.take() {
+            Some(left) => {
+                leftover.stray_slots.push(self.walked.place.id.slot);
+                leftover.needs_wipe = true;
+                left
+            }
+            None => {
+                let place = self.walked.place;
+                std::mem::replace(&mut self.walked, WalkedSegment::new(place))
+            }
+        };
+        let tail = self.tail(&tail)?;
+        self.members.insert(end.position.sequence, Arc::clone(&tail.segment));
+        let unproven_from = (self.proven < end.position).then_some(self.proven);
+        let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
+        let clean =
+            !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
+        self.into_recovered(tail, (!clean).then_some(repair))
+    }
+
+    fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {
+        let (place, end) = (walked.place, self.end);
+        let offset = end.position.offset;
+        let segment = Segment::growing(place, offset, &walked.contents.cells);
+        // A dictionary behind the last commit is wiped with what needed it.
+        let known = walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });
+        segment.set_contents(known);
+        let mut dictionaries = Vec::new();
+        for (number, at) in (1u8..).zip(known).take_while(|(_, at)| *at != 0) {
+            let found = segment.dictionary(&*self.open.file, &self.interner, number)?;
+            dictionaries.push((Arc::clone(&found.dictionary), at));
+        }
+        Ok(Tail {
+            segment: Arc::new(segment),
+            offset,
+            last_cell: end.last_cell,
+            block_count: end.block_count,
+            dictionaries,
+        })
+    }
+
+    /// The dictionary to go on with: the one used last.
+    fn last_dictionary(&self, tail: &Tail) -> Option<Arc<Dictionary>> {
+        if let Some((dictionary, _)) = tail.dictionaries.last() {
+            return Some(Arc::clone(dictionary));
+        }
+        let before = self.members.range(..tail.segment.id().sequence).next_back()?.1;
+        let seal = before.read_seal(&*self.open.file)?;
+        let last = seal.dictionary_offsets.iter().take_while(|at| **at != 0).count();
+        let number = u8::try_from(last).ok().filter(|number| *number > 0)?;
+        let found = before.dictionary(&*self.open.file, &self.interner, number).ok()?;
+        Some(Arc::clone(&found.dictionary))
+    }
+
+    fn into_recovered(mut self, tail: Tail, repair: Option<Repair>) -> Result<Recovered> {
+        let options = &self.open.options;
+        let slot_bytes = self.open.identity.slot_bytes;
+        let synced_upto = self.proven.min(self.end.position);
+        let dictionary = match self.open.access {
+            Access::ReadWrite => self.last_dictionary(&tail),
+            Access::ReadOnly => None,
+        };
+        let packer = Packer::new(options, slot_bytes, dictionary);
+        let shared = Arc::new(Shared {
+            file: Arc::clone(&self.open.file),
+            map: Arc::clone(&self.open.map),
+            identity: self.open.identity.clone(),
+            segments: ArcSwap::from_pointee(SegmentList::new(self.members.values())),
+            decoders: DecoderPool::new(options.parallel_reads_max as usize),
+            packer,
+            interner: std::mem::take(&mut self.interner),
+            sync: Mutex::new(SyncState { synced_upto, failed: false }),
+        });
+        let replay_from = self.replay_from;
+        let writer = (self.open.access == Access::ReadWrite).then(|| LogWriter {
+            shared: Arc::clone(&shared),
+            storage: Arc::clone(&self.open.storage),
+            free: self.free_slots(repair.is_some()),
+            slot_count: slot_count(self.open, self.file_bytes),
+            last_commit: self.end.number,
+            last_commit_checksum: self.end.checksum,
+            is_ended: self.end.is_end_mark,
+            roll_call: self.roll_call,
+            repair,
+            file_end: self.file_bytes,
+            window_bytes: 0,
+            write_buffer_bytes: options.write_buffer_bytes as usize,
+            members: self.members.clone(),
+            tail,
+        });
+        Ok(Recovered { log: Log { shared }, writer, replay_from })
+    }
+}
+
+impl Recovery<'_> {
+    /// Slots that no segment fills. Where the end must be repaired first, that makes both their
+    /// retire entries durable and the headers of strays go.
+    fn free_slots(&self, needs_repair: bool) -> Vec<FreeSlot> {
+        let usable_after = if needs_repair { self.end.position } else { Position::default() };
+        let used = self.member_slots();
+        let slots = (0..slot_count(self.open, self.file_bytes)).filter(|slot| !used.contains(slot));
+        slots.map(|slot| FreeSlot { slot, usable_after, readers: Weak::new() }).collect()
+    }
+}

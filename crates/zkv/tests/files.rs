@@ -1,0 +1,231 @@
+//! The store's files: indexes of every state, read-only media, copies, leftovers, damage.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use zkv::{ErrorKind, Options, Store};
+
+use common::{Page, check, fill, index_path, page, place};
+
+#[test]
+fn reading_only_writes_nothing() {
+    for with_index in [true, false] {
+        let place = place();
+        let store = Store::open(&place.path).unwrap();
+        fill(&store, 0, 500);
+        store.close().unwrap();
+        if !with_index {
+            fs::remove_file(index_path(&place.path)).unwrap();
+        }
+        let directory = place.path.parent().unwrap();
+        let listing = || -> Vec<_> {
+            let entries = fs::read_dir(directory).unwrap().map(Result::unwrap);
+            entries.map(|entry| (entry.path(), fs::read(entry.path()).unwrap())).collect()
+        };
+        let before = listing();
+        let store = Store::open_read_only(&place.path).unwrap();
+        check(&store, 500);
+        assert_eq!(store.set(&1u64, &1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
+        assert_eq!(store.delete(&1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
+        assert_eq!(store.flush().unwrap_err().kind(), ErrorKind::ReadOnly);
+        store.close().unwrap();
+        assert_eq!(listing(), before);
+    }
+}
+
+#[test]
+fn read_only_media_can_be_read() {
+    use std::os::unix::fs::PermissionsExt;
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    store.close().unwrap();
+    let directory = place.path.parent().unwrap();
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set_mode(&place.path, 0o444);
+    set_mode(directory, 0o555);
+    check(&Store::open_read_only(&place.path).unwrap(), 100);
+    set_mode(directory, 0o755);
+}
+
+#[test]
+fn any_index_file_gives_the_same_answers() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 800);
+    store.close().unwrap();
+    let old_index = fs::read(index_path(&place.path)).unwrap();
+    let old_data = fs::read(&place.path).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 800, 1500);
+    store.close().unwrap();
+    let (index, data) =
+        (fs::read(index_path(&place.path)).unwrap(), fs::read(&place.path).unwrap());
+    let other = place.path.with_file_name("other.zkv");
+    let store = Store::open(&other).unwrap();
+    fill(&store, 0, 2000);
+    store.close().unwrap();
+    let foreign = fs::read(index_path(&other)).unwrap();
+    let damaged = |at: usize| {
+        let mut damaged = index.clone();
+        damaged[at] ^= 4;
+        damaged
+    };
+    let cases: Vec<(&str, Option<Vec<u8>>)> = vec![
+        ("missing", None),
+        ("empty", Some(Vec::new())),
+        ("of an older state", Some(old_index)),
+        ("of another store", Some(foreign)),
+        ("cut", Some(index[..index.len() / 2].to_vec())),
+        ("damaged in its header", Some(damaged(20))),
+        ("damaged in its table", Some(damaged(index.len() / 2))),
+        ("damaged at its end", Some(damaged(index.len() - 1))),
+        ("whole", Some(index.clone())),
+    ];
+    for (name, bytes) in cases {
+        for read_only in [false, true] {
+            fs::write(&place.path, &data).unwrap();
+            match &bytes {
+                Some(bytes) => fs::write(index_path(&place.path), bytes).unwrap(),
+                None => drop(fs::remove_file(index_path(&place.path))),
+            }
+            let opened = if read_only {
+                Store::open_read_only(&place.path)
+            } else {
+                Store::open(&place.path)
+            };
+            let store = opened.unwrap_or_else(|error| panic!("{name}: {error}"));
+            check(&store, 1500);
+        }
+    }
+    // The other way round: the data is older than its index.
+    fs::write(&place.path, &old_data).unwrap();
+    fs::write(index_path(&place.path), &index).unwrap();
+    check(&Store::open(&place.path).unwrap(), 800);
+}
+
+#[test]
+fn indexes_of_diverged_copies_are_not_mixed_up() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    let copy = place.path.with_file_name("copy.zkv");
+    store.backup(&copy).unwrap();
+    fill(&store, 100, 200);
+    store.close().unwrap();
+    let store = Store::open(&copy).unwrap();
+    check(&store, 100);
+    for number in 100..200u64 {
+        store.set(&(number + 1000), &page(number)).unwrap();
+    }
+    store.close().unwrap();
+    fs::copy(index_path(&place.path), index_path(&copy)).unwrap();
+    let store = Store::open(&copy).unwrap();
+    assert_eq!(store.len(), 200);
+    assert_eq!(store.get(&1150u64).unwrap(), Some(page(150)));
+    assert_eq!(store.get::<_, Page>(&150u64).unwrap(), None);
+}
+
+#[test]
+fn a_store_without_an_index_file_never_writes_one() {
+    let place = place();
+    let options = Options::new().use_index_file(false);
+    let store = options.clone().open(&place.path).unwrap();
+    fill(&store, 0, 500);
+    store.close().unwrap();
+    let store = options.open(&place.path).unwrap();
+    check(&store, 500);
+    assert_eq!(store.stats().unwrap().index_file_bytes, 0);
+    store.close().unwrap();
+    assert!(!index_path(&place.path).exists());
+}
+
+#[test]
+fn a_rebuilt_index_gives_the_same_answers() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 1000);
+    store.rebuild_index().unwrap();
+    check(&store, 1000);
+    fill(&store, 1000, 1100);
+    store.close().unwrap();
+    check(&Store::open(&place.path).unwrap(), 1100);
+}
+
+#[test]
+fn a_backup_is_a_store_of_its_own() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 1000);
+    for number in 0..500u64 {
+        store.set(&number, &page(number + 1)).unwrap();
+        store.set(&number, &page(number)).unwrap();
+    }
+    let exact = place.path.with_file_name("exact.zkv");
+    let anew = place.path.with_file_name("anew.zkv");
+    store.backup(&exact).unwrap();
+    store.backup_with(&anew, Options::new().compression_level(9).slot_bytes(1 << 20)).unwrap();
+    store.set(&5000u64, &page(1)).unwrap();
+    for copy in [&exact, &anew] {
+        check(&Store::open_read_only(copy).unwrap(), 1000);
+        let again = store.backup(copy).unwrap_err();
+        assert_eq!(again.kind(), ErrorKind::Io, "{again}");
+        assert_eq!(store.backup_with(copy, Options::new()).unwrap_err().kind(), ErrorKind::Io);
+        check(&Store::open_read_only(copy).unwrap(), 1000);
+    }
+    let files = fs::read_dir(place.path.parent().unwrap()).unwrap().count();
+    assert_eq!(files, 6, "nothing is left behind");
+}
+
+#[test]
+fn leftover_temporary_files_are_removed_and_others_stay() {
+    let place = place();
+    Store::open(&place.path).unwrap().close().unwrap();
+    let name = |ending: &str| PathBuf::from(format!("{}{ending}", place.path.display()));
+    let stale = [name(".0123456789abcdef.zkv-tmp"), name(".idx.0123456789abcdef.zkv-tmp")];
+    let others = [name(".bak"), name(".notes.zkv-tmp"), place.path.with_file_name("x.zkv-tmp")];
+    for file in stale.iter().chain(&others) {
+        fs::write(file, b"x").unwrap();
+    }
+    Store::open_read_only(&place.path).unwrap();
+    assert!(stale.iter().all(|file| file.exists()), "reading removes nothing");
+    Store::open(&place.path).unwrap();
+    assert!(stale.iter().all(|file| !file.exists()));
+    assert!(others.iter().all(|file| file.exists()));
+}
+
+#[test]
+fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 3000);
+    store.close().unwrap();
+    let mut data = fs::read(&place.path).unwrap();
+    data[4096 + 6000] ^= 1;
+    fs::write(&place.path, &data).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    let mut damaged = 0;
+    for number in 0..3000u64 {
+        match store.get::<_, Page>(&number) {
+            Ok(found) => assert_eq!(found, Some(page(number))),
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Corrupt);
+                damaged += 1;
+            }
+        }
+    }
+    assert!((1..200).contains(&damaged), "{damaged}");
+    let key_of_the_damaged = (0..3000u64).find(|key| store.get::<_, Page>(key).is_err()).unwrap();
+    store.set(&key_of_the_damaged, &page(1)).unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.get(&key_of_the_damaged).unwrap(), Some(page(1)));
+    drop(store);
+    fs::remove_file(index_path(&place.path)).unwrap();
+    let error = Store::open(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    assert!(error.to_string().contains("salvage"), "{error}");
+}
