@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask COMMAND`. One file a command.
 
+mod bench;
 mod ci;
 mod format;
 mod tidy;
@@ -19,6 +20,9 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// What a store costs, beside what its parts cost alone.
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Everything that a change has to pass: format, tidy, lints, tests, documentation.
     Ci,
     /// The rules of this code base that no compiler checks.
@@ -33,6 +37,7 @@ type Failure = Box<dyn std::error::Error>;
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),

@@ -34,6 +34,11 @@ impl Encoder {
         raw: &[u8],
         dictionary: Option<&Dictionary>,
     ) -> Option<&[u8]> {
+        self.frame(raw, dictionary).filter(|frame| frame.len() < raw.len())
+    }
+
+    /// The frame of `raw`, without its magic, however long it is. zstd has no reason to fail.
+    pub(crate) fn frame(&mut self, raw: &[u8], dictionary: Option<&Dictionary>) -> Option<&[u8]> {
         let context = match dictionary {
             Some(dictionary) => prepare(&mut self.prepared, dictionary, self.level)?,
             None => &mut self.plain,
@@ -41,8 +46,7 @@ impl Encoder {
         self.frame.clear();
         self.frame.reserve(zstd_safe::compress_bound(raw.len()));
         context.compress2(&mut self.frame, raw).ok()?;
-        let stripped = self.frame.strip_prefix(&FRAME_MAGIC)?;
-        (stripped.len() < raw.len()).then_some(stripped)
+        self.frame.strip_prefix(&FRAME_MAGIC)
     }
 }
 

@@ -72,6 +72,9 @@ pub enum LogError {
     /// The checkpoint given to recovery is not one of this log's past.
     #[error("the checkpoint does not belong to this log's present state")]
     CheckpointMismatch,
+    /// zstd could not compress, for want of memory.
+    #[error("zstd could not compress a dictionary: memory has run out")]
+    Zstd,
     /// The log was opened to be read.
     #[error("the store is open read-only")]
     ReadOnly,

@@ -211,10 +211,7 @@ impl LogView {
         location: Location,
         mut matches: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        let slot_bytes = self.shared.identity.slot_bytes;
-        let segment = location.slot(slot_bytes).and_then(|slot| self.segments.get(slot));
-        let Some(segment) = segment else { return Ok(None) };
-        let cell = location.cell(slot_bytes);
+        let Some((segment, cell)) = self.cell_of(location) else { return Ok(None) };
         let first = segment.first_block(&*self.shared.map, cell)?;
         let mut decoder = self.shared.decoders.take();
         let found = self.find_in_cell(segment, first, &mut decoder, &mut matches);
@@ -222,6 +219,28 @@ impl LogView {
             return found;
         }
         self.find_again(segment, cell, first, found, &mut decoder, &mut matches)
+    }
+
+    /// Shows all entries of the blocks that start at `location` to `visit`, the newest block first.
+    ///
+    /// # Errors
+    /// As [`LogView::find`].
+    pub fn visit(&self, location: Location, mut visit: impl FnMut(&[u8])) -> Result<()> {
+        let Some((segment, cell)) = self.cell_of(location) else { return Ok(()) };
+        let first = segment.first_block(&*self.shared.map, cell)?;
+        let mut decoder = self.shared.decoders.take();
+        let mut show = |entry: &[u8]| -> Option<()> {
+            visit(entry);
+            None
+        };
+        self.find_in_cell(segment, first, &mut decoder, &mut show).map(|_| ())
+    }
+
+    #[inline]
+    fn cell_of(&self, location: Location) -> Option<(&Arc<Segment>, u32)> {
+        let slot_bytes = self.shared.identity.slot_bytes;
+        let segment = self.segments.get(location.slot(slot_bytes)?)?;
+        Some((segment, location.cell(slot_bytes)))
     }
 
     /// The byte of the cell table that led to `first` may be damaged: a location without its entry

@@ -369,6 +369,31 @@ fn dictionaries_serve_reads_after_reopening() {
 }
 
 #[test]
+fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
+    let storage = MemoryStorage::new();
+    let options = LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() };
+    create(&storage, Path::new(PATH), &options).unwrap();
+    let file = OpenFile::open(Arc::new(storage), Path::new(PATH), Access::ReadWrite, options);
+    let mut writer = file.unwrap().recover(None).unwrap().writer.unwrap();
+    let mut state = 5u64;
+    let mut noise = |bytes: usize| -> Vec<u8> {
+        let next = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        next.take(bytes).collect()
+    };
+    let recurring: Vec<Vec<u8>> = (0..40).map(|_| noise(1500)).collect();
+    let entries: Vec<&[u8]> = (0..400).map(|at| &*recurring[at * 7 % 40]).collect();
+    let addresses = writer.append(&entries).unwrap();
+    let view = writer.log().view();
+    assert_eq!(view.dictionary_count().unwrap(), 1);
+    for (address, entry) in addresses.iter().zip(entries) {
+        assert_eq!(view.read(*address).unwrap(), entry);
+    }
+}
+
+#[test]
 fn entries_up_to_the_limit_are_kept_and_longer_ones_refused() {
     let storage = new_log();
     let mut writer = open(&storage);

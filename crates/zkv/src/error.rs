@@ -156,7 +156,7 @@ fn kind_of_log(error: &LogError) -> ErrorKind {
         LogError::EntryTooLarge { .. } => ErrorKind::Limit,
         LogError::InvalidOption { .. } => ErrorKind::Misuse,
         LogError::ReadOnly => ErrorKind::ReadOnly,
-        LogError::SyncFailed => ErrorKind::Io,
+        LogError::SyncFailed | LogError::Zstd => ErrorKind::Io,
         _ => ErrorKind::Corrupt,
     }
 }

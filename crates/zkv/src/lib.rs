@@ -30,6 +30,8 @@
 //! keys. The formats of both files are described in `docs/format/`.
 
 mod backup;
+#[cfg(test)]
+mod collisions;
 mod error;
 mod flusher;
 mod iter;
@@ -43,6 +45,8 @@ mod open;
 mod options;
 mod pending;
 mod rebuild;
+mod replay;
+mod resolve;
 mod shared;
 mod stats;
 mod store;

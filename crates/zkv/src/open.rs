@@ -15,8 +15,9 @@ use crate::keys::Keys;
 use crate::live::{self, LiveTable};
 use crate::options::Options;
 use crate::rebuild;
+use crate::replay::Replay;
 use crate::view::{Committed, LookupError};
-use crate::writer::{IndexPlace, LOG_SECTION, Replay, WriteError, Writer};
+use crate::writer::{IndexPlace, LOG_SECTION, WriteError, Writer};
 
 /// What opening a store yields.
 pub(crate) struct Opened {

@@ -1,7 +1,6 @@
 //! Committing: what the records of one commit supersede, their way into the log, and the index of
 //! them.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -10,12 +9,12 @@ use zkv_index::{
 };
 use zkv_io::Storage;
 use zkv_log::{Location, LogError, LogWriter, Packed, Position, Room};
-use zkv_record::{Head, Kind, Record};
 
 use crate::keys::Keys;
-use crate::live::{self, LiveTable, raw_bytes, slot_of};
+use crate::live::{self, LiveTable, slot_of};
 use crate::rebuild;
-use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
+use crate::resolve::{RecordKind, Resolved};
+use crate::view::{Committed, LookupError, from_index, to_index};
 
 /// The section of an index checkpoint that holds the log's own.
 pub(crate) const LOG_SECTION: u32 = 1;
@@ -82,62 +81,6 @@ pub(crate) struct Operation<'a> {
     pub record: &'a [u8],
 }
 
-/// What a key had before.
-#[derive(Clone, Copy, Debug)]
-struct Existing {
-    location: zkv_index::Location,
-    raw_bytes: u64,
-    head: Option<Head>,
-}
-
-/// A record of a commit, and what it supersedes.
-struct Resolved<'a> {
-    hash: KeyHash,
-    record: RecordBytes<'a>,
-    raw_bytes: u64,
-    kind: RecordKind,
-    old: Option<Existing>,
-}
-
-enum RecordBytes<'a> {
-    Given(&'a [u8]),
-    Made(Vec<u8>),
-}
-
-/// What a record does to the index.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum RecordKind {
-    Put,
-    Piece,
-    Delete,
-    /// A piece that is gone: a piece's record without bytes.
-    PieceDelete,
-}
-
-impl RecordBytes<'_> {
-    fn get(&self) -> &[u8] {
-        match self {
-            Self::Given(bytes) => bytes,
-            Self::Made(bytes) => bytes,
-        }
-    }
-}
-
-impl RecordKind {
-    fn of(record: &Record<'_>) -> Self {
-        match record.kind {
-            Kind::Put | Kind::Head => Self::Put,
-            Kind::Delete => Self::Delete,
-            Kind::Piece if record.value.is_empty() => Self::PieceDelete,
-            Kind::Piece => Self::Piece,
-        }
-    }
-
-    fn is_live(self) -> bool {
-        matches!(self, Self::Put | Self::Piece)
-    }
-}
-
 impl Writer {
     pub(crate) fn new(
         log: LogWriter,
@@ -187,63 +130,14 @@ impl Writer {
             let packed: Packed = log.pack(&entries)?;
             bytes += packed.payload_bytes();
             locations.extend(commit.append_located(&packed)?);
-            pieces.extend(group.into_iter().map(|(hash, record)| new_piece(hash, &record)));
+            pieces
+                .extend(group.into_iter().map(|(hash, record)| Resolved::new_piece(hash, &record)));
         }
         locations.extend(commit.append_located(&packed_head)?);
         let end = commit.finish(room)?.end;
         pieces.extend(heads);
         self.apply(&pieces, &locations, bytes + packed_head.payload_bytes());
         Ok(end)
-    }
-
-    fn resolve_all<'a>(
-        &self,
-        operations: &[Operation<'a>],
-    ) -> Result<Vec<Resolved<'a>>, WriteError> {
-        let mut resolved = Vec::with_capacity(operations.len());
-        for operation in operations {
-            let Ok(record) = Record::decode(operation.record) else { continue };
-            let key = KeyRef { hash: operation.hash, key: record.key, is_piece: false };
-            let old = resolve(&self.committed, key)?;
-            let kind = RecordKind::of(&record);
-            // Nothing to delete: it never reached the log.
-            if kind == RecordKind::Delete && old.is_none() {
-                continue;
-            }
-            if let Some(head) = old.and_then(|old| old.head) {
-                self.delete_pieces(&head, &mut resolved)?;
-            }
-            resolved.push(Resolved {
-                hash: operation.hash,
-                record: RecordBytes::Given(operation.record),
-                raw_bytes: raw_bytes(&record),
-                kind,
-                old,
-            });
-        }
-        Ok(resolved)
-    }
-
-    /// A superseded value's pieces go with it: each gets a mark, so that an index made from the log
-    /// alone does not know them either.
-    fn delete_pieces(&self, head: &Head, into: &mut Vec<Resolved<'_>>) -> Result<(), WriteError> {
-        for number in 0..head.piece_count() {
-            let key = head.piece_key(number).encode();
-            let hash = self.keys.hash_piece(&key);
-            let old = resolve(&self.committed, KeyRef { hash, key: &key, is_piece: true })?;
-            let record = Record {
-                kind: Kind::Piece,
-                collection: 0,
-                expires_at_ms: None,
-                key: &key,
-                value: &[],
-            };
-            let mut bytes = Vec::with_capacity(record.encoded_bytes());
-            record.encode_into(&mut bytes);
-            let (record, kind) = (RecordBytes::Made(bytes), RecordKind::PieceDelete);
-            into.push(Resolved { hash, record, raw_bytes: 0, kind, old });
-        }
-        Ok(())
     }
 
     /// Makes the index know what the log now holds.
@@ -345,128 +239,8 @@ fn watermark(log_section: &[u8]) -> &[u8] {
     log_section.get(..24).unwrap_or(log_section)
 }
 
-fn new_piece(hash: KeyHash, record: &[u8]) -> Resolved<'static> {
-    let raw_bytes = Record::decode(record).map_or(0, |record| raw_bytes(&record));
-    // The record is in the log already.
-    let record = RecordBytes::Made(Vec::new());
-    Resolved { hash, record, raw_bytes, kind: RecordKind::Piece, old: None }
-}
-
 fn merge_all(runs: &[Arc<Run>]) -> Run {
     let mut newest_first = runs.iter();
     let Some(newest) = newest_first.next() else { return Run::from_changes(Vec::new()) };
     newest_first.fold((**newest).clone(), |newer, older| Run::merge(&newer, older))
-}
-
-/// What the log holds of a key, as far as its index says.
-fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Option<Existing>, LookupError> {
-    if let Some(change) = committed.change(key.hash) {
-        let Some(location) = change.new else { return Ok(None) };
-        return Ok(Some(match existing_at(committed, key, location) {
-            Ok(Some(existing)) => existing,
-            // The place is certain, whatever has become of the bytes there.
-            Ok(None) | Err(LogError::Corrupt { .. }) => {
-                Existing { location, raw_bytes: 0, head: None }
-            }
-            Err(error) => return Err(error.into()),
-        }));
-    }
-    let Some(checkpoint) = &committed.checkpoint else { return Ok(None) };
-    let mut candidates = zkv_index::Candidates::new();
-    checkpoint.candidates(key.hash, &mut candidates)?;
-    for location in candidates.iter() {
-        match existing_at(committed, key, *location) {
-            Ok(None) => {}
-            Ok(Some(existing)) => return Ok(Some(existing)),
-            // What stood there can be superseded all the same: the new record is found first.
-            Err(LogError::Corrupt { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(None)
-}
-
-fn existing_at(
-    committed: &Committed,
-    key: KeyRef<'_>,
-    location: zkv_index::Location,
-) -> Result<Option<Existing>, LogError> {
-    let found = committed.read(key, from_index(location), |record| {
-        let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok()).flatten();
-        Existing { location, raw_bytes: raw_bytes(record), head }
-    })?;
-    Ok(found)
-}
-
-/// Applies the records behind a checkpoint, when a store is opened, one after another.
-pub(crate) struct Replay<'a> {
-    keys: &'a Keys,
-    committed: &'a mut Committed,
-    live: &'a mut LiveTable,
-    changes: HashMap<KeyHash, Change>,
-    slot_bytes: u32,
-}
-
-impl<'a> Replay<'a> {
-    pub(crate) fn new(
-        keys: &'a Keys,
-        committed: &'a mut Committed,
-        live: &'a mut LiveTable,
-        slot_bytes: u32,
-    ) -> Self {
-        Self { keys, committed, live, changes: HashMap::new(), slot_bytes }
-    }
-
-    /// Takes away what stands at `position` or behind it, which later records have written.
-    pub(crate) fn reach(&mut self, position: Position) {
-        self.committed.log = self.committed.log.clone().until(position);
-    }
-
-    /// Applies the record that stands at `location`.
-    pub(crate) fn apply(
-        &mut self,
-        record: &Record<'_>,
-        location: Location,
-    ) -> Result<(), LookupError> {
-        let kind = RecordKind::of(record);
-        let is_piece = record.kind == Kind::Piece;
-        let hash = self.keys.hash_record(record);
-        let key = KeyRef { hash, key: record.key, is_piece };
-        let known = self.changes.get(&hash).copied();
-        let old = match known {
-            Some(Change { new: None, .. }) => None,
-            Some(Change { new: Some(location), .. }) => Some(self.size_at(key, location)),
-            None => resolve(self.committed, key)?,
-        };
-        self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
-        if let Some(old) = &old {
-            let slot = slot_of(from_index(old.location), self.slot_bytes);
-            self.live.kill(slot, old.raw_bytes);
-        }
-        match (kind, old.is_some()) {
-            (RecordKind::Put, false) => self.committed.key_count += 1,
-            (RecordKind::Delete, true) => self.committed.key_count -= 1,
-            _ => {}
-        }
-        let new = if kind.is_live() { to_index(location) } else { None };
-        let beneath = match known {
-            Some(change) => change.old,
-            None => old.map(|old| old.location),
-        };
-        self.changes.insert(hash, Change { hash, old: beneath, new });
-        Ok(())
-    }
-
-    fn size_at(&self, key: KeyRef<'_>, location: zkv_index::Location) -> Existing {
-        let nothing = Existing { location, raw_bytes: 0, head: None };
-        existing_at(self.committed, key, location).ok().flatten().unwrap_or(nothing)
-    }
-
-    /// Makes a run of all that was applied.
-    pub(crate) fn finish(self) {
-        if !self.changes.is_empty() {
-            let run = Run::from_changes(self.changes.into_values().collect());
-            push_run(&mut self.committed.runs, run);
-        }
-    }
 }

@@ -1,0 +1,85 @@
+//! Bringing an index up to the log's end when a store is opened.
+
+use std::collections::HashMap;
+
+use zkv_index::{Change, KeyHash, Run, push_run};
+use zkv_log::{Location, Position};
+use zkv_record::{Kind, Record};
+
+use crate::keys::Keys;
+use crate::live::{LiveTable, raw_bytes, slot_of};
+use crate::resolve::{Existing, RecordKind, existing_at, resolve};
+use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
+
+/// Applies the records behind a checkpoint, when a store is opened, one after another.
+pub(crate) struct Replay<'a> {
+    keys: &'a Keys,
+    committed: &'a mut Committed,
+    live: &'a mut LiveTable,
+    changes: HashMap<KeyHash, Change>,
+    slot_bytes: u32,
+}
+
+impl<'a> Replay<'a> {
+    pub(crate) fn new(
+        keys: &'a Keys,
+        committed: &'a mut Committed,
+        live: &'a mut LiveTable,
+        slot_bytes: u32,
+    ) -> Self {
+        Self { keys, committed, live, changes: HashMap::new(), slot_bytes }
+    }
+
+    /// Takes away what stands at `position` or behind it, which later records have written.
+    pub(crate) fn reach(&mut self, position: Position) {
+        self.committed.log = self.committed.log.clone().until(position);
+    }
+
+    /// Applies the record that stands at `location`.
+    pub(crate) fn apply(
+        &mut self,
+        record: &Record<'_>,
+        location: Location,
+    ) -> Result<(), LookupError> {
+        let kind = RecordKind::of(record);
+        let is_piece = record.kind == Kind::Piece;
+        let hash = self.keys.hash_record(record);
+        let key = KeyRef { hash, key: record.key, is_piece };
+        let known = self.changes.get(&hash).copied();
+        let old = match known {
+            Some(Change { new: None, .. }) => None,
+            Some(Change { new: Some(location), .. }) => Some(self.size_at(key, location)),
+            None => resolve(self.committed, key)?,
+        };
+        self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
+        if let Some(old) = &old {
+            let slot = slot_of(from_index(old.location), self.slot_bytes);
+            self.live.kill(slot, old.raw_bytes);
+        }
+        match (kind, old.is_some()) {
+            (RecordKind::Put, false) => self.committed.key_count += 1,
+            (RecordKind::Delete, true) => self.committed.key_count -= 1,
+            _ => {}
+        }
+        let new = if kind.is_live() { to_index(location) } else { None };
+        let beneath = match known {
+            Some(change) => change.old,
+            None => old.map(|old| old.location),
+        };
+        self.changes.insert(hash, Change { hash, old: beneath, new });
+        Ok(())
+    }
+
+    fn size_at(&self, key: KeyRef<'_>, location: zkv_index::Location) -> Existing {
+        let nothing = Existing { location, raw_bytes: 0, head: None };
+        existing_at(self.committed, key, location).ok().flatten().unwrap_or(nothing)
+    }
+
+    /// Makes a run of all that was applied.
+    pub(crate) fn finish(self) {
+        if !self.changes.is_empty() {
+            let run = Run::from_changes(self.changes.into_values().collect());
+            push_run(&mut self.committed.runs, run);
+        }
+    }
+}

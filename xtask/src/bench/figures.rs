@@ -1,0 +1,74 @@
+//! Medians, what the system tells of this process, and how a result is printed.
+
+use std::process::Command;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::Failure;
+
+/// The middle one of `values`, which are not none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+/// The medians of `left / right` and of `left - right`, round by round.
+pub fn compare(left: &[f64], right: &[f64]) -> (f64, f64) {
+    let of = |each: fn(f64, f64) -> f64| {
+        median(&left.iter().zip(right).map(|(l, r)| each(*l, *r)).collect::<Vec<_>>())
+    };
+    (of(|l, r| l / r), of(|l, r| l - r))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "printed with a few digits")]
+pub fn float(number: u64) -> f64 {
+    number as f64
+}
+
+pub fn mib(bytes: u64) -> f64 {
+    float(bytes) / f64::from(1 << 20)
+}
+
+/// How a figure stands to its bar.
+pub fn verdict(holds: bool) -> &'static str {
+    if holds { "holds" } else { "MISSED" }
+}
+
+/// The bytes of this process's memory that are its own, mapped files left out.
+pub fn own_memory_bytes() -> Result<u64, Failure> {
+    let status = std::fs::read_to_string("/proc/self/status")
+        .map_err(|_| "only Linux tells a process's memory in /proc/self/status")?;
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    Ok(kib.ok_or("/proc/self/status has no RssAnon")? * 1024)
+}
+
+/// Runs `cargo xtask bench` with `arguments` in a process of its own, and returns what it reports.
+pub fn run_child<T: DeserializeOwned>(arguments: &[String]) -> Result<T, Failure> {
+    let mut command = Command::new(std::env::current_exe()?);
+    let output = command.arg("bench").args(arguments).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into());
+    }
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// What [`run_child`] reads.
+pub fn report_as_child(result: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string(result)?);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ratios_are_taken_round_by_round() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        let (ratio, difference) = compare(&[2.0, 40.0, 6.0], &[1.0, 20.0, 2.0]);
+        assert_eq!((ratio, difference), (2.0, 4.0));
+    }
+}

@@ -1,0 +1,200 @@
+//! `cargo xtask bench import`.
+
+use std::hint::black_box;
+use std::ops::Range;
+use std::path::Path;
+use std::time::Instant;
+
+use cpu_time::{ProcessTime, ThreadTime};
+use zkv_log::measure::{Compressor, MeasuredBlock, MeasuredDictionary, Training, for_each_block};
+
+use crate::Failure;
+use crate::bench::blocks::open_log;
+use crate::bench::figures::{compare, float, median, mib, verdict};
+use crate::bench::input::{self, Input, put_all};
+
+/// An import may take this many times the processor time of compressing its blocks in a loop: on
+/// records of a kilobyte, and on records of a hundred bytes.
+const RATIO_MAX: (f64, f64) = (1.5, 2.0);
+/// Below this mean length, records are small ones.
+const SMALL_RECORD_BYTES: f64 = 300.0;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    input: input::Arguments,
+    /// Rounds of which the medians are taken.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+}
+
+/// What the blocks of a store hold, by commit.
+#[derive(Default)]
+struct RawBlocks {
+    bytes: Vec<u8>,
+    blocks: Vec<(Range<usize>, Option<usize>)>,
+    dictionaries: Vec<MeasuredDictionary>,
+    entries: Vec<Range<usize>>,
+    /// Where the entries of each commit end.
+    commits: Vec<usize>,
+}
+
+/// The seconds of one round.
+struct Round {
+    /// Processor time, of all threads.
+    import: f64,
+    wall: f64,
+    /// Of the wall time, that of closing: the index is written, and both files are synced.
+    closing: f64,
+    /// Processor time until then.
+    import_to_closing: f64,
+    training: f64,
+    limit: f64,
+    /// The same loop, its blocks shared out among two threads, in processor time.
+    limit_of_two: f64,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let input = arguments.input.input()?.materialized()?;
+    let mut rounds = Vec::new();
+    for _ in 0..arguments.rounds {
+        rounds.push(round(arguments, &input)?);
+    }
+    print(arguments, &input, &rounds)
+}
+
+fn round(arguments: &Arguments, input: &Input) -> Result<Round, Failure> {
+    let folder = arguments.input.folder()?;
+    let path = folder.path().join("bench.zkv");
+    let (start, cpu) = (Instant::now(), ProcessTime::try_now()?);
+    let store = arguments.input.options().open(&path)?;
+    put_all(input, &store)?;
+    let import_to_closing = cpu.try_elapsed()?.as_secs_f64();
+    let before_closing = start.elapsed().as_secs_f64();
+    store.close()?;
+    let import = cpu.try_elapsed()?.as_secs_f64();
+    let wall = start.elapsed().as_secs_f64();
+    let blocks = RawBlocks::load(&path)?;
+    drop(folder);
+    let limit = blocks.compress(arguments.input.level, 1)?;
+    let limit_of_two = blocks.compress(arguments.input.level, 2)?;
+    let block_bytes = arguments.input.block_bytes.unwrap_or(1024) as usize;
+    let training = blocks.train(block_bytes, arguments.input.level)?;
+    let closing = wall - before_closing;
+    Ok(Round { import, wall, closing, import_to_closing, training, limit, limit_of_two })
+}
+
+fn print(arguments: &Arguments, input: &Input, rounds: &[Round]) -> Result<(), Failure> {
+    let of = |each: fn(&Round) -> f64| rounds.iter().map(each).collect::<Vec<_>>();
+    let mut raw_bytes = 0;
+    input.for_each(|key, value| {
+        raw_bytes += (key.len() + value.len()) as u64;
+        Ok(())
+    })?;
+    let wall = median(&of(|round| round.wall));
+    let (ratio, _) = compare(&of(|round| round.import - round.training), &of(|round| round.limit));
+    let (of_two, _) =
+        compare(&of(|round| round.import - round.training), &of(|round| round.limit_of_two));
+    let (busy, _) = compare(&of(|round| round.import), &of(|round| round.wall));
+    let is_small = float(raw_bytes) / float(input.count()) < SMALL_RECORD_BYTES;
+    let bar = if is_small { RATIO_MAX.1 } else { RATIO_MAX.0 };
+    println!("{}: {} records, {:.1} MiB", arguments.input.title(), input.count(), mib(raw_bytes));
+    println!("  import, wall           {wall:7.3} s, {:.0} MiB/s", mib(raw_bytes) / wall);
+    println!("  import, processors     {:7.3} s", median(&of(|round| round.import)));
+    println!("  of that, training      {:7.3} s", median(&of(|round| round.training)));
+    println!("  compression in a loop  {:7.3} s", median(&of(|round| round.limit)));
+    println!("  the same on 2 threads  {:7.3} s", median(&of(|round| round.limit_of_two)));
+    println!(
+        "  (import - training) / compression: {ratio:.2}: {} (at most {bar}); \
+         {of_two:.2} of that on 2 threads",
+        verdict(ratio <= bar)
+    );
+    let (busy_to_closing, _) =
+        compare(&of(|round| round.import_to_closing), &of(|round| round.wall - round.closing));
+    let closing = median(&of(|round| round.closing));
+    println!(
+        "  processors busy: {busy:.2}; before closing, which takes {closing:.3} s: {busy_to_closing:.2}"
+    );
+    Ok(())
+}
+
+impl RawBlocks {
+    fn load(path: &Path) -> Result<Self, Failure> {
+        let mut loaded = Self::default();
+        let mut commits_before = 0;
+        for_each_block(&open_log(path)?, |block| {
+            if block.commits_before != commits_before {
+                commits_before = block.commits_before;
+                loaded.commits.push(loaded.entries.len());
+            }
+            loaded.add(block);
+        })?;
+        loaded.commits.push(loaded.entries.len());
+        Ok(loaded)
+    }
+
+    fn add(&mut self, block: &MeasuredBlock<'_>) {
+        let dictionary = block.dictionary.as_ref().map(|dictionary| {
+            let known = &mut self.dictionaries;
+            let place = known.iter().position(|known| known.bytes() == dictionary.bytes());
+            place.unwrap_or_else(|| {
+                known.push(dictionary.clone());
+                known.len() - 1
+            })
+        });
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(block.raw);
+        self.blocks.push((start..self.bytes.len(), dictionary));
+        // The entries are the last of what a block holds.
+        let lengths: Vec<usize> = block.entries().map(<[u8]>::len).collect();
+        let mut at = self.bytes.len() - lengths.iter().sum::<usize>();
+        for length in lengths {
+            self.entries.push(at..at + length);
+            at += length;
+        }
+    }
+
+    /// Compresses all blocks on `count` threads, and returns their seconds together.
+    fn compress(&self, level: i32, count: usize) -> Result<f64, Failure> {
+        let share = self.blocks.len().div_ceil(count).max(1);
+        let seconds: Result<Vec<f64>, std::io::Error> = std::thread::scope(|scope| {
+            let threads: Vec<_> = self
+                .blocks
+                .chunks(share)
+                .map(|blocks| scope.spawn(|| self.compress_share(level, blocks)))
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(f64::NAN))).collect()
+        });
+        Ok(seconds?.iter().sum())
+    }
+
+    fn compress_share(
+        &self,
+        level: i32,
+        blocks: &[(Range<usize>, Option<usize>)],
+    ) -> Result<f64, std::io::Error> {
+        let mut compressor = Compressor::new(level);
+        let start = ThreadTime::try_now()?;
+        for (raw, dictionary) in blocks {
+            let dictionary = dictionary.map(|number| &self.dictionaries[number]);
+            black_box(compressor.compress(&self.bytes[raw.clone()], dictionary));
+        }
+        Ok(start.try_elapsed()?.as_secs_f64())
+    }
+
+    /// Trains as the import did, and returns the seconds of the trainings alone.
+    fn train(&self, block_bytes: usize, level: i32) -> Result<f64, Failure> {
+        let mut training = Training::new(block_bytes, level);
+        let (mut seconds, mut start) = (0.0, 0);
+        for end in &self.commits {
+            let entries: Vec<&[u8]> =
+                self.entries[start..*end].iter().map(|entry| &self.bytes[entry.clone()]).collect();
+            training.observe(&entries);
+            let before = ThreadTime::try_now()?;
+            training.attempt();
+            seconds += before.try_elapsed()?.as_secs_f64();
+            start = *end;
+        }
+        Ok(seconds)
+    }
+}
