@@ -383,8 +383,8 @@ fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
         });
         next.take(bytes).collect()
     };
-    let recurring: Vec<Vec<u8>> = (0..20).map(|_| noise(900)).collect();
-    let entries: Vec<&[u8]> = (0..800).map(|at| &*recurring[at * 7 % 20]).collect();
+    let recurring: Vec<Vec<u8>> = (0..100).map(|_| noise(900)).collect();
+    let entries: Vec<&[u8]> = (0..800).map(|at| &*recurring[at * 7 % 100]).collect();
     let addresses = writer.append(&entries).unwrap();
     let view = writer.log().view();
     assert_eq!(view.dictionary_count().unwrap(), 1);
