@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod examples;
 mod format;
 mod tidy;
 mod workspace;

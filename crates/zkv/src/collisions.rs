@@ -2,6 +2,9 @@
 //! and they are equal. This is one pair in 2^36, so stores are given such keys on purpose here.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+
+use zkv_io::MemoryStorage;
 
 use crate::options::Options;
 use crate::store::Store;
@@ -21,17 +24,19 @@ fn pairs(store: &Store) -> Vec<[Vec<u8>; 2]> {
     pairs
 }
 
-fn new_store(path: &std::path::Path) -> (Store, Vec<[Vec<u8>; 2]>) {
+fn open(storage: &MemoryStorage) -> Store {
+    Options::new().storage(Arc::new(storage.clone())).open("store.zkv").unwrap()
+}
+
+fn new_store() -> (MemoryStorage, Store, Vec<[Vec<u8>; 2]>) {
     loop {
-        let store = Options::new().open(path).unwrap();
+        // A store without pairs is unlikely: another secret makes other pairs.
+        let storage = MemoryStorage::new();
+        let store = open(&storage);
         let pairs = pairs(&store);
         if !pairs.is_empty() {
-            return (store, pairs);
+            return (storage, store, pairs);
         }
-        // Unlikely: another secret makes other pairs.
-        drop(store);
-        std::fs::remove_file(path).unwrap();
-        std::fs::remove_file(path.with_extension("zkv.idx")).unwrap();
     }
 }
 
@@ -45,23 +50,21 @@ fn add_others(store: &Store) {
     store.flush().unwrap();
 }
 
-fn reopened(store: Store, path: &std::path::Path) -> Store {
+fn reopened(store: Store, storage: &MemoryStorage) -> Store {
     store.close().unwrap();
-    Options::new().open(path).unwrap()
+    open(storage)
 }
 
 #[test]
 fn a_deleted_key_stays_deleted_where_its_twin_lives() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.zkv");
-    let (mut store, pairs) = new_store(&path);
+    let (storage, mut store, pairs) = new_store();
     for [first, second] in &pairs {
         store.set_bytes(first, b"first").unwrap();
         store.set_bytes(second, b"second").unwrap();
     }
     store.flush().unwrap();
     add_others(&store);
-    store = reopened(store, &path);
+    store = reopened(store, &storage);
     for [first, _] in &pairs {
         assert!(store.delete_bytes(first).unwrap());
     }
@@ -70,7 +73,7 @@ fn a_deleted_key_stays_deleted_where_its_twin_lives() {
             assert_eq!(store.get_bytes(first).unwrap(), None);
             assert_eq!(store.get_bytes(second).unwrap().unwrap(), b"second");
         }
-        store = reopened(store, &path);
+        store = reopened(store, &storage);
     }
     assert_eq!(store.iter_bytes().count(), OTHERS + pairs.len());
     assert_eq!(store.len(), (OTHERS + pairs.len()) as u64);
@@ -78,9 +81,7 @@ fn a_deleted_key_stays_deleted_where_its_twin_lives() {
 
 #[test]
 fn an_overwritten_key_stays_overwritten_where_its_twin_lives() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.zkv");
-    let (mut store, pairs) = new_store(&path);
+    let (storage, mut store, pairs) = new_store();
     for round in 0u8..4 {
         for [first, second] in &pairs {
             let value = [b"first", &[round][..]].concat();
@@ -91,7 +92,7 @@ fn an_overwritten_key_stays_overwritten_where_its_twin_lives() {
         }
         store.flush().unwrap();
         add_others(&store);
-        store = reopened(store, &path);
+        store = reopened(store, &storage);
         for [first, second] in &pairs {
             let value = [b"first", &[round][..]].concat();
             assert_eq!(store.get_bytes(first).unwrap().unwrap(), value);
@@ -104,16 +105,14 @@ fn an_overwritten_key_stays_overwritten_where_its_twin_lives() {
 
 #[test]
 fn twins_may_both_go_in_one_commit() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("store.zkv");
-    let (mut store, pairs) = new_store(&path);
+    let (storage, mut store, pairs) = new_store();
     for [first, second] in &pairs {
         store.set_bytes(first, b"first").unwrap();
         store.set_bytes(second, b"second").unwrap();
     }
     store.flush().unwrap();
     add_others(&store);
-    store = reopened(store, &path);
+    store = reopened(store, &storage);
     for [first, second] in &pairs {
         assert!(store.delete_bytes(second).unwrap());
         store.set_bytes(first, b"again").unwrap();
@@ -125,6 +124,6 @@ fn twins_may_both_go_in_one_commit() {
         }
         assert_eq!(store.iter_bytes().count(), OTHERS + pairs.len());
         assert_eq!(store.len(), (OTHERS + pairs.len()) as u64);
-        store = reopened(store, &path);
+        store = reopened(store, &storage);
     }
 }

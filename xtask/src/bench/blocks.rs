@@ -114,13 +114,13 @@ impl<'a> BareReader<'a> {
     }
 
     /// Decompresses the block from memory, and returns how long it is.
-    pub fn from_memory(&mut self, block: &Block) -> usize {
+    pub fn read_memory(&mut self, block: &Block) -> usize {
         let frame = &self.blocks.frames[block.start..block.start + block.bytes];
         read(&mut self.context, &self.blocks.dictionaries, block, frame, &mut self.raw)
     }
 
     /// Copies the block out of the mapped file, and decompresses the copy.
-    pub fn from_map(&mut self, map: &dyn FileMap, block: &Block) -> Result<usize, Failure> {
+    pub fn read_map(&mut self, map: &dyn FileMap, block: &Block) -> Result<usize, Failure> {
         let magic = if block.is_frame { &FRAME_MAGIC[..] } else { &[] };
         self.copy.resize(magic.len() + block.file_bytes as usize, 0);
         let (front, back) = self.copy.split_at_mut(magic.len());

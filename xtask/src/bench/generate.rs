@@ -49,9 +49,11 @@ impl Generator {
 
     /// Frequent words come first, roughly as Zipf's law has it.
     fn word(&self, random: &mut Random) -> &str {
-        let unit = random.below(1 << 20) * random.below(1 << 20) >> 20;
-        let unit = unit * random.below(1 << 20) >> 20;
-        let place = unit * WORD_COUNT >> 20;
+        let mut unit = 1 << 20;
+        for _ in 0..3 {
+            unit = (unit * random.below(1 << 20)) >> 20;
+        }
+        let place = (unit * WORD_COUNT) >> 20;
         usize::try_from(place).map_or("", |place| &self.words[place])
     }
 
