@@ -4,9 +4,13 @@
 
 use zkv_io::Cursor;
 
-use crate::layout::{CELL_BYTES, DICTIONARIES_MAX};
+use crate::dictionary::DictionaryDigest;
+use crate::layout::{
+    CELL_BYTES, COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, SEGMENT_HEADER_BYTES, seal_offset,
+};
 use crate::position::Position;
 use crate::segment::SegmentId;
+use crate::walk::Chain;
 
 /// The log at its watermark, the end of a commit that is durable.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,11 +23,20 @@ pub(crate) struct LogCheckpoint {
     pub roll_call: Position,
     /// The blocks of the last segment, and its dictionaries.
     pub block_count: u32,
-    pub dictionary_offsets: [u32; DICTIONARIES_MAX],
+    /// The chain behind the watermark's commit.
+    pub chain: Chain,
+    pub dictionaries: Vec<CheckpointDictionary>,
     /// In the order of their sequence numbers; all but the last are sealed.
     pub segments: Vec<CheckpointSegment>,
     /// The last segment's cell table up to the watermark.
     pub cells: Vec<u8>,
+}
+
+/// A dictionary of the last segment: its name is kept, so that recovery need not read it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct CheckpointDictionary {
+    pub offset: u32,
+    pub digest: DictionaryDigest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +55,12 @@ impl LogCheckpoint {
         into.extend(self.roll_call.sequence.to_le_bytes());
         into.extend(self.roll_call.offset.to_le_bytes());
         into.extend(self.block_count.to_le_bytes());
-        for offset in self.dictionary_offsets {
+        into.extend(self.chain.0.to_le_bytes());
+        let mut offsets = [0; DICTIONARIES_MAX];
+        for (place, dictionary) in offsets.iter_mut().zip(&self.dictionaries) {
+            *place = dictionary.offset;
+        }
+        for offset in offsets {
             into.extend(offset.to_le_bytes());
         }
         // Slots are numbered with 32 bits.
@@ -52,6 +70,9 @@ impl LogCheckpoint {
             into.extend(segment.id.slot.to_le_bytes());
             into.extend(segment.id.nonce.to_le_bytes());
             into.extend(segment.data_end.to_le_bytes());
+        }
+        for dictionary in &self.dictionaries {
+            into.extend(dictionary.digest);
         }
         into.extend(&self.cells);
         into
@@ -64,7 +85,7 @@ impl LogCheckpoint {
         let watermark = take_position(cursor)?;
         let watermark_checksum = cursor.u32().ok()?;
         let roll_call = take_position(cursor)?;
-        let block_count = cursor.u32().ok()?;
+        let (block_count, chain) = (cursor.u32().ok()?, Chain(cursor.u32().ok()?));
         let mut dictionary_offsets = [0; DICTIONARIES_MAX];
         for offset in &mut dictionary_offsets {
             *offset = cursor.u32().ok()?;
@@ -80,9 +101,16 @@ impl LogCheckpoint {
             }
             segments.push(segment);
         }
+        let mut dictionaries = Vec::new();
+        for offset in dictionary_offsets.into_iter().take_while(|offset| *offset != 0) {
+            dictionaries.push(CheckpointDictionary { offset, digest: cursor.array().ok()? });
+        }
         let last = segments.last()?;
+        let blocks = SEGMENT_HEADER_BYTES + COMMIT_BLOCK_BYTES..=seal_offset(slot_bytes);
         let cells = cursor.rest().to_vec();
-        let complete = last.id.sequence == watermark.sequence
+        let complete = blocks.contains(&watermark.offset)
+            && dictionaries.iter().all(|dictionary| dictionary.offset < watermark.offset)
+            && last.id.sequence == watermark.sequence
             && last.data_end == watermark.offset
             && cells.len() == watermark.offset.div_ceil(CELL_BYTES) as usize;
         complete.then_some(Self {
@@ -91,7 +119,8 @@ impl LogCheckpoint {
             watermark_checksum,
             roll_call,
             block_count,
-            dictionary_offsets,
+            chain,
+            dictionaries,
             segments,
             cells,
         })
@@ -126,7 +155,8 @@ mod tests {
             watermark_checksum: 77,
             roll_call: Position { sequence: 7, offset: 300 },
             block_count: 8,
-            dictionary_offsets: [5; DICTIONARIES_MAX],
+            chain: Chain(5),
+            dictionaries: vec![CheckpointDictionary { offset: 300, digest: [6; 32] }],
             segments: vec![segment(2, 65_000), segment(7, 600)],
             cells: vec![1, 2, 3],
         };

@@ -1,6 +1,6 @@
 //! One commit: blocks that belong together, whole after a crash or absent.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crate::block::{BlockKind, Tag, put_block};
 use crate::codec::Encoder;
@@ -8,14 +8,18 @@ use crate::dictionary::Dictionary;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
 use crate::layout::{
-    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES, DICTIONARIES_MAX,
-    MEMBER_BYTES, SEGMENT_HEADER_BYTES, seal_offset,
+    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, MEMBER_BYTES,
+    SEGMENT_HEADER_BYTES, seal_offset,
 };
 use crate::pack::Packed;
 use crate::position::{EntryAddress, Location, Position};
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
-use crate::writer::{Committed, FreeSlot, LogWriter, Repair, Room, Tail};
+use crate::walk::{Chain, CommitMark};
+use crate::writer::{Committed, FreeSlot, LogWriter, Repair, Room, Tail, TailDictionary};
+
+/// A block of as many members takes half of the smallest slot.
+const MEMBERS_PER_BLOCK: usize = 32 * 1024 / MEMBER_BYTES;
 
 /// A commit in the making. See [`LogWriter::begin`].
 #[derive(Debug)]
@@ -29,6 +33,7 @@ pub struct Commit<'a> {
     /// Segments that this commit has filled up, and those that it has begun.
     sealed: Vec<Arc<Segment>>,
     begun: Vec<Arc<Segment>>,
+    begun_slots: Vec<u32>,
     is_end_mark: bool,
     has_written: bool,
     is_finished: bool,
@@ -44,6 +49,7 @@ impl<'a> Commit<'a> {
             buffer: Vec::new(),
             sealed: Vec::new(),
             begun: Vec::new(),
+            begun_slots: Vec::new(),
             is_end_mark: false,
             has_written: false,
             is_finished: false,
@@ -105,7 +111,8 @@ impl<'a> Commit<'a> {
     fn dictionary_number(&self, dictionary: &Arc<Dictionary>) -> Option<u8> {
         let digest = dictionary.digest();
         let mut known = self.tail.dictionaries.iter();
-        let place = known.position(|(known, _)| known.digest() == digest)?;
+        let place =
+            known.position(|known| known.digest == *digest && known.dictionary.is_some())?;
         u8::try_from(place + 1).ok()
     }
 
@@ -124,16 +131,28 @@ impl<'a> Commit<'a> {
         let number = u8::try_from(self.tail.dictionaries.len() + 1).unwrap_or(0);
         let offset = self.put(Tag { kind: BlockKind::Dictionary, number }, &[digest, frame])?;
         self.tail.segment.set_dictionary(number, Arc::clone(dictionary));
-        self.tail.dictionaries.push((Arc::clone(dictionary), offset));
+        let digest = *digest;
+        let dictionary = Some(Arc::clone(dictionary));
+        self.tail.dictionaries.push(TailDictionary { digest, offset, dictionary });
         Ok(number)
     }
 
-    /// Writes a roll call or a retire entry, and returns where it stands.
+    /// Writes a roll call or a retire entry, in as many blocks as it takes, and returns where the
+    /// first stands.
     pub(crate) fn put_members(
         &mut self,
         kind: BlockKind,
         members: &[SegmentId],
     ) -> Result<Position> {
+        let (first, rest) = members.split_at(members.len().min(MEMBERS_PER_BLOCK));
+        let position = self.put_member_block(kind, first)?;
+        for members in rest.chunks(MEMBERS_PER_BLOCK) {
+            self.put_member_block(kind, members)?;
+        }
+        Ok(position)
+    }
+
+    fn put_member_block(&mut self, kind: BlockKind, members: &[SegmentId]) -> Result<Position> {
         let mut payload = Vec::with_capacity(members.len() * MEMBER_BYTES);
         for member in members {
             payload.extend(member.slot.to_le_bytes());
@@ -154,22 +173,27 @@ impl<'a> Commit<'a> {
         let offset = self.tail.offset;
         let seed = match tag.kind {
             BlockKind::EntriesRaw | BlockKind::EntriesZstd if tag.number > 0 => {
-                let (dictionary, _) = &self.tail.dictionaries[usize::from(tag.number) - 1];
-                self.tail.segment.place.seed.with_dictionary(dictionary.digest())
+                let known = &self.tail.dictionaries[usize::from(tag.number) - 1];
+                self.tail.segment.place.seed.with_dictionary(&known.digest)
             }
             _ => self.tail.segment.place.seed,
         };
         let before = self.buffer.len();
         put_block(&mut self.buffer, seed, offset, tag, payload);
-        self.advance(self.buffer.len() - before);
+        self.advance(before);
         if self.buffer.len() >= self.writer.write_buffer_bytes {
             self.write_buffer()?;
         }
         Ok(offset)
     }
 
-    /// Notes a block of `block_bytes` at the tail.
-    fn advance(&mut self, block_bytes: usize) {
+    /// Notes the block at the tail that was put into the buffer at `start`.
+    fn advance(&mut self, start: usize) {
+        let block = &self.buffer[start..];
+        let block_bytes = block.len();
+        if let Some(checksum) = block.first_chunk() {
+            self.tail.chain = self.tail.chain.and(u32::from_le_bytes(*checksum));
+        }
         let offset = self.tail.offset;
         if offset / CELL_BYTES != self.tail.last_cell {
             self.tail.last_cell = offset / CELL_BYTES;
@@ -216,6 +240,8 @@ impl<'a> Commit<'a> {
         self.has_written = true;
         let (slot, slot_count) = self.writer.take_slot(self.slot_count);
         self.slot_count = slot_count;
+        // Before anything is written there, so that whatever fails, the slot is not forgotten.
+        self.begun_slots.push(slot);
         let mut nonce = [0; 8];
         self.writer.storage.random(&mut nonce).map_err(LogError::io("draw a nonce for"))?;
         let old = Arc::clone(&self.tail.segment);
@@ -234,6 +260,7 @@ impl<'a> Commit<'a> {
             last_cell: 0,
             block_count: 0,
             dictionaries: Vec::new(),
+            chain: Chain::default(),
         };
         Ok(())
     }
@@ -275,13 +302,13 @@ impl<'a> Commit<'a> {
     pub fn finish(mut self, room: Room) -> Result<Committed> {
         self.make_room(COMMIT_BYTES)?;
         let number = self.writer.last_commit + u64::from(!self.is_end_mark);
-        let mark = self.writer.mark(number);
+        let mark = CommitMark { chain: self.tail.chain, ..self.writer.mark(number) };
         let before = self.buffer.len();
         let (seed, offset) = (self.tail.segment.place.seed, self.tail.offset);
         mark.put(&mut self.buffer, seed, offset, self.is_end_mark);
         let checksum =
             self.buffer[before..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        self.advance(COMMIT_BLOCK_BYTES as usize);
+        self.advance(before);
         self.write_last(room)?;
         self.publish(number, checksum);
         Ok(Committed { number, end: self.writer.end() })
@@ -336,16 +363,15 @@ impl Drop for Commit<'_> {
             return;
         }
         // A slot that was free is free again, once its stray header is wiped.
-        let reused =
-            self.begun.iter().filter(|segment| segment.place.id.slot < self.writer.slot_count);
-        let free = reused.map(|segment| FreeSlot {
-            slot: segment.place.id.slot,
+        let reused = self.begun_slots.iter().filter(|slot| **slot < self.writer.slot_count);
+        let free = reused.map(|slot| FreeSlot {
+            slot: *slot,
             usable_after: Position::default(),
-            readers: Arc::downgrade(&segment.hold),
+            readers: Weak::new(),
         });
         self.writer.free.extend(free);
         self.writer.repair = Some(Repair {
-            stray_slots: self.begun.iter().map(|segment| segment.place.id.slot).collect(),
+            stray_slots: std::mem::take(&mut self.begun_slots),
             unproven_from: None,
             renew_tail: true,
         });

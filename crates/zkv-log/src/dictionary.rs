@@ -17,10 +17,11 @@ pub(crate) struct Dictionary {
 }
 
 impl Dictionary {
-    pub(crate) fn new(bytes: Vec<u8>) -> Self {
+    /// `None` where zstd takes the bytes for no dictionary.
+    pub(crate) fn new(bytes: Vec<u8>) -> Option<Self> {
         let digest = *blake3::hash(&bytes).as_bytes();
-        let for_reading = DDict::create(&bytes);
-        Self { digest, bytes, for_reading }
+        let for_reading = DDict::try_create(&bytes)?;
+        Some(Self { digest, bytes, for_reading })
     }
 
     pub(crate) fn digest(&self) -> &DictionaryDigest {

@@ -84,7 +84,7 @@ layout! {
 
 layout! {
     /// The payload of a commit block.
-    COMMIT, COMMIT_BYTES { number: 8, synced_sequence: 8, synced_offset: 4 }
+    COMMIT, COMMIT_BYTES { number: 8, synced_sequence: 8, synced_offset: 4, chain: 4 }
 }
 
 layout! {
@@ -105,7 +105,7 @@ layout! {
     /// What an index checkpoint keeps of the log, before its segments.
     CHECKPOINT, CHECKPOINT_FIELD_BYTES {
         last_commit: 8, watermark_sequence: 8, watermark_offset: 4, watermark_checksum: 4,
-        roll_call_sequence: 8, roll_call_offset: 4, block_count: 4,
+        roll_call_sequence: 8, roll_call_offset: 4, block_count: 4, chain: 4,
         dictionary_offsets: 4 * DICTIONARIES_MAX, segment_count: 4,
     }
 }

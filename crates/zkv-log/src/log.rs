@@ -37,6 +37,9 @@ pub(crate) struct Shared {
     pub interner: Interner,
     pub packer: Packer,
     pub sync: Mutex<SyncState>,
+    /// Held during a sync. A failure of the disk is reported to one caller only: who syncs at the
+    /// same time must not take its own success for proof. Who waits here may find its work done.
+    pub sync_gate: Mutex<()>,
 }
 
 /// What is known of what the disk holds.
@@ -114,19 +117,27 @@ impl Log {
     /// [`LogError::Io`]; from then on [`LogError::SyncFailed`], until the log is opened again: a
     /// later success would prove nothing.
     pub fn sync(&self, upto: Position) -> Result<()> {
-        {
-            let state = self.sync_state();
-            if state.failed {
-                return Err(LogError::SyncFailed);
-            }
-            if upto <= state.synced_upto {
-                return Ok(());
-            }
+        if !self.is_sync_failed() && upto <= self.synced_upto() {
+            return Ok(());
+        }
+        let _gate = self.shared.sync_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_sync_failed() {
+            return Err(LogError::SyncFailed);
+        }
+        if upto <= self.synced_upto() {
+            return Ok(());
         }
         self.sync_file(upto)
     }
 
-    pub(crate) fn sync_file(&self, upto: Position) -> Result<()> {
+    /// Whether a sync has failed since the log was opened: nothing is written any more.
+    #[must_use]
+    pub fn is_sync_failed(&self) -> bool {
+        self.sync_state().failed
+    }
+
+    /// The caller holds the gate, or is the writer, who wants this to happen whatever was synced.
+    fn sync_file(&self, upto: Position) -> Result<()> {
         let synced = self.shared.file.sync_data();
         let mut state = self.shared.sync.lock().unwrap_or_else(PoisonError::into_inner);
         match synced {
@@ -139,6 +150,12 @@ impl Log {
                 Err(LogError::Io { action: "sync", source })
             }
         }
+    }
+
+    /// As [`Log::sync`], though `upto` may have been durable before: what was written again was not.
+    pub(crate) fn sync_again(&self, upto: Position) -> Result<()> {
+        let _gate = self.shared.sync_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync_file(upto)
     }
 
     /// Up to where the log is known to be durable.
@@ -234,6 +251,13 @@ impl LogView {
             None
         };
         self.find_in_cell(segment, first, &mut decoder, &mut show).map(|_| ())
+    }
+
+    /// The place of the location's segment in the order of the log; `None` where its slot holds no
+    /// segment of this view.
+    #[must_use]
+    pub fn sequence_of(&self, location: Location) -> Option<u64> {
+        self.cell_of(location).map(|(segment, _)| segment.place.id.sequence)
     }
 
     #[inline]

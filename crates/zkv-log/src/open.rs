@@ -44,8 +44,9 @@ pub struct Recovered {
     pub log: Log,
     /// The writer, where the log was opened for writing.
     pub writer: Option<LogWriter>,
-    /// From where on the checkpoint does not know the log: all of it, where none was given.
-    pub replay_from: Position,
+    /// From where on the checkpoint does not know the log; `None` where none was given, or the one
+    /// given is not of this log's past: it then tells nothing.
+    pub replay_from: Option<Position>,
 }
 
 /// Makes an empty log at `path`, durably. It appears whole or not at all.
@@ -126,9 +127,8 @@ impl OpenFile {
     /// writes nothing.
     ///
     /// # Errors
-    /// [`LogError::CheckpointMismatch`] where the checkpoint is of another state of the log: try
-    /// again without. [`LogError::Corrupt`] where the log is damaged below a place that was durable.
-    /// [`LogError::Io`].
+    /// [`LogError::Corrupt`] where the log is damaged below a place that was durable, as far as log
+    /// and checkpoint tell. [`LogError::Io`].
     pub fn recover(&self, checkpoint: Option<&[u8]>) -> Result<Recovered> {
         recover(self, checkpoint)
     }
@@ -151,7 +151,8 @@ fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
     };
     let first_segment = read(FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES)?;
     match first_segment.as_deref().map(SegmentHeader::decode) {
-        Some(Ok(header)) if fault == HeaderFault::Damaged => Ok((header.identity, None)),
+        // A newer version would have left its mark there, too.
+        Some(Ok(header)) => Ok((header.identity, None)),
         _ => Err(fault.into_error()),
     }
 }

@@ -6,6 +6,7 @@
 //! behind the bad place, that the log was durable beyond it.
 
 mod finish;
+mod judge;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use zkv_io::Cursor;
 
 use crate::block::{BlockKind, END_MARK};
+use crate::checkpoint::LogCheckpoint;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
@@ -25,7 +27,7 @@ use crate::open::{OpenFile, Recovered};
 use crate::position::Position;
 use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
-use crate::walk::{Block, BlockWalk, CommitMark, Seeds, latest_proof};
+use crate::walk::{Block, BlockWalk, Chain, CommitMark, Seeds};
 use crate::writer::RollCallPlace;
 
 /// Where recovery starts, and what it has found so far.
@@ -33,16 +35,23 @@ struct Recovery<'a> {
     open: &'a OpenFile,
     interner: Interner,
     file_bytes: u64,
-    /// All segments of the log but the one that is being walked.
+    /// All segments of the log but the one that is being walked, and those only listed.
     members: BTreeMap<u64, Arc<Segment>>,
+    /// What the roll call lists: it is read from these segments' seals, once it is known which of
+    /// them were retired later.
+    listed: BTreeMap<u64, SegmentId>,
+    /// The roll call that recovery starts with, until its commit is reached.
+    start_roll_call: Option<Position>,
     walked: WalkedSegment,
+    /// What the commit that is being walked holds so far.
+    pending: PendingCommit,
     /// The segment in which the last whole commit ends, once the walk has left it.
     left_behind: Option<WalkedSegment>,
     end: CommitEnd,
     /// Up to where something proves that the log was durable.
     proven: Position,
     roll_call: RollCallPlace,
-    replay_from: Position,
+    replay_from: Option<Position>,
 }
 
 /// The segment being walked.
@@ -50,8 +59,17 @@ struct WalkedSegment {
     place: Place,
     contents: ContentsBuilder,
     block_count: u32,
+    chain: Chain,
     /// Where the walk goes on.
     offset: u32,
+}
+
+/// Blocks that count once their commit does.
+#[derive(Default)]
+struct PendingCommit {
+    roll_call: Option<Position>,
+    listed: Vec<SegmentId>,
+    retired: Vec<SegmentId>,
 }
 
 /// The last whole commit.
@@ -60,9 +78,11 @@ struct CommitEnd {
     position: Position,
     number: u64,
     checksum: u32,
-    is_end_mark: bool,
+    /// The log was closed here: nothing that counts is unproven.
+    is_closed: bool,
     /// Of the segment in which it ends.
     block_count: u32,
+    chain: Chain,
     last_cell: u32,
 }
 
@@ -74,12 +94,30 @@ struct Leftover {
 }
 
 pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Recovered> {
-    let mut recovery = match checkpoint {
-        Some(bytes) => Recovery::from_checkpoint(open, bytes)?,
-        None => Recovery::from_log(open)?,
+    let Some(bytes) = checkpoint else {
+        let mut recovery = Recovery::from_log(open)?;
+        let leftover = recovery.follow()?;
+        return recovery.finish(leftover);
     };
-    let leftover = recovery.follow()?;
-    recovery.finish(leftover)
+    let checkpoint = LogCheckpoint::decode(bytes, open.identity.slot_bytes);
+    let from_checkpoint = || {
+        let checkpoint = checkpoint.as_ref().ok_or(LogError::CheckpointMismatch)?;
+        let mut recovery = Recovery::from_checkpoint(open, checkpoint)?;
+        let leftover = recovery.follow()?;
+        recovery.finish(leftover)
+    };
+    match from_checkpoint() {
+        // An old checkpoint may lead into segments that are gone by now.
+        Err(LogError::CheckpointMismatch | LogError::Corrupt { .. }) => {
+            let mut recovery = Recovery::from_log(open)?;
+            let leftover = recovery.follow()?;
+            if let Some(checkpoint) = &checkpoint {
+                recovery.hold_against(checkpoint, &leftover)?;
+            }
+            recovery.finish(leftover)
+        }
+        recovered => recovered,
+    }
 }
 
 impl<'a> Recovery<'a> {
@@ -90,7 +128,10 @@ impl<'a> Recovery<'a> {
             interner: Interner::default(),
             file_bytes,
             members: BTreeMap::new(),
+            listed: BTreeMap::new(),
+            start_roll_call: None,
             walked: WalkedSegment::new(start),
+            pending: PendingCommit::default(),
             left_behind: None,
             end: CommitEnd {
                 position: Position { sequence: start.id.sequence, offset: SEGMENT_HEADER_BYTES },
@@ -99,7 +140,7 @@ impl<'a> Recovery<'a> {
             // The file was synced with this much before it got its name.
             proven: Position { sequence: 1, offset: SEGMENT_HEADER_BYTES },
             roll_call: RollCallPlace::default(),
-            replay_from: Position::default(),
+            replay_from: None,
         })
     }
 
@@ -109,7 +150,7 @@ impl<'a> Recovery<'a> {
 
     /// Walks to the log's end, segment after segment.
     fn follow(&mut self) -> Result<Leftover> {
-        loop {
+        let leftover = loop {
             let image = self.read_slot(self.walked.place, self.walked.offset)?;
             let start = self.walked.offset;
             let stop = self.walk_segment(&image, start)?;
@@ -120,63 +161,103 @@ impl<'a> Recovery<'a> {
             let rest = image.get((stop - start) as usize..).unwrap_or(&[]);
             match seal {
                 Some(seal) if seal.data_end == stop && self.goes_on(&seal) => self.next(&seal),
-                _ => return self.judge_end(stop, rest),
+                seal => break self.judge_end(stop, rest, seal.as_ref())?,
             }
+        };
+        self.read_listed()?;
+        Ok(leftover)
+    }
+
+    /// The segments of the roll call are full, and those that were not retired must be whole.
+    fn read_listed(&mut self) -> Result<()> {
+        for id in std::mem::take(&mut self.listed).into_values() {
+            let place = Place::new(&self.open.identity, id);
+            let offset = seal_offset(place.slot_bytes);
+            let full = Segment::sealed(place, offset);
+            let seal = full.read_seal(&*self.open.file);
+            let seal = seal.ok_or_else(|| full.damaged(offset, "a segment's seal"))?;
+            self.add_member(Segment::sealed(place, seal.data_end));
         }
+        Ok(())
     }
 
     fn walk_segment(&mut self, image: &[u8], start: u32) -> Result<u32> {
         let place = self.walked.place;
-        let offsets = &self.walked.contents.dictionary_offsets;
-        let known = Segment::growing(place, start, &[]);
-        known.set_contents(*offsets);
-        let seeds = known.seeds(&*self.open.file, &self.interner, offsets)?;
-        let blocks_end = (seal_offset(place.slot_bytes) - start) as usize;
+        let seeds = self.walked.contents.seeds(place.seed);
+        let blocks_end = seal_offset(place.slot_bytes).saturating_sub(start) as usize;
         let mut walk = BlockWalk::new(&image[..blocks_end.min(image.len())], start, seeds);
-        let mut roll_call = None;
-        let mut retired = Vec::new();
         for block in walk.by_ref() {
-            self.walked.contents.note(&block);
-            self.walked.block_count += 1;
             let position = Position { sequence: place.id.sequence, offset: block.offset };
             match block.tag.kind {
-                BlockKind::RollCall => roll_call = Some(position),
-                BlockKind::Retire => retired.extend(decode_members(block.payload)),
-                BlockKind::Commit => {
-                    self.note_commit(&block)?;
-                    if let Some(place) = roll_call.take() {
-                        self.roll_call.written = Some((place, self.end.position));
-                    }
-                    for id in retired.drain(..) {
-                        self.members.remove(&id.sequence);
+                BlockKind::RollCall => {
+                    self.pending.roll_call.get_or_insert(position);
+                    if self.start_roll_call.is_some_and(|start| start <= position) {
+                        self.pending.listed.extend(decode_members(block.payload));
                     }
                 }
+                BlockKind::Retire => self.pending.retired.extend(decode_members(block.payload)),
+                BlockKind::Commit if !self.note_commit(&block) => {
+                    // A commit that does not belong to what stands before it is none.
+                    self.walked.offset = block.offset;
+                    return Ok(block.offset);
+                }
                 _ => {}
+            }
+            self.walked.note(&block);
+            if block.tag.kind == BlockKind::Commit {
+                self.end.block_count = self.walked.block_count;
+                self.end.chain = self.walked.chain;
+                self.apply_pending()?;
             }
         }
         self.walked.offset = walk.offset();
         Ok(walk.offset())
     }
 
-    fn note_commit(&mut self, block: &Block<'_>) -> Result<()> {
-        let place = self.walked.place;
-        let damaged = || LogError::corrupt(place.start, self.end.position, "a commit block");
-        let mark = CommitMark::decode(block.payload).ok_or_else(damaged)?;
-        let position = Position { sequence: place.id.sequence, offset: block.end() };
-        let is_end_mark = block.tag.number == END_MARK;
+    /// Takes a commit block for the log's end so far; `false` where it does not fit what is before.
+    fn note_commit(&mut self, block: &Block<'_>) -> bool {
+        let Some(mark) = CommitMark::decode(block.payload) else { return false };
+        if mark.chain != self.walked.chain {
+            return false;
+        }
+        let sequence = self.walked.place.id.sequence;
+        let start = Position { sequence, offset: block.offset };
         self.end = CommitEnd {
-            position,
+            position: Position { sequence, offset: block.end() },
             number: mark.number,
             checksum: block.checksum,
-            is_end_mark,
-            block_count: self.walked.block_count,
+            is_closed: block.tag.number == END_MARK && mark.synced_upto == start,
             last_cell: block.offset / CELL_BYTES,
+            ..CommitEnd::default()
         };
         self.left_behind = None;
         self.proven = self.proven.max(mark.synced_upto);
-        if is_end_mark && mark.synced_upto.offset == block.offset {
-            // It says that all before it is durable, and it holds nothing itself.
-            self.proven = self.proven.max(position);
+        true
+    }
+
+    fn apply_pending(&mut self) -> Result<()> {
+        let pending = std::mem::take(&mut self.pending);
+        if let Some(place) = pending.roll_call {
+            self.roll_call.written = Some((place, self.end.position));
+        }
+        if let Some(start) = self.start_roll_call
+            && start < self.end.position
+        {
+            self.start_roll_call = None;
+            let slots = slot_count(self.open, self.file_bytes);
+            for id in pending.listed.into_iter().filter(|id| id.sequence < start.sequence) {
+                if id.slot >= slots {
+                    let offset = self.open.identity.slot_start(id.slot);
+                    return Err(LogError::Corrupt { offset, what: "a segment is missing" });
+                }
+                if !self.members.contains_key(&id.sequence) {
+                    self.listed.insert(id.sequence, id);
+                }
+            }
+        }
+        for id in pending.retired {
+            self.members.remove(&id.sequence);
+            self.listed.remove(&id.sequence);
         }
         Ok(())
     }
@@ -213,38 +294,9 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// The walk has stopped at `stop`, with `rest` behind it: is that the log's end, a tail that a
-    /// crash has torn, or damage?
-    fn judge_end(&mut self, stop: u32, rest: &[u8]) -> Result<Leftover> {
-        let place = self.walked.place;
-        let mut proof = self.proven.max(latest_proof(rest, stop, place.seed).unwrap_or_default());
-        let mut leftover = Leftover::default();
-        let members = self.member_slots();
-        for slot in 0..slot_count(self.open, self.file_bytes) {
-            if slot == place.id.slot || members.contains(&slot) {
-                continue;
-            }
-            let Some(header) = read_header(self.open, slot) else { continue };
-            if header.sequence > self.end.position.sequence {
-                let stray = Place::new(&self.open.identity, header.id());
-                let image = self.read_slot(stray, SEGMENT_HEADER_BYTES)?;
-                let found = latest_proof(&image, SEGMENT_HEADER_BYTES, stray.seed);
-                proof = proof.max(header.synced_upto).max(found.unwrap_or_default());
-                leftover.stray_slots.push(slot);
-            }
-        }
-        if proof > self.end.position {
-            let position = Position { sequence: place.id.sequence, offset: stop };
-            return Err(LogError::corrupt(place.start, position, "a block that was durable"));
-        }
-        let uncommitted =
-            self.end.position != Position { sequence: place.id.sequence, offset: stop };
-        leftover.needs_wipe = uncommitted || rest.iter().any(|byte| *byte != 0);
-        Ok(leftover)
-    }
-
     fn member_slots(&self) -> HashSet<u32> {
-        self.members.values().map(|segment| segment.id().slot).collect()
+        let members = self.members.values().map(|segment| segment.id().slot);
+        members.chain(self.listed.values().map(|id| id.slot)).collect()
     }
 
     /// All that the file holds of a slot from `from` on.
@@ -261,7 +313,14 @@ impl<'a> Recovery<'a> {
 impl WalkedSegment {
     fn new(place: Place) -> Self {
         let contents = ContentsBuilder::new(place.slot_bytes);
-        Self { place, contents, block_count: 0, offset: SEGMENT_HEADER_BYTES }
+        let chain = Chain::default();
+        Self { place, contents, block_count: 0, chain, offset: SEGMENT_HEADER_BYTES }
+    }
+
+    fn note(&mut self, block: &Block<'_>) {
+        self.contents.note(block);
+        self.block_count += 1;
+        self.chain = self.chain.and(block.checksum);
     }
 }
 
@@ -271,13 +330,30 @@ fn slot_count(open: &OpenFile, file_bytes: u64) -> u32 {
     u32::try_from(slots.div_ceil(u64::from(open.identity.slot_bytes))).unwrap_or(u32::MAX)
 }
 
-/// The header in `slot`, where it is whole and of this log.
+/// The header in `slot`, where it or the copy in the segment's seal is whole, and of this log.
 fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
+    let start = open.identity.slot_start(slot);
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    open.file.read_at(open.identity.slot_start(slot), &mut bytes).ok()?;
-    let header = SegmentHeader::decode(&bytes).ok()?;
-    (header.identity == open.identity && header.slot == slot && header.sequence > 0)
-        .then_some(header)
+    open.file.read_at(start, &mut bytes).ok()?;
+    let header = match SegmentHeader::decode(&bytes) {
+        Ok(header) => header,
+        Err(_) => read_header_in_seal(open, slot)?,
+    };
+    let fits = header.identity == open.identity && header.slot == slot && header.sequence > 0;
+    fits.then_some(header)
+}
+
+fn read_header_in_seal(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
+    let slot_bytes = open.identity.slot_bytes;
+    // The seal ends with the header's copy and the cell table, and the slot with the seal.
+    let cells = slot_bytes / CELL_BYTES;
+    let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
+    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
+    open.file.read_at(open.identity.slot_start(slot) + copy, &mut bytes).ok()?;
+    let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.slot == slot)?;
+    let place = Place::new(&open.identity, header.id());
+    let seal = Segment::sealed(place, seal_offset(slot_bytes)).read_seal(&*open.file)?;
+    Some(seal.header)
 }
 
 fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {

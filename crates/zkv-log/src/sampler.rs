@@ -82,12 +82,11 @@ impl Sampler {
         }
         self.next_attempt_bytes = self.raw_bytes_seen.saturating_mul(ATTEMPT_FACTOR);
         let Some(candidate) = self.candidate() else { return };
-        let candidate = interner.intern(candidate);
         let mut encoder = Encoder::new(level);
         let now = self.held_out_bytes(&mut encoder, self.current.as_deref(), block_bytes);
         let then = self.held_out_bytes(&mut encoder, Some(&candidate), block_bytes);
         if then * 100 <= now * ADOPT_PERCENT {
-            self.current = Some(candidate);
+            self.current = Some(interner.intern(candidate));
         }
     }
 
@@ -100,7 +99,7 @@ impl Sampler {
             }
         }
         let bytes_max = (joined.len() / SAMPLES_PER_DICTIONARY).min(self.dictionary_bytes_max);
-        train(&joined, &sizes, bytes_max, PARAMETERS).map(Dictionary::new)
+        train(&joined, &sizes, bytes_max, PARAMETERS).and_then(Dictionary::new)
     }
 
     fn held_out_bytes(

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use zkv_io::{FileMap, StorageFile};
 
 use crate::block::{BlockKind, Seed};
+use crate::checkpoint::CheckpointDictionary;
 use crate::codec::Decoder;
 use crate::dictionary::{Dictionary, DictionaryDigest, Interner};
 use crate::error::{LogError, Result};
@@ -283,7 +284,8 @@ impl Segment {
             None => {
                 let mut decoder = Decoder::new();
                 decoder.decompress_frame(frame, None, DICTIONARY_BYTES_MAX).ok_or_else(damaged)?;
-                let dictionary = Dictionary::new(std::mem::take(&mut decoder.payload));
+                let bytes = std::mem::take(&mut decoder.payload);
+                let dictionary = Dictionary::new(bytes).ok_or_else(damaged)?;
                 if dictionary.digest() != digest {
                     return Err(damaged());
                 }
@@ -349,23 +351,6 @@ impl Segment {
         let _ = self.contents.set(Contents { dictionary_offsets, walked_cells: None });
     }
 
-    /// The seeds of all blocks, where a walk starts behind the dictionaries' own blocks.
-    pub(crate) fn seeds(
-        &self,
-        file: &dyn StorageFile,
-        interner: &Interner,
-        dictionary_offsets: &[u32; DICTIONARIES_MAX],
-    ) -> Result<Seeds> {
-        let mut seeds = Seeds::new(self.place.seed);
-        for (number, offset) in (1u8..).zip(dictionary_offsets) {
-            if *offset != 0 {
-                let found = self.dictionary(file, interner, number)?;
-                seeds.by_dictionary[usize::from(number) - 1] = Some(found.seed);
-            }
-        }
-        Ok(seeds)
-    }
-
     pub(crate) fn damaged(&self, offset: u32, what: &'static str) -> LogError {
         LogError::Corrupt { offset: self.place.start + u64::from(offset), what }
     }
@@ -381,6 +366,8 @@ impl Contents {
 #[derive(Clone, Debug)]
 pub(crate) struct ContentsBuilder {
     pub dictionary_offsets: [u32; DICTIONARIES_MAX],
+    /// The dictionaries' names, of as many as were met.
+    pub dictionary_digests: [Option<DictionaryDigest>; DICTIONARIES_MAX],
     pub cells: Vec<u8>,
     last_cell: u32,
 }
@@ -389,6 +376,7 @@ impl ContentsBuilder {
     pub(crate) fn new(slot_bytes: u32) -> Self {
         Self {
             dictionary_offsets: [0; DICTIONARIES_MAX],
+            dictionary_digests: [None; DICTIONARIES_MAX],
             cells: vec![0; (slot_bytes / CELL_BYTES) as usize],
             last_cell: 0,
         }
@@ -397,13 +385,26 @@ impl ContentsBuilder {
     /// Goes on where a checkpoint has left off.
     pub(crate) fn resume(
         slot_bytes: u32,
-        dictionary_offsets: [u32; DICTIONARIES_MAX],
+        dictionaries: &[CheckpointDictionary],
         known_cells: &[u8],
         last_cell: u32,
     ) -> Self {
-        let mut cells = known_cells.to_vec();
-        cells.resize((slot_bytes / CELL_BYTES) as usize, 0);
-        Self { dictionary_offsets, cells, last_cell }
+        let mut resumed = Self::new(slot_bytes);
+        resumed.last_cell = last_cell;
+        let cells = resumed.cells.iter_mut().zip(known_cells);
+        cells.for_each(|(cell, known)| *cell = *known);
+        for (number, dictionary) in dictionaries.iter().take(DICTIONARIES_MAX).enumerate() {
+            resumed.dictionary_offsets[number] = dictionary.offset;
+            resumed.dictionary_digests[number] = Some(dictionary.digest);
+        }
+        resumed
+    }
+
+    /// The seeds of all blocks whose dictionaries were met.
+    pub(crate) fn seeds(&self, base: Seed) -> Seeds {
+        let by_dictionary =
+            self.dictionary_digests.map(|digest| digest.map(|name| base.with_dictionary(&name)));
+        Seeds { base, by_dictionary }
     }
 
     /// The cell of the last block noted.
@@ -421,6 +422,7 @@ impl ContentsBuilder {
             let number = usize::from(block.tag.number).wrapping_sub(1);
             if let Some(place) = self.dictionary_offsets.get_mut(number) {
                 *place = block.offset;
+                self.dictionary_digests[number] = block.payload.first_chunk().copied();
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Walking the blocks of a segment one after another, each held against its checksum.
 
-use zkv_io::Cursor;
+use zkv_io::{Cursor, crc32c};
 
 use crate::block::{BlockHeader, BlockKind, END_MARK, Seed, Tag, is_whole, put_block};
 use crate::header::{put_position, take_position};
@@ -113,6 +113,21 @@ pub(crate) struct CommitMark {
     pub number: u64,
     /// Up to where the log was proven durable when the commit was written.
     pub synced_upto: Position,
+    /// What stands before it in its segment.
+    pub chain: Chain,
+}
+
+/// A checksum of the checksums of all blocks of a segment so far. It makes the last commit of two
+/// logs differ where anything before it in its segment does: copies of a file that went different
+/// ways have segments of one name, and may have commits of one length.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Chain(pub u32);
+
+impl Chain {
+    /// The chain behind a block with this checksum.
+    pub(crate) fn and(self, block_checksum: u32) -> Self {
+        Self(crc32c(self.0, &block_checksum.to_le_bytes()))
+    }
 }
 
 impl CommitMark {
@@ -120,6 +135,7 @@ impl CommitMark {
         let mut payload = Vec::with_capacity(COMMIT_BYTES);
         payload.extend(self.number.to_le_bytes());
         put_position(&mut payload, self.synced_upto);
+        payload.extend(self.chain.0.to_le_bytes());
         let number = if is_end_mark { END_MARK } else { 0 };
         put_block(into, seed, offset, Tag { kind: BlockKind::Commit, number }, &[&payload]);
     }
@@ -128,8 +144,9 @@ impl CommitMark {
         let mut cursor = Cursor::new(payload);
         let number = cursor.u64().ok()?;
         let synced_upto = take_position(&mut cursor).ok()?;
+        let chain = Chain(cursor.u32().ok()?);
         cursor.finish().ok()?;
-        Some(Self { number, synced_upto })
+        Some(Self { number, synced_upto, chain })
     }
 }
 
@@ -170,7 +187,8 @@ mod tests {
         let entries = Tag { kind: BlockKind::EntriesRaw, number: 0 };
         put_block(&mut bytes, seed, 256, entries, &[b"\x01one"]);
         let offset = 256 + u32::try_from(bytes.len()).unwrap();
-        let mark = CommitMark { number: 4, synced_upto: Position { sequence: 2, offset: 99 } };
+        let synced_upto = Position { sequence: 2, offset: 99 };
+        let mark = CommitMark { number: 4, synced_upto, chain: Chain(7) };
         mark.put(&mut bytes, seed, offset, false);
         bytes
     }

@@ -6,15 +6,15 @@ use std::sync::{Arc, Weak};
 use zkv_io::Storage;
 
 use crate::block::BlockKind;
-use crate::checkpoint::{CheckpointSegment, LogCheckpoint};
+use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
-use crate::dictionary::Dictionary;
+use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
 use crate::layout::DICTIONARIES_MAX;
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::segment::{Segment, SegmentId};
-use crate::walk::CommitMark;
+use crate::walk::{Chain, CommitMark};
 
 /// The first room made ahead of the log's end: a small store stays small.
 const WINDOW_BYTES_MIN: u32 = 4 << 10;
@@ -51,7 +51,26 @@ pub(crate) struct Tail {
     /// The cell in which the last block starts.
     pub last_cell: u32,
     pub block_count: u32,
-    pub dictionaries: Vec<(Arc<Dictionary>, u32)>,
+    /// By number.
+    pub dictionaries: Vec<TailDictionary>,
+    /// Of all blocks of the segment so far.
+    pub chain: Chain,
+}
+
+/// A dictionary in the segment that is being written.
+#[derive(Clone, Debug)]
+pub(crate) struct TailDictionary {
+    pub digest: DictionaryDigest,
+    /// Where its block stands.
+    pub offset: u32,
+    /// `None` where that block is damaged: nothing more is written that would need it.
+    pub dictionary: Option<Arc<Dictionary>>,
+}
+
+impl TailDictionary {
+    fn to_checkpoint(&self) -> CheckpointDictionary {
+        CheckpointDictionary { offset: self.offset, digest: self.digest }
+    }
 }
 
 impl Tail {
@@ -61,8 +80,8 @@ impl Tail {
 
     pub(crate) fn dictionary_offsets(&self) -> [u32; DICTIONARIES_MAX] {
         let mut offsets = [0; DICTIONARIES_MAX];
-        for (place, (_, offset)) in offsets.iter_mut().zip(&self.dictionaries) {
-            *place = *offset;
+        for (place, known) in offsets.iter_mut().zip(&self.dictionaries) {
+            *place = known.offset;
         }
         offsets
     }
@@ -134,11 +153,21 @@ impl LogWriter {
     /// [`LogError::SyncFailed`] after a failed sync, and [`LogError::Io`] where what an aborted
     /// commit or a crash left behind could not be wiped.
     pub fn begin(&mut self) -> Result<Commit<'_>> {
-        if self.log().sync_state().failed {
+        self.mend()?;
+        Ok(Commit::new(self))
+    }
+
+    /// Wipes what a crash or an aborted commit has left behind the log's end, and writes anew what
+    /// nothing proves to be on the disk. It is done before the next commit at the latest; before a
+    /// [`Log::sync`] that shall vouch for what was written before the log was opened, it must be.
+    ///
+    /// # Errors
+    /// As [`LogWriter::begin`].
+    pub fn mend(&mut self) -> Result<()> {
+        if self.log().is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
-        self.repair()?;
-        Ok(Commit::new(self))
+        self.repair()
     }
 
     /// Appends `entries` as one commit, and returns where each of them is. They are not durable
@@ -216,7 +245,13 @@ impl LogWriter {
             watermark_checksum: self.last_commit_checksum,
             roll_call: self.roll_call.durable,
             block_count: self.tail.block_count,
-            dictionary_offsets: self.tail.dictionary_offsets(),
+            chain: self.tail.chain,
+            dictionaries: self
+                .tail
+                .dictionaries
+                .iter()
+                .map(TailDictionary::to_checkpoint)
+                .collect(),
             segments: segments.collect(),
             cells: self.tail.segment.growing_cells(self.tail.offset),
         }
@@ -230,6 +265,7 @@ impl LogWriter {
     pub fn close(&mut self) -> Result<()> {
         let untouched = self.is_ended && self.repair.is_none();
         if !untouched {
+            self.mend()?;
             self.log().sync(self.end())?;
             let mut commit = self.begin()?;
             commit.mark_end();
@@ -287,7 +323,7 @@ impl LogWriter {
             let header_end = stray + u64::from(crate::layout::SEGMENT_HEADER_BYTES);
             self.write_zeros(stray, header_end.min(file_bytes))?;
         }
-        self.log().sync_file(self.end())?;
+        self.log().sync_again(self.end())?;
         if repair.renew_tail {
             self.renew_tail();
         }
@@ -299,8 +335,10 @@ impl LogWriter {
     /// Replaces the tail's segment by one that knows nothing of an aborted commit.
     pub(crate) fn renew_tail(&mut self) {
         let segment = Arc::new(self.tail.segment.renewed(self.tail.offset));
-        for (number, (dictionary, _)) in (1u8..).zip(&self.tail.dictionaries) {
-            segment.set_dictionary(number, Arc::clone(dictionary));
+        for (number, known) in (1u8..).zip(&self.tail.dictionaries) {
+            if let Some(dictionary) = &known.dictionary {
+                segment.set_dictionary(number, Arc::clone(dictionary));
+            }
         }
         self.members.insert(segment.place.id.sequence, Arc::clone(&segment));
         self.tail.segment = segment;
@@ -358,7 +396,7 @@ impl LogWriter {
     }
 
     pub(crate) fn mark(&self, number: u64) -> CommitMark {
-        CommitMark { number, synced_upto: self.log().synced_upto() }
+        CommitMark { number, synced_upto: self.log().synced_upto(), chain: Chain::default() }
     }
 
     pub(crate) fn location(&self, slot: u32, offset: u32) -> Option<Location> {

@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{
-    Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Position, Recovered, Room,
-    create,
+    Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Recovered, Room, create,
 };
 
 const PATH: &str = "log";
@@ -126,7 +125,7 @@ fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
     for checkpoint in [None, Some(&checkpoint[..])] {
         let opened = try_open(&storage, Access::ReadWrite, checkpoint).unwrap();
         assert_eq!(all(&opened.log), expected(6010));
-        let from = if checkpoint.is_some() { watermark } else { Position::default() };
+        let from = checkpoint.map(|_| watermark);
         assert_eq!(opened.replay_from, from);
     }
     let mut writer = open(&storage);
@@ -207,7 +206,7 @@ fn a_flip_in_the_last_closed_segment_is_damage() {
     writer.close().unwrap();
     drop(writer);
     let bytes = bytes_of(&storage);
-    let end_mark = bytes.len() - 28;
+    let end_mark = bytes.len() - 32;
     for at in 4096 + 256..end_mark {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;

@@ -67,7 +67,9 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         WriteError::Index(error) => Error::index(&index_path(path))(error),
         WriteError::Lookup(error) => lookup(error),
     };
-    let indexed = usable.map(|usable| replay(usable, &log.view(), replay_from, &keys)).transpose();
+    let indexed = usable
+        .map(|usable| replay(usable, &log.view(), replay_from.unwrap_or_default(), &keys))
+        .transpose();
     let (indexed, writer) = match (indexed, writer) {
         (Ok(Some(indexed)), writer) => {
             let writer = writer.map(|log| {
@@ -152,16 +154,11 @@ fn recover(
     path: &Path,
     options: &Options,
 ) -> Result<(Recovered, Option<UsableCheckpoint>)> {
-    if options.use_index_file
-        && let Some((usable, log_section)) = load_checkpoint(file, path, options)
-    {
-        match file.recover(Some(&log_section)) {
-            Ok(recovered) => return Ok((recovered, Some(usable))),
-            Err(LogError::CheckpointMismatch) => {}
-            Err(error) => return Err(Error::data(path)(error)),
-        }
-    }
-    Ok((file.recover(None).map_err(Error::data(path))?, None))
+    let loaded = if options.use_index_file { load_checkpoint(file, path, options) } else { None };
+    let (usable, log_section) = loaded.unzip();
+    let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
+    let usable = usable.filter(|_| recovered.replay_from.is_some());
+    Ok((recovered, usable))
 }
 
 /// The index file, where it is whole and this store's. Anything else is set aside: the log has all

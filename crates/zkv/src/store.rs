@@ -280,6 +280,7 @@ impl Store {
         let end = shared.mended(|| {
             let mut writer = shared.writer()?;
             shared.flush_all(&mut writer)?;
+            writer.log.mend().map_err(Error::data(&shared.path))?;
             Ok(writer.log.end())
         })?;
         shared.log.sync(end).map_err(Error::data(&shared.path))

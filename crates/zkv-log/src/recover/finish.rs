@@ -8,12 +8,13 @@ use arc_swap::ArcSwap;
 use crate::codec::DecoderPool;
 use crate::dictionary::Dictionary;
 use crate::error::Result;
+use crate::layout::CELL_BYTES;
 use crate::log::{Log, SegmentList, Shared, SyncState};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
 use crate::segment::Segment;
-use crate::writer::{FreeSlot, LogWriter, Repair, Tail};
+use crate::writer::{FreeSlot, LogWriter, Repair, Tail, TailDictionary};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
 
@@ -42,7 +43,8 @@ impl Recovery<'_> {
         };
         let tail = self.tail(&tail)?;
         self.members.insert(end.position.sequence, Arc::clone(&tail.segment));
-        let unproven_from = (self.proven < end.position).then_some(self.proven);
+        let is_unproven = self.proven < end.position && !end.is_closed;
+        let unproven_from = is_unproven.then_some(self.proven);
         let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
         let clean =
             !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
@@ -52,28 +54,33 @@ impl Recovery<'_> {
     fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {
         let (place, end) = (walked.place, self.end);
         let offset = end.position.offset;
-        let segment = Segment::growing(place, offset, &walked.contents.cells);
-        // A dictionary behind the last commit is wiped with what needed it.
+        // What an unfinished commit has put there is wiped.
+        let cells = &walked.contents.cells[..offset.div_ceil(CELL_BYTES) as usize];
+        let segment = Segment::growing(place, offset, cells);
         let known = walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });
         segment.set_contents(known);
-        let mut dictionaries = Vec::new();
-        for (number, at) in (1u8..).zip(known).take_while(|(_, at)| *at != 0) {
-            let found = segment.dictionary(&*self.open.file, &self.interner, number)?;
-            dictionaries.push((Arc::clone(&found.dictionary), at));
-        }
+        let named = known.iter().zip(walked.contents.dictionary_digests);
+        let named = named.take_while(|(at, _)| **at != 0);
+        let dictionaries = (1u8..).zip(named).filter_map(|(number, (at, digest))| {
+            let found = segment.dictionary(&*self.open.file, &self.interner, number);
+            let dictionary = found.ok().map(|found| Arc::clone(&found.dictionary));
+            Some(TailDictionary { digest: digest?, offset: *at, dictionary })
+        });
+        let dictionaries = dictionaries.collect();
         Ok(Tail {
             segment: Arc::new(segment),
             offset,
             last_cell: end.last_cell,
             block_count: end.block_count,
             dictionaries,
+            chain: end.chain,
         })
     }
 
     /// The dictionary to go on with: the one used last.
     fn last_dictionary(&self, tail: &Tail) -> Option<Arc<Dictionary>> {
-        if let Some((dictionary, _)) = tail.dictionaries.last() {
-            return Some(Arc::clone(dictionary));
+        if let Some(last) = tail.dictionaries.last() {
+            return last.dictionary.clone();
         }
         let before = self.members.range(..tail.segment.id().sequence).next_back()?.1;
         let seal = before.read_seal(&*self.open.file)?;
@@ -101,6 +108,7 @@ impl Recovery<'_> {
             packer,
             interner: std::mem::take(&mut self.interner),
             sync: Mutex::new(SyncState { synced_upto, failed: false }),
+            sync_gate: Mutex::new(()),
         });
         let replay_from = self.replay_from;
         let writer = (self.open.access == Access::ReadWrite).then(|| LogWriter {
@@ -110,7 +118,7 @@ impl Recovery<'_> {
             slot_count: slot_count(self.open, self.file_bytes),
             last_commit: self.end.number,
             last_commit_checksum: self.end.checksum,
-            is_ended: self.end.is_end_mark,
+            is_ended: self.end.is_closed,
             roll_call: self.roll_call,
             repair,
             file_end: self.file_bytes,

@@ -2,36 +2,38 @@
 
 use zkv_io::StorageFile;
 
-use crate::block::BlockKind;
+use crate::block::{BlockHeader, BlockKind, is_whole};
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
-use crate::layout::{CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, seal_offset};
+use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES};
 use crate::open::OpenFile;
 use crate::position::Position;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
-use super::{CommitEnd, Recovery, decode_members, read_header, slot_count};
+use super::{CommitEnd, Recovery, read_header, slot_count};
 
 impl<'a> Recovery<'a> {
-    pub(super) fn from_checkpoint(open: &'a OpenFile, bytes: &[u8]) -> Result<Self> {
-        let slot_bytes = open.identity.slot_bytes;
-        let checkpoint =
-            LogCheckpoint::decode(bytes, slot_bytes).ok_or(LogError::CheckpointMismatch)?;
+    pub(super) fn from_checkpoint(open: &'a OpenFile, checkpoint: &LogCheckpoint) -> Result<Self> {
         let (tail, full) = checkpoint.segments.split_last().ok_or(LogError::CheckpointMismatch)?;
         let place = Place::new(&open.identity, tail.id);
         let mut recovery = Self::new(open, place)?;
-        recovery.check_watermark(place, &checkpoint)?;
+        recovery.check_watermark(place, checkpoint)?;
+        let slots = slot_count(open, recovery.file_bytes);
         for segment in full {
+            if segment.id.slot >= slots {
+                return Err(LogError::CheckpointMismatch);
+            }
             let place = Place::new(&open.identity, segment.id);
             recovery.add_member(Segment::sealed(place, segment.data_end));
         }
         recovery.walked.offset = checkpoint.watermark.offset;
         recovery.walked.block_count = checkpoint.block_count;
+        recovery.walked.chain = checkpoint.chain;
         recovery.walked.contents = ContentsBuilder::resume(
-            slot_bytes,
-            checkpoint.dictionary_offsets,
+            open.identity.slot_bytes,
+            &checkpoint.dictionaries,
             &checkpoint.cells,
             // The last block is the commit's.
             (checkpoint.watermark.offset - COMMIT_BLOCK_BYTES) / CELL_BYTES,
@@ -40,13 +42,14 @@ impl<'a> Recovery<'a> {
             position: checkpoint.watermark,
             number: checkpoint.last_commit,
             checksum: checkpoint.watermark_checksum,
-            is_end_mark: false,
+            is_closed: false,
             block_count: checkpoint.block_count,
+            chain: checkpoint.chain,
             last_cell: recovery.walked.contents.last_cell(),
         };
         recovery.proven = checkpoint.watermark;
         recovery.roll_call.durable = checkpoint.roll_call;
-        recovery.replay_from = checkpoint.watermark;
+        recovery.replay_from = Some(checkpoint.watermark);
         Ok(recovery)
     }
 
@@ -98,31 +101,29 @@ impl<'a> Recovery<'a> {
         roll_call: Position,
     ) -> Result<Option<Self>> {
         let mut holders = headers.iter().filter(|header| header.sequence == roll_call.sequence);
-        let found = holders.find_map(|header| {
+        let place = holders.find_map(|header| {
             let place = Place::new(&open.identity, header.id());
-            Some((place, read_roll_call(&*open.file, place, roll_call.offset)?))
+            is_roll_call(&*open.file, place, roll_call.offset).then_some(place)
         });
-        let Some((place, members)) = found else { return Ok(None) };
+        let Some(place) = place else { return Ok(None) };
         let mut recovery = Self::new(open, place)?;
         recovery.roll_call.durable = roll_call;
-        for id in members {
-            if id.sequence < roll_call.sequence {
-                let place = Place::new(&open.identity, id);
-                let full = Segment::sealed(place, seal_offset(place.slot_bytes));
-                let damaged = || full.damaged(seal_offset(place.slot_bytes), "a segment's seal");
-                let seal = full.read_seal(&*open.file).ok_or_else(damaged)?;
-                recovery.add_member(Segment::sealed(place, seal.data_end));
-            }
-        }
+        recovery.start_roll_call = Some(roll_call);
         Ok(Some(recovery))
     }
 }
 
-fn read_roll_call(file: &dyn StorageFile, place: Place, offset: u32) -> Option<Vec<SegmentId>> {
-    let left = place.slot_bytes.checked_sub(offset)?;
-    let available = file.len().ok()?.checked_sub(place.start + u64::from(offset))?;
-    let mut bytes = vec![0; usize::try_from(available.min(u64::from(left))).ok()?];
-    file.read_at(place.start + u64::from(offset), &mut bytes).ok()?;
-    let block = BlockWalk::new(&bytes, offset, Seeds::new(place.seed)).next()?;
-    (block.tag.kind == BlockKind::RollCall).then(|| decode_members(block.payload).collect())
+/// Whether a whole roll call block stands at `offset`.
+fn is_roll_call(file: &dyn StorageFile, place: Place, offset: u32) -> bool {
+    let mut header = [0; BLOCK_HEADER_BYTES as usize];
+    let start = place.start + u64::from(offset);
+    if offset >= place.slot_bytes || file.read_at(start, &mut header).is_err() {
+        return false;
+    }
+    let Some(header) = BlockHeader::decode(header) else { return false };
+    let mut bytes = vec![0; header.block_bytes() as usize];
+    header.block_bytes() <= place.slot_bytes
+        && header.tag.kind == BlockKind::RollCall
+        && file.read_at(start, &mut bytes).is_ok()
+        && is_whole(&bytes, place.seed, offset)
 }

@@ -1,0 +1,218 @@
+//! The log through crashes, failed syncs and damage: each case was found by a review.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{Access, Log, LogError, LogOptions, LogWriter, OpenFile, Recovered, create};
+
+const PATH: &str = "log";
+const SLOT: u32 = 64 << 10;
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn new_log() -> (MemoryStorage, LogWriter) {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let writer = open(&storage, None).unwrap().writer.unwrap();
+    (storage, writer)
+}
+
+fn open(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> Result<Recovered, LogError> {
+    let storage = Arc::new(storage.clone());
+    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(checkpoint)
+}
+
+fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
+    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn storage_of(bytes: &[u8]) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+    file.write_at(0, bytes).unwrap();
+    storage
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        state.to_be_bytes()[0]
+    });
+    next.take(bytes).collect()
+}
+
+fn slots(log: &Log) -> Vec<(u32, u64)> {
+    log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
+}
+
+#[test]
+fn an_end_mark_that_was_not_synced_proves_only_what_is_before_it() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"one"]).unwrap();
+    let end = writer.end();
+    writer.close().unwrap();
+    drop(writer);
+    // Killed before the last sync: the mark is there, and no disk has it.
+    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    assert_eq!(writer.log().synced_upto(), end);
+    writer.append(&[&noise(1, 600)]).unwrap();
+    drop(writer);
+    // A power cut keeps the new commit and loses the mark.
+    let mut bytes = bytes_of(&storage);
+    let mark = 4096 + end.offset as usize;
+    bytes[mark..mark + 32].fill(0);
+    let log = open(&storage_of(&bytes), None).unwrap().log;
+    assert_eq!(log.view().segments()[0].data_bytes, end.offset);
+}
+
+#[test]
+fn segments_stay_retired_wherever_the_retire_entry_stands() {
+    for left_over in 0..120 {
+        let (storage, mut writer) = new_log();
+        for number in 0..4 {
+            writer.append(&[&noise(number, 40_000)]).unwrap();
+        }
+        let checkpoint = writer.checkpoint().unwrap();
+        // Fills the segment up to a few bytes before its seal.
+        let seal = SLOT - (8 + 264 + SLOT / 256);
+        let fill = seal - writer.end().offset - 8 - 1 - 32 - 28 - left_over;
+        writer.append(&[&noise(99, fill as usize)]).unwrap();
+        writer.free(&[0]).unwrap();
+        writer.close().unwrap();
+        let truth = slots(&writer.log());
+        drop(writer);
+        for checkpoint in [None, Some(&checkpoint[..])] {
+            let opened = open(&storage, checkpoint).unwrap();
+            assert_eq!(slots(&opened.log), truth, "{left_over} bytes left");
+        }
+    }
+}
+
+#[test]
+fn a_roll_call_of_thousands_of_segments_spans_blocks() {
+    let (storage, mut writer) = new_log();
+    let entry = noise(1, 60_000);
+    for _ in 0..3400 {
+        writer.append(&[&entry]).unwrap();
+    }
+    writer.free(&[0, 5, 9]).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.append(&[&entry, &entry]).unwrap();
+    writer.checkpoint().unwrap();
+    // Segments that begin from here on name the roll call.
+    writer.append(&[&entry, &entry]).unwrap();
+    let truth = slots(&writer.log());
+    drop(writer);
+    for checkpoint in [None, Some(&checkpoint[..])] {
+        assert!(slots(&open(&storage, checkpoint).unwrap().log) == truth);
+    }
+}
+
+/// A log with freed segments whose slots are in use again, and a checkpoint from before that.
+fn much_changed() -> (MemoryStorage, Vec<u8>, Vec<(u32, u64)>) {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"a"]).unwrap();
+    let old = writer.checkpoint().unwrap();
+    for number in 0..6 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.checkpoint().unwrap();
+    let committed = writer.free(&[1, 2]).unwrap();
+    writer.log().sync(committed.end).unwrap();
+    for number in 0..6 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.close().unwrap();
+    let truth = slots(&writer.log());
+    (storage, old, truth)
+}
+
+#[test]
+fn a_checkpoint_from_before_freed_segments_is_set_aside() {
+    let (storage, old, truth) = much_changed();
+    let opened = open(&storage, Some(&old)).unwrap();
+    assert_eq!((slots(&opened.log), opened.replay_from), (truth, None));
+}
+
+#[test]
+fn any_one_segment_header_may_be_damaged_without_an_index() {
+    let (storage, _, truth) = much_changed();
+    let bytes = bytes_of(&storage);
+    for (slot, sequence) in &truth {
+        let mut damaged = bytes.clone();
+        damaged[4096 + *slot as usize * SLOT as usize + 20] ^= 1;
+        let opened = open(&storage_of(&damaged), None).unwrap();
+        assert_eq!(slots(&opened.log), truth, "sequence {sequence}");
+    }
+}
+
+#[test]
+fn a_crafted_slot_in_a_checkpoint_allocates_nothing() {
+    let (storage, mut writer) = new_log();
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let mut checkpoint = writer.checkpoint().unwrap();
+    let truth = slots(&writer.log());
+    drop(writer);
+    let first_slot = 108 + 8;
+    checkpoint[first_slot..first_slot + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    let opened = open(&storage, Some(&checkpoint)).unwrap();
+    assert_eq!((slots(&opened.log), opened.replay_from), (truth, None));
+}
+
+#[test]
+fn commits_of_one_length_in_diverged_copies_differ() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"common"]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let copy = storage_of(&bytes_of(&storage));
+    let mut checkpoints = Vec::new();
+    for (storage, entry) in [(&storage, b"one"), (&copy, b"two")] {
+        let mut writer = open(storage, None).unwrap().writer.unwrap();
+        writer.append(&[entry]).unwrap();
+        checkpoints.push(writer.checkpoint().unwrap());
+        writer.close().unwrap();
+    }
+    assert!(open(&storage, Some(&checkpoints[0])).unwrap().replay_from.is_some());
+    assert!(open(&storage, Some(&checkpoints[1])).unwrap().replay_from.is_none());
+    assert!(open(&copy, Some(&checkpoints[0])).unwrap().replay_from.is_none());
+}
+
+#[test]
+fn a_lost_first_sector_of_the_last_segment_is_damage() {
+    let (storage, mut writer) = new_log();
+    for number in 0..200 {
+        writer.append(&[&noise(number, 500)]).unwrap();
+        writer.log().sync(writer.end()).unwrap();
+    }
+    assert!(slots(&writer.log()).len() == 2);
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    let second = 4096 + SLOT as usize;
+    bytes[second..second + 1024].fill(0);
+    let opened = open(&storage_of(&bytes), None);
+    assert!(matches!(opened, Err(LogError::Corrupt { .. })));
+}
+
+#[test]
+fn a_lost_watermark_is_damage_where_the_log_goes_on_behind_it() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"one"]).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    let watermark = 4096 + writer.end().offset as usize;
+    writer.append(&[b"two"]).unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    bytes[watermark - 1] ^= 1;
+    let opened = open(&storage_of(&bytes), Some(&checkpoint));
+    assert!(matches!(opened, Err(LogError::Corrupt { .. })));
+}
