@@ -63,3 +63,15 @@ impl Interner {
         Arc::clone(by_digest.entry(digest).or_insert_with(|| Arc::new(dictionary)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Dictionary;
+
+    #[test]
+    fn bytes_that_only_look_like_a_dictionary_are_refused() {
+        // zstd's dictionary magic number (RFC 8878, section 5), and no tables behind it.
+        let bytes = [0xEC30_A437_u32.to_le_bytes().to_vec(), vec![0xFF; 100]].concat();
+        assert!(Dictionary::new(bytes).is_none());
+    }
+}
