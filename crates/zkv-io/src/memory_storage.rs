@@ -2,6 +2,7 @@
 //! never fails: it is not a simulation of a disk.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -10,12 +11,12 @@ use crate::atomic::parent_directory;
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 
 /// Files that live as long as the last clone of this value.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct MemoryStorage {
     files: Arc<Mutex<BTreeMap<PathBuf, Arc<Contents>>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Contents {
     bytes: RwLock<Vec<u8>>,
     locks: Mutex<Locks>,
@@ -25,6 +26,20 @@ struct Contents {
 struct Locks {
     shared_count: usize,
     exclusive: bool,
+}
+
+impl fmt::Debug for MemoryStorage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not what the files hold.
+        formatter.debug_tuple("MemoryStorage").field(&self.files().keys()).finish()
+    }
+}
+
+impl fmt::Debug for Contents {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.bytes.read().unwrap_or_else(PoisonError::into_inner).len();
+        formatter.debug_struct("Contents").field("bytes", &bytes).finish_non_exhaustive()
+    }
 }
 
 impl MemoryStorage {
@@ -212,6 +227,14 @@ mod tests {
         assert_eq!(bytes, [0, 0, b'x']);
         assert!(file.read_at(1, &mut bytes).is_err());
         assert!(file.map().unwrap().copy_out(u64::MAX, &mut bytes).is_err());
+    }
+
+    #[test]
+    fn what_files_hold_is_never_printed() {
+        let storage = MemoryStorage::new();
+        let file = storage.open(Path::new("a"), OpenMode::CreateNew).unwrap();
+        file.write_at(0, &[77; 3]).unwrap();
+        assert!(!format!("{storage:?} {file:?} {:?}", file.map().unwrap()).contains("77"));
     }
 
     #[test]

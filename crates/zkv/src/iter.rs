@@ -4,12 +4,15 @@ use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
 use zkv_index::{Candidates, KeyHash};
-use zkv_log::{Location, LogError, SegmentScan};
+use zkv_log::{Location, SegmentScan};
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
+use crate::memtable::{Memtable, is_put};
+use crate::rebuild::{self, decode_entry};
+use crate::resolve::existing_at;
 use crate::shared::Shared;
-use crate::view::{LookupError, View, from_index};
+use crate::view::{Committed, KeyRef, LookupError, View, from_index};
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
@@ -17,7 +20,13 @@ use crate::view::{LookupError, View, from_index};
 /// After an error in one part of the file, the iteration goes on with the next part.
 pub struct IterBytes {
     shared: Arc<Shared>,
-    view: Arc<View>,
+    /// Buffers that could not be written, the newest first: what they hold lies over the log.
+    frozen: Vec<Arc<Memtable>>,
+    /// What of them is still to come: the buffer's number, and the key.
+    buffered: VecDeque<(usize, KeyHash)>,
+    committed: Committed,
+    /// Whether the index was damaged, and made anew or found to be beyond that.
+    is_mended: bool,
     /// Slots of the segments still to read, in the order of the log.
     slots: VecDeque<u32>,
     scan: Option<SegmentScan>,
@@ -34,15 +43,36 @@ struct Cell {
 }
 
 impl IterBytes {
-    /// Goes through the log of `view`, or yields only `refused`.
-    pub(crate) fn new(shared: &Arc<Shared>, view: Arc<View>, refused: Option<Error>) -> Self {
-        let segments = view.committed.log.segments();
-        let slots = match refused {
-            Some(_) => VecDeque::new(),
-            None => segments.iter().map(|segment| segment.slot).collect(),
-        };
-        let (shared, ready) = (Arc::clone(shared), refused.map(Err).into_iter().collect());
-        Self { shared, view, slots, scan: None, ready, cell: None }
+    /// Goes through the frozen buffers and the log of `view`.
+    pub(crate) fn new(shared: &Arc<Shared>, view: &View) -> Self {
+        let (frozen, committed) = (view.frozen.clone(), view.committed.clone());
+        let tables = frozen.iter().enumerate();
+        let buffered = tables
+            .flat_map(|(number, table)| table.hashes().into_iter().map(move |hash| (number, hash)))
+            .filter(|(number, hash)| !is_in(&frozen[..*number], *hash))
+            .collect();
+        Self {
+            shared: Arc::clone(shared),
+            slots: committed.log.segments().iter().map(|segment| segment.slot).collect(),
+            frozen,
+            buffered,
+            committed,
+            is_mended: false,
+            scan: None,
+            ready: VecDeque::new(),
+            cell: None,
+        }
+    }
+
+    /// The next value from the buffers.
+    fn next_buffered(&mut self) -> Option<Vec<u8>> {
+        while let Some((number, hash)) = self.buffered.pop_front() {
+            let record = self.frozen[number].get(hash, <[u8]>::to_vec);
+            if let Some(record) = record.filter(|record| is_put(record)) {
+                return Some(record);
+            }
+        }
+        None
     }
 
     /// Reads on until something is ready, or all is read.
@@ -60,7 +90,7 @@ impl IterBytes {
                 Err(error) => {
                     self.scan = None;
                     self.finish_cell();
-                    self.ready.push_back(Err(Error::data(&self.shared.path)(error)));
+                    self.ready.push_back(Err(error));
                 }
             }
         }
@@ -69,22 +99,26 @@ impl IterBytes {
 
     fn next_segment(&mut self) -> bool {
         let Some(slot) = self.slots.pop_front() else { return false };
-        match self.view.committed.log.scan(slot, None) {
+        match self.committed.log.scan(slot, None) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => self.ready.push_back(Err(Error::data(&self.shared.path)(error))),
         }
         true
     }
 
-    fn next_block(&mut self) -> Result<bool, LogError> {
+    fn next_block(&mut self) -> Result<bool> {
+        let damaged = |error| Error::data(&self.shared.path)(error);
         let Some(scan) = &mut self.scan else { return Ok(true) };
-        let Some(block) = scan.next_block()? else { return Ok(false) };
+        let Some(block) = scan.next_block().map_err(damaged)? else { return Ok(false) };
         let mut records = Vec::new();
-        for entry in block.entries()? {
-            if let Ok(record) = Record::decode(entry)
-                && record.kind != Kind::Piece
-            {
-                records.push((self.shared.keys.hash_record(&record), entry.to_vec()));
+        for entry in block.entries().map_err(damaged)? {
+            let record = decode_entry(entry, &block, &self.committed.log).map_err(damaged)?;
+            if record.kind == Kind::Piece {
+                continue;
+            }
+            let hash = self.shared.keys.hash_record(&record);
+            if !is_in(&self.frozen, hash) {
+                records.push((hash, entry.to_vec()));
             }
         }
         let location = block.location;
@@ -109,10 +143,15 @@ impl IterBytes {
             if !seen.insert(hash) || record.kind == Kind::Delete {
                 continue;
             }
-            let entry = match self.is_live(hash, cell.location) {
+            let key = KeyRef { hash, key: record.key, is_piece: false };
+            let is_live = self.mended(|iter| {
+                let is_live = iter.is_live(key, cell.location);
+                is_live.map_err(|error| iter.shared.lookup_error(error))
+            });
+            let entry = match is_live {
                 Ok(true) => Ok(bytes),
                 Ok(false) => continue,
-                Err(error) => Err(self.shared.lookup_error(error)),
+                Err(error) => Err(error),
             };
             self.ready.push_back(entry);
         }
@@ -120,21 +159,48 @@ impl IterBytes {
     }
 
     /// Whether the index names this place for the key.
-    fn is_live(&self, hash: KeyHash, location: Location) -> Result<bool, LookupError> {
-        let committed = &self.view.committed;
-        if let Some(change) = committed.change(hash) {
+    fn is_live(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
+        let committed = &self.committed;
+        if let Some(change) = committed.change(key.hash) {
             return Ok(change.new.map(from_index) == Some(location));
         }
         let Some(checkpoint) = &committed.checkpoint else { return Ok(false) };
         let mut candidates = Candidates::new();
-        checkpoint.candidates(hash, &mut candidates)?;
-        Ok(candidates.iter().any(|candidate| from_index(*candidate) == location))
+        checkpoint.candidates(key.hash, &mut candidates)?;
+        for candidate in committed.newest_first(&candidates).iter() {
+            if from_index(*candidate) == location {
+                return Ok(true);
+            }
+            // A newer place is another key's with a hash that begins alike, as a rule.
+            if existing_at(committed, key, *candidate).is_ok_and(|found| found.is_some()) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
     }
 
-    fn key_and_value(&self, record: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
+    /// Makes `attempt`, and once more with an index that is made anew where this one is damaged: of
+    /// the log as this iteration sees it, and nothing newer.
+    fn mended<T>(&mut self, attempt: impl Fn(&Self) -> Result<T>) -> Result<T> {
+        match attempt(self) {
+            Err(error) if error.is_index_damage() && !self.is_mended => {
+                self.is_mended = true;
+                let shared = &self.shared;
+                let rebuilt = rebuild::in_memory(&self.committed.log, &shared.keys, &shared.index);
+                self.committed = rebuilt.map_err(|error| shared.write_error(error))?.committed;
+                attempt(self)
+            }
+            done => done,
+        }
+    }
+
+    fn key_and_value(&mut self, record: &[u8]) -> Result<(Vec<u8>, Vec<u8>)> {
         let record = Record::decode(record)?;
         let value = match record.kind {
-            Kind::Head => self.shared.read_pieces(&self.view, &Head::decode(record.value)?)?,
+            Kind::Head => {
+                let head = Head::decode(record.value)?;
+                self.mended(|iter| iter.shared.read_pieces(&iter.committed, &head))?
+            }
             _ => record.value.to_vec(),
         };
         Ok((record.key.to_vec(), value))
@@ -145,11 +211,18 @@ impl Iterator for IterBytes {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(record) = self.next_buffered() {
+            return Some(self.key_and_value(&record));
+        }
         if self.ready.is_empty() && !self.advance() {
             self.finish_cell();
         }
         self.ready.pop_front().map(|record| self.key_and_value(&record?))
     }
+}
+
+fn is_in(tables: &[Arc<Memtable>], hash: KeyHash) -> bool {
+    tables.iter().any(|table| table.contains(hash))
 }
 
 impl std::fmt::Debug for IterBytes {

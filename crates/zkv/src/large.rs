@@ -6,7 +6,7 @@ use zkv_record::{
 
 use crate::error::{Error, Result};
 use crate::shared::Shared;
-use crate::view::{KeyRef, LookupError, View};
+use crate::view::{Committed, KeyRef, LookupError};
 use crate::writer::Operation;
 
 /// Pieces that are packed together: enough for several threads, and bounded.
@@ -41,7 +41,7 @@ impl Shared {
             let groups = self.piece_groups(head, value);
             let committed = writer.commit_large(operation, groups, self.room());
             let end = committed.map_err(|error| self.write_error(error))?;
-            self.finish_commit(writer, end)
+            self.finish_commit(writer, key.hash, end)
         })
     }
 
@@ -71,15 +71,15 @@ impl Shared {
         })
     }
 
-    /// Gathers the value that `head` names, as `view` has it.
-    pub(crate) fn read_pieces(&self, view: &View, head: &Head) -> Result<Vec<u8>> {
+    /// Gathers the value that `head` names, as `committed` has it.
+    pub(crate) fn read_pieces(&self, committed: &Committed, head: &Head) -> Result<Vec<u8>> {
         // The length is within the format's limit, and grows only as pieces are found.
         let mut value = Vec::new();
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
             let hash = self.keys.hash_piece(&key);
             let key = KeyRef { hash, key: &key, is_piece: true };
-            let found = view.committed.find(key, |record| value.extend_from_slice(record.value));
+            let found = committed.find(key, |record| value.extend_from_slice(record.value));
             match found {
                 Ok(Some(())) => {}
                 Ok(None) => return Err(self.lookup_error(LookupError::Disagreement)),

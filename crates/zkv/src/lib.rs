@@ -50,6 +50,7 @@ mod resolve;
 mod shared;
 mod stats;
 mod store;
+mod tail;
 mod view;
 mod writer;
 

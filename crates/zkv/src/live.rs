@@ -43,7 +43,8 @@ impl LiveTable {
     pub(crate) fn add(&mut self, slot: u32, raw_bytes: u64, is_live: bool) {
         let entry = self.by_slot.entry(slot).or_default();
         entry.records = entry.records.saturating_add(1);
-        entry.raw_bytes += raw_bytes;
+        // A forged index may hold any number.
+        entry.raw_bytes = entry.raw_bytes.saturating_add(raw_bytes);
         if is_live {
             self.add_live(slot, raw_bytes);
         }
@@ -53,7 +54,7 @@ impl LiveTable {
     pub(crate) fn add_live(&mut self, slot: u32, raw_bytes: u64) {
         let entry = self.by_slot.entry(slot).or_default();
         entry.live_records = entry.live_records.saturating_add(1);
-        entry.live_raw_bytes += raw_bytes;
+        entry.live_raw_bytes = entry.live_raw_bytes.saturating_add(raw_bytes);
     }
 
     /// Notes that a record in `slot` is superseded.
@@ -65,7 +66,7 @@ impl LiveTable {
 
     /// Live keys and values of all segments, before compression.
     pub(crate) fn live_raw_bytes(&self) -> u64 {
-        self.by_slot.values().map(|entry| entry.live_raw_bytes).sum()
+        self.by_slot.values().fold(0, |sum, entry| sum.saturating_add(entry.live_raw_bytes))
     }
 
     /// The bytes of the data file that live records take: of each segment its live share.
@@ -76,7 +77,7 @@ impl LiveTable {
             let live = u128::from(segment.data_bytes) * u128::from(entry.live_raw_bytes) / whole;
             u64::try_from(live).unwrap_or(u64::MAX)
         });
-        live.sum()
+        live.fold(0, u64::saturating_add)
     }
 
     pub(crate) fn encode(&self) -> Vec<u8> {

@@ -42,6 +42,14 @@ impl Memtable {
         self.records.pin().get(&hash).map(|record| found(record))
     }
 
+    pub(crate) fn contains(&self, hash: KeyHash) -> bool {
+        self.records.pin().contains_key(&hash)
+    }
+
+    pub(crate) fn hashes(&self) -> Vec<KeyHash> {
+        self.records.pin().keys().copied().collect()
+    }
+
     /// About how much memory the records take.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)

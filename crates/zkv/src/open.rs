@@ -5,17 +5,17 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zkv_index::{Checkpoint, CheckpointMeta};
+use zkv_index::Checkpoint;
 use zkv_io::{MemoryStorage, Storage, TEMPORARY_SUFFIX, parent_directory};
 use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
-use zkv_record::Record;
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::live::{self, LiveTable};
 use crate::options::Options;
-use crate::rebuild;
+use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
+use crate::tail::Tail;
 use crate::view::{Committed, LookupError};
 use crate::writer::{IndexPlace, LOG_SECTION, WriteError, Writer};
 
@@ -27,12 +27,6 @@ pub(crate) struct Opened {
     pub committed: Committed,
     pub live: LiveTable,
     pub writer: Option<Writer>,
-}
-
-/// What is in the log, and how much of it is in use.
-pub(crate) struct Indexed {
-    pub committed: Committed,
-    pub live: LiveTable,
 }
 
 /// An index file that fits the log.
@@ -67,14 +61,15 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         WriteError::Index(error) => Error::index(&index_path(path))(error),
         WriteError::Lookup(error) => lookup(error),
     };
-    let indexed = usable
-        .map(|usable| replay(usable, &log.view(), replay_from.unwrap_or_default(), &keys))
-        .transpose();
+    let mut tail = Tail::default();
+    let from = replay_from.unwrap_or_default();
+    let replay = |usable| replay(usable, &log.view(), from, &keys, &mut tail);
+    let indexed = usable.map(replay).transpose();
     let (indexed, writer) = match (indexed, writer) {
         (Ok(Some(indexed)), writer) => {
             let writer = writer.map(|log| {
                 let (committed, live) = (indexed.committed.clone(), indexed.live.clone());
-                Writer::new(log, keys.clone(), committed, live, place.clone())
+                Writer::new(log, keys.clone(), committed, live, place.clone(), tail)
             });
             (indexed, writer)
         }
@@ -85,15 +80,16 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
                 Committed { runs: Vec::new(), checkpoint: None, log: view, key_count: 0 };
             let live = LiveTable::default();
             let is_empty = log.last_commit() == 0;
-            let mut writer = Writer::new(log, keys.clone(), committed, live, place.clone());
+            let mut writer =
+                Writer::new(log, keys.clone(), committed, live, place.clone(), Tail::default());
             if !is_empty {
-                writer.rebuild_index().map_err(write)?;
+                writer.mend_index().map_err(write)?;
             }
             let (committed, live) = (writer.committed.clone(), writer.live.clone());
             (Indexed { committed, live }, Some(writer))
         }
         (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), None) => {
-            (index_in_memory(&log.view(), &keys, &place).map_err(write)?, None)
+            (rebuild::in_memory(&log.view(), &keys, &place).map_err(write)?, None)
         }
         (Err(error), _) => return Err(lookup(error)),
     };
@@ -138,13 +134,15 @@ fn remove_temporaries(storage: &dyn Storage, path: &Path) {
 }
 
 /// Whether a name goes on, behind the store's own, as those of temporary files do: `.` or `.idx.`,
-/// 16 hexadecimal digits, and the suffix.
+/// 16 hexadecimal digits, and the suffix. A backup that is being made is a store under such a name,
+/// with an index and temporary files of its own.
 fn is_temporary_ending(ending: &str) -> bool {
-    let random = ending.strip_suffix(TEMPORARY_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
-    random.is_some_and(|(before, digits)| {
-        matches!(before, "" | ".idx")
-            && digits.len() == 16
+    let without_index = ending.strip_suffix(".idx").unwrap_or(ending);
+    let named = without_index.strip_suffix(TEMPORARY_SUFFIX).and_then(|rest| rest.rsplit_once('.'));
+    named.is_some_and(|(before, digits)| {
+        digits.len() == 16
             && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+            && (matches!(before, "" | ".idx") || is_temporary_ending(before))
     })
 }
 
@@ -196,12 +194,13 @@ fn index_place(path: &Path, options: &Options) -> IndexPlace {
     }
 }
 
-/// Applies what came behind the checkpoint.
+/// Applies what came behind the checkpoint, and measures it.
 fn replay(
     usable: UsableCheckpoint,
     log: &LogView,
     from: Position,
     keys: &Keys,
+    tail: &mut Tail,
 ) -> Result<Indexed, LookupError> {
     let UsableCheckpoint { checkpoint, mut live } = usable;
     let mut committed = Committed {
@@ -216,13 +215,14 @@ fn replay(
             continue;
         }
         let first = (segment.sequence == from.sequence).then_some(from.offset);
+        tail.bytes += u64::from(segment.data_bytes.saturating_sub(first.unwrap_or(0)));
         let mut scan = log.scan(segment.slot, first)?;
         while let Some(block) = scan.next_block()? {
             replay.reach(block.position);
             for entry in block.entries()? {
-                if let Ok(record) = Record::decode(entry) {
-                    replay.apply(&record, block.location)?;
-                }
+                let record = rebuild::decode_entry(entry, &block, log)?;
+                replay.apply(&record, block.location)?;
+                tail.records += 1;
             }
         }
     }
@@ -231,39 +231,22 @@ fn replay(
     Ok(Indexed { committed, live })
 }
 
-/// Makes an index of `log` that lives as long as the process.
-pub(crate) fn index_in_memory(
-    log: &LogView,
-    keys: &Keys,
-    place: &IndexPlace,
-) -> Result<Indexed, WriteError> {
-    let rebuilt = rebuild::from_log(log, keys, place)?;
-    let meta = CheckpointMeta {
-        store_id: log.identity().store_id,
-        watermark: &[],
-        sections: &[],
-        key_count: rebuilt.key_count,
-    };
-    let checkpoint = rebuilt.index.write(&*place.storage, &place.path, &meta)?;
-    let committed = Committed {
-        runs: Vec::new(),
-        checkpoint: Some(Arc::new(checkpoint)),
-        log: log.clone(),
-        key_count: rebuilt.key_count,
-    };
-    Ok(Indexed { committed, live: rebuilt.live })
-}
-
 #[cfg(test)]
 mod tests {
     use super::is_temporary_ending;
 
     #[test]
     fn only_names_of_temporary_files_are_removed() {
-        assert!(is_temporary_ending(".0123456789abcdef.zkv-tmp"));
-        assert!(is_temporary_ending(".idx.0123456789abcdef.zkv-tmp"));
-        for other in [".idx", "", ".zkv-tmp", ".0123.zkv-tmp", "x.0123456789abcdef.zkv-tmp"] {
+        let temporary = ".0123456789abcdef.zkv-tmp";
+        for before in ["", ".idx", temporary, &format!("{temporary}.idx")] {
+            assert!(is_temporary_ending(&format!("{before}{temporary}")), "{before}");
+        }
+        assert!(is_temporary_ending(&format!("{temporary}.idx")));
+        let others =
+            [".idx", "", ".zkv-tmp", ".0123.zkv-tmp", "x.0123456789abcdef.zkv-tmp", ".idx.idx"];
+        for other in others {
             assert!(!is_temporary_ending(other), "{other}");
+            assert!(!is_temporary_ending(&format!("{other}x{temporary}")), "{other}");
         }
     }
 }

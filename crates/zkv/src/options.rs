@@ -159,8 +159,10 @@ impl Options {
         Store::open_with(path.as_ref(), self)
     }
 
-    /// Opens the store at `path` to read it. Nothing is written, not even an index: the files and
-    /// their folder may be read-only.
+    /// Opens the store at `path` to read it. Nothing is written beside it, not even an index: the
+    /// files and their folder may be read-only. Only where the index has to be made anew from more
+    /// than a million records are some bytes of each put into the system's folder for temporary
+    /// files meanwhile.
     ///
     /// # Errors
     /// As [`Options::open`].

@@ -24,11 +24,23 @@ impl PendingCount {
         self.puts += i64::from(is_put) - i64::from(replaced.unwrap_or(false));
     }
 
-    /// Asks for each key that was not asked for whether it existed before.
-    pub(crate) fn resolve(&mut self, mut existed: impl FnMut(KeyHash) -> bool) {
-        for hash in self.unresolved.drain(..) {
-            self.existed += i64::from(existed(hash));
+    /// Asks for each key that was not asked for whether it existed before, until one cannot be
+    /// answered.
+    pub(crate) fn resolve<E>(
+        &mut self,
+        mut existed: impl FnMut(KeyHash) -> Result<bool, E>,
+    ) -> Result<(), E> {
+        while let Some(hash) = self.unresolved.last() {
+            self.existed += i64::from(existed(*hash)?);
+            self.unresolved.pop();
         }
+        Ok(())
+    }
+
+    /// Forgets all answers: what lies beneath the buffer, which holds `keys`, has changed.
+    pub(crate) fn ask_again(&mut self, keys: Vec<KeyHash>) {
+        self.existed = 0;
+        self.unresolved = keys;
     }
 
     /// What the buffer adds to the count, once all is resolved.

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use zkv_index::{Rebuild, Rebuilt};
-use zkv_log::{LogError, LogView};
-use zkv_record::{Kind, Record};
+use zkv_index::{CheckpointMeta, Rebuild, Rebuilt};
+use zkv_log::{LogError, LogView, ScannedBlock, layout};
+use zkv_record::{Kind, Record, RecordError};
 
 use crate::keys::Keys;
 use crate::live::{LiveTable, raw_bytes, slot_of};
-use crate::view::{from_index, to_index};
+use crate::view::{Committed, from_index, to_index};
 use crate::writer::{IndexPlace, WriteError};
 
 /// Memory for the facts of a rebuild, of 32 bytes each, before they spill to a file.
@@ -21,6 +21,36 @@ pub(crate) struct RebuiltIndex {
     pub index: Rebuilt,
     pub live: LiveTable,
     pub key_count: u64,
+}
+
+/// What is in the log, and how much of it is in use.
+pub(crate) struct Indexed {
+    pub committed: Committed,
+    pub live: LiveTable,
+}
+
+/// Makes an index of `log` that lives as long as the process.
+pub(crate) fn in_memory(
+    log: &LogView,
+    keys: &Keys,
+    place: &IndexPlace,
+) -> Result<Indexed, WriteError> {
+    let place = place.in_memory();
+    let rebuilt = from_log(log, keys, &place)?;
+    let meta = CheckpointMeta {
+        store_id: log.identity().store_id,
+        watermark: &[],
+        sections: &[],
+        key_count: rebuilt.key_count,
+    };
+    let checkpoint = rebuilt.index.write(&*place.storage, &place.path, &meta)?;
+    let committed = Committed {
+        runs: Vec::new(),
+        checkpoint: Some(Arc::new(checkpoint)),
+        log: log.clone(),
+        key_count: rebuilt.key_count,
+    };
+    Ok(Indexed { committed, live: rebuilt.live })
 }
 
 /// Reads the whole log.
@@ -39,7 +69,7 @@ pub(crate) fn from_log(
         let mut scan = log.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
             for entry in block.entries()? {
-                let record = Record::decode(entry).map_err(|_| not_a_record(segment.slot))?;
+                let record = decode_entry(entry, &block, log)?;
                 let bytes = u32::try_from(raw_bytes(&record)).unwrap_or(PIECE_FLAG - 1);
                 let is_piece = record.kind == Kind::Piece;
                 let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
@@ -71,7 +101,22 @@ fn slot_bytes(log: &LogView) -> u32 {
     log.identity().slot_bytes
 }
 
-/// An entry that passed its checksum and is no record.
-fn not_a_record(slot: u32) -> LogError {
-    LogError::Corrupt { offset: u64::from(slot), what: "an entry that is no record" }
+/// The record that an entry of `block` is. One that passed its checksum and is none cannot be passed
+/// over: whose it is, and what it supersedes, cannot be known.
+pub(crate) fn decode_entry<'a>(
+    entry: &'a [u8],
+    block: &ScannedBlock<'_>,
+    log: &LogView,
+) -> Result<Record<'a>, LogError> {
+    Record::decode(entry).map_err(|error| match error {
+        RecordError::UnsupportedFlags { flags, known } => {
+            LogError::UnsupportedFeatures(u32::from(flags & !known))
+        }
+        _ => {
+            let slot_bytes = slot_bytes(log);
+            let start = layout::slot_start(slot_of(block.location, slot_bytes), slot_bytes);
+            let offset = start + u64::from(block.position.offset);
+            LogError::Corrupt { offset, what: "an entry that is no record" }
+        }
+    })
 }

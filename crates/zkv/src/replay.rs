@@ -8,7 +8,7 @@ use zkv_record::{Kind, Record};
 
 use crate::keys::Keys;
 use crate::live::{LiveTable, raw_bytes, slot_of};
-use crate::resolve::{Existing, RecordKind, existing_at, resolve};
+use crate::resolve::{Before, Existing, RecordKind, existing_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
 /// Applies the records behind a checkpoint, when a store is opened, one after another.
@@ -47,24 +47,20 @@ impl<'a> Replay<'a> {
         let key = KeyRef { hash, key: record.key, is_piece };
         let known = self.changes.get(&hash).copied();
         let old = match known {
-            Some(Change { new: None, .. }) => None,
-            Some(Change { new: Some(location), .. }) => Some(self.size_at(key, location)),
+            Some(Change { new: None, .. }) => Before::Nothing,
+            Some(Change { new: Some(location), .. }) => Before::At(self.size_at(key, location)),
             None => resolve(self.committed, key)?,
         };
         self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
-        if let Some(old) = &old {
+        if let Some(old) = old.existing() {
             let slot = slot_of(from_index(old.location), self.slot_bytes);
             self.live.kill(slot, old.raw_bytes);
         }
-        match (kind, old.is_some()) {
-            (RecordKind::Put, false) => self.committed.key_count += 1,
-            (RecordKind::Delete, true) => self.committed.key_count -= 1,
-            _ => {}
-        }
+        self.committed.key_count = kind.count_keys(self.committed.key_count, &old);
         let new = if kind.is_live() { to_index(location) } else { None };
         let beneath = match known {
             Some(change) => change.old,
-            None => old.map(|old| old.location),
+            None => old.existing().map(|old| old.location),
         };
         self.changes.insert(hash, Change { hash, old: beneath, new });
         Ok(())

@@ -1,5 +1,7 @@
 //! What the records of a commit supersede.
 
+use std::collections::HashSet;
+
 use zkv_index::KeyHash;
 use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
@@ -16,13 +18,23 @@ pub(crate) struct Existing {
     pub head: Option<Head>,
 }
 
+/// What the log holds of a key.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Before {
+    Nothing,
+    /// A place that cannot be read, and most likely was the key's. It stays in the index, since it
+    /// may be another's; what is written now is newer, and found first.
+    Damaged,
+    At(Existing),
+}
+
 /// A record of a commit, and what it supersedes.
 pub(crate) struct Resolved<'a> {
     pub hash: KeyHash,
     pub record: RecordBytes<'a>,
     pub raw_bytes: u64,
     pub kind: RecordKind,
-    pub old: Option<Existing>,
+    pub old: Before,
 }
 
 pub(crate) enum RecordBytes<'a> {
@@ -38,6 +50,15 @@ pub(crate) enum RecordKind {
     Delete,
     /// A piece that is gone: a piece's record without bytes.
     PieceDelete,
+}
+
+impl Before {
+    pub(crate) fn existing(&self) -> Option<&Existing> {
+        match self {
+            Self::At(existing) => Some(existing),
+            Self::Nothing | Self::Damaged => None,
+        }
+    }
 }
 
 impl RecordBytes<'_> {
@@ -62,15 +83,23 @@ impl RecordKind {
     pub(crate) fn is_live(self) -> bool {
         matches!(self, Self::Put | Self::Piece)
     }
+
+    /// The count of keys after a record of this kind. A forged index may lie about the count.
+    pub(crate) fn count_keys(self, key_count: u64, old: &Before) -> u64 {
+        match (self, old) {
+            (Self::Put, Before::Nothing) => key_count.saturating_add(1),
+            (Self::Delete, Before::At(_)) => key_count.saturating_sub(1),
+            _ => key_count,
+        }
+    }
 }
 
 impl<'a> Resolved<'a> {
     /// A piece of a new value: nothing was there before, and its record is in the log already.
     pub(crate) fn new_piece(hash: KeyHash, record: &[u8]) -> Self {
         let raw_bytes = Record::decode(record).map_or(0, |record| raw_bytes(&record));
-        // The record is in the log already.
         let record = RecordBytes::Made(Vec::new());
-        Self { hash, record, raw_bytes, kind: RecordKind::Piece, old: None }
+        Self { hash, record, raw_bytes, kind: RecordKind::Piece, old: Before::Nothing }
     }
 }
 
@@ -80,17 +109,18 @@ impl Writer {
         operations: &[Operation<'a>],
     ) -> Result<Vec<Resolved<'a>>, WriteError> {
         let mut resolved = Vec::with_capacity(operations.len());
+        let mut pieces = HashSet::new();
         for operation in operations {
             let Ok(record) = Record::decode(operation.record) else { continue };
             let key = KeyRef { hash: operation.hash, key: record.key, is_piece: false };
             let old = resolve(&self.committed, key)?;
             let kind = RecordKind::of(&record);
             // Nothing to delete: it never reached the log.
-            if kind == RecordKind::Delete && old.is_none() {
+            if kind == RecordKind::Delete && old.existing().is_none() {
                 continue;
             }
-            if let Some(head) = old.and_then(|old| old.head) {
-                self.delete_pieces(&head, &mut resolved)?;
+            if let Some(head) = old.existing().and_then(|old| old.head) {
+                self.delete_pieces(&head, &mut pieces, &mut resolved)?;
             }
             resolved.push(Resolved {
                 hash: operation.hash,
@@ -113,7 +143,7 @@ impl Writer {
     fn move_twins(&self, resolved: &mut Vec<Resolved<'_>>) -> Result<(), WriteError> {
         let mut twins = Vec::new();
         for one in resolved.iter() {
-            if let Some(old) = &one.old {
+            if let Some(old) = one.old.existing() {
                 self.find_twins(one.hash, old.location, &mut twins)?;
             }
         }
@@ -145,7 +175,7 @@ impl Writer {
             let kind = RecordKind::of(&record);
             if kind.is_live() {
                 let raw_bytes = raw_bytes(&record);
-                let old = Some(Existing { location, raw_bytes, head: None });
+                let old = Before::At(Existing { location, raw_bytes, head: None });
                 let record = RecordBytes::Made(entry.to_vec());
                 into.push(Resolved { hash: other, record, raw_bytes, kind, old });
             }
@@ -158,11 +188,20 @@ impl Writer {
     }
 
     /// A superseded value's pieces go with it: each gets a mark, so that an index made from the log
-    /// alone does not know them either.
-    fn delete_pieces(&self, head: &Head, into: &mut Vec<Resolved<'_>>) -> Result<(), WriteError> {
+    /// alone does not know them either. Those that are `seen` have theirs: two heads of a forged log
+    /// may name the same pieces.
+    fn delete_pieces(
+        &self,
+        head: &Head,
+        seen: &mut HashSet<KeyHash>,
+        into: &mut Vec<Resolved<'_>>,
+    ) -> Result<(), WriteError> {
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
             let hash = self.keys.hash_piece(&key);
+            if !seen.insert(hash) {
+                continue;
+            }
             let old = resolve(&self.committed, KeyRef { hash, key: &key, is_piece: true })?;
             let record = Record {
                 kind: Kind::Piece,
@@ -181,13 +220,10 @@ impl Writer {
 }
 
 /// What the log holds of a key, as far as its index says.
-pub(crate) fn resolve(
-    committed: &Committed,
-    key: KeyRef<'_>,
-) -> Result<Option<Existing>, LookupError> {
+pub(crate) fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Before, LookupError> {
     if let Some(change) = committed.change(key.hash) {
-        let Some(location) = change.new else { return Ok(None) };
-        return Ok(Some(match existing_at(committed, key, location) {
+        let Some(location) = change.new else { return Ok(Before::Nothing) };
+        return Ok(Before::At(match existing_at(committed, key, location) {
             Ok(Some(existing)) => existing,
             // The place is certain, whatever has become of the bytes there.
             Ok(None) | Err(LogError::Corrupt { .. }) => {
@@ -196,19 +232,19 @@ pub(crate) fn resolve(
             Err(error) => return Err(error.into()),
         }));
     }
-    let Some(checkpoint) = &committed.checkpoint else { return Ok(None) };
+    let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
     let mut candidates = zkv_index::Candidates::new();
     checkpoint.candidates(key.hash, &mut candidates)?;
-    for location in candidates.iter() {
+    let mut before = Before::Nothing;
+    for location in committed.newest_first(&candidates).iter() {
         match existing_at(committed, key, *location) {
             Ok(None) => {}
-            Ok(Some(existing)) => return Ok(Some(existing)),
-            // What stood there can be superseded all the same: the new record is found first.
-            Err(LogError::Corrupt { .. }) => {}
+            Ok(Some(existing)) => return Ok(Before::At(existing)),
+            Err(LogError::Corrupt { .. }) => before = Before::Damaged,
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(None)
+    Ok(before)
 }
 
 pub(crate) fn existing_at(
@@ -221,4 +257,18 @@ pub(crate) fn existing_at(
         Existing { location, raw_bytes: raw_bytes(record), head }
     })?;
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_count_of_keys_that_an_index_may_claim_overflows() {
+        let location = zkv_index::Location::new(1).unwrap();
+        let existing = Before::At(Existing { location, raw_bytes: 0, head: None });
+        assert_eq!(RecordKind::Delete.count_keys(0, &existing), 0);
+        assert_eq!(RecordKind::Put.count_keys(u64::MAX, &Before::Nothing), u64::MAX);
+        assert_eq!(RecordKind::Put.count_keys(5, &Before::Damaged), 5);
+    }
 }

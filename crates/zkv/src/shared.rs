@@ -10,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
 use zkv_index::KeyHash;
-use zkv_log::{Log, Position, Room};
+use zkv_log::{Log, LogError, Position, Room};
 use zkv_record::{KEY_BYTES_MAX, Kind, Record, RecordError};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::memtable::{Memtable, is_put};
-use crate::open::index_in_memory;
 use crate::options::{Durability, Options};
 use crate::pending::PendingCount;
+use crate::rebuild;
 use crate::view::{Committed, KeyRef, LookupError, View};
 use crate::writer::{IndexPlace, Operation, WriteError, Writer};
 
@@ -67,7 +67,7 @@ impl Shared {
         KeyRef { hash: self.keys.hash(key), key, is_piece: false }
     }
 
-    /// Looks a key up.
+    /// Looks a key up; to be called within [`Shared::mended`].
     #[inline]
     pub(crate) fn find<T>(
         &self,
@@ -75,56 +75,38 @@ impl Shared {
         mut take: impl FnMut(&View, &Record<'_>) -> T,
     ) -> Result<Option<T>> {
         let view = self.view.load();
-        match view.find(key, |record| take(&view, record)) {
-            Ok(found) => Ok(found),
-            Err(LookupError::Log(error)) => Err(Error::data(&self.path)(error)),
-            Err(error) => {
-                drop(view);
-                self.find_after_mending(key, take, error)
-            }
-        }
-    }
-
-    #[cold]
-    fn find_after_mending<T>(
-        &self,
-        key: KeyRef<'_>,
-        mut take: impl FnMut(&View, &Record<'_>) -> T,
-        error: LookupError,
-    ) -> Result<Option<T>> {
-        let mut first = Some(error);
-        self.mended(|| {
-            if let Some(error) = first.take() {
-                return Err(self.lookup_error(error));
-            }
-            let view = self.view.load();
-            let found = view.find(key, |record| take(&view, record));
-            found.map_err(|error| self.lookup_error(error))
-        })
+        let found = view.find(key, |record| take(&view, record));
+        found.map_err(|error| self.lookup_error(error))
     }
 
     /// Makes `attempt`, and where it finds the index damaged, makes the index anew and tries once
     /// more. The caller holds no lock.
+    #[inline]
     pub(crate) fn mended<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         match attempt() {
             Err(error) if error.is_index_damage() => {
-                self.rebuild_index()?;
+                self.mend_index()?;
                 attempt()
             }
             done => done,
         }
     }
 
-    /// Makes the index of what is in the log anew.
-    pub(crate) fn rebuild_index(&self) -> Result<()> {
-        if self.writer.is_some() {
-            let mut writer = self.writer()?;
-            let rebuilt = writer.rebuild_index();
-            self.publish_committed(&writer);
-            return rebuilt.map_err(|error| self.write_error(error));
+    /// Makes the index of what is in the log anew, in memory where no file can be written.
+    #[cold]
+    fn mend_index(&self) -> Result<()> {
+        match self.writer() {
+            Ok(mut writer) => {
+                let mended = writer.mend_index();
+                self.publish_committed(&writer);
+                return mended.map_err(|error| self.write_error(error));
+            }
+            // Reading goes on.
+            Err(Error::ReadOnly | Error::Closed) => {}
+            Err(error) => return Err(error),
         }
         let view = self.view.load_full();
-        let rebuilt = index_in_memory(&view.committed.log, &self.keys, &self.index);
+        let rebuilt = rebuild::in_memory(&view.committed.log, &self.keys, &self.index);
         let rebuilt = rebuilt.map_err(|error| self.write_error(error))?;
         let _front = self.front();
         self.publish(|view| view.committed = rebuilt.committed);
@@ -158,12 +140,17 @@ impl Shared {
         if self.is_closed.load(Ordering::Acquire) {
             return Err(Error::Closed);
         }
-        let view = self.view.load();
-        if view.active.bytes() < self.options.memory_buffer_bytes {
-            return Ok(true);
+        if self.log.is_sync_failed() {
+            return Err(Error::data(&self.path)(LogError::SyncFailed));
         }
-        if view.frozen.len() >= FROZEN_MAX {
+        let view = self.view.load();
+        let is_full = view.active.bytes() >= self.options.memory_buffer_bytes;
+        // One more may be frozen early, by a flush or an iteration.
+        if view.frozen.len() > FROZEN_MAX || (is_full && view.frozen.len() == FROZEN_MAX) {
             return Ok(false);
+        }
+        if !is_full {
+            return Ok(true);
         }
         self.freeze(front);
         self.wake.notify_one();
@@ -184,6 +171,14 @@ impl Shared {
         front.pending.insert(0, PendingCount::default());
         let active = Arc::new(Memtable::new());
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
+    }
+
+    /// Makes all that is buffered immutable.
+    pub(crate) fn freeze_active(&self) {
+        let mut front = self.front();
+        if !self.view.load().active.is_empty() {
+            self.freeze(&mut front);
+        }
     }
 
     /// Removes `key`, and says whether it was there.
@@ -239,16 +234,18 @@ impl Shared {
     ) -> Result<()> {
         let committed = writer.commit(&[Operation { hash, record }], self.room());
         let end = committed.map_err(|error| self.write_error(error))?;
-        self.finish_commit(writer, end)
+        self.finish_commit(writer, hash, end)
     }
 
-    /// Publishes a commit that ends at `end`, and waits for what the store's durability asks for.
+    /// Publishes a commit of one key, which ends at `end`, and waits for what the store's durability
+    /// asks for.
     pub(crate) fn finish_commit(
         &self,
         mut writer: MutexGuard<'_, Writer>,
+        hash: KeyHash,
         end: Position,
     ) -> Result<()> {
-        self.publish_committed(&writer);
+        self.publish_beneath_buffers(&writer, hash);
         self.checkpoint_if_due(&mut writer);
         drop(writer);
         match self.options.durability {
@@ -275,16 +272,36 @@ impl Shared {
 
     /// Hands everything buffered to the operating system.
     pub(crate) fn flush_all(&self, writer: &mut Writer) -> Result<()> {
-        {
-            let mut front = self.front();
-            if !self.view.load().active.is_empty() {
-                self.freeze(&mut front);
-            }
-        }
-        while !self.view.load().frozen.is_empty() {
+        // Those that are frozen come first: where they cannot be written, no more pile up.
+        self.flush_frozen(writer)?;
+        self.freeze_active();
+        self.flush_frozen(writer)
+    }
+
+    /// Commits the buffers that are frozen now, not those that others freeze meanwhile.
+    fn flush_frozen(&self, writer: &mut Writer) -> Result<()> {
+        for _ in 0..self.view.load().frozen.len() {
             self.flush_oldest(writer)?;
         }
         Ok(())
+    }
+
+    /// Writes what is buffered, and lets nothing more in. Where it cannot be written, the store stays
+    /// open: it is all still there, for another attempt.
+    pub(crate) fn stop_writing(&self) -> Result<MutexGuard<'_, Writer>> {
+        let mut writer = self.writer()?;
+        self.set_closed(true);
+        let flushed = self.flush_all(&mut writer);
+        if flushed.is_err() {
+            self.set_closed(false);
+        }
+        flushed.map(|()| writer)
+    }
+
+    /// Whoever buffers a record looks at this under `front`.
+    fn set_closed(&self, is_closed: bool) {
+        let _front = self.front();
+        self.is_closed.store(is_closed, Ordering::Release);
     }
 
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
@@ -315,8 +332,8 @@ impl Shared {
 
     fn checkpoint_if_due(&self, writer: &mut Writer) {
         if writer.is_checkpoint_due() {
-            // A checkpoint only shortens the next opening: it is tried again at the next commit,
-            // and `close` reports what stands in its way.
+            // A checkpoint only shortens the next opening: it is tried again when as much has come
+            // again, and `close` reports what stands in its way.
             let _ = writer.checkpoint();
             self.publish_committed(writer);
         }
@@ -328,6 +345,20 @@ impl Shared {
         self.publish(|view| view.committed = writer.committed_view());
     }
 
+    /// As [`Shared::publish_committed`], where the commit went past the buffers: one that holds the
+    /// key, too, lies over another record now.
+    fn publish_beneath_buffers(&self, writer: &Writer, hash: KeyHash) {
+        let mut front = self.front();
+        let view = self.view.load();
+        let tables = std::iter::once(&view.active).chain(&view.frozen);
+        for (pending, table) in front.pending.iter_mut().zip(tables) {
+            if table.contains(hash) {
+                pending.ask_again(table.hashes());
+            }
+        }
+        self.publish(|view| view.committed = writer.committed_view());
+    }
+
     /// The caller holds `front`, or is alone.
     pub(crate) fn publish(&self, change: impl FnOnce(&mut View)) {
         let mut view = View::clone(&self.view.load());
@@ -335,8 +366,14 @@ impl Shared {
         self.view.store(Arc::new(view));
     }
 
-    /// How many keys there are, exactly.
+    /// How many keys there are, exactly, unless the index is damaged and cannot be made anew: then
+    /// without those in buffers.
     pub(crate) fn key_count(&self) -> u64 {
+        let counted = self.mended(|| self.count_keys());
+        counted.unwrap_or_else(|_| self.view.load().committed.key_count)
+    }
+
+    fn count_keys(&self) -> Result<u64> {
         let mut front = self.front();
         let view = self.view.load();
         let tables: Vec<&Arc<Memtable>> =
@@ -344,10 +381,11 @@ impl Shared {
         let mut count = i64::try_from(view.committed.key_count).unwrap_or(i64::MAX);
         for (number, (pending, table)) in front.pending.iter_mut().zip(&tables).enumerate() {
             let older = &tables[number + 1..];
-            pending.resolve(|hash| exists_beneath(table, older, &view.committed, hash));
-            count += pending.difference();
+            let exists = |hash| exists_beneath(table, older, &view.committed, hash);
+            pending.resolve(exists).map_err(|error| self.lookup_error(error))?;
+            count = count.saturating_add(pending.difference());
         }
-        u64::try_from(count).unwrap_or(0)
+        Ok(u64::try_from(count).unwrap_or(0))
     }
 
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
@@ -382,16 +420,19 @@ fn exists_beneath(
     older: &[&Arc<Memtable>],
     committed: &Committed,
     hash: KeyHash,
-) -> bool {
+) -> Result<bool, LookupError> {
     let found = table.get(hash, |bytes| {
-        let Ok(record) = Record::decode(bytes) else { return false };
+        let Ok(record) = Record::decode(bytes) else { return Ok(false) };
         if let Some(is_put) = older.iter().find_map(|older| older.get(hash, is_put)) {
-            return is_put;
+            return Ok(is_put);
         }
         let key = KeyRef { hash, key: record.key, is_piece: false };
-        let found = committed.find(key, |record| record.kind != Kind::Delete);
-        // A place that the index knows and that cannot be read is one all the same.
-        found.map_or(true, |found| found.unwrap_or(false))
+        match committed.find(key, |record| record.kind != Kind::Delete) {
+            Ok(found) => Ok(found.unwrap_or(false)),
+            // A place that the index knows and that cannot be read is one all the same.
+            Err(LookupError::Log(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
     });
-    found.unwrap_or(false)
+    found.unwrap_or(Ok(false))
 }

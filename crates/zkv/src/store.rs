@@ -18,7 +18,7 @@ use crate::open::{self, Opened};
 use crate::options::{Durability, Options};
 use crate::pending::PendingCount;
 use crate::shared::{Front, Shared};
-use crate::view::View;
+use crate::view::{Committed, View};
 
 /// An open store. Clones are handles of the same store; threads may share or clone it.
 ///
@@ -48,10 +48,10 @@ pub struct Store {
 }
 
 /// What a lookup came upon.
-enum Found<T> {
-    Value(Result<T>),
-    /// A value in pieces, and the view that has them.
-    Head(Result<Head, RecordError>, View),
+enum Found {
+    Value(Vec<u8>),
+    /// A value in pieces, and where they are.
+    Head(Result<Head, RecordError>, Committed),
     Nothing,
 }
 
@@ -132,7 +132,10 @@ impl Store {
         K: Serialize + ?Sized,
         V: DeserializeOwned,
     {
-        self.get_with(&encode_key(key)?, |value| Ok(decode(value)?))
+        // Decoded from a copy: a `Deserialize` may read from the store, which needs what the lookup
+        // holds.
+        let value = self.get_bytes(&encode_key(key)?)?;
+        Ok(value.map(|value| decode(&value)).transpose()?)
     }
 
     /// Removes `key`, as postcard encodes it, and says whether it was there.
@@ -157,7 +160,8 @@ impl Store {
     /// # Errors
     /// Of kind `Limit` where the key or value is too long, `ReadOnly`, `Misuse` after `close`, and
     /// `Io` where it, or what filled the buffers before it, cannot be written: then it has not
-    /// happened.
+    /// happened. Only where the sync of a `Synced` store fails has it: it is visible, and whether
+    /// the next opening finds it cannot be known.
     pub fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
         let shared = self.shared();
         self.before_writing(key)?;
@@ -176,7 +180,7 @@ impl Store {
     /// Of kind `Corrupt` where the record is damaged: never a wrong value, never a wrong `None`.
     /// `Io` where it cannot be read.
     pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.get_with(key, |value| Ok(value.to_vec()))
+        self.shared().mended(|| self.look_up(key))
     }
 
     /// Removes `key`, and says whether it was there.
@@ -194,25 +198,22 @@ impl Store {
     /// As [`Store::get_bytes`].
     pub fn contains_bytes(&self, key: &[u8]) -> Result<bool> {
         let shared = self.shared();
-        let found = shared.find(shared.user_key(key), |_, record| record.kind != Kind::Delete)?;
+        let is_value = |_: &View, record: &Record<'_>| record.kind != Kind::Delete;
+        let found = shared.mended(|| shared.find(shared.user_key(key), is_value))?;
         Ok(found.unwrap_or(false))
     }
 
-    fn get_with<T>(
-        &self,
-        key: &[u8],
-        mut take: impl FnMut(&[u8]) -> Result<T>,
-    ) -> Result<Option<T>> {
+    fn look_up(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let shared = self.shared();
         let found = shared.find(shared.user_key(key), |view, record| match record.kind {
-            Kind::Put => Found::Value(take(record.value)),
-            Kind::Head => Found::Head(Head::decode(record.value), view.clone()),
+            Kind::Put => Found::Value(record.value.to_vec()),
+            Kind::Head => Found::Head(Head::decode(record.value), view.committed.clone()),
             Kind::Delete | Kind::Piece => Found::Nothing,
         })?;
         match found {
-            Some(Found::Value(value)) => value.map(Some),
+            Some(Found::Value(value)) => Ok(Some(value)),
             // Only now, since this read's decoder is free again: pieces need one, too.
-            Some(Found::Head(head, view)) => take(&shared.read_pieces(&view, &head?)?).map(Some),
+            Some(Found::Head(head, committed)) => shared.read_pieces(&committed, &head?).map(Some),
             Some(Found::Nothing) | None => Ok(None),
         }
     }
@@ -249,14 +250,15 @@ impl Store {
     }
 
     /// All keys and values, as the store has them now, in no particular order. Writes that come
-    /// later are not seen, and do not wait for the iteration. What waits in buffers is flushed.
-    ///
-    /// An error that keeps the iteration from starting is its first and only item.
+    /// later are not seen, and do not wait for the iteration. What waits in buffers is flushed, or
+    /// read from them where it cannot be written.
     #[must_use]
     pub fn iter_bytes(&self) -> IterBytes {
         let shared = self.shared();
-        let flushed = if shared.writer.is_some() { self.flush() } else { Ok(()) };
-        IterBytes::new(shared, shared.view.load_full(), flushed.err())
+        if self.flush().is_err() {
+            shared.freeze_active();
+        }
+        IterBytes::new(shared, &shared.view.load())
     }
 
     /// Hands what waits in buffers to the operating system: it then survives a crash of the
@@ -293,17 +295,20 @@ impl Store {
     /// known. The index is then as it was.
     pub fn rebuild_index(&self) -> Result<()> {
         let shared = self.shared();
-        drop(shared.writer()?);
-        shared.rebuild_index()?;
-        shared.flush_all(&mut *shared.writer()?)
+        let mut writer = shared.writer()?;
+        let rebuilt = writer.rebuild_index();
+        shared.publish_committed(&writer);
+        rebuilt.map_err(|error| shared.write_error(error))?;
+        shared.flush_all(&mut writer)
     }
 
     /// Flushes, makes everything durable, brings the index file up to date and closes the store.
     /// Other handles of it read on, and can write no longer.
     ///
     /// # Errors
-    /// As [`Store::sync`], and of kind `Io` where the index cannot be written: nothing is lost then,
-    /// and the next opening makes up for it.
+    /// As [`Store::sync`]. Where what waits in buffers cannot be written, the store stays open, and
+    /// other handles can try again. Of kind `Io` also where the index cannot be written: nothing is
+    /// lost then, and the next opening makes up for it.
     pub fn close(self) -> Result<()> {
         self.handle.close()
     }
@@ -311,26 +316,31 @@ impl Store {
 
 impl Handle {
     fn close(&self) -> Result<()> {
-        let thread = self.flusher.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
+        let shared = &self.shared;
+        let mut writer = match shared.mended(|| shared.stop_writing()) {
+            Ok(writer) => writer,
+            Err(Error::ReadOnly | Error::Closed) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let checkpointed = if writer.index.is_lasting && writer.is_checkpoint_behind() {
+            let written = writer.checkpoint();
+            shared.publish_committed(&writer);
+            written.map_err(|error| shared.write_error(error))
+        } else {
+            Ok(())
+        };
+        let closed = writer.log.close().map_err(Error::data(&shared.path));
+        drop(writer);
+        self.stop_flusher();
+        checkpointed.and(closed)
+    }
+
+    /// None is started any more once the store is closed.
+    fn stop_flusher(&self) {
+        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(thread) = flusher.take() {
             flusher::stop(&self.shared, thread);
         }
-        let shared = &self.shared;
-        if shared.writer.is_none() || shared.is_closed.load(Ordering::Acquire) {
-            return Ok(());
-        }
-        let closed = shared.mended(|| {
-            let mut writer = shared.writer()?;
-            shared.flush_all(&mut writer)?;
-            if writer.index.is_lasting && writer.is_checkpoint_behind() {
-                let written = writer.checkpoint();
-                shared.publish_committed(&writer);
-                written.map_err(|error| shared.write_error(error))?;
-            }
-            writer.log.close().map_err(Error::data(&shared.path))
-        });
-        shared.is_closed.store(true, Ordering::Release);
-        closed
     }
 }
 
@@ -338,6 +348,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         // Who wants to know calls `close`.
         let _ = self.close();
+        self.stop_flusher();
     }
 }
 

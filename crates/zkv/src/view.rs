@@ -1,5 +1,7 @@
 //! The store at one moment, and how a key is looked up in it.
 
+use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
@@ -105,12 +107,30 @@ impl Committed {
         let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
         let mut candidates = Candidates::new();
         checkpoint.candidates(key.hash, &mut candidates)?;
-        for candidate in candidates.iter() {
+        for candidate in self.newest_first(&candidates).iter() {
+            // Damage ends the search: what lies there may be the key's, and is newer than the rest.
             if let Some(found) = self.read(key, from_index(*candidate), &mut take)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
+    }
+
+    /// The candidates as the log has them, the newest first: one table of the index may hold several,
+    /// and knows nothing of their age.
+    #[inline]
+    pub(crate) fn newest_first<'a>(
+        &self,
+        candidates: &'a [zkv_index::Location],
+    ) -> Cow<'a, [zkv_index::Location]> {
+        if candidates.len() <= 1 {
+            return Cow::Borrowed(candidates);
+        }
+        let mut sorted = candidates.to_vec();
+        sorted.sort_by_key(|candidate| {
+            Reverse((self.log.sequence_of(from_index(*candidate)), candidate.get()))
+        });
+        Cow::Owned(sorted)
     }
 
     /// What happened to the key behind the checkpoint.

@@ -7,22 +7,18 @@ use std::sync::Arc;
 use zkv_index::{
     Change, Checkpoint, CheckpointMeta, IndexError, KeyHash, Run, push_run, write_first,
 };
-use zkv_io::Storage;
+use zkv_io::{MemoryStorage, Storage};
 use zkv_log::{Location, LogError, LogWriter, Packed, Position, Room};
 
 use crate::keys::Keys;
 use crate::live::{self, LiveTable, slot_of};
-use crate::rebuild;
-use crate::resolve::{RecordKind, Resolved};
+use crate::rebuild::{self, Indexed};
+use crate::resolve::Resolved;
+use crate::tail::Tail;
 use crate::view::{Committed, LookupError, from_index, to_index};
 
 /// The section of an index checkpoint that holds the log's own.
 pub(crate) const LOG_SECTION: u32 = 1;
-/// A checkpoint is due when the index of what came behind the last one has this many entries, of
-/// 32 bytes each: opening after a crash replays them in a fraction of a second.
-const TAIL_CHANGES_MAX: usize = 400_000;
-/// It is also due when the log has grown by this much.
-const TAIL_BYTES_MAX: u64 = 64 << 20;
 
 /// Why a commit failed. Nothing of it is visible then.
 #[derive(Debug)]
@@ -30,6 +26,16 @@ pub(crate) enum WriteError {
     Log(LogError),
     Index(IndexError),
     Lookup(LookupError),
+}
+
+impl WriteError {
+    /// Whether nothing is wrong but that files cannot be written.
+    fn is_refusal(&self) -> bool {
+        matches!(
+            self,
+            Self::Log(LogError::Io { .. } | LogError::SyncFailed) | Self::Index(IndexError::Io(_))
+        )
+    }
 }
 
 impl From<LogError> for WriteError {
@@ -62,6 +68,14 @@ pub(crate) struct IndexPlace {
     pub is_lasting: bool,
 }
 
+impl IndexPlace {
+    /// A place that lasts no longer than what is put there.
+    pub(crate) fn in_memory(&self) -> Self {
+        let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
+        Self { storage, is_lasting: false, ..self.clone() }
+    }
+}
+
 /// Whoever holds this is the store's only writer.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -70,8 +84,15 @@ pub(crate) struct Writer {
     pub committed: Committed,
     pub live: LiveTable,
     pub index: IndexPlace,
-    /// Where the log ended at the last checkpoint, in bytes written since the opening.
-    bytes_since_checkpoint: u64,
+    /// What came behind the last checkpoint; its `changes` are those of the runs.
+    tail: Tail,
+    /// What that was when a checkpoint was attempted last, and failed.
+    attempted: Tail,
+    /// Whether the index is in memory because its file could not be written.
+    is_index_file_missing: bool,
+    /// Set while the index learns of a commit. It stays set where that panics: the index then lacks
+    /// what the log has.
+    is_applying: bool,
 }
 
 /// One record of a commit.
@@ -88,8 +109,19 @@ impl Writer {
         committed: Committed,
         live: LiveTable,
         index: IndexPlace,
+        tail: Tail,
     ) -> Self {
-        Self { log, keys, committed, live, index, bytes_since_checkpoint: 0 }
+        Self {
+            log,
+            keys,
+            committed,
+            live,
+            index,
+            tail,
+            attempted: Tail::default(),
+            is_index_file_missing: false,
+            is_applying: false,
+        }
     }
 
     /// Commits `operations`, at most one a key, in their order. Returns the log's end.
@@ -98,6 +130,7 @@ impl Writer {
         operations: &[Operation<'_>],
         room: Room,
     ) -> Result<Position, WriteError> {
+        self.catch_up()?;
         let resolved = self.resolve_all(operations)?;
         if resolved.is_empty() {
             return Ok(self.log.end());
@@ -119,6 +152,7 @@ impl Writer {
         groups: impl Iterator<Item = Vec<(KeyHash, Vec<u8>)>> + 'a,
         room: Room,
     ) -> Result<Position, WriteError> {
+        self.catch_up()?;
         let heads = self.resolve_all(&[head])?;
         let entries: Vec<&[u8]> = heads.iter().map(|one| one.record.get()).collect();
         let packed_head = self.log.log().pack(&entries)?;
@@ -140,28 +174,33 @@ impl Writer {
         Ok(end)
     }
 
+    /// Makes the index anew where a panic has kept it from learning of the last commit.
+    fn catch_up(&mut self) -> Result<(), WriteError> {
+        if self.is_applying { self.rebuild_index() } else { Ok(()) }
+    }
+
     /// Makes the index know what the log now holds.
     fn apply(&mut self, resolved: &[Resolved<'_>], locations: &[Location], payload_bytes: usize) {
+        self.is_applying = true;
         let slot_bytes = self.log.log().identity().slot_bytes;
         let mut changes = Vec::with_capacity(resolved.len());
         for (one, location) in resolved.iter().zip(locations) {
             let slot = slot_of(*location, slot_bytes);
             self.live.add(slot, one.raw_bytes, one.kind.is_live());
-            if let Some(old) = &one.old {
+            let old = one.old.existing();
+            if let Some(old) = old {
                 self.live.kill(slot_of(from_index(old.location), slot_bytes), old.raw_bytes);
             }
-            match (one.kind, one.old.is_some()) {
-                (RecordKind::Put, false) => self.committed.key_count += 1,
-                (RecordKind::Delete, true) => self.committed.key_count -= 1,
-                _ => {}
-            }
+            self.committed.key_count = one.kind.count_keys(self.committed.key_count, &one.old);
             let new = if one.kind.is_live() { to_index(*location) } else { None };
-            let old = one.old.map(|old| old.location);
+            let old = old.map(|old| old.location);
             changes.push(Change { hash: one.hash, old, new });
         }
         push_run(&mut self.committed.runs, Run::from_changes(changes));
         self.committed.log = self.log.log().view().until(self.log.end());
-        self.bytes_since_checkpoint += payload_bytes as u64;
+        self.tail.bytes += payload_bytes as u64;
+        self.tail.records += resolved.len() as u64;
+        self.is_applying = false;
     }
 
     /// What readers may see: nothing behind the last commit.
@@ -171,17 +210,26 @@ impl Writer {
 
     /// Whether a crash now would make the next opening slow.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
-        let changes: usize = self.committed.runs.iter().map(|run| run.len()).sum();
-        changes >= TAIL_CHANGES_MAX || self.bytes_since_checkpoint >= TAIL_BYTES_MAX
+        self.tail_now().is_due(&self.attempted)
+    }
+
+    fn tail_now(&self) -> Tail {
+        let changes = self.committed.runs.iter().map(|run| run.len()).sum();
+        Tail { changes, ..self.tail }
     }
 
     /// Whether the index file lacks anything.
     pub(crate) fn is_checkpoint_behind(&self) -> bool {
-        !self.committed.runs.is_empty() || self.committed.checkpoint.is_none()
+        let committed = &self.committed;
+        !committed.runs.is_empty() || committed.checkpoint.is_none() || self.is_index_file_missing
     }
 
     /// Writes the index of everything up to now, after making the log durable.
     pub(crate) fn checkpoint(&mut self) -> Result<(), WriteError> {
+        self.attempted = self.tail_now();
+        if self.is_index_file_missing || self.is_applying {
+            return self.rebuild_index();
+        }
         let log_section = self.log.checkpoint()?;
         let run = merge_all(&self.committed.runs);
         let live_section = self.live.encode();
@@ -204,6 +252,22 @@ impl Writer {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// Makes the index anew from the log alone, in memory where its file cannot be written: reading
+    /// does not need that, and the next checkpoint makes up for it.
+    pub(crate) fn mend_index(&mut self) -> Result<(), WriteError> {
+        match self.rebuild_index() {
+            Err(error) if error.is_refusal() => {
+                let view = self.log.log().view().until(self.log.end());
+                let indexed = rebuild::in_memory(&view, &self.keys, &self.index)?;
+                let Indexed { committed, live } = indexed;
+                (self.committed, self.live) = (committed, live);
+                (self.is_index_file_missing, self.is_applying) = (true, false);
+                Ok(())
+            }
+            rebuilt => rebuilt,
+        }
     }
 
     /// Makes the index anew from the log alone.
@@ -230,7 +294,8 @@ impl Writer {
         self.committed.checkpoint = Some(Arc::new(checkpoint));
         self.committed.runs = Vec::new();
         self.committed.log = self.log.log().view().until(self.log.end());
-        self.bytes_since_checkpoint = 0;
+        (self.tail, self.attempted) = (Tail::default(), Tail::default());
+        (self.is_index_file_missing, self.is_applying) = (false, false);
     }
 }
 
@@ -243,4 +308,33 @@ fn merge_all(runs: &[Arc<Run>]) -> Run {
     let mut newest_first = runs.iter();
     let Some(newest) = newest_first.next() else { return Run::from_changes(Vec::new()) };
     newest_first.fold((**newest).clone(), |newer, older| Run::merge(&newer, older))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zkv_io::MemoryStorage;
+
+    use crate::options::Options;
+
+    #[test]
+    fn a_commit_that_the_index_has_not_learnt_of_is_found_by_the_next_one() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = Options::new().storage(storage).open("store.zkv").unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
+        store.flush().unwrap();
+        {
+            // As a panic would leave it.
+            let mut writer = store.shared().writer().unwrap();
+            writer.committed.runs.clear();
+            writer.committed.key_count = 0;
+            writer.is_applying = true;
+        }
+        store.set_bytes(b"b", b"2").unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
+        assert_eq!(store.get_bytes(b"b").unwrap().unwrap(), b"2");
+        assert_eq!(store.len(), 2);
+    }
 }

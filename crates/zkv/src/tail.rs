@@ -1,0 +1,55 @@
+//! How much lies behind the last checkpoint: the next opening after a crash replays it.
+
+/// A checkpoint is due when the index of what came behind the last one has this many entries, of
+/// 32 bytes each: opening after a crash replays them in a fraction of a second.
+const CHANGES_MAX: usize = 400_000;
+/// It is also due when the log has grown by this much,
+const BYTES_MAX: u64 = 64 << 20;
+/// or by this many records: of a few keys that are written over and over, neither of the others
+/// grows.
+const RECORDS_MAX: u64 = 1_000_000;
+
+/// What came behind a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tail {
+    /// Keys that changed.
+    pub changes: usize,
+    pub records: u64,
+    /// Bytes in the log.
+    pub bytes: u64,
+}
+
+impl Tail {
+    /// Whether it has grown enough for a checkpoint since it was `attempted`, the tail when the last
+    /// one failed, or nothing.
+    pub(crate) fn is_due(&self, attempted: &Self) -> bool {
+        self.changes.saturating_sub(attempted.changes) >= CHANGES_MAX
+            || self.bytes.saturating_sub(attempted.bytes) >= BYTES_MAX
+            || self.records.saturating_sub(attempted.records) >= RECORDS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_bound_makes_a_checkpoint_due_and_a_failed_one_waits_for_another_step() {
+        let nothing = Tail::default();
+        let cases = [
+            Tail { changes: CHANGES_MAX, ..nothing },
+            Tail { records: RECORDS_MAX, ..nothing },
+            Tail { bytes: BYTES_MAX, ..nothing },
+        ];
+        for step in cases {
+            assert!(step.is_due(&nothing), "{step:?}");
+            assert!(!step.is_due(&step), "{step:?}");
+            let one_less = Tail {
+                changes: step.changes.saturating_sub(1),
+                records: step.records.saturating_sub(1),
+                bytes: step.bytes.saturating_sub(1),
+            };
+            assert!(!one_less.is_due(&nothing), "{one_less:?}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! What the store does with files that are damaged, forged, or of a newer version.
+
+mod common;
+
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use serde::{Deserialize, Deserializer};
+use zkv::{ErrorKind, Store};
+use zkv_io::MemoryStorage;
+use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
+use zkv_record::{Head, Kind, Record};
+
+use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
+
+fn open(memory: &MemoryStorage) -> Store {
+    options(memory).open(PATH).unwrap()
+}
+
+fn log_writer(memory: &MemoryStorage) -> LogWriter {
+    let storage = Arc::new(memory.clone());
+    let options = LogOptions::default();
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options).unwrap();
+    file.recover(None).unwrap().writer.unwrap()
+}
+
+fn check_overwritten(store: &Store) {
+    assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), b"second");
+    assert_eq!(store.len(), 2);
+}
+
+#[test]
+fn what_overwrites_a_damaged_record_is_read() {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    store.set_bytes(b"key", b"first").unwrap();
+    store.flush().unwrap();
+    store.set_bytes(b"other", &noise(3, 2000)).unwrap();
+    store.close().unwrap();
+    let mut bytes = read_file(&memory, PATH);
+    let first_block = 4096 + 256;
+    bytes[first_block + 9] ^= 1;
+    write_file(&memory, PATH, &bytes);
+
+    let store = open(&memory);
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Corrupt);
+    store.set_bytes(b"key", b"second").unwrap();
+    check_overwritten(&store);
+    store.flush().unwrap();
+    check_overwritten(&store);
+    let after_a_kill = open(&killed(&memory));
+    check_overwritten(&after_a_kill);
+    store.close().unwrap();
+    // Enough of a change that the tables of the index are merged.
+    let store = open(&memory);
+    check_overwritten(&store);
+    for number in 0..5000u64 {
+        store.set_bytes(&number.to_le_bytes(), b"value").unwrap();
+    }
+    store.close().unwrap();
+    let store = open(&memory);
+    assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), b"second");
+    assert_eq!(store.len(), 5002);
+}
+
+#[test]
+fn a_damaged_index_is_mended_for_every_way_to_read() {
+    const KEYS: u64 = 200;
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    for number in 0..KEYS {
+        store.set_bytes(&number.to_le_bytes(), b"value").unwrap();
+    }
+    let large = noise(5, 3 << 20);
+    store.set_bytes(b"large", &large).unwrap();
+    store.close().unwrap();
+    let index = read_file(&memory, INDEX);
+    for offset in (512..index.len()).step_by(64) {
+        let damaged = || {
+            let copy = killed(&memory);
+            let mut bytes = index.clone();
+            bytes[offset] ^= 1;
+            write_file(&copy, INDEX, &bytes);
+            open(&copy)
+        };
+        let store = damaged();
+        let count = store.iter_bytes().map(Result::unwrap).count() as u64;
+        assert_eq!(count, KEYS + 1, "byte {offset}");
+        assert_eq!(damaged().get_bytes(b"large").unwrap().unwrap(), large, "byte {offset}");
+        let store = damaged();
+        for number in KEYS / 2..KEYS * 2 {
+            store.set_bytes(&number.to_le_bytes(), b"newer").unwrap();
+        }
+        assert_eq!(store.len(), KEYS * 2 + 1, "byte {offset}");
+        let store = damaged();
+        let other = store.clone();
+        store.close().unwrap();
+        for number in 0..KEYS {
+            assert!(other.contains_bytes(&number.to_le_bytes()).unwrap(), "byte {offset}");
+        }
+    }
+}
+
+#[test]
+fn heads_that_name_the_same_pieces_can_be_replaced() {
+    let memory = MemoryStorage::new();
+    zkv_log::create(&memory, Path::new(PATH), &LogOptions::default()).unwrap();
+    let head = Head { value_id: [7; 16], value_bytes: 2 << 20, piece_bytes: 1 << 20 }.encode();
+    let record = |key| {
+        let mut bytes = Vec::new();
+        Record { kind: Kind::Head, ..Record::put(key, &head) }.encode_into(&mut bytes);
+        bytes
+    };
+    let mut log = log_writer(&memory);
+    log.append(&[&record(b"a"), &record(b"b")]).unwrap();
+    log.close().unwrap();
+    drop(log);
+    let store = open(&memory);
+    store.set_bytes(b"a", b"1").unwrap();
+    store.set_bytes(b"b", b"2").unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
+    assert_eq!(store.get_bytes(b"b").unwrap().unwrap(), b"2");
+    store.close().unwrap();
+    assert_eq!(open(&memory).iter_bytes().map(Result::unwrap).count(), 2);
+}
+
+#[test]
+fn entries_that_are_no_records_are_not_passed_over() {
+    let newer_flags: &[u8] = &[0x80, 1, b'k', b'v'];
+    let no_record: &[u8] = &[0, 9, b'k'];
+    for (entry, kind) in
+        [(newer_flags, ErrorKind::UnsupportedVersion), (no_record, ErrorKind::Corrupt)]
+    {
+        let memory = MemoryStorage::new();
+        let store = open(&memory);
+        store.set_bytes(b"key", b"value").unwrap();
+        store.close().unwrap();
+        let mut log = log_writer(&memory);
+        log.append(&[entry]).unwrap();
+        log.close().unwrap();
+        drop(log);
+        for with_index in [true, false] {
+            let open = |read_only: bool| {
+                let options = options(&memory).use_index_file(with_index);
+                if read_only { options.open_read_only(PATH) } else { options.open(PATH) }
+            };
+            assert_eq!(open(true).unwrap_err().kind(), kind);
+            let error = open(false).unwrap_err();
+            assert_eq!(error.kind(), kind);
+            // The first slot starts behind the file's header.
+            let is_placed = kind != ErrorKind::Corrupt || !error.to_string().contains("byte 0:");
+            assert!(is_placed, "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_value_may_read_from_the_store_while_it_is_decoded() {
+    static STORE: Mutex<Option<Store>> = Mutex::new(None);
+
+    #[derive(Debug)]
+    struct Sum(u32);
+
+    impl<'de> Deserialize<'de> for Sum {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            let own = u32::deserialize(deserializer)?;
+            let store = STORE.lock().unwrap().clone().unwrap();
+            Ok(Self(own + store.get::<_, u32>("b").unwrap().unwrap()))
+        }
+    }
+
+    let memory = MemoryStorage::new();
+    let store = options(&memory).max_parallel_reads(1).open(PATH).unwrap();
+    store.set("a", &1u32).unwrap();
+    store.set("b", &2u32).unwrap();
+    store.flush().unwrap();
+    *STORE.lock().unwrap() = Some(store.clone());
+    let reading = std::thread::spawn(move || store.get::<_, Sum>("a").unwrap().unwrap().0);
+    assert_eq!(reading.join().unwrap(), 3);
+    *STORE.lock().unwrap() = None;
+}

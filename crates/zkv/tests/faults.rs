@@ -1,0 +1,242 @@
+//! What the store does when the disk refuses: nothing acknowledged is lost, and reading goes on.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use zkv::{Durability, ErrorKind, Store};
+use zkv_io::{MemoryStorage, Storage};
+
+use common::faulty::{
+    Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
+};
+
+/// Everything in the store; no key may come twice.
+fn contents(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in store.iter_bytes() {
+        let (key, value) = entry.unwrap();
+        assert_eq!(found.insert(key, value), None);
+    }
+    found
+}
+
+fn record(key: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
+    (key.to_vec(), value.to_vec())
+}
+
+#[test]
+fn a_write_during_close_is_refused_or_kept() {
+    let (memory, gate) = (MemoryStorage::new(), Gate::default());
+    let held = gate.clone();
+    let storage = FaultyStorage::new(&memory, move |act, _| {
+        if act == Act::Sync {
+            held.pass();
+        }
+        Ok(())
+    });
+    let store = storage.options().open(PATH).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    let other = store.clone();
+    gate.close();
+    let closing = thread::spawn(move || store.close());
+    gate.wait_for_somebody();
+    let written = other.set_bytes(b"b", b"2");
+    gate.open();
+    closing.join().unwrap().unwrap();
+    drop(other);
+    let store = options(&memory).open(PATH).unwrap();
+    assert_eq!(store.contains_bytes(b"b").unwrap(), written.is_ok());
+    assert_eq!(written.unwrap_err().kind(), ErrorKind::Misuse);
+}
+
+#[test]
+fn a_close_that_cannot_write_can_be_tried_again() {
+    let memory = MemoryStorage::new();
+    let (storage, is_full) = disk_with_switch(&memory);
+    let store = storage.options().open(PATH).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(store.clone().close().unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
+    }
+    is_full.store(false, Ordering::SeqCst);
+    store.set_bytes(b"b", b"2").unwrap();
+    store.flush().unwrap();
+    let other = store.clone();
+    store.close().unwrap();
+    assert_eq!(other.flush().unwrap_err().kind(), ErrorKind::Misuse);
+    other.close().unwrap();
+    let store = options(&memory).open(PATH).unwrap();
+    assert_eq!(contents(&store), BTreeMap::from([record(b"a", b"1"), record(b"b", b"2")]));
+}
+
+#[test]
+fn nothing_is_acknowledged_after_a_failed_sync() {
+    let memory = MemoryStorage::new();
+    let fails = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&fails);
+    let storage = FaultyStorage::new(&memory, move |act, _| {
+        let refuses = act == Act::Sync && switch.load(Ordering::SeqCst);
+        if refuses { Err(io::Error::other("EIO")) } else { Ok(()) }
+    });
+    let store = storage.options().open(PATH).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    fails.store(true, Ordering::SeqCst);
+    assert_eq!(store.sync().unwrap_err().kind(), ErrorKind::Io);
+    fails.store(false, Ordering::SeqCst);
+    assert_eq!(store.set_bytes(b"b", b"2").unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(store.delete_bytes(b"a").unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(contents(&store), BTreeMap::from([record(b"a", b"1")]));
+}
+
+#[test]
+fn iteration_reads_what_cannot_be_written() {
+    let memory = MemoryStorage::new();
+    let (storage, is_full) = disk_with_switch(&memory);
+    let interval = Duration::from_secs(3600);
+    let store = storage.options().flush_interval(interval).open(PATH).unwrap();
+    for key in [b"a", b"b", b"c"] {
+        store.set_bytes(key, b"old").unwrap();
+    }
+    store.flush().unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    store.set_bytes(b"a", b"newer").unwrap();
+    store.flush().unwrap_err();
+    store.set_bytes(b"a", b"newest").unwrap();
+    store.set_bytes(b"d", b"new").unwrap();
+    assert!(store.delete_bytes(b"b").unwrap());
+    let expected =
+        BTreeMap::from([record(b"a", b"newest"), record(b"c", b"old"), record(b"d", b"new")]);
+    let iteration = store.iter_bytes();
+    store.set_bytes(b"e", b"later").unwrap();
+    assert_eq!(iteration.map(Result::unwrap).collect::<BTreeMap<_, _>>(), expected);
+    assert!(store.delete_bytes(b"e").unwrap());
+    is_full.store(false, Ordering::SeqCst);
+    assert_eq!(contents(&store), expected);
+    let other = store.clone();
+    store.close().unwrap();
+    assert_eq!(contents(&other), expected);
+}
+
+#[test]
+fn buffers_do_not_pile_up_on_a_full_disk() {
+    let memory = MemoryStorage::new();
+    let (storage, is_full) = disk_with_switch(&memory);
+    let interval = Duration::from_secs(3600);
+    let small = storage.options().memory_buffer_bytes(64 << 10).flush_interval(interval);
+    let store = small.open(PATH).unwrap();
+    is_full.store(true, Ordering::SeqCst);
+    let mut written = 0u64;
+    while store.set_bytes(&written.to_le_bytes(), &[7; 1024]).is_ok() {
+        written += 1;
+        assert!(written < 5 * 64, "five buffers would be full");
+        store.flush().unwrap_err();
+        assert_eq!(store.iter_bytes().map(Result::unwrap).count() as u64, written);
+    }
+    is_full.store(false, Ordering::SeqCst);
+    assert_eq!(contents(&store).len() as u64, written);
+    store.close().unwrap();
+    assert_eq!(contents(&options(&memory).open(PATH).unwrap()).len() as u64, written);
+}
+
+#[test]
+fn a_failing_checkpoint_is_not_attempted_at_each_commit() {
+    let memory = MemoryStorage::new();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    let storage = FaultyStorage::new(&memory, move |_, path| {
+        if path.to_str().unwrap().contains(".idx") {
+            counted.fetch_add(1, Ordering::SeqCst);
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    });
+    let store = storage.options().durability(Durability::Flushed).open(PATH).unwrap();
+    store.set_bytes(b"large", &noise(1, 65 << 20)).unwrap();
+    let before = attempts.load(Ordering::SeqCst);
+    assert!(before > 0);
+    for number in 0..10u64 {
+        store.set_bytes(&number.to_le_bytes(), b"small").unwrap();
+    }
+    assert_eq!(attempts.load(Ordering::SeqCst), before);
+    assert_eq!(store.close().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(options(&memory).open(PATH).unwrap().len(), 11);
+}
+
+#[test]
+fn what_an_opening_replays_counts_towards_the_next_checkpoint() {
+    let memory = MemoryStorage::new();
+    let first = options(&memory).durability(Durability::Flushed).open(PATH).unwrap();
+    first.set_bytes(b"small", b"value").unwrap();
+    first.clone().close().unwrap();
+    drop(first);
+    let first = options(&memory).durability(Durability::Flushed).open(PATH).unwrap();
+    let has_index = |memory: &MemoryStorage| {
+        memory.list(Path::new("dir")).unwrap().iter().any(|path| path == Path::new(INDEX))
+    };
+    assert!(has_index(&memory));
+    first.set_bytes(b"large", &noise(1, 40 << 20)).unwrap();
+    let rest = killed(&memory);
+    let checkpoint = common::faulty::read_file(&rest, INDEX);
+    let second = options(&rest).durability(Durability::Flushed).open(PATH).unwrap();
+    second.set_bytes(b"larger", &noise(2, 30 << 20)).unwrap();
+    assert_ne!(common::faulty::read_file(&rest, INDEX), checkpoint);
+}
+
+#[test]
+fn a_store_without_an_index_opens_on_a_full_disk() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    store.set_bytes(b"a", b"1").unwrap();
+    store.set_bytes(b"large", &noise(1, 2 << 20)).unwrap();
+    store.close().unwrap();
+    memory.remove(Path::new(INDEX)).unwrap();
+    let (storage, is_full) = disk_with_switch(&memory);
+    is_full.store(true, Ordering::SeqCst);
+    let store = storage.options().open(PATH).unwrap();
+    let mut expected = BTreeMap::from([record(b"a", b"1"), record(b"large", &noise(1, 2 << 20))]);
+    assert_eq!(contents(&store), expected);
+    is_full.store(false, Ordering::SeqCst);
+    store.set_bytes(b"b", b"2").unwrap();
+    expected.extend([record(b"b", b"2")]);
+    assert_eq!((contents(&store), store.len()), (expected.clone(), 3));
+    store.close().unwrap();
+    let store = options(&memory).open_read_only(PATH).unwrap();
+    assert_eq!((contents(&store), store.len()), (expected, 3));
+    assert!(store.stats().unwrap().index_file_bytes > 0);
+}
+
+#[test]
+fn a_key_is_counted_once_while_a_large_value_of_it_is_written() {
+    let (memory, gate) = (MemoryStorage::new(), Gate::default());
+    let held = gate.clone();
+    let storage = FaultyStorage::new(&memory, move |act, _| {
+        if act == Act::Write {
+            held.pass();
+        }
+        Ok(())
+    });
+    let interval = Duration::from_secs(3600);
+    let store = storage.options().flush_interval(interval).open(PATH).unwrap();
+    store.set_bytes(b"other", b"1").unwrap();
+    store.flush().unwrap();
+    gate.close();
+    let large = store.clone();
+    let writing = thread::spawn(move || large.set_bytes(b"key", &noise(1, 2 << 20)));
+    gate.wait_for_somebody();
+    store.set_bytes(b"key", b"small").unwrap();
+    assert_eq!(store.len(), 2);
+    gate.open();
+    writing.join().unwrap().unwrap();
+    assert_eq!(store.len(), 2);
+    store.flush().unwrap();
+    assert_eq!(store.len(), 2);
+}
