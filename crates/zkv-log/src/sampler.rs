@@ -62,6 +62,10 @@ impl Sampler {
     pub(crate) fn observe(&mut self, entries: &[&[u8]]) {
         let raw_bytes: usize = entries.iter().map(|entry| entry.len()).sum();
         self.raw_bytes_seen += raw_bytes as u64;
+        // Samples taken long before the next attempt would be replaced by then.
+        if self.raw_bytes_seen + 2 * SAMPLE_BYTES as u64 <= self.next_attempt_bytes {
+            return;
+        }
         let stride = (raw_bytes / SAMPLE_BYTES).max(1);
         for entry in entries.iter().step_by(stride) {
             let sample = entry[..entry.len().min(SAMPLE_ENTRY_BYTES_MAX)].to_vec();

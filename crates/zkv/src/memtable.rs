@@ -24,6 +24,13 @@ impl Memtable {
         }
     }
 
+    /// An empty buffer for about as many records as `other` holds: growing costs more than filling.
+    pub(crate) fn like(other: &Self) -> Self {
+        let count = other.records.len();
+        let records = HashMap::with_capacity_and_hasher(count, BuildHasherDefault::default());
+        Self { records, bytes: AtomicUsize::new(0) }
+    }
+
     /// Puts an encoded record in the place of an older one; only one thread at a time may. Returns
     /// whether a put stood there, and `None` where nothing did.
     pub(crate) fn insert(&self, hash: KeyHash, record: Box<[u8]>) -> Option<bool> {

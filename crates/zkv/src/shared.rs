@@ -169,7 +169,7 @@ impl Shared {
         let mut frozen = vec![Arc::clone(&view.active)];
         frozen.extend(view.frozen.iter().cloned());
         front.pending.insert(0, PendingCount::default());
-        let active = Arc::new(Memtable::new());
+        let active = Arc::new(Memtable::like(&view.active));
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
     }
 
@@ -312,9 +312,7 @@ impl Shared {
             let mut operations: Vec<Operation<'_>> =
                 records.iter().map(|(hash, record)| Operation { hash: *hash, record }).collect();
             // What is alike stands together, and compresses better.
-            operations.sort_by_cached_key(|operation| {
-                Record::decode(operation.record).map_or(&[][..], |record| record.key)
-            });
+            operations.sort_by_cached_key(|operation| sort_key(operation.record));
             writer.commit(&operations, Room::Exact)
         });
         flushed.map_err(|error| self.write_error(error))?;
@@ -435,4 +433,14 @@ fn exists_beneath(
         }
     });
     found.unwrap_or(Ok(false))
+}
+
+/// What an encoded record is sorted by: its key, whose first bytes decide most comparisons without
+/// a look at the record.
+fn sort_key(record: &[u8]) -> (u64, &[u8]) {
+    let key = Record::decode(record).map_or(&[][..], |record| record.key);
+    let mut first = [0; 8];
+    let count = key.len().min(first.len());
+    first[..count].copy_from_slice(&key[..count]);
+    (u64::from_be_bytes(first), key)
 }
