@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{FileMap, FileStorage, OpenMode, Storage};
+use zkv_log::layout::{BLOCK_HEADER_BYTES, CELL_BYTES};
 use zkv_log::measure::{MeasuredBlock, MeasuredDictionary, for_each_block};
 use zkv_log::{Access, LogOptions, LogView, OpenFile};
 use zkv_record::Record;
@@ -92,6 +93,18 @@ impl Blocks {
     pub fn of_key(&self, key: &[u8]) -> Option<Block> {
         let number = *self.of_key.get(&self.hasher.hash_one(key))?;
         self.blocks.get(usize::try_from(number).ok()?).copied()
+    }
+
+    /// How many blocks start behind `block` in its cell. A get comes upon the last one first, and
+    /// decompresses all those before it finds its key.
+    pub fn later_in_cell(&self, block: &Block) -> u64 {
+        // Slots start a whole number of cells behind the file header, which is one, too.
+        let cell = |block: &Block| {
+            (block.file_offset - u64::from(BLOCK_HEADER_BYTES)) / u64::from(CELL_BYTES)
+        };
+        let behind = self.blocks.partition_point(|other| other.file_offset <= block.file_offset);
+        let sharing = self.blocks[behind..].iter().take_while(|other| cell(other) == cell(block));
+        sharing.count() as u64
     }
 
     pub fn dictionary_count(&self) -> usize {
