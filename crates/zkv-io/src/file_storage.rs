@@ -169,6 +169,10 @@ struct RealMap {
 }
 
 impl FileMap for RealMap {
+    fn prefetch(&self, offset: u64, bytes: u32) {
+        self.extents.prefetch(offset, bytes);
+    }
+
     fn copy_out(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         let end = offset.checked_add(into.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         let bytes = self.inner.bytes_reaching(end)?;

@@ -138,4 +138,7 @@ pub trait FileMap: Debug + Send + Sync {
     /// # Errors
     /// [`io::ErrorKind::UnexpectedEof`] where the file is shorter.
     fn copy_out(&self, offset: u64, into: &mut [u8]) -> io::Result<()>;
+
+    /// Tells the processor that `bytes` from `offset` on will be copied soon. It changes nothing.
+    fn prefetch(&self, _offset: u64, _bytes: u32) {}
 }

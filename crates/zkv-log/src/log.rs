@@ -20,6 +20,12 @@ use crate::position::{EntryAddress, Location, Position};
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
 
+/// A read copies this much at once: most blocks, whose payload is about 300 bytes long, and what
+/// else stands in their cell. A second copy would wait for the first.
+const AHEAD_BYTES: u32 = 768;
+/// A cell and most of a block that starts in it.
+const PREFETCH_BYTES: u32 = 512;
+
 /// A compressed segment log, open for reading. Clones share everything.
 ///
 /// Reads take no lock that a writer holds.
@@ -229,6 +235,9 @@ impl LogView {
         mut matches: impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
         let Some((segment, cell)) = self.cell_of(location) else { return Ok(None) };
+        let cell_start = segment.place.start + u64::from(cell * CELL_BYTES);
+        // While the cell table's byte is on its way.
+        self.shared.map.prefetch(cell_start, PREFETCH_BYTES);
         let first = segment.first_block(&*self.shared.map, cell)?;
         let mut decoder = self.shared.decoders.take();
         let found = self.find_in_cell(segment, first, &mut decoder, &mut matches);
@@ -294,17 +303,22 @@ impl LogView {
         decoder: &mut Decoder,
         matches: &mut impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        let cell_end = (first / CELL_BYTES + 1) * CELL_BYTES;
+        let end = ((first / CELL_BYTES + 1) * CELL_BYTES).min(self.end_of(segment));
+        self.copy_ahead(segment, first, decoder)?;
         let mut starts = BlockStarts::default();
         let mut offset = first;
-        let end = cell_end.min(self.end_of(segment));
         while offset < end && starts.push(offset) {
-            let header = self.read_header(segment, offset)?;
+            let copied = decoder.block.get((offset - first) as usize..);
+            let header = copied.and_then(|bytes| BlockHeader::decode(*bytes.first_chunk()?));
             offset = offset.saturating_add(header.map_or(CELL_BYTES, |found| found.block_bytes()));
         }
+        let mut copied = Some(first);
         // The newest last: a key that was written twice into one cell stands in two blocks.
         for start in starts.iter().rev() {
-            if !self.load_block(segment, start, decoder)? {
+            if copied.take() != Some(start) {
+                self.copy_ahead(segment, start, decoder)?;
+            }
+            if !self.load_copied(segment, start, decoder)? {
                 continue;
             }
             let damaged = |_| segment.damaged(start, "a block's entries");
@@ -317,39 +331,44 @@ impl LogView {
         Ok(None)
     }
 
-    /// The header of the block at `offset`, which nobody has checked yet.
-    #[inline]
-    fn read_header(&self, segment: &Segment, offset: u32) -> Result<Option<BlockHeader>> {
-        let mut header = [0; BLOCK_HEADER_BYTES as usize];
-        if segment.end().saturating_sub(offset) < BLOCK_HEADER_BYTES {
-            return Ok(None);
-        }
-        let at = segment.place.start + u64::from(offset);
-        self.shared.map.copy_out(at, &mut header).map_err(LogError::io("read"))?;
-        Ok(BlockHeader::decode(header))
-    }
-
     /// Copies the block at `offset` out of the map, checks the copy, and decompresses it into
     /// `decoder.payload`; `false` where it is whole and holds no entries.
-    #[inline]
     pub(crate) fn load_block(
         &self,
         segment: &Segment,
         offset: u32,
         decoder: &mut Decoder,
     ) -> Result<bool> {
+        self.copy_ahead(segment, offset, decoder)?;
+        self.load_copied(segment, offset, decoder)
+    }
+
+    /// Copies what stands at `offset` into `decoder.block`: most blocks whole, in one copy.
+    #[inline]
+    fn copy_ahead(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<()> {
+        let bytes = segment.end().saturating_sub(offset).min(AHEAD_BYTES);
+        decoder.block.resize(bytes as usize, 0);
+        let at = segment.place.start + u64::from(offset);
+        self.shared.map.copy_out(at, &mut decoder.block).map_err(LogError::io("read"))
+    }
+
+    /// As [`LogView::load_block`], where `decoder.block` holds the start of the block already, or
+    /// all of it and more.
+    #[inline]
+    fn load_copied(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<bool> {
         let damaged = || segment.damaged(offset, "a block");
-        let header = self.read_header(segment, offset)?.ok_or_else(damaged)?;
-        let left = segment.end().saturating_sub(offset);
-        if header.block_bytes() > left {
+        let header = decoder.block.first_chunk().and_then(|bytes| BlockHeader::decode(*bytes));
+        let header = header.ok_or_else(damaged)?;
+        if header.block_bytes() > segment.end().saturating_sub(offset) {
             return Err(damaged());
         }
+        let copied = decoder.block.len();
         decoder.block.resize(header.block_bytes() as usize, 0);
-        let at = segment.place.start + u64::from(offset);
-        self.shared.map.copy_out(at, &mut decoder.block).map_err(LogError::io("read"))?;
-        let tag = BlockHeader::decode(*decoder.block.first_chunk().ok_or_else(damaged)?)
-            .ok_or_else(damaged)?
-            .tag;
+        if let Some(rest) = decoder.block.get_mut(copied..) {
+            let at = segment.place.start + u64::from(offset) + copied as u64;
+            self.shared.map.copy_out(at, rest).map_err(LogError::io("read"))?;
+        }
+        let tag = header.tag;
         let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
         let dictionary = if with_entries && tag.number > 0 {
             let shared = &self.shared;
