@@ -46,6 +46,7 @@ mod open;
 mod options;
 mod pack;
 mod position;
+mod read;
 mod recover;
 mod sampler;
 mod scan;

@@ -3,28 +3,21 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
+use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use zkv_io::{FileMap, StorageFile};
 
-use crate::block::{BlockHeader, BlockKind, is_whole};
-use crate::codec::{Decoder, DecoderPool};
+use crate::codec::DecoderPool;
 use crate::dictionary::Interner;
-use crate::entries::Entries;
 use crate::error::{LogError, Result};
 use crate::header::Identity;
-use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, SEGMENT_HEADER_BYTES};
+use crate::layout::SEGMENT_HEADER_BYTES;
 use crate::pack::{Packed, Packer};
-use crate::position::{EntryAddress, Location, Position};
+use crate::position::{Location, Position};
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
-
-/// A read copies this much at once: most blocks, whose payload is about 300 bytes long, and what
-/// else stands in their cell. A second copy would wait for the first.
-const AHEAD_BYTES: u32 = 768;
-/// A cell and most of a block that starts in it.
-const PREFETCH_BYTES: u32 = 512;
 
 /// A compressed segment log, open for reading. Clones share everything.
 ///
@@ -43,6 +36,8 @@ pub(crate) struct Shared {
     pub interner: Interner,
     pub packer: Packer,
     pub sync: Mutex<SyncState>,
+    /// Whether a sync has failed; each buffered write asks.
+    pub is_sync_failed: AtomicBool,
     /// Held during a sync. A failure of the disk is reported to one caller only: who syncs at the
     /// same time must not take its own success for proof. Who waits here may find its work done.
     pub sync_gate: Mutex<()>,
@@ -52,7 +47,6 @@ pub(crate) struct Shared {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct SyncState {
     pub synced_upto: Position,
-    pub failed: bool,
 }
 
 /// The segments of the log at one moment, by slot.
@@ -75,7 +69,7 @@ impl SegmentList {
     }
 
     #[inline]
-    fn get(&self, slot: u32) -> Option<&Arc<Segment>> {
+    pub(crate) fn get(&self, slot: u32) -> Option<&Arc<Segment>> {
         self.by_slot.get(slot as usize)?.as_ref()
     }
 }
@@ -139,7 +133,7 @@ impl Log {
     /// Whether a sync has failed since the log was opened: nothing is written any more.
     #[must_use]
     pub fn is_sync_failed(&self) -> bool {
-        self.sync_state().failed
+        self.shared.is_sync_failed.load(atomic::Ordering::Acquire)
     }
 
     /// The caller holds the gate, or is the writer, who wants this to happen whatever was synced.
@@ -152,7 +146,7 @@ impl Log {
                 Ok(())
             }
             Err(source) => {
-                state.failed = true;
+                self.shared.is_sync_failed.store(true, atomic::Ordering::Release);
                 Err(LogError::Io { action: "sync", source })
             }
         }
@@ -221,47 +215,6 @@ impl LogView {
         }
     }
 
-    /// Looks for an entry among the blocks that start at `location`, the newest block first.
-    /// `matches` is shown one entry after another, and returns what it wants of the one it knows.
-    ///
-    /// Returns `None` where no entry matches, or the slot holds no segment of this view.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`] where a block at the location is damaged, and [`LogError::Io`].
-    #[inline]
-    pub fn find<T>(
-        &self,
-        location: Location,
-        mut matches: impl FnMut(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let Some((segment, cell)) = self.cell_of(location) else { return Ok(None) };
-        let cell_start = segment.place.start + u64::from(cell * CELL_BYTES);
-        // While the cell table's byte is on its way.
-        self.shared.map.prefetch(cell_start, PREFETCH_BYTES);
-        let first = segment.first_block(&*self.shared.map, cell)?;
-        let mut decoder = self.shared.decoders.take();
-        let found = self.find_in_cell(segment, first, &mut decoder, &mut matches);
-        if matches!(found, Ok(Some(_))) || !segment.is_sealed() {
-            return found;
-        }
-        self.find_again(segment, cell, first, found, &mut decoder, &mut matches)
-    }
-
-    /// Shows all entries of the blocks that start at `location` to `visit`, the newest block first.
-    ///
-    /// # Errors
-    /// As [`LogView::find`].
-    pub fn visit(&self, location: Location, mut visit: impl FnMut(&[u8])) -> Result<()> {
-        let Some((segment, cell)) = self.cell_of(location) else { return Ok(()) };
-        let first = segment.first_block(&*self.shared.map, cell)?;
-        let mut decoder = self.shared.decoders.take();
-        let mut show = |entry: &[u8]| -> Option<()> {
-            visit(entry);
-            None
-        };
-        self.find_in_cell(segment, first, &mut decoder, &mut show).map(|_| ())
-    }
-
     /// The place of the location's segment in the order of the log; `None` where its slot holds no
     /// segment of this view.
     #[must_use]
@@ -270,149 +223,10 @@ impl LogView {
     }
 
     #[inline]
-    fn cell_of(&self, location: Location) -> Option<(&Arc<Segment>, u32)> {
+    pub(crate) fn cell_of(&self, location: Location) -> Option<(&Arc<Segment>, u32)> {
         let slot_bytes = self.shared.identity.slot_bytes;
         let segment = self.segments.get(location.slot(slot_bytes)?)?;
         Some((segment, location.cell(slot_bytes)))
-    }
-
-    /// The byte of the cell table that led to `first` may be damaged: a location without its entry
-    /// is so rare that the table can be held against its checksum each time.
-    #[cold]
-    fn find_again<T>(
-        &self,
-        segment: &Segment,
-        cell: u32,
-        first: u32,
-        found: Result<Option<T>>,
-        decoder: &mut Decoder,
-        matches: &mut impl FnMut(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let checked = segment.first_block_checked(&*self.shared.file, cell)?;
-        if checked == first {
-            return found;
-        }
-        self.find_in_cell(segment, checked, decoder, matches)
-    }
-
-    #[inline]
-    fn find_in_cell<T>(
-        &self,
-        segment: &Segment,
-        first: u32,
-        decoder: &mut Decoder,
-        matches: &mut impl FnMut(&[u8]) -> Option<T>,
-    ) -> Result<Option<T>> {
-        let end = ((first / CELL_BYTES + 1) * CELL_BYTES).min(self.end_of(segment));
-        self.copy_ahead(segment, first, decoder)?;
-        let mut starts = BlockStarts::default();
-        let mut offset = first;
-        while offset < end && starts.push(offset) {
-            let copied = decoder.block.get((offset - first) as usize..);
-            let header = copied.and_then(|bytes| BlockHeader::decode(*bytes.first_chunk()?));
-            offset = offset.saturating_add(header.map_or(CELL_BYTES, |found| found.block_bytes()));
-        }
-        let mut copied = Some(first);
-        // The newest last: a key that was written twice into one cell stands in two blocks.
-        for start in starts.iter().rev() {
-            if copied.take() != Some(start) {
-                self.copy_ahead(segment, start, decoder)?;
-            }
-            if !self.load_copied(segment, start, decoder)? {
-                continue;
-            }
-            let damaged = |_| segment.damaged(start, "a block's entries");
-            for entry in Entries::parse(&decoder.payload).map_err(damaged)? {
-                if let Some(found) = matches(entry.map_err(damaged)?) {
-                    return Ok(Some(found));
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    /// Copies the block at `offset` out of the map, checks the copy, and decompresses it into
-    /// `decoder.payload`; `false` where it is whole and holds no entries.
-    pub(crate) fn load_block(
-        &self,
-        segment: &Segment,
-        offset: u32,
-        decoder: &mut Decoder,
-    ) -> Result<bool> {
-        self.copy_ahead(segment, offset, decoder)?;
-        self.load_copied(segment, offset, decoder)
-    }
-
-    /// Copies what stands at `offset` into `decoder.block`: most blocks whole, in one copy.
-    #[inline]
-    fn copy_ahead(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<()> {
-        let bytes = segment.end().saturating_sub(offset).min(AHEAD_BYTES);
-        decoder.block.resize(bytes as usize, 0);
-        let at = segment.place.start + u64::from(offset);
-        self.shared.map.copy_out(at, &mut decoder.block).map_err(LogError::io("read"))
-    }
-
-    /// As [`LogView::load_block`], where `decoder.block` holds the start of the block already, or
-    /// all of it and more.
-    #[inline]
-    fn load_copied(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<bool> {
-        let damaged = || segment.damaged(offset, "a block");
-        let header = decoder.block.first_chunk().and_then(|bytes| BlockHeader::decode(*bytes));
-        let header = header.ok_or_else(damaged)?;
-        if header.block_bytes() > segment.end().saturating_sub(offset) {
-            return Err(damaged());
-        }
-        let copied = decoder.block.len();
-        decoder.block.resize(header.block_bytes() as usize, 0);
-        if let Some(rest) = decoder.block.get_mut(copied..) {
-            let at = segment.place.start + u64::from(offset) + copied as u64;
-            self.shared.map.copy_out(at, rest).map_err(LogError::io("read"))?;
-        }
-        let tag = header.tag;
-        let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
-        let dictionary = if with_entries && tag.number > 0 {
-            let shared = &self.shared;
-            Some(segment.dictionary(&*shared.file, &shared.interner, tag.number)?)
-        } else {
-            None
-        };
-        let seed = dictionary.map_or(segment.place.seed, |found| found.seed);
-        if !is_whole(&decoder.block, seed, offset) {
-            return Err(damaged());
-        }
-        match tag.kind {
-            BlockKind::EntriesZstd => {
-                let max = segment.place.slot_bytes as usize;
-                let dictionary = dictionary.map(|found| &*found.dictionary);
-                decoder.decompress_block(dictionary, max).ok_or_else(damaged)?;
-            }
-            BlockKind::EntriesRaw => {
-                decoder.payload.clear();
-                let payload = &decoder.block[BLOCK_HEADER_BYTES as usize..];
-                decoder.payload.extend_from_slice(payload);
-            }
-            _ => {}
-        }
-        Ok(with_entries)
-    }
-
-    /// The entry at `address`.
-    ///
-    /// # Errors
-    /// [`LogError::Corrupt`] where the block is damaged or has no such entry, and
-    /// [`LogError::Io`].
-    pub fn read(&self, address: EntryAddress) -> Result<Vec<u8>> {
-        let offset = address.offset;
-        let at = self.shared.identity.slot_start(address.slot) + u64::from(offset);
-        let missing = || LogError::Corrupt { offset: at, what: "no such entry" };
-        let segment = self.segments.get(address.slot).ok_or_else(missing)?;
-        let mut decoder = self.shared.decoders.take();
-        if !self.load_block(segment, offset, &mut decoder)? {
-            return Err(missing());
-        }
-        let mut entries = Entries::parse(&decoder.payload).map_err(|_| missing())?;
-        let entry = entries.nth(address.ordinal as usize).ok_or_else(missing)?;
-        Ok(entry.map_err(|_| missing())?.to_vec())
     }
 
     /// The segments in the order of the log.
@@ -457,32 +271,6 @@ impl LogView {
         let missing = LogError::Corrupt { offset: at, what: "no such segment" };
         let segment = self.segments.get(slot).ok_or(missing)?;
         SegmentScan::new(self, Arc::clone(segment), from.unwrap_or(SEGMENT_HEADER_BYTES))
-    }
-}
-
-/// The starts of the blocks of one cell: at most one for every eight bytes.
-#[derive(Default)]
-struct BlockStarts {
-    offsets: [u32; (CELL_BYTES / BLOCK_HEADER_BYTES) as usize],
-    count: usize,
-}
-
-impl BlockStarts {
-    #[inline]
-    fn push(&mut self, offset: u32) -> bool {
-        match self.offsets.get_mut(self.count) {
-            Some(place) => {
-                *place = offset;
-                self.count += 1;
-                true
-            }
-            None => false,
-        }
-    }
-
-    #[inline]
-    fn iter(&self) -> impl DoubleEndedIterator<Item = u32> {
-        self.offsets[..self.count].iter().copied()
     }
 }
 

@@ -1,6 +1,6 @@
 //! How much of each segment is still in use.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use zkv_io::{Cursor, Overrun};
 use zkv_log::{Location, LogView};
@@ -24,7 +24,7 @@ pub(crate) struct SegmentUse {
 /// The use of every segment, by slot.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LiveTable {
-    by_slot: HashMap<u32, SegmentUse>,
+    by_slot: BTreeMap<u32, SegmentUse>,
 }
 
 /// The bytes of the user's that a record holds.
@@ -82,9 +82,7 @@ impl LiveTable {
 
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(self.by_slot.len() * SEGMENT_USE_BYTES);
-        let mut slots: Vec<_> = self.by_slot.iter().collect();
-        slots.sort_by_key(|(slot, _)| **slot);
-        for (slot, entry) in slots {
+        for (slot, entry) in &self.by_slot {
             bytes.extend(slot.to_le_bytes());
             bytes.extend(entry.records.to_le_bytes());
             bytes.extend(entry.live_records.to_le_bytes());
@@ -96,7 +94,7 @@ impl LiveTable {
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, Overrun> {
         let mut cursor = Cursor::new(bytes);
-        let mut by_slot = HashMap::new();
+        let mut by_slot = BTreeMap::new();
         while !cursor.rest().is_empty() {
             let slot = cursor.u32()?;
             let entry = SegmentUse {

@@ -1,6 +1,7 @@
 //! What recovery hands over: the readers' log, the writer at its end, and what must be repaired
 //! before the first append.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
 use arc_swap::ArcSwap;
@@ -107,7 +108,8 @@ impl Recovery<'_> {
             decoders: DecoderPool::new(options.parallel_reads_max as usize),
             packer,
             interner: std::mem::take(&mut self.interner),
-            sync: Mutex::new(SyncState { synced_upto, failed: false }),
+            sync: Mutex::new(SyncState { synced_upto }),
+            is_sync_failed: AtomicBool::new(false),
             sync_gate: Mutex::new(()),
         });
         let replay_from = self.replay_from;
