@@ -35,18 +35,13 @@ pub(crate) struct Shared {
     pub decoders: DecoderPool,
     pub interner: Interner,
     pub packer: Packer,
-    pub sync: Mutex<SyncState>,
+    /// Up to where the log is known to be durable.
+    pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
     pub is_sync_failed: AtomicBool,
     /// Held during a sync. A failure of the disk is reported to one caller only: who syncs at the
     /// same time must not take its own success for proof. Who waits here may find its work done.
     pub sync_gate: Mutex<()>,
-}
-
-/// What is known of what the disk holds.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct SyncState {
-    pub synced_upto: Position,
 }
 
 /// The segments of the log at one moment, by slot.
@@ -139,10 +134,11 @@ impl Log {
     /// The caller holds the gate, or is the writer, who wants this to happen whatever was synced.
     fn sync_file(&self, upto: Position) -> Result<()> {
         let synced = self.shared.file.sync_data();
-        let mut state = self.shared.sync.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut synced_upto =
+            self.shared.synced_upto.lock().unwrap_or_else(PoisonError::into_inner);
         match synced {
             Ok(()) => {
-                state.synced_upto = state.synced_upto.max(upto);
+                *synced_upto = upto.max(*synced_upto);
                 Ok(())
             }
             Err(source) => {
@@ -161,11 +157,7 @@ impl Log {
     /// Up to where the log is known to be durable.
     #[must_use]
     pub fn synced_upto(&self) -> Position {
-        self.sync_state().synced_upto
-    }
-
-    pub(crate) fn sync_state(&self) -> SyncState {
-        *self.shared.sync.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.shared.synced_upto.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The data file's length in bytes, with the room made ahead of the log's end.

@@ -10,7 +10,7 @@ use crate::codec::DecoderPool;
 use crate::dictionary::Dictionary;
 use crate::error::Result;
 use crate::layout::CELL_BYTES;
-use crate::log::{Log, SegmentList, Shared, SyncState};
+use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
@@ -108,7 +108,7 @@ impl Recovery<'_> {
             decoders: DecoderPool::new(options.parallel_reads_max as usize),
             packer,
             interner: std::mem::take(&mut self.interner),
-            sync: Mutex::new(SyncState { synced_upto }),
+            synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
             sync_gate: Mutex::new(()),
         });
