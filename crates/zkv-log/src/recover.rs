@@ -303,7 +303,10 @@ impl<'a> Recovery<'a> {
     fn read_slot(&self, place: Place, from: u32) -> Result<Vec<u8>> {
         let slot_end = place.start + u64::from(place.slot_bytes);
         let start = place.start + u64::from(from);
-        let bytes = slot_end.min(self.file_bytes).saturating_sub(start);
+        if self.file_bytes <= start {
+            return Ok(Vec::new());
+        }
+        let bytes = slot_end.min(self.file_bytes) - start;
         let mut image = vec![0; usize::try_from(bytes).unwrap_or(0)];
         self.open.file.read_at(start, &mut image).map_err(LogError::io("read"))?;
         Ok(image)

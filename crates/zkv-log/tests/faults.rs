@@ -73,6 +73,23 @@ fn an_end_mark_that_was_not_synced_proves_only_what_is_before_it() {
 }
 
 #[test]
+fn a_seal_that_names_a_slot_behind_the_files_end_ends_the_log() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[&noise(1, 60_000)]).unwrap();
+    let end = writer.end();
+    writer.append(&[&noise(2, 60_000), &noise(3, 60_000)]).unwrap();
+    drop(writer);
+    // A power cut keeps the first segment with its seal, and nothing of the next ones, not even room.
+    for bytes_behind in [0, 1, SLOT as usize] {
+        let kept = &bytes_of(&storage)[..4096 + SLOT as usize];
+        let image = [kept, &vec![0; bytes_behind]].concat();
+        let mut writer = open(&storage_of(&image), None).unwrap().writer.unwrap();
+        assert_eq!(writer.end(), end);
+        writer.append(&[&noise(4, 60_000)]).unwrap();
+    }
+}
+
+#[test]
 fn segments_stay_retired_wherever_the_retire_entry_stands() {
     for left_over in 0..120 {
         let (storage, mut writer) = new_log();
