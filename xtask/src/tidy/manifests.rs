@@ -13,7 +13,8 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-index", &["zkv-io"]),
     ("zkv-store", &["zkv-io", "zkv-record", "zkv-log", "zkv-index"]),
     ("zkv-cli", &["zkv-store"]),
-    ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store"]),
+    ("zkv-sim", &["zkv-io"]),
+    ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
 ];
 
 /// What is wrong with the manifests of `packages`.

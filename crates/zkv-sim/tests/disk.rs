@@ -1,0 +1,198 @@
+//! What the simulated disk may lose, and what it may not.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
+use zkv_sim::{Calls, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure};
+
+const A: &str = "dir/a";
+
+fn path(name: &str) -> &Path {
+    Path::new(name)
+}
+
+fn new_file(disk: &SimDisk, name: &str) -> Arc<dyn StorageFile> {
+    disk.open(path(name), OpenMode::CreateNew).unwrap()
+}
+
+/// A file that is durable, name and all, and what it holds.
+fn durable_file(disk: &SimDisk, bytes: &[u8]) -> Arc<dyn StorageFile> {
+    let file = new_file(disk, A);
+    file.write_at(0, bytes).unwrap();
+    file.sync_all().unwrap();
+    disk.sync_dir(path("dir")).unwrap();
+    file
+}
+
+/// What the file at `name` may hold after a power cut now; `None`: there is no such file.
+fn outcomes(disk: &SimDisk, name: &str) -> BTreeSet<Option<Vec<u8>>> {
+    let mut cut = PowerCut::new();
+    disk.events(0).iter().for_each(|event| {
+        cut.follow(event);
+    });
+    let cuts = cut.cuts(false, 5000, &mut fastrand::Rng::with_seed(5));
+    cuts.iter().map(|way| cut.image(way).get(path(name)).map(<[u8]>::to_vec)).collect()
+}
+
+fn some(bytes: &[u8]) -> Option<Vec<u8>> {
+    Some(bytes.to_vec())
+}
+
+fn fault(calls: Calls, number: u64, sync: SyncFailure) -> Fault {
+    Fault { calls, number, lasts: false, error: io::ErrorKind::StorageFull, sync }
+}
+
+#[test]
+fn unsynced_writes_are_kept_lost_and_reordered() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"....");
+    file.write_at(0, b"x").unwrap();
+    file.write_at(1, b"y").unwrap();
+    let expected = [b"....", b"x...", b".y..", b"xy.."];
+    assert_eq!(outcomes(&disk, A), expected.map(|bytes| some(bytes)).into());
+    file.sync_data().unwrap();
+    assert_eq!(outcomes(&disk, A), [some(b"xy..")].into());
+}
+
+#[test]
+fn a_name_lasts_once_its_directory_is_synced() {
+    let disk = SimDisk::recording(1);
+    new_file(&disk, A).sync_all().unwrap();
+    assert_eq!(outcomes(&disk, A), [None, some(b"")].into());
+    disk.sync_dir(path("other")).unwrap();
+    assert_eq!(outcomes(&disk, A).len(), 2);
+    disk.sync_dir(path("dir")).unwrap();
+    assert_eq!(outcomes(&disk, A), [some(b"")].into());
+}
+
+#[test]
+fn a_rename_shows_the_old_file_or_the_new_one() {
+    let disk = SimDisk::recording(1);
+    durable_file(&disk, b"old");
+    let file = new_file(&disk, "dir/b");
+    file.write_at(0, b"new").unwrap();
+    file.sync_all().unwrap();
+    disk.rename(path("dir/b"), path(A)).unwrap();
+    assert_eq!(outcomes(&disk, A), [some(b"old"), some(b"new")].into());
+    disk.sync_dir(path("dir")).unwrap();
+    assert_eq!(outcomes(&disk, A), [some(b"new")].into());
+}
+
+#[test]
+fn large_writes_are_torn_and_lengths_come_before_bytes() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"");
+    file.write_at(0, &[7; 1024]).unwrap();
+    let found = outcomes(&disk, A);
+    let half = [vec![7; 512], vec![0; 512]].concat();
+    assert!(found.contains(&Some(vec![7; 512])), "the first sector alone");
+    assert!(found.contains(&some(&half[512..].repeat(2))), "the length with zeros");
+    let is_garbage =
+        |bytes: &Vec<u8>| bytes.len() == 1024 && bytes[..] != [7; 1024] && bytes.contains(&1);
+    assert!(found.iter().flatten().any(is_garbage), "the length with garbage");
+}
+
+#[test]
+fn only_cuts_that_keep_the_newest_change_are_new() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"..");
+    file.write_at(0, b"x").unwrap();
+    file.write_at(1, b"y").unwrap();
+    let mut cut = PowerCut::new();
+    disk.events(0).iter().for_each(|event| {
+        cut.follow(event);
+    });
+    let cuts = cut.cuts(true, 100, &mut fastrand::Rng::with_seed(1));
+    let plain = cuts.iter().filter(|cut| cut.growth == Growth::AsWritten && cut.tear.is_none());
+    let found: BTreeSet<Vec<u8>> =
+        plain.map(|way| cut.image(way).get(path(A)).unwrap().to_vec()).collect();
+    assert_eq!(found, [b".y".to_vec(), b"xy".to_vec()].into());
+}
+
+#[test]
+fn a_failed_sync_is_not_made_good_by_another_one() {
+    for manner in [SyncFailure::CacheNew, SyncFailure::CacheReverted] {
+        let disk = SimDisk::recording(3);
+        let file = durable_file(&disk, &[1; 5000]);
+        file.write_at(10, &[2; 10]).unwrap();
+        disk.set_fault(Some(fault(Calls::Syncs, 1, manner)));
+        file.sync_data().unwrap_err();
+        file.sync_data().unwrap();
+        let seen = disk.image().get(path(A)).unwrap()[10];
+        assert_eq!(seen == 2, manner == SyncFailure::CacheNew);
+        let found = outcomes(&disk, A);
+        assert_eq!(found.len(), 1, "{manner:?}: it was decided then");
+        // What is written anew is: the rest of its page comes with it.
+        file.write_at(0, &[3]).unwrap();
+        file.sync_data().unwrap();
+        let found = outcomes(&disk, A).pop_first().flatten().unwrap();
+        assert_eq!((found[0], found[10]), (3, seen));
+    }
+}
+
+#[test]
+fn a_failure_that_is_told_late_comes_with_the_next_sync() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"..");
+    file.write_at(0, b"x").unwrap();
+    disk.set_fault(Some(fault(Calls::Syncs, 1, SyncFailure::ToldLate)));
+    file.sync_data().unwrap();
+    disk.set_fault(None);
+    file.sync_data().unwrap_err();
+    file.sync_data().unwrap();
+}
+
+#[test]
+fn a_fault_strikes_once_or_for_ever_and_counts_its_own_calls() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"..");
+    let once = fault(Calls::Changes, 2, SyncFailure::CacheNew);
+    for (lasts, expected) in [(false, [true, false, true]), (true, [true, false, false])] {
+        disk.set_fault(Some(Fault { lasts, ..once.clone() }));
+        let done = expected.map(|_| {
+            file.len().unwrap();
+            file.write_at(0, b"x").is_ok()
+        });
+        assert_eq!((done, disk.counted_calls()), (expected, 3));
+    }
+    disk.set_fault(Some(Fault { calls: Calls::Reads, number: 1, ..once }));
+    file.write_at(0, b"x").unwrap();
+    assert_eq!(file.len().unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_killed_process_leaves_its_files_and_nothing_else() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"..");
+    file.write_at(0, b"x").unwrap();
+    assert!(file.try_lock(LockKind::Exclusive).unwrap());
+    let next = disk.kill();
+    file.write_at(0, b"y").unwrap_err();
+    let again = next.open(path(A), OpenMode::ReadWrite).unwrap();
+    assert!(again.try_lock(LockKind::Exclusive).unwrap());
+    drop(file);
+    let third = next.open(path(A), OpenMode::ReadOnly).unwrap();
+    assert!(!third.try_lock(LockKind::Shared).unwrap(), "the old handle holds no lock to free");
+    assert_eq!(next.image().get(path(A)).unwrap(), b"x.");
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    let run = || {
+        let disk = SimDisk::recording(9);
+        let file = durable_file(&disk, &[0; 3000]);
+        let mut random = [0; 16];
+        disk.random(&mut random).unwrap();
+        file.write_at(0, &random.repeat(200)).unwrap();
+        let mut cut = PowerCut::from_image(&Image::new());
+        disk.events(0).iter().for_each(|event| {
+            cut.follow(event);
+        });
+        let cuts = cut.cuts(true, 50, &mut fastrand::Rng::with_seed(2));
+        cuts.iter().map(|way| cut.image(way)).collect::<Vec<_>>()
+    };
+    assert!(run() == run());
+}
