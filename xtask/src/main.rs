@@ -2,6 +2,7 @@
 
 mod bench;
 mod ci;
+mod crash;
 mod examples;
 mod format;
 mod tidy;
@@ -26,6 +27,8 @@ enum Command {
     Bench(bench::Command),
     /// Everything that a change has to pass: format, tidy, lints, tests, documentation.
     Ci,
+    /// Power cuts and failing disks, simulated.
+    Crash(crash::Arguments),
     /// The rules of this code base that no compiler checks.
     Tidy,
     /// The on-disk format: its pages and its golden files.
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
+        Command::Crash(arguments) => crash::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
     };

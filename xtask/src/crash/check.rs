@@ -1,0 +1,173 @@
+//! Whether what a crash has left is what it may leave.
+
+use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv::{Durability, Store};
+use zkv_io::Storage;
+use zkv_sim::{Image, PowerCut, SimDisk};
+
+use super::history::{INDEX, Model, STORE, options};
+use super::workload::Workload;
+
+/// What is written behind a crash, to see that the store can go on.
+const PROBE: &[u8] = b"probe";
+/// How many ways of a second crash are tried at each moment of a recovery.
+const CUTS_IN_RECOVERY: usize = 4;
+
+/// The states that may be found.
+#[derive(Clone, Debug)]
+pub struct Expected<'a> {
+    /// What the store held after each commit.
+    pub commits: &'a [Model],
+    /// Which of them may be the last.
+    pub last: RangeInclusive<usize>,
+}
+
+/// How much is done with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// It is opened and read.
+    Read,
+    /// It is also written, closed, opened with its index and without.
+    Write,
+    /// As `Write`, and the power is cut again within that, so many times one after another.
+    CutAgain(u32),
+}
+
+/// Holds an image that has a store against what is expected. Returns how many images that were: with
+/// those of a second crash, more than one.
+pub fn check(
+    workload: &Workload,
+    image: &Image,
+    expected: &Expected<'_>,
+    depth: Depth,
+) -> Result<u64, String> {
+    caught(|| {
+        let disk = SimDisk::from_image(image, workload.seed);
+        let store = open(&disk, workload)?;
+        let commit = find_commit(&store, expected)?;
+        // Reading has written nothing, so that the image is still what the crash has left.
+        drop(store);
+        let state = &expected.commits[commit];
+        match depth {
+            Depth::Read => Ok(1),
+            Depth::Write => write_on(workload, &SimDisk::from_image(image, 7), state).map(|_| 1),
+            Depth::CutAgain(times) => Ok(1 + cut_again(workload, image, state, times)?),
+        }
+    })
+}
+
+/// Holds a backup against the state that it was made of.
+pub fn check_backup(
+    workload: &Workload,
+    image: &Image,
+    path: &Path,
+    state: &Model,
+) -> Result<(), String> {
+    caught(|| {
+        let disk = SimDisk::from_image(image, 1);
+        let opened = options(&disk, workload).open_read_only(path);
+        let store = opened.map_err(|error| format!("the backup does not open: {error}"))?;
+        let expected = Expected { commits: std::slice::from_ref(state), last: 0..=0 };
+        find_commit(&store, &expected).map(|_| ()).map_err(|error| format!("the backup: {error}"))
+    })
+}
+
+fn caught<T>(attempt: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    let done = panic::catch_unwind(AssertUnwindSafe(attempt));
+    done.unwrap_or_else(|_| Err("a panic, printed above".to_owned()))
+}
+
+fn open(disk: &SimDisk, workload: &Workload) -> Result<Store, String> {
+    let options = options(disk, workload).durability(Durability::Synced).create(false);
+    options.open(STORE).map_err(|error| format!("it does not open: {error}"))
+}
+
+/// The commit whose state the store has.
+fn find_commit(store: &Store, expected: &Expected<'_>) -> Result<usize, String> {
+    let found = contents(store)?;
+    let last = expected.last.clone();
+    let Some(commit) = last.rev().find(|commit| expected.commits[*commit] == found) else {
+        let place = expected.commits.iter().position(|state| *state == found);
+        let place = place.map_or("no commit".to_owned(), |commit| format!("commit {commit}"));
+        return Err(format!("the state is that of {place}, not of {:?}", expected.last));
+    };
+    let keys: BTreeSet<&Vec<u8>> = expected.commits.iter().flat_map(Model::keys).collect();
+    for key in keys {
+        let got = store.get_bytes(key).map_err(|error| format!("get: {error}"))?;
+        if got.as_ref() != found.get(key).map(|value| &**value) {
+            return Err("a get and the iteration differ".to_owned());
+        }
+    }
+    let (len, count) = (store.len(), found.len());
+    if len == count as u64 { Ok(commit) } else { Err(format!("len is {len}, with {count} keys")) }
+}
+
+fn contents(store: &Store) -> Result<Model, String> {
+    let mut found = Model::new();
+    for entry in store.iter_bytes() {
+        let (key, value) = entry.map_err(|error| format!("iteration: {error}"))?;
+        if found.insert(key, Arc::new(value)).is_some() {
+            return Err("the iteration yields a key twice".to_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn only<'a>(state: &'a Model) -> Expected<'a> {
+    Expected { commits: std::slice::from_ref(state), last: 0..=0 }
+}
+
+/// What another process may do after a crash: it writes, closes, and finds everything again, with the
+/// index file and without. Returns how many changes of the disk there were before the write returned.
+fn write_on(workload: &Workload, disk: &SimDisk, state: &Model) -> Result<usize, String> {
+    let after = |what: &'static str| move |error| format!("{what}: {error}");
+    let state = with_probe(state);
+    let store = open(disk, workload)?;
+    store.set_bytes(PROBE, b"1").map_err(|error| format!("a write behind it: {error}"))?;
+    let returned = disk.event_count();
+    find_commit(&store, &only(&state)).map_err(after("a write behind it"))?;
+    store.close().map_err(|error| format!("closing: {error}"))?;
+    let store = open(disk, workload).map_err(after("a second opening"))?;
+    find_commit(&store, &only(&state)).map_err(after("a second opening"))?;
+    drop(store);
+    // There is none where the store keeps none.
+    let _ = disk.remove(Path::new(INDEX));
+    let store = open(disk, workload).map_err(after("without the index"))?;
+    find_commit(&store, &only(&state)).map_err(after("without the index"))?;
+    Ok(returned)
+}
+
+fn with_probe(state: &Model) -> Model {
+    let mut state = state.clone();
+    state.insert(PROBE.to_vec(), Arc::new(b"1".to_vec()));
+    state
+}
+
+/// Cuts the power within [`write_on`], at every change. Returns how many images were tried.
+fn cut_again(workload: &Workload, image: &Image, state: &Model, times: u32) -> Result<u64, String> {
+    let disk = SimDisk::recording_from(image, workload.seed ^ u64::from(times));
+    let returned = write_on(workload, &disk, state)?;
+    let commits = [state.clone(), with_probe(state)];
+    let mut random = fastrand::Rng::with_seed(workload.seed ^ returned as u64);
+    let (mut cut, mut tried) = (PowerCut::from_image(image), 0);
+    for (number, event) in disk.events(0).iter().enumerate() {
+        let is_pending = cut.follow(event);
+        let last = usize::from(returned <= number)..=1;
+        for way in cut.cuts(is_pending, CUTS_IN_RECOVERY, &mut random) {
+            let deeper = match times {
+                2.. if random.u8(..32) == 0 => Depth::CutAgain(times - 1),
+                _ if random.u8(..4) == 0 => Depth::Write,
+                _ => Depth::Read,
+            };
+            let expected = Expected { commits: &commits, last: last.clone() };
+            let checked = check(workload, &cut.image(&way), &expected, deeper);
+            tried += checked.map_err(|error| format!("cut again at change {number}: {error}"))?;
+        }
+    }
+    Ok(tried)
+}
