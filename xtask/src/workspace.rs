@@ -37,6 +37,15 @@ pub struct Package {
 pub struct Dependency {
     /// The package's name, not what it is renamed to.
     pub name: String,
+    /// `dev` where only tests and examples need it.
+    pub kind: Option<String>,
+}
+
+impl Dependency {
+    /// Whether only tests and examples need it.
+    pub fn is_for_tests(&self) -> bool {
+        self.kind.as_deref() == Some("dev")
+    }
 }
 
 /// The workspace's crates.

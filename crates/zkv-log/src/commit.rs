@@ -375,6 +375,9 @@ impl Drop for Commit<'_> {
             unproven_from: None,
             renew_tail: true,
         });
+        // At once, since a crash would find it whole where only its end was refused. What cannot be
+        // wiped now is wiped before the next commit.
+        let _ = self.writer.mend();
     }
 }
 

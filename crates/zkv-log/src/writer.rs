@@ -147,7 +147,7 @@ impl LogWriter {
     }
 
     /// Starts a commit. Nothing of it is visible before [`Commit::finish`]; dropped unfinished, it
-    /// is wiped before the next one starts.
+    /// is wiped at once, or, where that cannot be written, before the next one starts.
     ///
     /// # Errors
     /// [`LogError::SyncFailed`] after a failed sync, and [`LogError::Io`] where what an aborted

@@ -17,6 +17,9 @@ const EDGES: &[(&str, &[&str])] = &[
     ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
 ];
 
+/// What any crate's tests may use.
+const FOR_TESTS: &[&str] = &["zkv-sim"];
+
 /// What is wrong with the manifests of `packages`.
 pub fn check(packages: &[Package]) -> Vec<String> {
     packages.iter().flat_map(check_package).collect()
@@ -33,6 +36,7 @@ fn check_package(package: &Package) -> Vec<String> {
     let mut problems: Vec<String> = package
         .dependencies
         .iter()
+        .filter(|to| !(to.is_for_tests() && FOR_TESTS.contains(&to.name.as_str())))
         .map(|dependency| dependency.name.as_str())
         .filter(|to| EDGES.iter().any(|(from, _)| from == to) && !allowed.contains(to))
         .map(|to| format!("{name}: depends on {to}, which the architecture forbids"))
@@ -70,9 +74,12 @@ mod tests {
     use super::*;
     use crate::workspace::Dependency;
 
+    fn dependency(name: &str, kind: Option<&str>) -> Dependency {
+        Dependency { name: name.to_owned(), kind: kind.map(str::to_owned) }
+    }
+
     fn package(name: &str, dependencies: &[&str], description: Option<&str>) -> Package {
-        let dependencies =
-            dependencies.iter().map(|name| Dependency { name: (*name).to_owned() }).collect();
+        let dependencies = dependencies.iter().map(|name| dependency(name, None)).collect();
         let description = description.map(str::to_owned);
         Package { name: name.to_owned(), description, dependencies }
     }
@@ -102,6 +109,16 @@ mod tests {
             let found = problems(from, &["serde", to], Some("a description"));
             assert_eq!(found, [format!("{from}: depends on {to}, which the architecture forbids")]);
         }
+    }
+
+    #[test]
+    fn only_tests_may_use_the_simulated_disk() {
+        let mut package = package("zkv-log", &["zkv-sim"], Some("a description"));
+        assert_eq!(check(std::slice::from_ref(&package)).len(), 1);
+        package.dependencies = vec![dependency("zkv-sim", Some("dev"))];
+        assert_eq!(check(std::slice::from_ref(&package)), Vec::<String>::new());
+        package.dependencies = vec![dependency("zkv-store", Some("dev"))];
+        assert_eq!(check(std::slice::from_ref(&package)).len(), 1);
     }
 
     #[test]
