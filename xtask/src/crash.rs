@@ -2,15 +2,18 @@
 //! `docs/testing.md` has the model.
 
 mod check;
+mod faults;
 mod history;
 mod images;
+mod session;
 mod workload;
 
+use std::fmt::Display;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::Failure;
 use images::{Effort, Tally};
@@ -19,15 +22,30 @@ use workload::Workload;
 /// What to try.
 #[derive(Args)]
 pub struct Arguments {
-    /// Stops after so many seconds.
-    #[arg(long, default_value_t = 600)]
+    /// The parts to run; all of them where none is named.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// The long workloads go on for so many seconds.
+    #[arg(long, default_value_t = 300)]
     seconds: u64,
-    /// The first of the long workloads' seeds.
+    /// The first of their seeds.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Tries one workload at every change, as a failure has printed it.
+    /// Cuts the power at every change of one workload, as a failure has printed it.
     #[arg(long, value_name = "WORKLOAD")]
     replay: Option<Workload>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What CI runs: short ones of everything.
+    Smoke,
+    /// All workloads of up to three operations, cut at every change.
+    Exhaustive,
+    /// A fault at the first call, the second, the third, until none is left.
+    Faults,
+    /// Long workloads by seed, cut at every change.
+    Long,
 }
 
 /// Failures that are printed; a run with more stops.
@@ -35,48 +53,82 @@ const FAILURES_MAX: usize = 5;
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tally = Tally::default();
-    let until = Instant::now() + Duration::from_secs(arguments.seconds);
     if let Some(workload) = &arguments.replay {
-        let effort = Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false };
-        try_all(std::iter::once(workload.clone()), effort, &tally, until)?;
-    } else {
-        for count in 0..=3 {
-            let effort = Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, last_only: true };
-            try_all(Workload::all(count).into_iter(), effort, &tally, until)?;
-            println!(
-                "crash: all workloads of {count}: {} images",
-                tally.images.load(Ordering::Relaxed)
-            );
-        }
-        let effort = Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, last_only: false };
-        try_all((arguments.seed..).map(Workload::random), effort, &tally, until)?;
+        replay(workload, &tally)?;
+        return Ok(());
     }
-    let workloads = tally.workloads.load(Ordering::Relaxed);
-    println!(
-        "crash: {} images of {workloads} workloads, no violation",
-        tally.images.load(Ordering::Relaxed)
-    );
+    let all = [Part::Exhaustive, Part::Faults, Part::Long];
+    let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
+    for part in parts {
+        match part {
+            Part::Smoke => {
+                exhaustive(2, &tally)?;
+                long(arguments.seed, Duration::from_secs(10), &tally)?;
+            }
+            Part::Exhaustive => exhaustive(3, &tally)?,
+            Part::Faults => faults(&tally)?,
+            Part::Long => long(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
+        }
+    }
+    println!("crash: no violation in {}", tally.summary());
     Ok(())
 }
 
-fn try_all(
-    workloads: impl Iterator<Item = Workload> + Send,
-    effort: Effort,
+fn replay(workload: &Workload, tally: &Tally) -> Result<(), Failure> {
+    let effort = Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false };
+    try_all(std::iter::once(workload.clone()), None, tally, |workload| {
+        images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
+    })?;
+    println!("crash: no violation in {}", tally.summary());
+    Ok(())
+}
+
+fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
+    let effort = Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, last_only: true };
+    for count in 0..=most {
+        try_all(Workload::all(count).into_iter(), None, tally, |workload| {
+            images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
+        })?;
+        println!("crash: every workload of {count} operations: so far {}", tally.summary());
+    }
+    Ok(())
+}
+
+fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
+    let effort = Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, last_only: false };
+    let until = Some(Instant::now() + time);
+    try_all((seed..).map(Workload::random), until, tally, |workload| {
+        images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
+    })?;
+    println!("crash: long workloads: so far {}", tally.summary());
+    Ok(())
+}
+
+fn faults(tally: &Tally) -> Result<(), Failure> {
+    let cases = faults::cases()?;
+    try_all(cases.into_iter(), None, tally, |case| case.run(tally))?;
+    println!("crash: faults at every call: so far {}", tally.summary());
+    Ok(())
+}
+
+/// Tries all `cases` on all cores, and prints those that fail.
+fn try_all<C: Display + Send>(
+    cases: impl Iterator<Item = C> + Send,
+    until: Option<Instant>,
     tally: &Tally,
-    until: Instant,
+    attempt: impl Fn(&C) -> Result<(), String> + Sync,
 ) -> Result<(), Failure> {
-    let workloads = Mutex::new(workloads);
+    let cases = Mutex::new(cases);
     let failed = AtomicUsize::new(0);
     let work = || {
-        while Instant::now() < until && failed.load(Ordering::Relaxed) < FAILURES_MAX {
-            let Some(workload) = workloads.lock().ok().and_then(|mut all| all.next()) else {
-                break;
-            };
-            let tried = history::run(&workload)
-                .and_then(|history| images::cut_everywhere(&workload, &history, effort, tally));
-            if let Err(error) = tried {
+        while until.is_none_or(|until| Instant::now() < until)
+            && failed.load(Ordering::Relaxed) < FAILURES_MAX
+        {
+            let Some(case) = cases.lock().ok().and_then(|mut cases| cases.next()) else { break };
+            tally.workloads.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = attempt(&case) {
                 failed.fetch_add(1, Ordering::Relaxed);
-                eprintln!("crash: {error}\n  replay: cargo xtask crash --replay {workload}");
+                eprintln!("crash: {error}\n  replay: cargo xtask crash --replay {case}");
             }
         }
     };
@@ -89,6 +141,6 @@ fn try_all(
     });
     match failed.into_inner() {
         0 => Ok(()),
-        count => Err(format!("crash: {count} workloads failed").into()),
+        count => Err(format!("crash: {count} cases failed").into()),
     }
 }

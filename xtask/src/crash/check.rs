@@ -6,11 +6,11 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv::{Durability, Store};
+use zkv::{Durability, ErrorKind, Store};
 use zkv_io::Storage;
 use zkv_sim::{Image, PowerCut, SimDisk};
 
-use super::history::{INDEX, Model, STORE, options};
+use super::session::{INDEX, Model, STORE, options};
 use super::workload::Workload;
 
 /// What is written behind a crash, to see that the store can go on.
@@ -59,6 +59,16 @@ pub fn check(
             Depth::CutAgain(times) => Ok(1 + cut_again(workload, image, state, times)?),
         }
     })
+}
+
+/// Whether the store in an image says that it is damaged, when it is opened or when it is read.
+pub fn is_told(workload: &Workload, image: &Image) -> bool {
+    let is_corrupt = |error: zkv::Error| error.kind() == ErrorKind::Corrupt;
+    let opened = options(&SimDisk::from_image(image, 1), workload).create(false).open(STORE);
+    match opened {
+        Ok(store) => store.iter_bytes().any(|entry| entry.is_err_and(is_corrupt)),
+        Err(error) => is_corrupt(error),
+    }
 }
 
 /// Holds a backup against the state that it was made of.

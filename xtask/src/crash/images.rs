@@ -1,11 +1,12 @@
 //! Every image that a power cut may leave of a run.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use zkv_sim::{Cut, Event, PowerCut};
 
 use super::check::{Depth, Expected, check, check_backup};
-use super::history::{History, STORE, Span};
+use super::history::{History, Span};
+use super::session::STORE;
 use super::workload::Workload;
 
 /// How many images are made, and what is done with them.
@@ -20,12 +21,25 @@ pub struct Effort {
     pub last_only: bool,
 }
 
-/// Counts, and tells everybody to stop.
+/// What was tried.
 #[derive(Default)]
 pub struct Tally {
-    pub images: AtomicU64,
     pub workloads: AtomicU64,
-    pub is_over: AtomicBool,
+    pub images: AtomicU64,
+    pub faults: AtomicU64,
+}
+
+impl Tally {
+    /// For a person to read.
+    pub fn summary(&self) -> String {
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        format!(
+            "{} images and {} faults of {} workloads",
+            count(&self.images),
+            count(&self.faults),
+            count(&self.workloads)
+        )
+    }
 }
 
 /// Cuts the power at every change of `history`.
@@ -66,11 +80,7 @@ pub fn cut_everywhere(
                 .check_all(&cut, &ways, effort, tally, &mut random)
                 .map_err(|error| format!("behind {}: {error}", moment(number)))?;
         }
-        if tally.is_over.load(Ordering::Relaxed) {
-            break;
-        }
     }
-    tally.workloads.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }
 

@@ -1,0 +1,312 @@
+//! A fault at the first call, the second, the third, until none is left: each error, once and for
+//! ever.
+
+use std::io::ErrorKind;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use zkv::{Durability, Store};
+use zkv_io::{Storage, TEMPORARY_SUFFIX};
+use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure};
+
+use super::check::{Depth, Expected, check, is_told};
+use super::images::Tally;
+use super::session::{INDEX, Model, STORE, Session, Trouble};
+use super::workload::{Operation, Workload};
+
+/// Written when the disk works again.
+const PROBE: &[u8] = b"probe";
+/// Ways to cut the power at the end of a run.
+const CUTS: usize = 12;
+
+/// The workloads, which have every operation between them, each with every durability.
+const OPERATIONS: &[&str] = &[
+    "s0.40,s1.900,d0,sync,s0.50",
+    "s0.40,s1.40,reopen,s0.60,d1,reopen",
+    "s0.150000,s1.40,s0.300000,d0",
+    "s0.40,rebuild-index,s0.50,s1.50,lose-index,s2.40",
+    "s0.40,s1.40,backup,d0,backup",
+    "s0.40,kill,s0.70,flush,d0,kill,s1.100",
+    "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
+];
+
+/// A fault in a workload.
+pub struct Case {
+    workload: Workload,
+    fault: Fault,
+}
+
+/// All cases but for their number: that counts up until the fault strikes no more.
+pub fn cases() -> Result<Vec<Case>, String> {
+    let mut cases = Vec::new();
+    for operations in OPERATIONS {
+        for durability in ["synced", "flushed", "buffered"] {
+            let workload: Workload = format!("{durability}/index/3/{operations}").parse()?;
+            let faults = faults().into_iter();
+            cases.extend(faults.map(|fault| Case { workload: workload.clone(), fault }));
+        }
+    }
+    Ok(cases)
+}
+
+fn faults() -> Vec<Fault> {
+    let fault = |calls, error, lasts, sync| Fault { calls, number: 0, lasts, error, sync };
+    let mut faults = Vec::new();
+    for lasts in [false, true] {
+        // Full disk, quota, size limit, and the disk's own failure.
+        for error in [
+            ErrorKind::StorageFull,
+            ErrorKind::QuotaExceeded,
+            ErrorKind::FileTooLarge,
+            ErrorKind::Other,
+        ] {
+            faults.push(fault(Calls::Changes, error, lasts, SyncFailure::CacheNew));
+        }
+        faults.push(fault(Calls::Reads, ErrorKind::Other, lasts, SyncFailure::CacheNew));
+        for sync in [SyncFailure::CacheNew, SyncFailure::CacheReverted, SyncFailure::ToldLate] {
+            faults.push(fault(Calls::Syncs, ErrorKind::Other, lasts, sync));
+        }
+    }
+    faults
+}
+
+impl Case {
+    /// Runs the workload with the fault at each call, until it strikes no more.
+    pub fn run(&self, tally: &Tally) -> Result<(), String> {
+        for number in 1.. {
+            let fault = Fault { number, ..self.fault.clone() };
+            let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&self.workload, &fault, tally)));
+            let ran = ran.unwrap_or_else(|_| Err("a panic, printed above".to_owned()));
+            let has_struck = ran.map_err(|error| format!("{error}\n  the fault: {fault:?}"))?;
+            if !has_struck {
+                break;
+            }
+            tally.faults.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Display for Case {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.workload.fmt(formatter)
+    }
+}
+
+/// Returns whether the fault has struck.
+fn run(workload: &Workload, fault: &Fault, tally: &Tally) -> Result<bool, String> {
+    let disk = SimDisk::recording(workload.seed);
+    disk.set_fault(Some(fault.clone()));
+    let mut run =
+        FaultRun { session: Session::new(workload, disk), fault, has_struck: false, proven: None };
+    run.go().map_err(|error| error.to_string())?;
+    run.cut_power(tally)?;
+    Ok(run.has_struck)
+}
+
+struct FaultRun<'a> {
+    session: Session<'a>,
+    fault: &'a Fault,
+    has_struck: bool,
+    /// Of a sync that lied: the last commit that was durable before it.
+    proven: Option<usize>,
+}
+
+impl FaultRun<'_> {
+    fn go(&mut self) -> Result<(), Trouble> {
+        if let Err(trouble) = self.session.open() {
+            self.refused(trouble, None)?;
+        }
+        for (number, operation) in self.session.workload.operations.iter().enumerate() {
+            let (before, durable) = (self.session.disk.counted_calls(), self.session.durable);
+            if self.session.store.is_none() {
+                match self.reopen() {
+                    Ok(()) => {}
+                    Err(Trouble::Refused(_)) => continue,
+                    Err(wrong) => return Err(wrong),
+                }
+            }
+            let done = match operation {
+                // What a failed operation has handed to the system is not known.
+                Operation::Kill | Operation::LoseIndex if self.has_struck => {
+                    self.session.end_process();
+                    if *operation == Operation::LoseIndex {
+                        let _ = self.session.disk.remove(Path::new(INDEX));
+                    }
+                    self.reopen()
+                }
+                _ => self.session.step(number, *operation),
+            };
+            let struck = before < self.fault.number
+                && self.fault.number <= self.session.disk.counted_calls();
+            if struck && self.fault.sync == SyncFailure::ToldLate {
+                self.proven = Some(durable);
+            }
+            match done {
+                Ok(()) if self.fault.calls != Calls::Reads => self.session.compare()?,
+                Ok(()) => {}
+                Err(trouble) => self.refused(trouble, Some((number, *operation)))?,
+            }
+        }
+        self.has_struck = self.fault.number <= self.session.disk.counted_calls() || self.has_struck;
+        self.settle()
+    }
+
+    /// After an operation that failed: it has not happened, unless only its sync has failed.
+    fn refused(
+        &mut self,
+        trouble: Trouble,
+        operation: Option<(usize, Operation)>,
+    ) -> Result<(), Trouble> {
+        if let Trouble::Wrong(_) = trouble {
+            return Err(trouble);
+        }
+        self.has_struck = true;
+        if !self.fault.lasts || self.fault.calls == Calls::Reads {
+            self.session.disk.set_fault(None);
+        }
+        if self.session.store.is_none() {
+            self.session.commit();
+            // Under a lasting fault, the next step tries again.
+            if !self.fault.lasts || self.fault.calls == Calls::Reads {
+                self.reopen()?;
+            }
+            return Ok(());
+        }
+        let before = self.session.visible.clone();
+        if self.fault.sync == SyncFailure::CacheReverted {
+            // The process cannot read what it wrote, and is told so; what opens the store next can.
+            self.session.commit();
+            if let Some((number, operation)) = operation {
+                self.session.visible = self.after(number, operation);
+                self.session.commit();
+            }
+            return self.reopen();
+        }
+        let after = operation.map(|(number, operation)| self.after(number, operation));
+        let found = self.session.read(&[&before, after.as_ref().unwrap_or(&before)])?;
+        self.session.commit();
+        if let Some(after) = after.as_ref().filter(|_| self.fault.lasts) {
+            // It cannot be wiped either, and a crash now may find it whole.
+            self.session.commits.extend([after.clone(), before.clone()]);
+        }
+        if found != before {
+            let is_synced = self.session.workload.durability == Durability::Synced;
+            if !is_synced || Some(&found) != after.as_ref() {
+                return Err(Trouble::Wrong("a write that failed has happened".to_owned()));
+            }
+            self.session.visible = found;
+            self.session.commit();
+        }
+        Ok(())
+    }
+
+    /// What an operation that failed would have made visible.
+    fn after(&self, number: usize, operation: Operation) -> Model {
+        let mut after = self.session.visible.clone();
+        match operation {
+            Operation::Set(key, bytes) => {
+                let value = self.session.workload.value(number, bytes);
+                after.insert(Operation::key(key), Arc::new(value));
+            }
+            Operation::Delete(key) => {
+                after.remove(&Operation::key(key));
+            }
+            _ => {}
+        }
+        after
+    }
+
+    /// The disk works again: so does the store, after a failed sync once it is opened anew.
+    fn settle(&mut self) -> Result<(), Trouble> {
+        self.session.disk.set_fault(None);
+        if self.session.store.is_none() {
+            self.reopen()?;
+        }
+        if let Err(trouble) = self.probe() {
+            if !self.may_refuse() {
+                return Err(trouble);
+            }
+            self.reopen()?;
+            self.probe()?;
+        }
+        self.session.compare()?;
+        // What was left beside the store goes with the next opening.
+        self.session.step(usize::MAX, Operation::Reopen)?;
+        self.session.compare()?;
+        let files = self.session.disk.list(Path::new("dir")).unwrap_or_default();
+        let left = files.iter().map(|path| path.to_string_lossy()).find(|name| {
+            // Beside a backup they stay where nothing could be removed any more.
+            name.ends_with(TEMPORARY_SUFFIX) && (!self.fault.lasts || name.starts_with(STORE))
+        });
+        match left {
+            Some(name) => Err(Trouble::Wrong(format!("{name} is left behind"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Writes, durably.
+    fn probe(&mut self) -> Result<(), Trouble> {
+        let store: &Store = match &self.session.store {
+            Some(store) => store,
+            None => return Err(Trouble::Wrong("no store is open".to_owned())),
+        };
+        store.set_bytes(PROBE, b"1")?;
+        self.session.visible.insert(PROBE.to_vec(), Arc::new(b"1".to_vec()));
+        let synced = self.session.store.as_ref().map_or(Ok(()), Store::sync);
+        self.session.commit();
+        synced?;
+        self.session.acknowledge();
+        Ok(())
+    }
+
+    /// A store writes no more once a sync has failed.
+    fn may_refuse(&self) -> bool {
+        self.has_struck && self.fault.calls != Calls::Reads
+    }
+
+    /// Opens the store anew, as the program's next start would: what was never handed to the system
+    /// may be gone, and everything else is there.
+    fn reopen(&mut self) -> Result<(), Trouble> {
+        self.session.end_process();
+        self.session.open()?;
+        let least = self.proven.unwrap_or(self.session.durable);
+        let all: Vec<&Model> = self.session.commits.iter().collect();
+        let found = self.session.read(&all)?;
+        let Some(commit) =
+            (least..self.session.commits.len()).rev().find(|n| self.session.commits[*n] == found)
+        else {
+            return Err(Trouble::Wrong("opened again, it is at no commit it may be at".to_owned()));
+        };
+        self.session.commits.truncate(commit + 1);
+        self.session.durable = self.session.durable.min(commit);
+        self.session.visible = found;
+        Ok(())
+    }
+
+    /// What was acknowledged in the end survives.
+    fn cut_power(&mut self, tally: &Tally) -> Result<(), String> {
+        self.session.end_process();
+        let mut cut = PowerCut::new();
+        for event in self.session.disk.events(0) {
+            cut.follow(&event);
+        }
+        let session = &self.session;
+        let mut random = fastrand::Rng::with_seed(self.fault.number);
+        for way in cut.cuts(false, CUTS, &mut random) {
+            let last = self.proven.unwrap_or(session.durable)..=session.commits.len() - 1;
+            let expected = Expected { commits: &session.commits, last };
+            let image = cut.image(&way);
+            // The disk has lied: what it has lost is told, and nothing wrong is read.
+            if self.proven.is_some() && is_told(session.workload, &image) {
+                continue;
+            }
+            let checked = check(session.workload, &image, &expected, Depth::Write);
+            let tried = checked.map_err(|error| format!("a power cut behind it: {error}"))?;
+            tally.images.fetch_add(tried, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
