@@ -388,6 +388,11 @@ impl LogWriter {
         let place = Place::new(&self.shared.identity, id);
         self.shared.file.write_at(place.start, &cell).map_err(LogError::io("write"))?;
         self.file_end = self.file_end.max(place.start + cell.len() as u64);
+        if id.slot < self.slot_count {
+            // The slot's old header may lead a reader of the log alone to the segment that was here.
+            // Before that one is overwritten, the new header must lead it to the roll call.
+            self.log().sync_again(self.end())?;
+        }
         Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
     }
 

@@ -9,7 +9,7 @@ mod finish;
 mod judge;
 mod start;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zkv_io::Cursor;
@@ -269,11 +269,11 @@ impl<'a> Recovery<'a> {
     }
 
     /// Whether the segment that `seal` names was begun: its header is whole, or, where that was
-    /// lost, its first block.
+    /// lost, its first block. A slot with another header has been used again since.
     fn goes_on(&self, seal: &Seal) -> bool {
         let place = self.next_place(seal);
-        if read_header(self.open, place.id.slot).is_some_and(|header| header.id() == place.id) {
-            return true;
+        if let Some(header) = read_header(self.open, place.id.slot) {
+            return header.id() == place.id;
         }
         let image = self.read_slot(place, SEGMENT_HEADER_BYTES).unwrap_or_default();
         BlockWalk::new(&image, SEGMENT_HEADER_BYTES, Seeds::new(place.seed)).next().is_some()
@@ -294,9 +294,10 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    fn member_slots(&self) -> HashSet<u32> {
-        let members = self.members.values().map(|segment| segment.id().slot);
-        members.chain(self.listed.values().map(|id| id.slot)).collect()
+    /// The segments of the log, as far as they are known.
+    fn member_ids(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        let members = self.members.values().map(|segment| segment.id());
+        members.chain(self.listed.values().copied())
     }
 
     /// All that the file holds of a slot from `from` on.

@@ -206,7 +206,7 @@ impl LogWriter {
         // so that recovery never starts at a segment that is gone.
         let place = commit.put_members(BlockKind::RollCall, &members)?;
         let committed = commit.finish(Room::Exact)?;
-        self.roll_call.written = Some((place, committed.end));
+        self.note_roll_call(place, committed.end);
         for id in retired {
             if let Some(segment) = self.members.remove(&id.sequence) {
                 let readers = Arc::downgrade(&segment.hold);
@@ -228,7 +228,7 @@ impl LogWriter {
         let mut commit = self.begin()?;
         let place = commit.put_members(BlockKind::RollCall, &members)?;
         let committed = commit.finish(Room::Exact)?;
-        self.roll_call.written = Some((place, committed.end));
+        self.note_roll_call(place, committed.end);
         self.log().sync(committed.end)?;
         self.note_durable_roll_call();
         Ok(self.encode_checkpoint())
@@ -297,6 +297,13 @@ impl LogWriter {
     pub(crate) fn publish_segments(&self) {
         let list = SegmentList::new(self.members.values());
         self.shared.segments.store(Arc::new(list));
+    }
+
+    /// Notes a roll call that was written at `place`, in a commit that ends at `end`. The one before it
+    /// may have become durable.
+    fn note_roll_call(&mut self, place: Position, end: Position) {
+        self.note_durable_roll_call();
+        self.roll_call.written = Some((place, end));
     }
 
     pub(crate) fn note_durable_roll_call(&mut self) {

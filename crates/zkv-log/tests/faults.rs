@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, Log, LogError, LogOptions, LogWriter, OpenFile, Recovered, Room, create};
-use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure};
+use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure};
 
 const PATH: &str = "log";
 const SLOT: u32 = 64 << 10;
@@ -120,6 +120,63 @@ fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
 }
 
 #[test]
+fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let open = |disk: &SimDisk| {
+        let storage = Arc::new(disk.clone());
+        OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())
+            .unwrap()
+            .recover(None)
+    };
+    let mut writer = open(&disk).unwrap().writer.unwrap();
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let (durable, before) = (writer.end(), disk.event_count());
+    writer.append(&[&noise(9, 40_000)]).unwrap();
+    assert!(slots(&writer.log()).iter().any(|(slot, sequence)| (*slot, *sequence) == (0, 4)));
+    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
+    for (number, event) in disk.events(0).iter().enumerate() {
+        let is_pending = cut.follow(event);
+        if number < before {
+            continue;
+        }
+        for way in cut.cuts(is_pending, 100, &mut random) {
+            let opened = open(&SimDisk::from_image(&cut.image(&way), 1));
+            let end =
+                opened.unwrap_or_else(|error| panic!("{error}: {way:?}")).writer.unwrap().end();
+            assert!(end == durable || end == writer.end(), "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn a_segment_header_names_the_newest_roll_call_that_is_durable() {
+    let (storage, mut writer) = new_log();
+    for number in 0..6 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    // The first roll call is durable before the second is written, and stands in a segment that goes.
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    for number in 6..9 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[1, 5]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    writer.free(&[2]).unwrap();
+    for number in 9..12 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let truth = slots(&writer.log());
+    drop(writer);
+    assert_eq!(slots(&open(&storage, None).unwrap().log), truth);
+}
+
+#[test]
 fn segments_stay_retired_wherever_the_retire_entry_stands() {
     for left_over in 0..120 {
         let (storage, mut writer) = new_log();
@@ -197,6 +254,33 @@ fn any_one_segment_header_may_be_damaged_without_an_index() {
         damaged[4096 + *slot as usize * SLOT as usize + 20] ^= 1;
         let opened = open(&storage_of(&damaged), None).unwrap();
         assert_eq!(slots(&opened.log), truth, "sequence {sequence}");
+    }
+}
+
+#[test]
+fn a_checkpoint_leads_into_no_slot_that_another_segment_has_begun() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[&noise(1, 40_000)]).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    for number in 2..5 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[1]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let (mut image, durable) = (bytes_of(&storage), slots(&writer.log()));
+    for number in 5..7 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    drop(writer);
+    // A power cut keeps the header and the seal of the segment that is new in slot 1, and nothing
+    // between: those of the old one's blocks still stand there.
+    let slot = 4096 + SLOT as usize;
+    for kept in [slot..slot + 256, 2 * slot - 4096 - 528..2 * slot - 4096] {
+        image[kept.clone()].copy_from_slice(&bytes_of(&storage)[kept]);
+    }
+    for checkpoint in [None, Some(&checkpoint[..])] {
+        let opened = open(&storage_of(&image), checkpoint).unwrap();
+        assert_eq!(slots(&opened.log), durable);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What recovery hands over: the readers' log, the writer at its end, and what must be repaired
 //! before the first append.
 
+use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, Weak};
 
@@ -138,7 +139,7 @@ impl Recovery<'_> {
     /// retire entries durable and the headers of strays go.
     fn free_slots(&self, needs_repair: bool) -> Vec<FreeSlot> {
         let usable_after = if needs_repair { self.end.position } else { Position::default() };
-        let used = self.member_slots();
+        let used: HashSet<u32> = self.member_ids().map(|id| id.slot).collect();
         let slots = (0..slot_count(self.open, self.file_bytes)).filter(|slot| !used.contains(slot));
         slots.map(|slot| FreeSlot { slot, usable_after, readers: Weak::new() }).collect()
     }

@@ -1,11 +1,13 @@
 //! What stands behind the last whole commit: nothing, a tail that a crash has torn, or damage.
 
+use std::collections::HashSet;
+
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
-use crate::layout::SEGMENT_HEADER_BYTES;
+use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
 use crate::seal::Seal;
-use crate::segment::Place;
+use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::latest_proof;
 
 use super::{Leftover, Recovery, read_header, slot_count};
@@ -27,13 +29,11 @@ impl Recovery<'_> {
             proof = proof.max(self.proof_within(self.next_place(seal))?);
         }
         let mut leftover = Leftover::default();
-        let members = self.member_slots();
+        let members: HashSet<SegmentId> = self.member_ids().collect();
         for slot in 0..slot_count(self.open, self.file_bytes) {
-            if slot == place.id.slot || members.contains(&slot) {
-                continue;
-            }
             let Some(header) = read_header(self.open, slot) else { continue };
-            if header.sequence > self.end.position.sequence {
+            let is_known = header.id() == place.id || members.contains(&header.id());
+            if !is_known && header.sequence > self.end.position.sequence {
                 let stray = Place::new(&self.open.identity, header.id());
                 proof = proof.max(header.synced_upto).max(self.proof_within(stray)?);
                 leftover.stray_slots.push(slot);
@@ -49,7 +49,10 @@ impl Recovery<'_> {
 
     fn proof_within(&self, place: Place) -> Result<Position> {
         let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
-        Ok(latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).unwrap_or_default())
+        let seal =
+            Segment::sealed(place, seal_offset(place.slot_bytes)).read_seal(&*self.open.file);
+        let in_seal = seal.map(|seal| seal.synced_upto);
+        Ok(latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).max(in_seal).unwrap_or_default())
     }
 
     /// A checkpoint that does not fit proves something all the same: if it is of this log's past,

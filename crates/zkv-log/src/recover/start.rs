@@ -53,8 +53,12 @@ impl<'a> Recovery<'a> {
         Ok(recovery)
     }
 
-    /// The watermark is the end of a commit: the same commit must end there now.
+    /// The watermark is the end of a commit: the same commit must end there now. It may still be
+    /// found in a slot that another segment has begun to fill.
     fn check_watermark(&self, place: Place, checkpoint: &LogCheckpoint) -> Result<()> {
+        if read_header(self.open, place.id.slot).is_some_and(|header| header.id() != place.id) {
+            return Err(LogError::CheckpointMismatch);
+        }
         let offset = checkpoint.watermark.offset.checked_sub(COMMIT_BLOCK_BYTES);
         let offset = offset.ok_or(LogError::CheckpointMismatch)?;
         let mut block = [0; COMMIT_BLOCK_BYTES as usize];
