@@ -5,6 +5,7 @@ mod check;
 mod faults;
 mod history;
 mod images;
+mod log;
 mod session;
 mod workload;
 
@@ -16,7 +17,9 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 
 use crate::Failure;
+use history::History;
 use images::{Effort, Tally};
+use log::LogWorkload;
 use workload::Workload;
 
 /// What to try.
@@ -25,7 +28,7 @@ pub struct Arguments {
     /// The parts to run; all of them where none is named.
     #[arg(value_enum)]
     parts: Vec<Part>,
-    /// The long workloads go on for so many seconds.
+    /// The long workloads, those of the log and those of the store, go on for so many seconds each.
     #[arg(long, default_value_t = 300)]
     seconds: u64,
     /// The first of their seeds.
@@ -33,7 +36,7 @@ pub struct Arguments {
     seed: u64,
     /// Cuts the power at every change of one workload, as a failure has printed it.
     #[arg(long, value_name = "WORKLOAD")]
-    replay: Option<Workload>,
+    replay: Option<Replay>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -44,6 +47,8 @@ enum Part {
     Exhaustive,
     /// A fault at the first call, the second, the third, until none is left.
     Faults,
+    /// Long workloads of the log alone, which frees segments and uses their slots again.
+    Log,
     /// Long workloads by seed, cut at every change.
     Long,
 }
@@ -57,16 +62,18 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         replay(workload, &tally)?;
         return Ok(());
     }
-    let all = [Part::Exhaustive, Part::Faults, Part::Long];
+    let all = [Part::Exhaustive, Part::Faults, Part::Log, Part::Long];
     let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
     for part in parts {
         match part {
             Part::Smoke => {
                 exhaustive(2, &tally)?;
-                long(arguments.seed, Duration::from_secs(10), &tally)?;
+                log(arguments.seed, Duration::from_secs(5), &tally)?;
+                long(arguments.seed, Duration::from_secs(5), &tally)?;
             }
             Part::Exhaustive => exhaustive(3, &tally)?,
             Part::Faults => faults(&tally)?,
+            Part::Log => log(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
             Part::Long => long(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
         }
     }
@@ -74,11 +81,37 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     Ok(())
 }
 
-fn replay(workload: &Workload, tally: &Tally) -> Result<(), Failure> {
+/// What a failure has printed.
+#[derive(Clone)]
+enum Replay {
+    Store(Workload),
+    Log(LogWorkload),
+}
+
+impl std::str::FromStr for Replay {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.strip_prefix("log/") {
+            Some(seed) => {
+                let seed = seed.parse().map_err(|error| format!("the seed: {error}"))?;
+                Ok(Self::Log(LogWorkload(seed)))
+            }
+            None => text.parse().map(Self::Store),
+        }
+    }
+}
+
+fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
     let effort = Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false };
-    try_all(std::iter::once(workload.clone()), None, tally, |workload| {
-        images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
-    })?;
+    match replay {
+        Replay::Store(workload) => try_all(std::iter::once(workload), None, tally, |workload| {
+            History::of(workload)?.cut_everywhere(effort, tally)
+        })?,
+        Replay::Log(workload) => {
+            try_all(std::iter::once(workload), None, tally, |workload| workload.run(effort, tally))?
+        }
+    }
     println!("crash: no violation in {}", tally.summary());
     Ok(())
 }
@@ -87,7 +120,7 @@ fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
     let effort = Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, last_only: true };
     for count in 0..=most {
         try_all(Workload::all(count).into_iter(), None, tally, |workload| {
-            images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
+            History::of(workload)?.cut_everywhere(effort, tally)
         })?;
         println!("crash: every workload of {count} operations: so far {}", tally.summary());
     }
@@ -98,9 +131,17 @@ fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
     let effort = Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, last_only: false };
     let until = Some(Instant::now() + time);
     try_all((seed..).map(Workload::random), until, tally, |workload| {
-        images::cut_everywhere(workload, &history::run(workload)?, effort, tally)
+        History::of(workload)?.cut_everywhere(effort, tally)
     })?;
     println!("crash: long workloads: so far {}", tally.summary());
+    Ok(())
+}
+
+fn log(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
+    let effort = Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, last_only: false };
+    let until = Some(Instant::now() + time);
+    try_all((seed..).map(LogWorkload), until, tally, |workload| workload.run(effort, tally))?;
+    println!("crash: the log alone: so far {}", tally.summary());
     Ok(())
 }
 

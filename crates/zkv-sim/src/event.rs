@@ -1,5 +1,6 @@
 //! What was done to the disk.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,4 +67,32 @@ pub enum Event {
         /// The directory.
         directory: PathBuf,
     },
+}
+
+/// For who looks into a failure: what was done, without the bytes.
+impl fmt::Display for Event {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write { file: FileId(file), offset, bytes } => {
+                write!(formatter, "file {file}: write {} bytes at {offset}", bytes.len())
+            }
+            Self::SetLen { file: FileId(file), bytes } => {
+                write!(formatter, "file {file}: set its length to {bytes}")
+            }
+            Self::Synced { file: FileId(file) } => write!(formatter, "file {file}: synced"),
+            Self::Discarded { file: FileId(file), .. } => {
+                write!(formatter, "file {file}: a sync failed")
+            }
+            Self::Link { path, file: FileId(file) } => {
+                write!(formatter, "file {file}: named {}", path.display())
+            }
+            Self::Rename { from, to, .. } => {
+                write!(formatter, "rename {} to {}", from.display(), to.display())
+            }
+            Self::Unlink { path } => write!(formatter, "unlink {}", path.display()),
+            Self::DirectorySynced { directory } => {
+                write!(formatter, "{}: synced", directory.display())
+            }
+        }
+    }
 }

@@ -63,6 +63,12 @@ impl PowerCut {
         false
     }
 
+    /// The changes that nothing has made durable, in their order.
+    #[must_use]
+    pub fn pending(&self) -> &[Event] {
+        &self.pending
+    }
+
     /// Makes the pending changes that are `meant` durable, or drops those that do not `survive`.
     fn settle(&mut self, meant: impl Fn(&Event) -> bool, mut survives: impl FnMut(&Event) -> bool) {
         for event in std::mem::take(&mut self.pending) {

@@ -10,6 +10,7 @@ use zkv::{Durability, ErrorKind, Store};
 use zkv_io::Storage;
 use zkv_sim::{Image, PowerCut, SimDisk};
 
+use super::images::Depth;
 use super::session::{INDEX, Model, STORE, options};
 use super::workload::Workload;
 
@@ -25,17 +26,6 @@ pub struct Expected<'a> {
     pub commits: &'a [Model],
     /// Which of them may be the last.
     pub last: RangeInclusive<usize>,
-}
-
-/// How much is done with an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Depth {
-    /// It is opened and read.
-    Read,
-    /// It is also written, closed, opened with its index and without.
-    Write,
-    /// As `Write`, and the power is cut again within that, so many times one after another.
-    CutAgain(u32),
 }
 
 /// Holds an image that has a store against what is expected. Returns how many images that were: with

@@ -11,8 +11,8 @@ use zkv::{Durability, Store};
 use zkv_io::{Storage, TEMPORARY_SUFFIX};
 use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure};
 
-use super::check::{Depth, Expected, check, is_told};
-use super::images::Tally;
+use super::check::{Expected, check, is_told};
+use super::images::{Depth, Tally};
 use super::session::{INDEX, Model, STORE, Session, Trouble};
 use super::workload::{Operation, Workload};
 

@@ -1,52 +1,71 @@
-//! A run of a workload on a disk that does not fail, and what a crash within it may leave.
+//! A run of a workload on a disk that does not fail, and every power cut within it.
 
-use std::ops::RangeInclusive;
+use zkv_sim::{Image, SimDisk};
 
-use zkv_sim::SimDisk;
-
-use super::session::{Backup, Model, Session, Trouble};
+use super::check::{Expected, check, check_backup};
+use super::images::{Depth, Effort, Moment, Span, Tally, cut_everywhere};
+use super::session::{Backup, Model, STORE, Session, Trouble};
 use super::workload::Workload;
 
 /// A finished run.
-pub struct History {
-    pub disk: SimDisk,
+pub struct History<'a> {
+    workload: &'a Workload,
+    disk: SimDisk,
     /// What the store held after each commit; the first is the empty store.
-    pub commits: Vec<Model>,
+    commits: Vec<Model>,
     /// One for the store's making, and one for each operation.
-    pub spans: Vec<Span>,
-    pub backups: Vec<Backup>,
+    spans: Vec<Span>,
+    backups: Vec<Backup>,
 }
 
-/// The changes to the disk that one operation made, and which commits a crash may leave.
-#[derive(Clone, Debug)]
-pub struct Span {
-    /// The operation's changes end here, counted from the run's beginning.
-    pub end_event: usize,
-    /// Commits that a crash within the operation may leave as the last one.
-    pub within: RangeInclusive<usize>,
-    /// As `within`, once the operation has returned.
-    pub behind: RangeInclusive<usize>,
-    /// Whether the store's making had returned before the operation.
-    pub exists: bool,
-}
-
-/// Runs the workload on a new disk. Nothing fails in it, so that an error is one of the store.
-pub fn run(workload: &Workload) -> Result<History, String> {
-    let mut session = Session::new(workload, SimDisk::recording(workload.seed));
-    let opened = session.open().and_then(|()| session.compare());
-    opened.map_err(|error| format!("making the store: {error}"))?;
-    let end_event = session.disk.event_count();
-    let mut spans = vec![Span { end_event, within: 0..=0, behind: 0..=0, exists: false }];
-    for (number, operation) in workload.operations.iter().enumerate() {
-        let durable = session.durable;
-        let done = session.step(number, *operation).and_then(|()| session.compare());
-        done.map_err(|error: Trouble| format!("operation {number}, {operation}: {error}"))?;
-        let (end_event, last) = (session.disk.event_count(), session.commits.len() - 1);
-        let (within, behind) = (durable..=last, session.durable..=last);
-        spans.push(Span { end_event, within, behind, exists: true });
+impl<'a> History<'a> {
+    /// Runs the workload on a new disk. Nothing fails in it, so that an error is one of the store.
+    pub fn of(workload: &'a Workload) -> Result<Self, String> {
+        let mut session = Session::new(workload, SimDisk::recording(workload.seed));
+        let opened = session.open().and_then(|()| session.compare());
+        opened.map_err(|error| format!("making the store: {error}"))?;
+        let (name, end_event) = ("the store's making".to_owned(), session.disk.event_count());
+        let mut spans = vec![Span { name, end_event, within: 0..=0, behind: 0..=0, exists: false }];
+        for (number, operation) in workload.operations.iter().enumerate() {
+            let (name, durable) = (format!("operation {number}, {operation}"), session.durable);
+            let done = session.step(number, *operation).and_then(|()| session.compare());
+            done.map_err(|error: Trouble| format!("{name}: {error}"))?;
+            let (end_event, last) = (session.disk.event_count(), session.commits.len() - 1);
+            let (within, behind) = (durable..=last, session.durable..=last);
+            spans.push(Span { name, end_event, within, behind, exists: true });
+        }
+        // The store's closing is no part of the run.
+        session.end_process();
+        let Session { disk, commits, backups, .. } = session;
+        Ok(History { workload, disk, commits, spans, backups })
     }
-    // The store's closing is no part of the run.
-    session.end_process();
-    let Session { disk, commits, backups, .. } = session;
-    Ok(History { disk, commits, spans, backups })
+
+    /// Cuts the power at every change.
+    pub fn cut_everywhere(&self, effort: Effort, tally: &Tally) -> Result<(), String> {
+        let seed = self.workload.seed ^ self.workload.operations.len() as u64;
+        cut_everywhere(
+            &self.disk.events(0),
+            &self.spans,
+            effort,
+            seed,
+            tally,
+            |image, moment, depth| self.check(image, moment, depth),
+        )
+    }
+
+    fn check(&self, image: &Image, moment: Moment<'_>, depth: Depth) -> Result<u64, String> {
+        for backup in &self.backups {
+            if image.get(&backup.path).is_some() {
+                let state = &self.commits[backup.commit];
+                check_backup(self.workload, image, &backup.path, state)?;
+            } else if backup.end_event < moment.event_count {
+                return Err("a backup is gone".to_owned());
+            }
+        }
+        if moment.may_be_missing() && image.get(STORE.as_ref()).is_none() {
+            return Ok(1);
+        }
+        let expected = Expected { commits: &self.commits, last: moment.commits() };
+        check(self.workload, image, &expected, depth)
+    }
 }

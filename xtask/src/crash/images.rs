@@ -1,13 +1,9 @@
 //! Every image that a power cut may leave of a run.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zkv_sim::{Cut, Event, PowerCut};
-
-use super::check::{Depth, Expected, check, check_backup};
-use super::history::{History, Span};
-use super::session::STORE;
-use super::workload::Workload;
+use zkv_sim::{Cut, Event, Image, PowerCut};
 
 /// How many images are made, and what is done with them.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +15,42 @@ pub struct Effort {
     pub cut_one_in: u64,
     /// Whether only the last operation's changes are cut: the others are those of shorter workloads.
     pub last_only: bool,
+}
+
+/// How much is done with an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// It is opened and read.
+    Read,
+    /// It is also written, closed, opened with its index and without.
+    Write,
+    /// As `Write`, and the power is cut again within that, so many times one after another.
+    CutAgain(u32),
+}
+
+/// The changes to the disk that one operation made, and which commits a crash may leave.
+#[derive(Clone, Debug)]
+pub struct Span {
+    /// What the operation is called.
+    pub name: String,
+    /// The operation's changes end here, counted from the run's beginning.
+    pub end_event: usize,
+    /// Commits that a crash within the operation may leave as the last one.
+    pub within: RangeInclusive<usize>,
+    /// As `within`, once the operation has returned.
+    pub behind: RangeInclusive<usize>,
+    /// Whether the making of what is tested had returned before the operation.
+    pub exists: bool,
+}
+
+/// A moment of a run at which the power is cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Moment<'a> {
+    pub span: &'a Span,
+    /// Changes before it.
+    pub event_count: usize,
+    /// Whether the operation has returned.
+    pub has_returned: bool,
 }
 
 /// What was tried.
@@ -42,43 +74,66 @@ impl Tally {
     }
 }
 
-/// Cuts the power at every change of `history`.
+impl Effort {
+    fn depth(self, random: &mut fastrand::Rng) -> Depth {
+        if random.u64(..self.write_one_in) > 0 {
+            Depth::Read
+        } else if random.u64(..self.cut_one_in) > 0 {
+            Depth::Write
+        } else {
+            Depth::CutAgain(2)
+        }
+    }
+}
+
+impl Moment<'_> {
+    /// The commits that may be found.
+    pub fn commits(&self) -> RangeInclusive<usize> {
+        let span = self.span;
+        if self.has_returned { span.behind.clone() } else { span.within.clone() }
+    }
+
+    /// Whether there may be nothing yet.
+    pub fn may_be_missing(&self) -> bool {
+        !self.span.exists && !self.has_returned
+    }
+}
+
+/// Cuts the power at every change of a run, and shows what that may leave to `check`, which returns
+/// how many images it has looked at.
 pub fn cut_everywhere(
-    workload: &Workload,
-    history: &History,
+    events: &[Event],
+    spans: &[Span],
     effort: Effort,
+    seed: u64,
     tally: &Tally,
+    check: impl Fn(&Image, Moment<'_>, Depth) -> Result<u64, String>,
 ) -> Result<(), String> {
-    let events = history.disk.events(0);
-    let mut random = fastrand::Rng::with_seed(workload.seed ^ workload.operations.len() as u64);
-    let mut cut = PowerCut::new();
-    let mut number = 0;
-    for (step, span) in history.spans.iter().enumerate() {
-        let is_looked_at = !effort.last_only || step + 1 == history.spans.len();
-        let moment = |event: usize| match step {
-            0 => format!("change {event}, making the store"),
-            _ => {
-                format!("change {event}, operation {}, {}", step - 1, workload.operations[step - 1])
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut cut, mut event_count) = (PowerCut::new(), 0);
+    for (step, span) in spans.iter().enumerate() {
+        let is_looked_at = !effort.last_only || step + 1 == spans.len();
+        let mut look = |cut: &PowerCut, moment: Moment<'_>, is_new: bool| {
+            for way in cut.cuts(is_new, effort.cuts_most, &mut random) {
+                let depth = effort.depth(&mut random);
+                let tried = check(&cut.image(&way), moment, depth);
+                let tried =
+                    tried.map_err(|error| format!("{error}\n{}", describe(cut, &way, moment)))?;
+                tally.images.fetch_add(tried, Ordering::Relaxed);
             }
+            Ok::<(), String>(())
         };
-        while number < span.end_event {
-            let is_pending = cut.follow(&events[number]);
-            number += 1;
-            if is_looked_at && is_worth_a_look(&events[number - 1]) {
-                let ways = cut.cuts(is_pending, effort.cuts_most, &mut random);
-                let within = Moment { workload, history, span, number, has_returned: false };
-                within
-                    .check_all(&cut, &ways, effort, tally, &mut random)
-                    .map_err(|error| format!("{}: {error}", moment(number - 1)))?;
+        while event_count < span.end_event {
+            let event = &events[event_count];
+            let is_pending = cut.follow(event);
+            event_count += 1;
+            if is_looked_at && is_worth_a_look(event) {
+                look(&cut, Moment { span, event_count, has_returned: false }, is_pending)?;
             }
         }
         if is_looked_at {
             // Nothing more has changed, and more must be there.
-            let ways = cut.cuts(false, effort.cuts_most, &mut random);
-            let behind = Moment { workload, history, span, number, has_returned: true };
-            behind
-                .check_all(&cut, &ways, effort, tally, &mut random)
-                .map_err(|error| format!("behind {}: {error}", moment(number)))?;
+            look(&cut, Moment { span, event_count, has_returned: true }, false)?;
         }
     }
     Ok(())
@@ -89,59 +144,16 @@ fn is_worth_a_look(event: &Event) -> bool {
     !matches!(event, Event::Synced { .. } | Event::DirectorySynced { .. })
 }
 
-/// A moment of the run.
-struct Moment<'a> {
-    workload: &'a Workload,
-    history: &'a History,
-    span: &'a Span,
-    /// Changes before it.
-    number: usize,
-    has_returned: bool,
-}
-
-impl Moment<'_> {
-    fn check_all(
-        &self,
-        cut: &PowerCut,
-        ways: &[Cut],
-        effort: Effort,
-        tally: &Tally,
-        random: &mut fastrand::Rng,
-    ) -> Result<(), String> {
-        for way in ways {
-            let depth = if random.u64(..effort.write_one_in) > 0 {
-                Depth::Read
-            } else if random.u64(..effort.cut_one_in) > 0 {
-                Depth::Write
-            } else {
-                Depth::CutAgain(2)
-            };
-            let tried = self.check(cut, way, depth);
-            let tried = tried.map_err(|error| format!("{error}\n  the cut: {way:?}"))?;
-            tally.images.fetch_add(tried, Ordering::Relaxed);
+/// Where the power was cut, and what of the pending changes was kept.
+fn describe(cut: &PowerCut, way: &Cut, moment: Moment<'_>) -> String {
+    let at = if moment.has_returned { "behind" } else { "within" };
+    let mut text = format!("  {at} {}, {} changes done", moment.span.name, moment.event_count);
+    for (number, event) in cut.pending().iter().enumerate() {
+        let fate = if way.kept[number] { "kept" } else { "lost" };
+        text += &format!("\n    {fate}: {event}");
+        if let Some(tear) = way.tear.filter(|tear| tear.number == number) {
+            text += &format!(", torn: {:?} of {} bytes", tear.sectors, tear.sector_bytes);
         }
-        Ok(())
     }
-
-    fn check(&self, cut: &PowerCut, way: &Cut, depth: Depth) -> Result<u64, String> {
-        let (image, span) = (cut.image(way), self.span);
-        for backup in &self.history.backups {
-            let is_there = image.get(&backup.path).is_some();
-            if is_there {
-                let state = &self.history.commits[backup.commit];
-                check_backup(self.workload, &image, &backup.path, state)?;
-            } else if backup.end_event <= self.number
-                && (self.has_returned || backup.end_event < self.number)
-            {
-                return Err("a backup is gone".to_owned());
-            }
-        }
-        let has_store = image.get(STORE.as_ref()).is_some();
-        if !has_store && !span.exists && !self.has_returned {
-            return Ok(1);
-        }
-        let last = if self.has_returned { span.behind.clone() } else { span.within.clone() };
-        let expected = Expected { commits: &self.history.commits, last };
-        check(self.workload, &image, &expected, depth)
-    }
+    text + &format!("\n    lengths: {:?}", way.growth)
 }
