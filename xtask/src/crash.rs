@@ -104,14 +104,13 @@ impl std::str::FromStr for Replay {
 
 fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
     let effort = Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false };
-    match replay {
-        Replay::Store(workload) => try_all(std::iter::once(workload), None, tally, |workload| {
-            History::of(workload)?.cut_everywhere(effort, tally)
-        })?,
-        Replay::Log(workload) => {
-            try_all(std::iter::once(workload), None, tally, |workload| workload.run(effort, tally))?
+    let tried = match replay {
+        Replay::Store(workload) => {
+            History::of(workload).and_then(|history| history.cut_everywhere(effort, tally))
         }
-    }
+        Replay::Log(workload) => workload.run(effort, tally),
+    };
+    tried?;
     println!("crash: no violation in {}", tally.summary());
     Ok(())
 }
