@@ -6,6 +6,7 @@ mod faults;
 mod history;
 mod images;
 mod log;
+mod planted;
 mod session;
 mod workload;
 
@@ -51,6 +52,8 @@ enum Part {
     Log,
     /// Long workloads by seed, cut at every change.
     Long,
+    /// Bugs that the others must see, each planted into a copy of the sources.
+    Planted,
 }
 
 /// Failures that are printed; a run with more stops.
@@ -68,11 +71,13 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         match part {
             Part::Smoke => {
                 exhaustive(2, &tally)?;
+                faults(&tally)?;
                 log(arguments.seed, Duration::from_secs(5), &tally)?;
                 long(arguments.seed, Duration::from_secs(5), &tally)?;
             }
             Part::Exhaustive => exhaustive(3, &tally)?,
             Part::Faults => faults(&tally)?,
+            Part::Planted => planted::run()?,
             Part::Log => log(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
             Part::Long => long(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
         }

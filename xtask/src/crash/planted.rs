@@ -1,0 +1,113 @@
+//! Whether the simulation would see it: builds with one bug each, of the kinds that it is there for.
+//!
+//! The sources are copied, and every bug of [`bugs::BUGS`] is put into the copy, behind a switch.
+//! One build then runs with no bug, and once with each.
+
+mod bugs;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use crate::{Failure, report, workspace};
+use bugs::{BUGS, Bug};
+
+/// Names the bug that a run has.
+const SWITCH: &str = "ZKV_PLANTED_BUG";
+
+/// What the copy of `zkv-io` is given.
+const SWITCH_CODE: &str = r#"
+/// Whether this run has the bug of this name.
+#[doc(hidden)]
+pub fn planted(name: &str) -> bool {
+    static BUG: std::sync::OnceLock<Option<String>> = std::sync::OnceLock::new();
+    BUG.get_or_init(|| std::env::var("ZKV_PLANTED_BUG").ok()).as_deref() == Some(name)
+}
+"#;
+
+/// Plants each bug, and fails where one is not caught, or where something is caught without one.
+pub fn run() -> Result<(), Failure> {
+    let binary = build()?;
+    println!("planted: a run without a bug ...");
+    if is_caught(&binary, "none")? {
+        return Err("planted: the run without a bug fails".into());
+    }
+    let mut missed = Vec::new();
+    for Bug { name, .. } in BUGS {
+        let start = Instant::now();
+        let caught = is_caught(&binary, name)?;
+        let verdict = if caught { "caught" } else { "MISSED" };
+        println!("planted: {verdict} in {:>3.0} s: {name}", start.elapsed().as_secs_f64());
+        if !caught {
+            missed.push(format!("planted: nothing has seen this bug: {name}"));
+        }
+    }
+    println!("planted: {} of {} bugs caught", BUGS.len() - missed.len(), BUGS.len());
+    report("planted", &missed)
+}
+
+/// Copies the sources, plants all bugs, and builds the tasks.
+fn build() -> Result<PathBuf, Failure> {
+    let place = workspace::root().join("target/planted");
+    let tree = place.join("tree");
+    copy_sources(&tree)?;
+    for bug in BUGS {
+        plant(&tree, bug)?;
+    }
+    let switch = tree.join("crates/zkv-io/src/lib.rs");
+    fs::write(&switch, fs::read_to_string(&switch)? + SWITCH_CODE)?;
+    let status = workspace::cargo()
+        .current_dir(&tree)
+        .args(["build", "--release", "--quiet", "--package", "xtask"])
+        .env("CARGO_TARGET_DIR", place.join("build"))
+        // A bug may leave something unused.
+        .env("RUSTFLAGS", "--allow warnings")
+        .status()?;
+    if status.success() {
+        Ok(place.join("build/release/xtask"))
+    } else {
+        Err("planted: the sources with the bugs do not build, see above".into())
+    }
+}
+
+/// Copies what git knows of, or would.
+fn copy_sources(tree: &Path) -> Result<(), Failure> {
+    if tree.exists() {
+        fs::remove_dir_all(tree)?;
+    }
+    let listed = Command::new("git")
+        .current_dir(workspace::root())
+        .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
+        .output()?;
+    for name in String::from_utf8(listed.stdout)?.split_terminator('\0') {
+        let (from, to) = (workspace::root().join(name), tree.join(name));
+        if from.is_file() {
+            fs::create_dir_all(to.parent().unwrap_or(tree))?;
+            fs::copy(from, to)?;
+        }
+    }
+    Ok(())
+}
+
+fn plant(tree: &Path, bug: &Bug) -> Result<(), Failure> {
+    let path = tree.join(bug.file);
+    let text = fs::read_to_string(&path)?;
+    if text.matches(bug.right).count() != 1 {
+        let (name, file) = (bug.name, bug.file);
+        let remedy = "bring xtask/src/crash/planted/bugs.rs up to date";
+        return Err(
+            format!("planted: {file} has not once what the bug {name} replaces; {remedy}").into()
+        );
+    }
+    let switch = if bug.file.starts_with("crates/zkv-io/") { "crate" } else { "zkv_io" };
+    let condition = format!("{switch}::planted({:?})", bug.name);
+    fs::write(path, text.replace(bug.right, &bug.wrong.replace("PLANTED", &condition)))?;
+    Ok(())
+}
+
+fn is_caught(binary: &Path, bug: &str) -> Result<bool, Failure> {
+    let mut command = Command::new(binary);
+    command.args(["crash", "smoke"]).env(SWITCH, bug);
+    Ok(!command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
+}

@@ -1,0 +1,170 @@
+//! The bugs: what is right, once in its file, and what is wrong.
+
+/// A bug that the simulation must see.
+pub struct Bug {
+    pub name: &'static str,
+    pub file: &'static str,
+    pub right: &'static str,
+    /// In place of `right`; `PLANTED` stands for whether the run has this bug.
+    pub wrong: &'static str,
+}
+
+pub const BUGS: &[Bug] = &[
+    Bug {
+        name: "a sync syncs nothing",
+        file: "crates/zkv-log/src/log.rs",
+        right: "let synced = self.shared.file.sync_data();",
+        wrong: "let synced = if PLANTED { Ok(()) } else { self.shared.file.sync_data() };",
+    },
+    Bug {
+        name: "a failed sync is tried again",
+        file: "crates/zkv-log/src/log.rs",
+        right: "self.shared.is_sync_failed.store(true,",
+        wrong: "self.shared.is_sync_failed.store(!PLANTED,",
+    },
+    Bug {
+        name: "a synced write is not synced",
+        file: "crates/zkv/src/shared.rs",
+        right: "            Durability::Synced => self.log.sync(end)",
+        wrong: "            Durability::Synced if PLANTED => Ok(()),\n            \
+                Durability::Synced => self.log.sync(end)",
+    },
+    Bug {
+        name: "a new file's directory is not synced",
+        file: "crates/zkv-io/src/atomic.rs",
+        right: "    storage.sync_dir(parent_directory(path))?;",
+        wrong: "    if !PLANTED {\n        storage.sync_dir(parent_directory(path))?;\n    }",
+    },
+    Bug {
+        name: "a new file gets its name before it is synced",
+        file: "crates/zkv-io/src/atomic.rs",
+        right: "write(&*file).and_then(|value| file.sync_all().map(|()| value));",
+        wrong: "write(&*file).and_then(|value| if PLANTED { Ok(value) } else { \
+                file.sync_all().map(|()| value) });",
+    },
+    Bug {
+        name: "checksums of blocks are skipped",
+        file: "crates/zkv-log/src/walk.rs",
+        right: "if !is_whole(bytes, seed, self.offset) {",
+        wrong: "if !PLANTED && !is_whole(bytes, seed, self.offset) {",
+    },
+    Bug {
+        name: "checksums of blocks do not know their segment",
+        file: "crates/zkv-log/src/block.rs",
+        right: "let mut seed = crc32c(0, store_id);",
+        wrong: "let mut seed = crc32c(0, store_id);\n        if PLANTED {\n            \
+                return Self(seed);\n        }",
+    },
+    Bug {
+        name: "a dropped tail is not wiped",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;",
+        wrong: "if !PLANTED {\n            \
+                self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;\n        }",
+    },
+    Bug {
+        name: "a refused commit is wiped later",
+        file: "crates/zkv-log/src/commit.rs",
+        right: "let _ = self.writer.mend();",
+        wrong: "if !PLANTED {\n            let _ = self.writer.mend();\n        }",
+    },
+    Bug {
+        name: "the unproven tail is not written anew",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "if let Some(from) = repair.unproven_from {",
+        wrong: "if let Some(from) = repair.unproven_from.filter(|_| !PLANTED) {",
+    },
+    Bug {
+        name: "a half commit counts",
+        file: "crates/zkv-log/src/recover.rs",
+        right: "            self.walked.note(&block);\n",
+        wrong: "            self.walked.note(&block);\n            if PLANTED {\n                \
+                self.end.position = Position { sequence: place.id.sequence, offset: block.end() };\n            }\n",
+    },
+    Bug {
+        name: "a commit says that it is durable itself",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "CommitMark { number, synced_upto: self.log().synced_upto(), chain: Chain::default() }",
+        wrong: "CommitMark { number, synced_upto: if PLANTED { self.end() } else { \
+                self.log().synced_upto() }, chain: Chain::default() }",
+    },
+    Bug {
+        name: "a torn tail is taken for damage",
+        file: "crates/zkv-log/src/recover/judge.rs",
+        right: "if proof > self.end.position {",
+        wrong: "if proof > self.end.position || (PLANTED && rest.iter().any(|byte| *byte != 0)) {",
+    },
+    Bug {
+        name: "an index checkpoint is ahead of the log",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "        self.log().sync(committed.end)?;\n        self.note_durable_roll_call();",
+        wrong: "        if !PLANTED {\n            self.log().sync(committed.end)?;\n        }\n        \
+                self.note_durable_roll_call();",
+    },
+    Bug {
+        name: "a checkpoint's watermark is not looked at",
+        file: "crates/zkv-log/src/recover/start.rs",
+        right: "            _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Starts",
+        wrong: "            _ if PLANTED => Ok(()),\n            \
+                _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Starts",
+    },
+    Bug {
+        name: "a slot is used again before its retire entry is durable",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "free.usable_after <= synced_upto &&",
+        wrong: "(PLANTED || free.usable_after <= synced_upto) &&",
+    },
+    Bug {
+        name: "a slot is used again before its header is durable",
+        file: "crates/zkv-log/src/commit.rs",
+        right: "if id.slot < self.slot_count {",
+        wrong: "if id.slot < self.slot_count && !PLANTED {",
+    },
+    Bug {
+        name: "freed segments have no retire entry",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "commit.put_members(BlockKind::Retire, &retired)?;",
+        wrong: "if !PLANTED {\n            commit.put_members(BlockKind::Retire, &retired)?;\n        }",
+    },
+    Bug {
+        name: "a roll call is named before it is durable",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "&& end <= self.log().synced_upto()",
+        wrong: "&& (PLANTED || end <= self.log().synced_upto())",
+    },
+    Bug {
+        name: "a freed segment's slot is used while it is being read from the old checkpoint",
+        file: "crates/zkv-log/src/recover.rs",
+        right: "return header.id() == place.id;",
+        wrong: "if !PLANTED || header.id() == place.id {\n                \
+                return header.id() == place.id;\n            }",
+    },
+    Bug {
+        name: "a replay passes over deletions",
+        file: "crates/zkv/src/replay.rs",
+        right: "        let kind = RecordKind::of(record);\n",
+        wrong: "        let kind = RecordKind::of(record);\n        \
+                if PLANTED && kind == RecordKind::Delete {\n            return Ok(());\n        }\n",
+    },
+    Bug {
+        name: "a rebuild passes over deletions",
+        file: "crates/zkv/src/rebuild.rs",
+        right: "                let record = decode_entry(entry, &block, log)?;\n",
+        wrong: "                let record = decode_entry(entry, &block, log)?;\n                \
+                if PLANTED && record.kind == Kind::Delete {\n                    continue;\n                }\n",
+    },
+    Bug {
+        name: "a flush leaves what is in memory there",
+        file: "crates/zkv/src/store.rs",
+        right: "        shared.mended(|| shared.flush_all(&mut *shared.writer()?))",
+        wrong: "        if PLANTED {\n            return Ok(());\n        }\n        \
+                shared.mended(|| shared.flush_all(&mut *shared.writer()?))",
+    },
+    Bug {
+        name: "a backup leaves out what is in memory",
+        file: "crates/zkv/src/backup.rs",
+        right: "                shared.flush_all(&mut writer)?;\n",
+        wrong: "                if !PLANTED {\n                    \
+                shared.flush_all(&mut writer)?;\n                }\n",
+    },
+];
