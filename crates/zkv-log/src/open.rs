@@ -104,7 +104,7 @@ impl OpenFile {
             return Err(LogError::Locked);
         }
         let (identity, first_nonce) = read_identity(&*file)?;
-        let map = file.map().map_err(LogError::io("map"))?;
+        let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
         Ok(Self { storage, path, file, map, identity, first_nonce, access, options })
     }

@@ -59,3 +59,4 @@ pub use iter::IterBytes;
 pub use options::{Durability, Options};
 pub use stats::Stats;
 pub use store::Store;
+pub use zkv_io::ReadMode;
