@@ -35,5 +35,5 @@ pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};
 pub use file_storage::FileStorage;
 pub use memory_storage::MemoryStorage;
-pub use read_mode::ReadMode;
+pub use read_mode::{ReadMode, unmapped};
 pub use storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};

@@ -27,7 +27,7 @@ impl ReadMode {
     pub fn reader_of(self, file: &Arc<dyn StorageFile>) -> io::Result<Arc<dyn FileMap>> {
         match self {
             Self::Map => file.map(),
-            Self::Pread => Ok(Arc::new(Unmapped(Arc::clone(file)))),
+            Self::Pread => Ok(unmapped(file)),
         }
     }
 
@@ -39,6 +39,11 @@ impl ReadMode {
             Self::Pread => Arc::new(UnmappedStorage(Arc::clone(storage))),
         }
     }
+}
+
+/// What reads `file` in [`ReadMode::Pread`].
+pub fn unmapped(file: &Arc<dyn StorageFile>) -> Arc<dyn FileMap> {
+    Arc::new(Unmapped(Arc::clone(file)))
 }
 
 /// A file whose map is none: each copy is a read of its own.
@@ -117,7 +122,7 @@ impl StorageFile for UnmappedFile {
     }
 
     fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-        ReadMode::Pread.reader_of(&self.0)
+        Ok(unmapped(&self.0))
     }
 }
 
