@@ -33,7 +33,7 @@ pub struct IndexFinding {
 }
 
 /// What was read.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct VerifiedIndex {
     /// The file's last whole checkpoint, read without a map; `None` where there is none.
@@ -44,6 +44,13 @@ pub struct VerifiedIndex {
     pub bytes: u64,
     /// Whether nothing is damaged.
     pub is_whole: bool,
+}
+
+impl Default for VerifiedIndex {
+    /// Of no index at all.
+    fn default() -> Self {
+        Self { checkpoint: None, buckets: 0, bytes: 0, is_whole: true }
+    }
 }
 
 /// Reads the whole index file at `path` and tells `found` of everything that is not what was
@@ -63,7 +70,7 @@ pub fn verify(
         Ok(checkpoint) => checkpoint,
         Err(IndexError::Corrupt { offset, what }) => {
             found(IndexFinding { offset, what, is_damage: true });
-            return Ok(VerifiedIndex::default());
+            return Ok(VerifiedIndex { is_whole: false, ..VerifiedIndex::default() });
         }
         Err(error) => return Err(error),
     };

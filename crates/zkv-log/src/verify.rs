@@ -58,6 +58,8 @@ pub struct VerifiedEntry<'a> {
     pub location: Location,
     /// Where its block stands in the order of the log.
     pub position: Position,
+    /// The slot of its segment.
+    pub slot: u32,
     /// Where its block starts, in bytes from the file's start.
     pub offset: u64,
 }
@@ -131,6 +133,12 @@ impl LogVerifier {
     #[must_use]
     pub fn watermark(&self) -> Option<Position> {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.watermark)
+    }
+
+    /// The bytes of a slot.
+    #[must_use]
+    pub fn slot_bytes(&self) -> u32 {
+        self.identity.slot_bytes
     }
 
     /// About how many bytes [`LogVerifier::run`] will report done.

@@ -175,7 +175,7 @@ fn load_checkpoint(
     Some((UsableCheckpoint { checkpoint, live }, log_section))
 }
 
-fn index_place(path: &Path, options: &Options) -> IndexPlace {
+pub(crate) fn index_place(path: &Path, options: &Options) -> IndexPlace {
     let is_lasting = options.use_index_file && !options.read_only;
     let storage: Arc<dyn Storage> =
         if is_lasting { options.index_storage() } else { Arc::new(MemoryStorage::new()) };

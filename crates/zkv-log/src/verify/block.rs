@@ -58,9 +58,10 @@ impl SegmentCheck<'_, '_> {
             return self.finding(block.offset, "a block's entries", Severity::Loss);
         };
         let (position, offset) = (self.position(block.offset), self.at(block.offset));
+        let slot = place.id.slot;
         for bytes in entries {
             self.run.counts.entries += 1;
-            self.run.visitor.entry(&VerifiedEntry { bytes, location, position, offset });
+            self.run.visitor.entry(&VerifiedEntry { bytes, location, position, slot, offset });
         }
     }
 

@@ -99,9 +99,18 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         match self.member.end {
             End::Sealed(_) => self.check_seal(&image, seal.as_ref(), end, header.as_ref()),
             End::Tail(_) if !is_live_tail => self.check_behind(&image, end),
+            End::Unknown if !self.is_last() => {
+                let offset = seal_offset(place.slot_bytes);
+                self.finding(offset, "a segment's seal", Severity::Mendable);
+            }
             End::Tail(_) | End::Unknown => {}
         }
         image.len() as u64
+    }
+
+    fn is_last(&self) -> bool {
+        let last = self.run.verifier.members.keys().next_back();
+        last == Some(&self.member.place.id.sequence)
     }
 
     fn check_header(&mut self, image: &[u8]) -> Option<SegmentHeader> {
