@@ -145,7 +145,7 @@ mod tests {
         let offset = u32::try_from(bytes.len()).unwrap();
         let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
         mark.put(&mut bytes, seed(), offset, false);
-        bytes.extend([0x11; 2 << 20]);
+        bytes.extend(vec![0x11; 2 << 20]);
         assert_eq!(search_commit(&bytes, 256, &Seeds::new(seed())), Some(offset));
         let found = next_block(&bytes, 256, &Seeds::new(seed()), std::iter::empty());
         assert_eq!(found, Some(offset));

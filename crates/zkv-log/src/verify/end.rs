@@ -11,17 +11,17 @@ use super::segment::SegmentCheck;
 const WRONG_BYTES_MAX: usize = 4;
 
 impl SegmentCheck<'_, '_> {
-    /// Nothing stands behind the last commit, unless a crash has left it there, or the last commit
-    /// itself was damaged. These two cannot be told from each other, but for an end mark, of which
-    /// every byte is known.
+    /// Nothing stands behind the last commit, but for what an earlier segment or a crash has left
+    /// there, or where the last commit itself was damaged. These cannot be told from each other,
+    /// but for an end mark, of which every byte is known.
     pub(super) fn check_behind(&mut self, image: &[u8], end: u32) {
         let rest = image.get(end as usize..).unwrap_or(&[]);
         let Some(at) = rest.iter().position(|byte| *byte != 0) else { return };
         if self.is_nearly_end_mark(rest, end) {
             return self.finding(end, "the mark of the log's clean end", Severity::Mendable);
         }
-        let what = "what no commit has reached: a crash has torn it, or it was damaged; the next \
-                    write clears it away";
+        let what = "bytes behind the last commit: an earlier segment's, torn by a crash, or damaged; \
+                    the next write clears them away";
         let offset = end + u32::try_from(at).unwrap_or(0);
         self.finding(offset, what, Severity::Notice);
     }

@@ -155,8 +155,9 @@ impl<'a> Search<'a> {
         }
         let mut sequences: Vec<u64> = self.ids.keys().copied().collect();
         while let Some(sequence) = sequences.pop() {
-            let seal =
-                Segment::sealed(self.place(self.ids[&sequence]), 0).read_seal(&*self.open.file);
+            // One that was found meanwhile may have taken this one's slot.
+            let Some(id) = self.ids.get(&sequence).copied() else { continue };
+            let seal = Segment::sealed(self.place(id), 0).read_seal(&*self.open.file);
             let Some(seal) = seal else { continue };
             let Some(sequence) = sequence.checked_add(1) else { continue };
             let next = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
@@ -166,15 +167,18 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Adds a segment, where its slot has no header that says otherwise and holds one of its blocks.
+    /// Adds a segment that holds blocks, where its slot has no later one: what an earlier one has
+    /// left in a slot that is in use again, such as its seal, tells of it still.
     fn add(&mut self, id: SegmentId) -> bool {
         let slots = slots_of(&self.open.identity, self.file_bytes);
-        let is_other = self.ids.values().any(|known| known.slot == id.slot);
-        if id.slot >= slots || self.ids.contains_key(&id.sequence) || is_other {
+        let other = self.ids.values().find(|known| known.slot == id.slot).copied();
+        let is_later = other.is_some_and(|other| other.sequence >= id.sequence);
+        if id.slot >= slots || self.ids.contains_key(&id.sequence) || is_later {
             return false;
         }
         let holds_blocks = self.blocks(id, SEGMENT_HEADER_BYTES).next().is_some();
         if holds_blocks {
+            self.ids.retain(|_, known| known.slot != id.slot);
             self.ids.insert(id.sequence, id);
         }
         holds_blocks
