@@ -8,7 +8,7 @@ use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomicall
 
 use crate::error::{LogError, Result};
 use crate::header::{FileHeader, Identity, SegmentHeader};
-use crate::layout::{FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES};
+use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, SEGMENT_HEADER_FIELD_BYTES};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::position::Position;
@@ -135,7 +135,7 @@ impl OpenFile {
 }
 
 fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
-    let mut page = [0; FILE_HEADER_BYTES as usize];
+    let mut page = [0; FILE_HEADER_PAGE];
     let fault = match file.read_at(0, &mut page) {
         Ok(()) => match FileHeader::decode(&page) {
             Ok(header) => return Ok((header.identity, Some(header.first_nonce))),

@@ -280,7 +280,8 @@ impl<'a> Recovery<'a> {
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
-        let sequence = self.walked.place.id.sequence + 1;
+        // A forged header may have the last number.
+        let sequence = self.walked.place.id.sequence.wrapping_add(1);
         let id = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
         Place::new(&self.open.identity, id)
     }

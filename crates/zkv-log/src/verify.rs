@@ -5,6 +5,8 @@
 
 mod block;
 mod end;
+#[cfg(test)]
+mod forged;
 mod image;
 mod members;
 mod run;
@@ -17,6 +19,7 @@ use zkv_io::StorageFile;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::header::Identity;
+use crate::log::SegmentList;
 use crate::open::OpenFile;
 use crate::position::{Location, Position};
 use crate::segment::Place;
@@ -100,6 +103,8 @@ pub struct LogVerifier {
     identity: Identity,
     /// By sequence.
     members: BTreeMap<u64, Member>,
+    /// Keeps the slots of an open log's segments from being used again.
+    held: Arc<SegmentList>,
     /// An index's, where it fits the log.
     checkpoint: Option<LogCheckpoint>,
     /// Whether somebody may be writing behind the log's end.
@@ -173,6 +178,9 @@ impl OpenFile {
 impl std::fmt::Debug for LogVerifier {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("LogVerifier");
-        debug.field("segments", &self.members.len()).finish_non_exhaustive()
+        debug
+            .field("segments", &self.members.len())
+            .field("held", &self.held.by_slot.len())
+            .finish_non_exhaustive()
     }
 }

@@ -283,7 +283,7 @@ impl<'a> Work<'a> {
         }
         if let (Some(known), Some(facts)) = (known, facts) {
             let slot_bytes = verifier.slot_bytes();
-            self.compare(known, facts, slot_bytes).map_err(Error::index(&self.place.path))?;
+            self.compare(&known, facts, slot_bytes).map_err(Error::index(&self.place.path))?;
         }
         Ok(self.report)
     }

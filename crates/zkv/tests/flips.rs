@@ -46,7 +46,7 @@ fn part() -> (usize, usize) {
 
 /// Flips `bits` of the file at `path` one by one, on all cores, and calls `check` with each and with
 /// the store that has it. The storage is the caller's own, but for the flipped bit.
-pub fn flip_each(
+fn flip_each(
     memory: &MemoryStorage,
     path: &str,
     bits: &[usize],

@@ -1,5 +1,6 @@
 //! What a block that is whole holds.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::block::{BlockKind, END_MARK};
@@ -104,7 +105,7 @@ impl SegmentCheck<'_, '_> {
             return;
         }
         self.run.roll_calls.insert(position);
-        let new = || RollCall { position, offset, members: Vec::new() };
+        let new = || RollCall { position, offset, members: BTreeSet::new() };
         pending.roll_call.get_or_insert_with(new).members.extend(members);
     }
 
@@ -113,7 +114,7 @@ impl SegmentCheck<'_, '_> {
             return self.finding(block.offset, "a commit block", Severity::Loss);
         };
         let is_end = block.tag.number == END_MARK;
-        let number = self.run.last_commit.map(|last| last + u64::from(!is_end));
+        let number = self.run.last_commit.map(|last| last.saturating_add(u64::from(!is_end)));
         let is_right = block.tag.number <= END_MARK
             && number.is_none_or(|number| number == mark.number)
             && self.chain.is_none_or(|chain| chain == mark.chain)

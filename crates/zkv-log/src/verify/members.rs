@@ -66,7 +66,11 @@ impl LogView {
         let identity = self.identity();
         let checkpoint = decode(checkpoint, identity);
         let file = Arc::clone(&self.shared.file);
-        LogVerifier::new(file, identity, members.collect(), checkpoint, is_live, Vec::new())
+        let members = members.collect();
+        let held = Arc::clone(&self.segments);
+        let findings = Vec::new();
+        let verifier = LogVerifier::new(file, identity, members, checkpoint, is_live, findings);
+        LogVerifier { held, ..verifier }
     }
 }
 
@@ -79,11 +83,12 @@ impl LogVerifier {
         is_live: bool,
         findings: Vec<LogFinding>,
     ) -> Self {
-        // A file that cannot be measured cannot be read, either: each segment will say so.
-        let file_bytes = file.len().unwrap_or(u64::MAX);
+        // Of a file that cannot be measured, each segment will say that it is not there.
+        let file_bytes = file.len().unwrap_or(0);
         let checkpoint = checkpoint.filter(|checkpoint| fits(&*file, &members, checkpoint));
         let identity = identity.clone();
-        Self { file, identity, members, checkpoint, is_live, file_bytes, findings }
+        let held = Arc::default();
+        Self { file, identity, members, held, checkpoint, is_live, file_bytes, findings }
     }
 }
 

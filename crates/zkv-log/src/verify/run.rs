@@ -7,7 +7,7 @@ use zkv_io::StorageFile;
 use crate::codec::Decoder;
 use crate::dictionary::Interner;
 use crate::header::{FileHeader, SegmentHeader};
-use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES};
+use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_HEADER_PAGE};
 use crate::position::Position;
 use crate::segment::SegmentId;
 
@@ -48,7 +48,7 @@ pub(super) struct RollCall {
     pub position: Position,
     /// In the file.
     pub offset: u64,
-    pub members: Vec<SegmentId>,
+    pub members: BTreeSet<SegmentId>,
 }
 
 impl<'a> Run<'a> {
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         self.check_file_header();
         let mut before = 0;
         for (sequence, member) in &self.verifier.members {
-            if *sequence != before + 1 {
+            if Some(before) != sequence.checked_sub(1) {
                 // The segments between were freed, with their commits.
                 self.last_commit = None;
                 self.pending = Pending { is_damaged: true, ..Pending::default() };
@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
     }
 
     fn check_file_header(&mut self) {
-        let mut page = [0; FILE_HEADER_BYTES as usize];
+        let mut page = [0; FILE_HEADER_PAGE];
         if self.verifier.file.read_at(0, &mut page).is_err() {
             return self.finding(0, "the file's header cannot be read", Severity::Mendable);
         }

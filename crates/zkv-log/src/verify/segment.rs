@@ -231,7 +231,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             return self.finding(offset, what, Severity::Mendable);
         };
         self.run.counts.blocks += 1;
-        let next = self.run.verifier.members.get(&(place.id.sequence + 1));
+        let next = self.run.verifier.members.get(&place.id.sequence.saturating_add(1));
         let is_next = |next: &Member| {
             (next.place.id.slot, next.place.id.nonce) == (seal.next_slot, seal.next_nonce)
         };

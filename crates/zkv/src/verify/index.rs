@@ -126,7 +126,7 @@ impl Work<'_> {
     /// Holds the index against what the records say.
     pub(super) fn compare(
         &mut self,
-        known: KnownIndex,
+        known: &KnownIndex,
         facts: Facts,
         slot_bytes: u32,
     ) -> Result<(), IndexError> {
