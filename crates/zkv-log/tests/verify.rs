@@ -134,6 +134,41 @@ fn a_checkpoint_of_segments_that_are_gone_fits_no_longer() {
     assert_eq!((seen.findings, counts.is_checkpoint_right), (Vec::new(), None));
 }
 
+/// Where in a checkpoint its segments stand, and the bytes of each.
+const SEGMENTS: usize = 108;
+const SEGMENT_BYTES: usize = 24;
+
+#[test]
+fn an_index_that_lists_other_segments_than_the_roll_call_is_found_out() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    for number in 0..4 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let before = writer.checkpoint().unwrap();
+    let freed = &before[SEGMENTS..SEGMENTS + SEGMENT_BYTES];
+    writer.free(&[0]).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let with_count = |change: i8| {
+        let mut forged = checkpoint.clone();
+        forged[104] = forged[104].wrapping_add_signed(change);
+        forged
+    };
+    let mut lacking = with_count(-1);
+    lacking.drain(SEGMENTS..SEGMENTS + SEGMENT_BYTES);
+    let mut more = with_count(1);
+    more.splice(SEGMENTS..SEGMENTS, freed.iter().copied());
+    for (forged, what) in [(lacking, "is missing"), (more, "lacks a segment")] {
+        let (seen, _) = verified_with(&storage, Some(&forged));
+        assert_eq!(seen.findings.len(), 1, "{:?}", seen.findings);
+        assert!(seen.findings[0].what.contains(what), "{:?}", seen.findings);
+        assert_eq!(seen.findings[0].severity, Severity::Loss);
+    }
+}
+
 #[test]
 fn damage_anywhere_leaves_the_other_segments_readable_without_an_index() {
     let (storage, _) = much_changed();
