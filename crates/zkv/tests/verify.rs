@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use zkv_record::{Head, Kind, PieceKey, Record};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
 use common::sample::{Sample, sample, sample_options, text};
+use common::{index_path, place};
 
 fn verified(memory: &MemoryStorage) -> VerifyReport {
     verify(PATH, &options(memory), |_| {}).unwrap()
@@ -344,6 +346,28 @@ fn a_store_that_does_not_open_is_read_all_the_same() {
         }
         assert_eq!(report.segments, sound.segments, "{name}: {report:?}");
         assert!(report.records + 40 > sound.records, "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_while_they_are_verified_are_findings() {
+    let Sample { memory, .. } = sample();
+    let place = place();
+    let index = index_path(&place.path);
+    // How long the files are from the first step on: both cut, or one of them.
+    for (data_bytes, index_bytes) in [(300_000, 1000), (u64::MAX, 1000), (0, u64::MAX)] {
+        fs::write(&place.path, read_file(&memory, PATH)).unwrap();
+        fs::write(&index, read_file(&memory, INDEX)).unwrap();
+        let cut = |path: &Path, bytes: u64| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len().min(bytes)).unwrap();
+        };
+        let report = verify(&place.path, &Options::new(), |_| {
+            cut(&place.path, data_bytes);
+            cut(&index, index_bytes);
+        });
+        let report = report.unwrap();
+        assert!(!report.is_sound() && report.index != IndexState::Compared, "{report:?}");
     }
 }
 

@@ -148,7 +148,12 @@ impl Work<'_> {
             let offset = FILE_HEADER_BYTES + location.get().saturating_mul(CELL_BYTES.into());
             self.add_in(StoreFile::Data, offset, what, Severity::Mendable);
         };
-        index.compare(known.checkpoint.as_ref(), &known.changes, &mut differ)?;
+        let compared = index.compare(known.checkpoint.as_ref(), &known.changes, &mut differ);
+        if compared.is_err() {
+            let what = "the index file has changed, or cannot be read any longer";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+            return Ok(());
+        }
         if key_count != known.key_count {
             let what = "the index counts more or fewer keys than there are";
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
