@@ -36,6 +36,7 @@ pub enum Command {
     List(List),
     Stats(Stats),
     Backup(Backup),
+    Verify(Verify),
     RebuildIndex(RebuildIndex),
 }
 
@@ -202,6 +203,26 @@ pub struct Backup {
     /// The copy's data file
     #[arg(value_name = "DEST")]
     pub destination: PathBuf,
+}
+
+/// Read a whole store, and report everything that is wrong with it. Nothing is written.
+///
+/// A store that does not open for its damage is read, too, as far as anything tells of it. The exit
+/// code is 3 where something is damaged, and 0 where there are only notices.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Severities:
+  loss      records are lost, or what is there cannot be told
+  mendable  damaged, and derived from the rest or repeated there: no record is lost by it alone
+  notice    no damage: what a crash may have left behind, or an index that opening sets aside
+
+Each finding has its place, in bytes from the start of the data file or the index file.")]
+pub struct Verify {
+    /// The store's data file
+    pub store: PathBuf,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Write a store's index file anew, from its data file.

@@ -23,6 +23,8 @@ pub enum Failure {
     Line { name: String, number: u64, problem: String },
     /// Records could not be written in the format asked for.
     LeftOut { count: u64, problem: &'static str },
+    /// A store was found to be damaged.
+    Damaged { is_lost: bool },
     /// Whoever read the standard output has read enough.
     OutputClosed,
 }
@@ -40,6 +42,7 @@ impl Failure {
             Self::KeysNotFound { .. } => 1,
             Self::Usage(_) => 2,
             Self::Store(error) => store_code(error.kind()),
+            Self::Damaged { .. } => 3,
             Self::File { .. } | Self::Line { .. } | Self::LeftOut { .. } => 5,
         })
     }
@@ -79,6 +82,12 @@ impl fmt::Display for Failure {
             Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),
             Self::LeftOut { count, problem } => {
                 write!(formatter, "{} left out: {problem}", records(*count))
+            }
+            Self::Damaged { is_lost: true } => {
+                formatter.write_str("the store is damaged, and records are lost")
+            }
+            Self::Damaged { is_lost: false } => {
+                formatter.write_str("the store is damaged, and no record is lost by it")
             }
             Self::OutputClosed => formatter.write_str("the output was closed"),
         }

@@ -19,6 +19,7 @@ mod set;
 mod stats;
 mod store;
 mod types;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         Command::List(arguments) => list::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
         Command::RebuildIndex(arguments) => rebuild_index::run(&arguments),
     };
     match done {

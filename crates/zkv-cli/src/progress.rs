@@ -87,6 +87,14 @@ impl Progress {
         }
     }
 
+    /// Is at `done` of `total`, of which the last word may not be spoken.
+    pub fn reach(&self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
     /// Counts one more record.
     pub fn add_record(&mut self) {
         if let Some(bar) = &self.bar {

@@ -8,13 +8,11 @@ use zkv_io::{FileMap, OpenMode, Storage, StorageFile, crc32c};
 
 use crate::bucket::Bucket;
 use crate::candidates::Candidates;
-use crate::entry::EntrySource;
 use crate::error::IndexError;
 use crate::header::{Header, Parsed};
 use crate::key::KeyHash;
 use crate::layout::{HEADER_BYTES, TABLES_MAX};
 use crate::policy::CHAIN_LENGTH_MAX;
-use crate::table::Scan;
 
 /// How much is copied or summed at a time.
 const CHUNK_BYTES: u64 = 64 * 1024;
@@ -158,34 +156,6 @@ impl Checkpoint {
         } else {
             Err(IndexError::corrupt(offset, "a section does not match its checksum"))
         }
-    }
-
-    /// Reads the whole checkpoint and holds it against its checksums and the format's rules.
-    ///
-    /// # Errors
-    /// [`IndexError::Corrupt`] for the first thing that is not what was written;
-    /// [`IndexError::Io`].
-    pub fn verify(&self) -> Result<(), IndexError> {
-        let mut written = [0; HEADER_BYTES];
-        self.file.map.copy_out(self.header.offset, &mut written)?;
-        if written != self.header.encode() {
-            return Err(IndexError::corrupt(self.header.offset, "a header has changed"));
-        }
-        for table in &self.header.tables {
-            let mut scan = Scan::new(&*self.file.map, *table);
-            while scan.next()?.is_some() {}
-        }
-        for (offset, section) in self.header.sections() {
-            let mut check = 0;
-            self.for_each_chunk(offset, section.length, |_, chunk| {
-                check = crc32c(check, chunk);
-                Ok(())
-            })?;
-            if check != section.check {
-                return Err(IndexError::corrupt(offset, "a section does not match its checksum"));
-            }
-        }
-        Ok(())
     }
 
     /// Writes the file, up to this checkpoint's end, into `file`: the copy opens as this checkpoint.

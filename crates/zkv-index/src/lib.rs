@@ -38,6 +38,7 @@
 mod bucket;
 mod candidates;
 mod checkpoint;
+mod compare;
 mod entry;
 mod error;
 mod geometry;
@@ -51,14 +52,17 @@ mod run;
 mod scratch;
 mod table;
 mod table_writer;
+mod verify;
 mod write;
 
 pub use candidates::Candidates;
 pub use checkpoint::Checkpoint;
+pub use compare::Difference;
 pub use error::IndexError;
 pub use key::{HASH_BITS, KeyHash, Location};
 #[doc(hidden)]
 pub use policy::Thresholds;
 pub use rebuild::{Rebuild, Rebuilt};
 pub use run::{Change, RUNS_MAX, Run, push_run};
+pub use verify::{IndexFinding, VerifiedIndex, verify};
 pub use write::{CheckpointMeta, write_first};

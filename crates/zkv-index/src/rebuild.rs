@@ -270,6 +270,11 @@ impl Rebuilt {
         self.count
     }
 
+    /// All of them, in order.
+    pub(crate) fn entries(&self) -> Result<Box<dyn EntrySource + '_>, IndexError> {
+        self.survivors.open()
+    }
+
     /// Writes the index to `path`, in place of any that is there.
     ///
     /// # Errors

@@ -3,12 +3,14 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use support::{
     ALWAYS_APPEND, Model, Places, STORE_ID, check, expected, find, first_run, hash, meta, open,
     path, places_of, read, run_of, sorted, storage_with,
 };
 use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
-use zkv_index::{Checkpoint, IndexError, Location, write_first};
+use zkv_index::{Checkpoint, IndexError, IndexFinding, Location, verify, write_first};
 use zkv_io::{MemoryStorage, OpenMode, Storage, crc32c};
 
 const KEYS: u64 = 80;
@@ -51,6 +53,16 @@ fn sample() -> Sample {
     Sample { bytes: read(&storage, path()), models, places, ends }
 }
 
+/// All that is wrong with a file of these bytes.
+fn verified(bytes: &[u8]) -> Vec<IndexFinding> {
+    let storage: Arc<dyn Storage> = Arc::new(storage_with(bytes));
+    let mut findings = Vec::new();
+    let verified = verify(&storage, path(), STORE_ID, &mut |found| findings.push(found)).unwrap();
+    let is_whole = verified.checkpoint.is_some() && verified.is_whole;
+    assert_eq!(is_whole, findings.iter().all(|found| !found.is_damage), "{findings:?}");
+    findings
+}
+
 /// Which checkpoint this is, by its watermark; everything that it answers is right.
 fn check_answers(sample: &Sample, checkpoint: &Checkpoint, what: &str) -> usize {
     let number = usize::from(checkpoint.watermark()[0]);
@@ -88,26 +100,62 @@ fn every_truncation_opens_at_an_earlier_checkpoint_or_fails() {
 #[test]
 fn every_flipped_bit_is_harmless_or_found() {
     let sample = sample();
-    let last = sample.ends.len() - 1;
-    let mut unnoticed = Vec::new();
+    let sound = verified(&sample.bytes);
+    assert!(sound.is_empty(), "{sound:?}");
     for bit in 0..sample.bytes.len() * 8 {
         let mut bytes = sample.bytes.clone();
         bytes[bit / 8] ^= 1 << (bit % 8);
+        assert!(verified(&bytes).iter().any(|found| found.is_damage), "bit {bit}");
         match open(&storage_with(&bytes)) {
-            Ok(checkpoint) => {
-                let number = check_answers(&sample, &checkpoint, &format!("bit {bit}"));
-                if number == last && checkpoint.verify().is_ok() {
-                    unnoticed.push(bit / 8);
-                }
-            }
+            Ok(checkpoint) => drop(check_answers(&sample, &checkpoint, &format!("bit {bit}"))),
             Err(error) => assert!(matches!(error, IndexError::Corrupt { .. }), "{bit}: {error}"),
         }
     }
-    // Only what the last checkpoint does not use: the sections of the two before it.
-    unnoticed.dedup();
-    let unused = |end: usize| end - SECTION_BYTES..end;
-    let unused: Vec<_> = unused(sample.ends[0]).chain(unused(sample.ends[1])).collect();
-    assert_eq!(unnoticed, unused);
+}
+
+#[test]
+fn damage_in_several_places_is_reported_at_each() {
+    let sample = sample();
+    let mut bytes = sample.bytes.clone();
+    // Two buckets of the base, the section of the first checkpoint, a bucket of the third.
+    let places = [HEADER_BYTES, HEADER_BYTES + 128, sample.ends[0] - 64, sample.ends[1] + 512];
+    for place in places {
+        bytes[place + 5] ^= 1;
+    }
+    let found: Vec<u64> = verified(&bytes).iter().map(|found| found.offset).collect();
+    assert_eq!(found, places.map(|place| place as u64));
+}
+
+#[test]
+fn zeros_behind_sections_are_held_against_zeros() {
+    let (storage, mut model) = (MemoryStorage::new(), Model::new());
+    let run = first_run(&mut model, KEYS);
+    let sections = &[(1, &[7; 10][..])];
+    write_first(&storage, path(), &run, &meta(&[0], sections)).unwrap();
+    let bytes = read(&storage, path());
+    assert!(verified(&bytes).is_empty());
+    for at in bytes.len() - 54..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[at] = 0x80;
+        assert_eq!(verified(&changed)[0].offset, at as u64);
+    }
+}
+
+#[test]
+fn a_checkpoint_that_was_never_completed_is_told_from_a_damaged_header() {
+    let sample = sample();
+    let (start, end) = (sample.ends[1], sample.bytes.len());
+    // As a crash leaves it: the body is there, and no header.
+    let mut unfinished = sample.bytes.clone();
+    unfinished[start..start + HEADER_BYTES].fill(0);
+    let found = verified(&unfinished);
+    assert_eq!((found.len(), found[0].is_damage), (1, false), "{found:?}");
+    let mut damaged = sample.bytes.clone();
+    damaged[start + 300] ^= 0x20;
+    let found = verified(&damaged);
+    assert_eq!((found.len(), found[0].is_damage), (1, true), "{found:?}");
+    assert_eq!(found[0].offset, start as u64);
+    assert!(verified(&sample.bytes[..end - 1]).iter().any(|found| found.offset == start as u64));
 }
 
 #[test]

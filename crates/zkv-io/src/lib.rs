@@ -25,6 +25,7 @@ mod cursor;
 mod file_storage;
 mod map;
 mod memory_storage;
+mod read_mode;
 mod storage;
 
 pub use atomic::{
@@ -34,4 +35,5 @@ pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};
 pub use file_storage::FileStorage;
 pub use memory_storage::MemoryStorage;
+pub use read_mode::{ReadMode, unmapped};
 pub use storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically};
 
 use crate::error::{LogError, Result};
-use crate::header::{FileHeader, HeaderFault, Identity, SegmentHeader};
-use crate::layout::{FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES};
+use crate::header::{FileHeader, Identity, SegmentHeader};
+use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, SEGMENT_HEADER_FIELD_BYTES};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::position::Position;
@@ -104,7 +104,7 @@ impl OpenFile {
             return Err(LogError::Locked);
         }
         let (identity, first_nonce) = read_identity(&*file)?;
-        let map = file.map().map_err(LogError::io("map"))?;
+        let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
         Ok(Self { storage, path, file, map, identity, first_nonce, access, options })
     }
@@ -135,25 +135,22 @@ impl OpenFile {
 }
 
 fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
-    let read = |offset: u64, bytes: usize| {
-        let mut buffer = vec![0; bytes];
-        match file.read_at(offset, &mut buffer) {
-            Ok(()) => Ok(Some(buffer)),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-            Err(source) => Err(LogError::Io { action: "read", source }),
-        }
+    let mut page = [0; FILE_HEADER_PAGE];
+    let fault = match file.read_at(0, &mut page) {
+        Ok(()) => match FileHeader::decode(&page) {
+            Ok(header) => return Ok((header.identity, Some(header.first_nonce))),
+            Err(fault) => fault.into_error(),
+        },
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => LogError::NotALog,
+        // What the disk cannot read is lost like anything else that is damaged.
+        Err(source) => LogError::Io { action: "read", source },
     };
-    let page = read(0, usize::try_from(FILE_HEADER_BYTES).unwrap_or(usize::MAX))?;
-    let fault = match page.as_deref().map(FileHeader::decode) {
-        Some(Ok(header)) => return Ok((header.identity, Some(header.first_nonce))),
-        Some(Err(fault)) => fault,
-        None => HeaderFault::Damaged,
-    };
-    let first_segment = read(FILE_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES)?;
-    match first_segment.as_deref().map(SegmentHeader::decode) {
+    let mut first_segment = [0; SEGMENT_HEADER_FIELD_BYTES];
+    let read = file.read_at(FILE_HEADER_BYTES, &mut first_segment);
+    match read.ok().map(|()| SegmentHeader::decode(&first_segment)) {
         // A newer version would have left its mark there, too.
         Some(Ok(header)) => Ok((header.identity, None)),
-        _ => Err(fault.into_error()),
+        _ => Err(fault),
     }
 }
 

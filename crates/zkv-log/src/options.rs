@@ -1,5 +1,7 @@
 //! What a log can be told.
 
+use zkv_io::ReadMode;
+
 use crate::error::{LogError, Result};
 use crate::layout::{SLOT_BYTES_MAX, SLOT_BYTES_MIN};
 
@@ -23,6 +25,8 @@ pub struct LogOptions {
     pub parallel_reads_max: u32,
     /// Threads that compress a large append: 1 to 256. Default: what the machine offers.
     pub compression_threads: u32,
+    /// How the file is read. Default [`ReadMode::Map`].
+    pub read_mode: ReadMode,
 }
 
 impl Default for LogOptions {
@@ -35,6 +39,7 @@ impl Default for LogOptions {
             write_buffer_bytes: 1 << 20,
             parallel_reads_max: 64,
             compression_threads: u32::try_from(cores).unwrap_or(256).min(256),
+            read_mode: ReadMode::Map,
         }
     }
 }

@@ -12,13 +12,13 @@ mod start;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zkv_io::Cursor;
+use zkv_io::{Cursor, StorageFile};
 
 use crate::block::{BlockKind, END_MARK};
 use crate::checkpoint::LogCheckpoint;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
-use crate::header::SegmentHeader;
+use crate::header::{Identity, SegmentHeader};
 use crate::layout::{
     CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
     seal_offset,
@@ -280,7 +280,8 @@ impl<'a> Recovery<'a> {
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
-        let sequence = self.walked.place.id.sequence + 1;
+        // A forged header may have the last number.
+        let sequence = self.walked.place.id.sequence.wrapping_add(1);
         let id = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
         Place::new(&self.open.identity, id)
     }
@@ -330,37 +331,51 @@ impl WalkedSegment {
 
 /// The slots that the file has room for, the last of them perhaps in part.
 fn slot_count(open: &OpenFile, file_bytes: u64) -> u32 {
+    slots_of(&open.identity, file_bytes)
+}
+
+/// As [`slot_count`], of the log with this identity.
+pub(crate) fn slots_of(identity: &Identity, file_bytes: u64) -> u32 {
     let slots = file_bytes.saturating_sub(FILE_HEADER_BYTES);
-    u32::try_from(slots.div_ceil(u64::from(open.identity.slot_bytes))).unwrap_or(u32::MAX)
+    u32::try_from(slots.div_ceil(u64::from(identity.slot_bytes))).unwrap_or(u32::MAX)
 }
 
 /// The header in `slot`, where it or the copy in the segment's seal is whole, and of this log.
 fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
-    let start = open.identity.slot_start(slot);
+    header_in(&*open.file, &open.identity, slot)
+}
+
+/// As [`read_header`], in the file of the log with this identity.
+pub(crate) fn header_in(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> Option<SegmentHeader> {
+    let start = identity.slot_start(slot);
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    open.file.read_at(start, &mut bytes).ok()?;
+    file.read_at(start, &mut bytes).ok()?;
     let header = match SegmentHeader::decode(&bytes) {
         Ok(header) => header,
-        Err(_) => read_header_in_seal(open, slot)?,
+        Err(_) => header_in_seal(file, identity, slot)?,
     };
-    let fits = header.identity == open.identity && header.slot == slot && header.sequence > 0;
+    let fits = header.identity == *identity && header.slot == slot && header.sequence > 0;
     fits.then_some(header)
 }
 
-fn read_header_in_seal(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
-    let slot_bytes = open.identity.slot_bytes;
+fn header_in_seal(file: &dyn StorageFile, identity: &Identity, slot: u32) -> Option<SegmentHeader> {
+    let slot_bytes = identity.slot_bytes;
     // The seal ends with the header's copy and the cell table, and the slot with the seal.
     let cells = slot_bytes / CELL_BYTES;
     let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    open.file.read_at(open.identity.slot_start(slot) + copy, &mut bytes).ok()?;
+    file.read_at(identity.slot_start(slot) + copy, &mut bytes).ok()?;
     let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.slot == slot)?;
-    let place = Place::new(&open.identity, header.id());
-    let seal = Segment::sealed(place, seal_offset(slot_bytes)).read_seal(&*open.file)?;
+    let place = Place::new(identity, header.id());
+    let seal = Segment::sealed(place, seal_offset(slot_bytes)).read_seal(file)?;
     Some(seal.header)
 }
 
-fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
+pub(crate) fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
     payload.chunks_exact(MEMBER_BYTES).filter_map(|member| {
         let mut cursor = Cursor::new(member);
         let slot = cursor.u32().ok()?;

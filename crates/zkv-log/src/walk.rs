@@ -31,7 +31,8 @@ impl Seeds {
         }
     }
 
-    fn learn(&mut self, block: &Block<'_>) {
+    /// Makes the blocks that need this dictionary known, where the block holds one.
+    pub(crate) fn learn(&mut self, block: &Block<'_>) {
         if block.tag.kind == BlockKind::Dictionary
             && let Some(digest) = block.payload.first_chunk::<DICTIONARY_FIELD_BYTES>()
             && (1..=DICTIONARIES_MAX).contains(&usize::from(block.tag.number))
@@ -90,20 +91,22 @@ impl<'a> Iterator for BlockWalk<'a> {
     type Item = Block<'a>;
 
     fn next(&mut self) -> Option<Block<'a>> {
-        let rest = self.rest();
-        let header = BlockHeader::decode(*rest.first_chunk()?)?;
-        let bytes = rest.get(..header.block_bytes() as usize)?;
-        let seed = self.seeds.of(header.tag)?;
-        if !is_whole(bytes, seed, self.offset) {
-            return None;
-        }
-        let payload = &bytes[BLOCK_HEADER_BYTES as usize..];
-        let block =
-            Block { offset: self.offset, tag: header.tag, checksum: header.checksum, payload };
+        let block = block_at(self.rest(), self.offset, &self.seeds)?;
         self.seeds.learn(&block);
-        self.offset += header.block_bytes();
+        self.offset = block.end();
         Some(block)
     }
+}
+
+/// The block that `bytes`, which stand at `offset` of their segment, start with, if it is whole.
+pub(crate) fn block_at<'a>(bytes: &'a [u8], offset: u32, seeds: &Seeds) -> Option<Block<'a>> {
+    let header = BlockHeader::decode(*bytes.first_chunk()?)?;
+    let block = bytes.get(..header.block_bytes() as usize)?;
+    if !is_whole(block, seeds.of(header.tag)?, offset) {
+        return None;
+    }
+    let payload = &block[BLOCK_HEADER_BYTES as usize..];
+    Some(Block { offset, tag: header.tag, checksum: header.checksum, payload })
 }
 
 /// What a commit block says.

@@ -51,6 +51,7 @@ mod shared;
 mod stats;
 mod store;
 mod tail;
+mod verify;
 mod view;
 mod writer;
 
@@ -59,3 +60,6 @@ pub use iter::IterBytes;
 pub use options::{Durability, Options};
 pub use stats::Stats;
 pub use store::Store;
+pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
+pub use zkv_io::ReadMode;
+pub use zkv_log::Severity;

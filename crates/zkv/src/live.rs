@@ -1,6 +1,6 @@
 //! How much of each segment is still in use.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use zkv_io::{Cursor, Overrun};
 use zkv_log::{Location, LogView};
@@ -62,6 +62,14 @@ impl LiveTable {
         let entry = self.by_slot.entry(slot).or_default();
         entry.live_records = entry.live_records.saturating_sub(1);
         entry.live_raw_bytes = entry.live_raw_bytes.saturating_sub(raw_bytes);
+    }
+
+    /// The slots of which `other` says something else.
+    pub(crate) fn differing_slots(&self, other: &Self) -> Vec<u32> {
+        let slots: BTreeSet<u32> =
+            self.by_slot.keys().chain(other.by_slot.keys()).copied().collect();
+        let entry = |table: &Self, slot: &u32| table.by_slot.get(slot).copied().unwrap_or_default();
+        slots.into_iter().filter(|slot| entry(self, slot) != entry(other, slot)).collect()
     }
 
     /// Live keys and values of all segments, before compression.

@@ -169,16 +169,16 @@ fn load_checkpoint(
     let store_id = file.identity().store_id;
     let writable = !options.read_only;
     let checkpoint =
-        Checkpoint::open(&*options.storage, &index_path(path), store_id, writable).ok()?;
+        Checkpoint::open(&*options.index_storage(), &index_path(path), store_id, writable).ok()?;
     let log_section = checkpoint.section(LOG_SECTION).ok()??;
     let live = LiveTable::decode(&checkpoint.section(live::SECTION).ok()??).ok()?;
     Some((UsableCheckpoint { checkpoint, live }, log_section))
 }
 
-fn index_place(path: &Path, options: &Options) -> IndexPlace {
+pub(crate) fn index_place(path: &Path, options: &Options) -> IndexPlace {
     let is_lasting = options.use_index_file && !options.read_only;
     let storage: Arc<dyn Storage> =
-        if is_lasting { Arc::clone(&options.storage) } else { Arc::new(MemoryStorage::new()) };
+        if is_lasting { options.index_storage() } else { Arc::new(MemoryStorage::new()) };
     let scratch = if options.read_only {
         // The store's own folder may be read-only.
         std::env::temp_dir().join("zkv-index")

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zkv_io::{FileStorage, Storage};
+use zkv_io::{FileStorage, ReadMode, Storage};
 use zkv_log::LogOptions;
 
 use crate::error::{Error, Result};
@@ -142,6 +142,15 @@ impl Options {
         self
     }
 
+    /// How the files are read, default [`ReadMode::Map`]. With [`ReadMode::Pread`], a file that
+    /// another program cuts, or a sector that the disk cannot read, is an error of the read that
+    /// meets it, where a map would end the process; each read then takes a system call or two. It
+    /// suits programs that must outlive a failing disk.
+    pub fn read_mode(mut self, mode: ReadMode) -> Self {
+        self.log.read_mode = mode;
+        self
+    }
+
     /// Where the files are: the operating system's file system by default, or another
     /// implementation of the storage seam.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
@@ -170,6 +179,11 @@ impl Options {
         self.read_only = true;
         self.create = false;
         self.open(path)
+    }
+
+    /// The storage of the index file, which is read as the data file is.
+    pub(crate) fn index_storage(&self) -> Arc<dyn Storage> {
+        self.log.read_mode.storage(&self.storage)
     }
 
     fn check(&self) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use zkv_index::{CheckpointMeta, Rebuild, Rebuilt};
+use zkv_index::{CheckpointMeta, IndexError, KeyHash, Rebuild, Rebuilt};
 use zkv_log::{LogError, LogView, ScannedBlock, layout};
 use zkv_record::{Kind, Record, RecordError};
 
@@ -62,39 +62,62 @@ pub(crate) fn from_log(
     keys: &Keys,
     place: &IndexPlace,
 ) -> Result<RebuiltIndex, WriteError> {
-    let storage = Arc::clone(&place.scratch_storage);
-    let mut rebuild = Rebuild::new(storage, place.scratch.clone(), MEMORY_BYTES);
-    let mut live = LiveTable::default();
+    let mut facts = Facts::new(place);
     for segment in log.segments() {
         let mut scan = log.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
             for entry in block.entries()? {
                 let record = decode_entry(entry, &block, log)?;
-                let bytes = u32::try_from(raw_bytes(&record)).unwrap_or(PIECE_FLAG - 1);
-                let is_piece = record.kind == Kind::Piece;
-                let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
-                let location = if is_gone { None } else { to_index(block.location) };
-                let weight = bytes | if is_piece { PIECE_FLAG } else { 0 };
-                rebuild.push(keys.hash_record(&record), location, weight)?;
-                live.add(segment.slot, bytes.into(), false);
+                let hash = keys.hash_record(&record);
+                facts.add(&record, hash, block.location, segment.slot)?;
             }
         }
     }
-    count_live(rebuild, live, slot_bytes(log))
+    Ok(facts.finish(slot_bytes(log))?)
 }
 
-fn count_live(
+/// What the records of a log say, in their order.
+pub(crate) struct Facts {
     rebuild: Rebuild,
-    mut live: LiveTable,
-    slot_bytes: u32,
-) -> Result<RebuiltIndex, WriteError> {
-    let mut key_count = 0;
-    let index = rebuild.finish(&mut |location, weight| {
-        let bytes = u64::from(weight & !PIECE_FLAG);
-        live.add_live(slot_of(from_index(location), slot_bytes), bytes);
-        key_count += u64::from(weight & PIECE_FLAG == 0);
-    })?;
-    Ok(RebuiltIndex { index, live, key_count })
+    live: LiveTable,
+}
+
+impl Facts {
+    /// None yet; those that do not fit memory spill to `place`.
+    pub(crate) fn new(place: &IndexPlace) -> Self {
+        let storage = Arc::clone(&place.scratch_storage);
+        let rebuild = Rebuild::new(storage, place.scratch.clone(), MEMORY_BYTES);
+        Self { rebuild, live: LiveTable::default() }
+    }
+
+    /// Adds a record that stands at `location`, in `slot`, behind all added before.
+    pub(crate) fn add(
+        &mut self,
+        record: &Record<'_>,
+        hash: KeyHash,
+        location: zkv_log::Location,
+        slot: u32,
+    ) -> Result<(), IndexError> {
+        let bytes = u32::try_from(raw_bytes(record)).unwrap_or(PIECE_FLAG - 1);
+        let is_piece = record.kind == Kind::Piece;
+        let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
+        let location = if is_gone { None } else { to_index(location) };
+        let weight = bytes | if is_piece { PIECE_FLAG } else { 0 };
+        self.live.add(slot, bytes.into(), false);
+        self.rebuild.push(hash, location, weight)
+    }
+
+    /// Of all that was said of a key, the last counts.
+    pub(crate) fn finish(self, slot_bytes: u32) -> Result<RebuiltIndex, IndexError> {
+        let Self { rebuild, mut live } = self;
+        let mut key_count = 0;
+        let index = rebuild.finish(&mut |location, weight| {
+            let bytes = u64::from(weight & !PIECE_FLAG);
+            live.add_live(slot_of(from_index(location), slot_bytes), bytes);
+            key_count += u64::from(weight & PIECE_FLAG == 0);
+        })?;
+        Ok(RebuiltIndex { index, live, key_count })
+    }
 }
 
 fn slot_bytes(log: &LogView) -> u32 {

@@ -304,7 +304,7 @@ fn watermark(log_section: &[u8]) -> &[u8] {
     log_section.get(..24).unwrap_or(log_section)
 }
 
-fn merge_all(runs: &[Arc<Run>]) -> Run {
+pub(crate) fn merge_all(runs: &[Arc<Run>]) -> Run {
     let mut newest_first = runs.iter();
     let Some(newest) = newest_first.next() else { return Run::from_changes(Vec::new()) };
     newest_first.fold((**newest).clone(), |newer, older| Run::merge(&newer, older))

@@ -5,6 +5,7 @@ mod export;
 mod import;
 mod keys;
 mod processes;
+mod verify;
 mod whole_store;
 
 use std::fs;

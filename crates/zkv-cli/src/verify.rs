@@ -1,0 +1,132 @@
+//! `zkv verify`.
+
+use serde::Serialize;
+use zkv::{IndexState, Options, Severity, StoreFile, VerifyReport};
+
+use crate::arguments::Verify;
+use crate::failure::Failure;
+use crate::output::Output;
+use crate::progress::Progress;
+
+/// What `--json` prints, in this order.
+#[derive(Serialize)]
+struct Report {
+    sound: bool,
+    worst: Option<&'static str>,
+    index: &'static str,
+    segments: u64,
+    blocks: u64,
+    records: u64,
+    index_buckets: u64,
+    bytes: u64,
+    findings: Vec<Finding>,
+    findings_left_out: u64,
+}
+
+#[derive(Serialize)]
+struct Finding {
+    file: &'static str,
+    offset: u64,
+    severity: &'static str,
+    what: &'static str,
+}
+
+/// Reads a whole store and prints what is wrong with it.
+pub fn run(arguments: &Verify) -> Result<(), Failure> {
+    let progress = Progress::of_bytes(Some(0));
+    let verified = zkv::verify(&arguments.store, &Options::new(), |at| {
+        progress.reach(at.bytes_done, at.bytes_total);
+    });
+    // The bar goes before anything is said.
+    drop(progress);
+    let verified = verified?;
+    let report = Report::of(&verified);
+    let text = if arguments.json { report.json() } else { report.text() };
+    let mut output = Output::open(None, &arguments.store)?;
+    output.write(text.as_bytes())?;
+    output.finish()?;
+    if verified.is_sound() {
+        return Ok(());
+    }
+    Err(Failure::Damaged { is_lost: verified.worst == Some(Severity::Loss) })
+}
+
+impl Report {
+    fn of(report: &VerifyReport) -> Self {
+        let finding = |finding: &zkv::Finding| Finding {
+            file: name_of_file(finding.file),
+            offset: finding.offset,
+            severity: name_of_severity(finding.severity),
+            what: finding.what,
+        };
+        Self {
+            sound: report.is_sound(),
+            worst: report.worst.map(name_of_severity),
+            index: name_of_state(report.index),
+            segments: report.segments,
+            blocks: report.blocks,
+            records: report.records,
+            index_buckets: report.index_buckets,
+            bytes: report.bytes,
+            findings: report.findings.iter().map(finding).collect(),
+            findings_left_out: report.findings_left_out,
+        }
+    }
+
+    fn json(&self) -> String {
+        let mut text = serde_json::to_string(self).expect("a report is always JSON");
+        text.push('\n');
+        text
+    }
+
+    fn text(&self) -> String {
+        let mut text = String::new();
+        for Finding { file, offset, severity, what } in &self.findings {
+            text.push_str(&format!("{severity:<8}  {file:<5} {offset:>14}  {what}\n"));
+        }
+        if self.findings_left_out > 0 {
+            text.push_str(&format!("and {} more\n", self.findings_left_out));
+        }
+        let rows = [
+            ("segments", self.segments),
+            ("blocks", self.blocks),
+            ("records", self.records),
+            ("index buckets", self.index_buckets),
+            ("bytes read", self.bytes),
+        ];
+        for (name, value) in rows {
+            text.push_str(&format!("{name:<16}{value:>16}\n"));
+        }
+        text.push_str(&format!("{:<16}{:>16}\n", "index", self.index));
+        text.push_str(&format!("{:<16}{:>16}\n", "store", self.verdict()));
+        text
+    }
+
+    fn verdict(&self) -> &'static str {
+        if self.sound { "sound" } else { "damaged" }
+    }
+}
+
+fn name_of_file(file: StoreFile) -> &'static str {
+    match file {
+        StoreFile::Index => "index",
+        _ => "data",
+    }
+}
+
+fn name_of_severity(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Notice => "notice",
+        Severity::Mendable => "mendable",
+        _ => "loss",
+    }
+}
+
+fn name_of_state(state: IndexState) -> &'static str {
+    match state {
+        IndexState::Missing => "missing",
+        IndexState::SetAside => "set aside",
+        IndexState::Compared => "compared",
+        _ => "not compared",
+    }
+}

@@ -1,0 +1,153 @@
+//! Finding the next whole block behind a damaged one.
+
+use crate::block::{BlockHeader, BlockKind, END_MARK, Tag};
+use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BYTES};
+use crate::walk::{Seeds, block_at};
+
+/// How much is summed up in search of a block, before only commit blocks are searched: a tenth of a
+/// second. Bytes that look like headers of long blocks could otherwise take minutes.
+const SUMMED_BYTES_MAX: u64 = 1 << 30;
+
+/// Finds the first whole block behind the one at `damaged`, of a segment of which `blocks` is all
+/// up to the end of its blocks. `starts` are places where blocks are known to start, in order, from
+/// the segment's seal.
+pub(crate) fn next_block(
+    blocks: &[u8],
+    damaged: u32,
+    seeds: &Seeds,
+    starts: impl Iterator<Item = u32>,
+) -> Option<u32> {
+    let is_block = |offset: u32| {
+        let bytes = blocks.get(offset as usize..)?;
+        block_at(bytes, offset, seeds).map(|block| block.offset)
+    };
+    // Most often the header is whole, and says where the next block is.
+    let by_length = header_at(blocks, damaged).and_then(|header| is_block(end_of(damaged, header)));
+    by_length
+        .or_else(|| starts.skip_while(|start| *start <= damaged).find_map(is_block))
+        .or_else(|| search(blocks, damaged, seeds))
+}
+
+fn header_at(blocks: &[u8], offset: u32) -> Option<BlockHeader> {
+    let bytes = blocks.get(offset as usize..)?;
+    BlockHeader::decode(*bytes.first_chunk()?)
+}
+
+fn end_of(offset: u32, header: BlockHeader) -> u32 {
+    offset.saturating_add(header.block_bytes())
+}
+
+/// Tries every byte.
+fn search(blocks: &[u8], damaged: u32, seeds: &Seeds) -> Option<u32> {
+    let blocks_end = u32::try_from(blocks.len()).ok()?;
+    let mut left = SUMMED_BYTES_MAX;
+    for offset in damaged + 1..blocks_end.saturating_sub(BLOCK_HEADER_BYTES) {
+        let Some(header) = header_at(blocks, offset) else { continue };
+        let end = end_of(offset, header);
+        // Another block, or nothing, stands behind a block.
+        let is_plausible = end <= blocks_end
+            && (header_at(blocks, end).is_some() || is_nothing(&blocks[end as usize..]));
+        if !is_plausible {
+            continue;
+        }
+        if block_at(&blocks[offset as usize..], offset, seeds).is_some() {
+            return Some(offset);
+        }
+        left = left.saturating_sub(header.block_bytes().into());
+        if left == 0 {
+            return search_commit(blocks, offset, seeds);
+        }
+    }
+    None
+}
+
+fn is_nothing(bytes: &[u8]) -> bool {
+    bytes.iter().take(BLOCK_HEADER_BYTES as usize).all(|byte| *byte == 0)
+}
+
+/// Tries every place that looks like a commit block.
+fn search_commit(blocks: &[u8], from: u32, seeds: &Seeds) -> Option<u32> {
+    let [l0, l1, l2, ..] = COMMIT_BYTES.to_le_bytes();
+    let found = [0, END_MARK].into_iter().filter_map(|number| {
+        let tag = Tag { kind: BlockKind::Commit, number }.encode();
+        let (rest, needle) = (&blocks[from as usize..], [tag, l0, l1, l2]);
+        let mut places = memchr::memmem::find_iter(rest, &needle).filter_map(|at| {
+            let offset = from + u32::try_from(at.checked_sub(4)?).ok()?;
+            block_at(&blocks[offset as usize..], offset, seeds).map(|block| block.offset)
+        });
+        places.next()
+    });
+    found.min()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Seed, put_block};
+    use crate::position::Position;
+    use crate::segment::SegmentId;
+    use crate::walk::{Chain, CommitMark};
+
+    const ENTRIES: Tag = Tag { kind: BlockKind::EntriesRaw, number: 0 };
+
+    fn seed() -> Seed {
+        Seed::of_segment(&[1; 16], SegmentId { sequence: 9, slot: 2, nonce: 3 })
+    }
+
+    /// Three blocks and a commit behind 256 bytes, and where each starts.
+    fn blocks() -> (Vec<u8>, Vec<u32>) {
+        let (mut bytes, mut starts) = (vec![0; 256], Vec::new());
+        for payload in [&[7; 300][..], &[8; 40], &[9; 2000]] {
+            let offset = u32::try_from(bytes.len()).unwrap();
+            starts.push(offset);
+            put_block(&mut bytes, seed(), offset, ENTRIES, &[payload]);
+        }
+        let offset = u32::try_from(bytes.len()).unwrap();
+        starts.push(offset);
+        let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
+        mark.put(&mut bytes, seed(), offset, false);
+        (bytes, starts)
+    }
+
+    #[test]
+    fn the_block_behind_a_damaged_one_is_found_whichever_byte_is_damaged() {
+        let (bytes, starts) = blocks();
+        for pair in starts.windows(2) {
+            for at in pair[0]..pair[1] {
+                let mut damaged = bytes.clone();
+                damaged[at as usize] ^= 0x10;
+                let seeds = Seeds::new(seed());
+                let found = next_block(&damaged, pair[0], &seeds, std::iter::empty());
+                assert_eq!(found, Some(pair[1]), "byte {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn known_starts_lead_over_damage_and_wrong_ones_do_not_mislead() {
+        let (mut bytes, starts) = blocks();
+        bytes[starts[0] as usize + 4..starts[1] as usize + 12].fill(0xFF);
+        let known = [starts[0], starts[1], starts[1] + 3, starts[2]];
+        let found = next_block(&bytes, starts[0], &Seeds::new(seed()), known.into_iter());
+        assert_eq!(found, Some(starts[2]));
+    }
+
+    #[test]
+    fn nothing_is_found_behind_the_last_block() {
+        let (mut bytes, starts) = blocks();
+        bytes.extend([0; 500]);
+        assert_eq!(next_block(&bytes, starts[3], &Seeds::new(seed()), std::iter::empty()), None);
+    }
+
+    #[test]
+    fn bytes_that_all_look_like_headers_of_long_blocks_do_not_hold_the_search_up() {
+        let mut bytes = vec![0x11; 2 << 20];
+        let offset = u32::try_from(bytes.len()).unwrap();
+        let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
+        mark.put(&mut bytes, seed(), offset, false);
+        bytes.extend(vec![0x11; 2 << 20]);
+        assert_eq!(search_commit(&bytes, 256, &Seeds::new(seed())), Some(offset));
+        let found = next_block(&bytes, 256, &Seeds::new(seed()), std::iter::empty());
+        assert_eq!(found, Some(offset));
+    }
+}

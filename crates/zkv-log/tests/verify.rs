@@ -1,0 +1,282 @@
+//! What verifying says of logs: freed segments, slots in use again, strays, damage without an index.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{
+    Access, LogFinding, LogOptions, LogVisitor, LogWriter, OpenFile, Position, Room, Severity,
+    VerifiedEntry, VerifiedLog, create,
+};
+
+const PATH: &str = "log";
+const SLOT: u32 = 64 << 10;
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn open(storage: &MemoryStorage, access: Access) -> OpenFile {
+    OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), access, options()).unwrap()
+}
+
+fn writer(storage: &MemoryStorage) -> LogWriter {
+    open(storage, Access::ReadWrite).recover(None).unwrap().writer.unwrap()
+}
+
+fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
+    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
+fn storage_of(bytes: &[u8]) -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+    file.write_at(0, bytes).unwrap();
+    storage
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed;
+    let next = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
+        state.to_be_bytes()[0]
+    });
+    next.take(bytes).collect()
+}
+
+#[derive(Default)]
+struct Seen {
+    findings: Vec<LogFinding>,
+    positions: Vec<Position>,
+    entries: Vec<Vec<u8>>,
+    bytes: u64,
+}
+
+impl LogVisitor for Seen {
+    fn finding(&mut self, finding: LogFinding) {
+        self.findings.push(finding);
+    }
+    fn entry(&mut self, entry: &VerifiedEntry<'_>) {
+        self.positions.push(entry.position);
+        self.entries.push(entry.bytes.to_vec());
+    }
+    fn done(&mut self, bytes: u64) {
+        self.bytes += bytes;
+    }
+}
+
+fn verified_with(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> (Seen, VerifiedLog) {
+    let mut seen = Seen::default();
+    let verifier = open(storage, Access::ReadOnly).verifier(checkpoint);
+    let counts = verifier.run(&mut seen);
+    assert!(seen.positions.is_sorted(), "entries come in the order of the log");
+    assert!(seen.bytes <= verifier.bytes());
+    (seen, counts)
+}
+
+fn verified(storage: &MemoryStorage) -> (Seen, VerifiedLog) {
+    verified_with(storage, None)
+}
+
+/// A log with freed segments, of whose slots some are in use again, and its last checkpoint.
+fn much_changed() -> (MemoryStorage, Vec<u8>) {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    for number in 0..7 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.checkpoint().unwrap();
+    let committed = writer.free(&[1, 2, 4]).unwrap();
+    writer.log().sync(committed.end).unwrap();
+    for number in 10..12 {
+        writer.append(&[&noise(number, 40_000), b"short"]).unwrap();
+    }
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.append(&[b"last"]).unwrap();
+    writer.close().unwrap();
+    (storage, checkpoint)
+}
+
+#[test]
+fn a_log_with_freed_and_reused_slots_is_sound() {
+    let (storage, checkpoint) = much_changed();
+    for checkpoint in [None, Some(&checkpoint[..])] {
+        let (seen, counts) = verified_with(&storage, checkpoint);
+        // The last segment's slot was another's before.
+        let severities: Vec<_> = seen.findings.iter().map(|found| found.severity).collect();
+        assert_eq!(severities, [Severity::Notice], "{:?}", seen.findings);
+        assert_eq!(counts.segments, 6);
+        assert_eq!(counts.entries, 4 + 4 + 1);
+        assert_eq!(counts.is_checkpoint_right, checkpoint.map(|_| true));
+        assert_eq!(seen.entries.last().unwrap(), b"last");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_segments_that_are_gone_fits_no_longer() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.free(&[0]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let verifier = open(&storage, Access::ReadOnly).verifier(Some(&checkpoint));
+    assert_eq!(verifier.watermark(), None);
+    let (seen, counts) = verified_with(&storage, Some(&checkpoint));
+    assert_eq!((seen.findings, counts.is_checkpoint_right), (Vec::new(), None));
+}
+
+/// Where in a checkpoint its segments stand, and the bytes of each.
+const SEGMENTS: usize = 108;
+const SEGMENT_BYTES: usize = 24;
+
+#[test]
+fn an_index_that_lists_other_segments_than_the_roll_call_is_found_out() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    for number in 0..4 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let before = writer.checkpoint().unwrap();
+    let freed = &before[SEGMENTS..SEGMENTS + SEGMENT_BYTES];
+    writer.free(&[0]).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let with_count = |change: i8| {
+        let mut forged = checkpoint.clone();
+        forged[104] = forged[104].wrapping_add_signed(change);
+        forged
+    };
+    let mut lacking = with_count(-1);
+    lacking.drain(SEGMENTS..SEGMENTS + SEGMENT_BYTES);
+    let mut more = with_count(1);
+    more.splice(SEGMENTS..SEGMENTS, freed.iter().copied());
+    for (forged, what) in [(lacking, "is missing"), (more, "lacks a segment")] {
+        let (seen, _) = verified_with(&storage, Some(&forged));
+        assert_eq!(seen.findings.len(), 1, "{:?}", seen.findings);
+        assert!(seen.findings[0].what.contains(what), "{:?}", seen.findings);
+        assert_eq!(seen.findings[0].severity, Severity::Loss);
+    }
+}
+
+#[test]
+fn damage_anywhere_leaves_the_other_segments_readable_without_an_index() {
+    let (storage, _) = much_changed();
+    let bytes = bytes_of(&storage);
+    let whole = verified(&storage).0;
+    for slot in 0..bytes.len() / SLOT as usize {
+        let start = 4096 + slot * SLOT as usize;
+        // The header, the first block, the middle, the seal.
+        for within in [20, 300, 30_000, SLOT as usize - 100] {
+            let mut damaged = bytes.clone();
+            let Some(byte) = damaged.get_mut(start + within) else { continue };
+            *byte ^= 1;
+            let (seen, counts) = verified(&storage_of(&damaged));
+            let is_free = seen.findings == whole.findings;
+            assert_eq!(counts.segments, 6, "slot {slot}, byte {within}: {:?}", seen.findings);
+            let kept = seen.entries.iter().filter(|entry| whole.entries.contains(entry)).count();
+            assert_eq!(kept, seen.entries.len(), "no entry that the log does not have");
+            assert!(kept + 2 >= whole.entries.len(), "slot {slot}, byte {within}");
+            assert!(!is_free || kept == whole.entries.len());
+        }
+    }
+}
+
+#[test]
+fn segments_are_found_by_their_neighbours_where_header_and_index_are_lost() {
+    let (storage, _) = much_changed();
+    let mut bytes = bytes_of(&storage);
+    let whole = verified(&storage).0;
+    // Slot 2 is in use again: its segment's header is lost, and a block elsewhere, so that the log
+    // does not open.
+    let start = 4096 + 2 * SLOT as usize;
+    bytes[start..start + 256].fill(0);
+    bytes[4096 + 6 * SLOT as usize + 300] ^= 1;
+    let damaged = storage_of(&bytes);
+    assert!(open(&damaged, Access::ReadOnly).recover(None).is_err());
+    let (seen, counts) = verified(&damaged);
+    assert_eq!(counts.segments, 6, "{:?}", seen.findings);
+    assert!(seen.entries.len() + 1 >= whole.entries.len());
+    let header = seen.findings.iter().find(|found| found.offset == start as u64).unwrap();
+    assert_eq!(header.severity, Severity::Mendable, "{:?}", seen.findings);
+}
+
+#[test]
+fn a_segment_that_is_gone_from_the_file_is_missed() {
+    let (storage, _) = much_changed();
+    let bytes = bytes_of(&storage);
+    let slot = SLOT as usize;
+    for gone in [0, 1, 3, 5, 6] {
+        let mut without = bytes.clone();
+        let start = 4096 + gone * slot;
+        let end = without.len().min(start + slot);
+        without[start..end].fill(0);
+        let (seen, _) = verified(&storage_of(&without));
+        let worst = seen.findings.iter().map(|found| found.severity).max();
+        assert_eq!(worst, Some(Severity::Loss), "slot {gone}: {:?}", seen.findings);
+    }
+    // The last one: a crash may have kept the seal before it and nothing of it.
+    let mut without = bytes;
+    without[4096 + 2 * slot..4096 + 3 * slot].fill(0);
+    let (seen, _) = verified(&storage_of(&without));
+    assert_eq!(seen.findings[0].severity, Severity::Notice, "{:?}", seen.findings);
+}
+
+#[test]
+fn what_an_unfinished_commit_leaves_is_a_notice() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    writer.append(&[b"one"]).unwrap();
+    let packed = writer.log().pack(&[&noise(1, 50_000), &noise(2, 50_000)]).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    // As if the process were killed here.
+    let torn = storage_of(&bytes_of(&storage));
+    commit.finish(Room::Ahead).unwrap();
+    let (seen, counts) = verified(&torn);
+    assert_eq!((counts.segments, counts.entries), (1, 1));
+    assert!(!seen.findings.is_empty());
+    let severities = seen.findings.iter().map(|found| found.severity);
+    assert!(severities.eq(vec![Severity::Notice; seen.findings.len()]), "{:?}", seen.findings);
+    // The room ahead is zeros, and each of them is held against that.
+    let whole = bytes_of(&storage);
+    drop(writer);
+    assert_eq!(verified(&storage).0.findings, []);
+    let mut flipped = whole.clone();
+    *flipped.last_mut().unwrap() = 1;
+    assert_eq!(verified(&storage_of(&flipped)).0.findings.len(), 1);
+}
+
+#[test]
+fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    writer.append(&[b"one"]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let bytes = bytes_of(&storage);
+    for bit in (bytes.len() - 32) * 8..bytes.len() * 8 {
+        let mut flipped = bytes.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        let (seen, _) = verified(&storage_of(&flipped));
+        let severities: Vec<_> = seen.findings.iter().map(|found| found.severity).collect();
+        assert_eq!(severities, [Severity::Mendable], "bit {bit}: {:?}", seen.findings);
+    }
+    let mut torn = bytes.clone();
+    let end = torn.len();
+    torn[end - 16..].fill(0);
+    let (seen, _) = verified(&storage_of(&torn));
+    assert_eq!(seen.findings[0].severity, Severity::Notice, "{:?}", seen.findings);
+}

@@ -1,0 +1,168 @@
+//! The index: checked for itself, and held against the records.
+
+use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex};
+use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
+
+use crate::live;
+use crate::rebuild::RebuiltIndex;
+
+use super::{
+    Error, Facts, IndexState, LOG_SECTION, LiveTable, Result, Run, Severity, Snapshot, StoreFile,
+    Work, index_path, merge_all,
+};
+
+/// What an index says, to be held against the records.
+pub(super) struct KnownIndex {
+    checkpoint: Option<Checkpoint>,
+    /// What came behind the checkpoint.
+    changes: Run,
+    live: LiveTable,
+    key_count: u64,
+    /// What the checkpoint keeps of the log; empty where it keeps nothing.
+    pub log_section: Vec<u8>,
+    /// Whether it is what stands in the file, and so the index of an earlier moment.
+    pub is_of_file: bool,
+    is_whole: bool,
+}
+
+impl Work<'_> {
+    /// Checks the index file; `None` where it cannot be used.
+    pub(super) fn check_index_file(&mut self, store_id: [u8; 16]) -> Result<Option<KnownIndex>> {
+        if !self.options.use_index_file {
+            return Ok(None);
+        }
+        let (path, mut findings) = (index_path(self.path), Vec::new());
+        let storage = &self.options.storage;
+        let verified = zkv_index::verify(storage, &path, store_id, &mut |found| {
+            findings.push(found);
+        });
+        for finding in findings {
+            self.add_index_finding(finding);
+        }
+        let set_aside = match verified {
+            Ok(verified) => return Ok(self.known_of(verified)),
+            Err(IndexError::Missing) => return Ok(None),
+            Err(IndexError::Foreign { .. }) => {
+                "it is of another store; opening the store sets it aside"
+            }
+            Err(IndexError::UnsupportedVersion { .. } | IndexError::UnsupportedFeatures { .. }) => {
+                "a newer version wrote it; opening the store sets it aside"
+            }
+            Err(IndexError::Io(_)) => {
+                self.report.index = IndexState::NotCompared;
+                let what = "the index file cannot be read";
+                self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+                return Ok(None);
+            }
+            Err(error) => return Err(Error::index(&path)(error)),
+        };
+        self.report.index = IndexState::SetAside;
+        self.add_in(StoreFile::Index, 0, set_aside, Severity::Notice);
+        Ok(None)
+    }
+
+    fn add_index_finding(&mut self, finding: IndexFinding) {
+        let severity = if finding.is_damage { Severity::Mendable } else { Severity::Notice };
+        self.add_in(StoreFile::Index, finding.offset, finding.what, severity);
+    }
+
+    fn count_index(&mut self, verified: &VerifiedIndex) {
+        self.report.index_buckets = verified.buckets;
+        self.report.bytes += verified.bytes;
+        self.report.index = IndexState::NotCompared;
+        self.bytes_total = self.bytes_done + verified.bytes;
+        self.done(verified.bytes);
+    }
+
+    fn known_of(&mut self, verified: VerifiedIndex) -> Option<KnownIndex> {
+        self.count_index(&verified);
+        let is_whole = verified.is_whole;
+        let checkpoint = verified.checkpoint?;
+        // Damage to the sections is found already.
+        let section = |kind| checkpoint.section(kind).ok().flatten();
+        let live = section(live::SECTION).and_then(|bytes| LiveTable::decode(&bytes).ok());
+        let (Some(log_section), Some(live)) = (section(LOG_SECTION), live) else {
+            if is_whole {
+                let what = "the index file lacks a section";
+                self.add_in(StoreFile::Index, checkpoint.file_bytes(), what, Severity::Mendable);
+            }
+            return None;
+        };
+        Some(KnownIndex {
+            changes: Run::from_changes(Vec::new()),
+            live,
+            key_count: checkpoint.key_count(),
+            log_section,
+            is_of_file: true,
+            is_whole,
+            checkpoint: Some(checkpoint),
+        })
+    }
+
+    /// Checks the index of a store that is open for writing.
+    pub(super) fn check_open_index(&mut self, snapshot: Snapshot) -> Option<KnownIndex> {
+        let Snapshot { committed, live } = snapshot;
+        let mut findings = Vec::new();
+        let verified = committed.checkpoint.map_or_else(VerifiedIndex::default, |checkpoint| {
+            checkpoint.verify_with(&mut |found| findings.push(found))
+        });
+        for finding in findings {
+            self.add_index_finding(finding);
+        }
+        self.count_index(&verified);
+        let checkpoint = verified.checkpoint;
+        let section = checkpoint.as_ref().and_then(|known| known.section(LOG_SECTION).ok()?);
+        Some(KnownIndex {
+            changes: merge_all(&committed.runs),
+            live,
+            key_count: committed.key_count,
+            log_section: section.unwrap_or_default(),
+            is_of_file: false,
+            is_whole: verified.is_whole,
+            checkpoint,
+        })
+    }
+
+    /// Holds the index against what the records say.
+    pub(super) fn compare(
+        &mut self,
+        known: &KnownIndex,
+        facts: Facts,
+        slot_bytes: u32,
+    ) -> Result<(), IndexError> {
+        // What damaged blocks hold, and what it supersedes, cannot be known.
+        if !known.is_whole || self.report.worst == Some(Severity::Loss) {
+            return Ok(());
+        }
+        let RebuiltIndex { index, live, key_count } = facts.finish(slot_bytes)?;
+        let mut differ = |difference| {
+            let (location, what) = match difference {
+                Difference::Unknown(location) => {
+                    (location, "a live record that the index does not know")
+                }
+                Difference::Untrue(location) => {
+                    (location, "a place that the index names, and that holds no live record")
+                }
+                _ => return,
+            };
+            let offset = FILE_HEADER_BYTES + location.get().saturating_mul(CELL_BYTES.into());
+            self.add_in(StoreFile::Data, offset, what, Severity::Mendable);
+        };
+        let compared = index.compare(known.checkpoint.as_ref(), &known.changes, &mut differ);
+        if compared.is_err() {
+            let what = "the index file has changed, or cannot be read any longer";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+            return Ok(());
+        }
+        if key_count != known.key_count {
+            let what = "the index counts more or fewer keys than there are";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+        }
+        for slot in live.differing_slots(&known.live) {
+            let what = "the index counts other records in this segment than there are";
+            self.add_in(StoreFile::Data, slot_start(slot, slot_bytes), what, Severity::Mendable);
+        }
+        self.report.index = IndexState::Compared;
+        Ok(())
+    }
+}

@@ -1,0 +1,80 @@
+//! Values in pieces: whether each head has all of its own.
+
+use std::collections::{HashMap, HashSet};
+
+use zkv_index::KeyHash;
+use zkv_log::Severity;
+use zkv_record::{Head, Kind, PieceKey, Record, RecordError};
+
+/// The heads and pieces that are live, as far as the records are read.
+#[derive(Default)]
+pub(super) struct Values {
+    /// By the hash of the value's key.
+    heads: HashMap<KeyHash, (Head, u64)>,
+    pieces: HashMap<PieceKey, Piece>,
+}
+
+struct Piece {
+    bytes: usize,
+    /// Where its block starts in the file.
+    offset: u64,
+    has_head: bool,
+}
+
+impl Values {
+    /// Notes a record whose block starts at `offset` of the file.
+    pub(super) fn note(
+        &mut self,
+        record: &Record<'_>,
+        hash: KeyHash,
+        offset: u64,
+    ) -> Result<(), RecordError> {
+        match record.kind {
+            Kind::Put | Kind::Delete => {
+                self.heads.remove(&hash);
+            }
+            Kind::Head => {
+                self.heads.insert(hash, (Head::decode(record.value)?, offset));
+            }
+            Kind::Piece => {
+                let key = PieceKey::decode(record.key)?;
+                let piece = Piece { bytes: record.value.len(), offset, has_head: false };
+                match piece.bytes {
+                    // A mark that it is gone.
+                    0 => drop(self.pieces.remove(&key)),
+                    _ => drop(self.pieces.insert(key, piece)),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Holds heads and pieces against each other. A piece without a head is told of only where all
+    /// heads are known.
+    pub(super) fn check(
+        mut self,
+        are_heads_known: bool,
+        found: &mut dyn FnMut(u64, &'static str, Severity),
+    ) {
+        let mut incomplete = HashSet::new();
+        for (head, offset) in self.heads.into_values() {
+            let is_whole = (0..head.piece_count()).all(|number| {
+                let piece = self.pieces.get_mut(&head.piece_key(number));
+                let expected = head.piece_bytes_at(number) as usize;
+                let piece = piece.filter(|piece| piece.bytes == expected);
+                piece.map(|piece| piece.has_head = true).is_some()
+            });
+            if !is_whole {
+                incomplete.insert(head.value_id);
+                let what = "a value lacks a piece, or has it in another length";
+                found(offset, what, Severity::Loss);
+            }
+        }
+        for (key, piece) in self.pieces {
+            let is_orphan = !piece.has_head && !incomplete.contains(&key.value_id);
+            if is_orphan && are_heads_known {
+                found(piece.offset, "a piece that belongs to no value", Severity::Mendable);
+            }
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! What `verify` says of stores: sound, damaged, at odds with their index, half readable.
+
+mod common;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zkv::{
+    ErrorKind, Finding, IndexState, Options, Severity, Store, StoreFile, VerifyReport, verify,
+};
+use zkv_index::{Change, Checkpoint, CheckpointMeta, Run, write_first};
+use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
+use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
+use zkv_record::{Head, Kind, PieceKey, Record};
+
+use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
+use common::sample::{Sample, sample, sample_options, text};
+use common::{index_path, place};
+
+fn verified(memory: &MemoryStorage) -> VerifyReport {
+    verify(PATH, &options(memory), |_| {}).unwrap()
+}
+
+#[track_caller]
+fn check_sound(report: &VerifyReport, index: IndexState) {
+    assert_eq!(report.findings, [], "{report:?}");
+    assert!(report.is_sound());
+    assert_eq!((report.worst, report.findings_left_out), (None, 0));
+    assert_eq!(report.index, index);
+}
+
+fn severities(report: &VerifyReport, file: StoreFile) -> Vec<Severity> {
+    let of_file = report.findings.iter().filter(|finding| finding.file == file);
+    of_file.map(|finding| finding.severity).collect()
+}
+
+#[test]
+fn a_sound_store_is_read_whole() {
+    let Sample { memory, model } = sample();
+    let mut progress = Vec::new();
+    let report = verify(PATH, &options(&memory), |at| progress.push(at)).unwrap();
+    check_sound(&report, IndexState::Compared);
+    assert!(report.segments > 2 && report.index_buckets > 0);
+    assert!(report.records > model.len() as u64 && report.blocks > report.segments);
+    let bytes = read_file(&memory, PATH).len() + read_file(&memory, INDEX).len();
+    assert!(report.bytes <= bytes as u64 && report.bytes * 10 > bytes as u64 * 9);
+    assert!(progress.is_sorted_by_key(|at| at.bytes_done));
+    let last = progress.last().unwrap();
+    assert!(last.bytes_done <= last.bytes_total && last.bytes_done * 10 > last.bytes_total * 9);
+}
+
+#[test]
+fn stores_without_records_are_sound() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    check_sound(&store.verify(|_| {}).unwrap(), IndexState::Compared);
+    check_sound(&verified(&killed(&memory)), IndexState::Missing);
+    store.close().unwrap();
+    check_sound(&verified(&memory), IndexState::Compared);
+    check_sound(
+        &options(&memory).open_read_only(PATH).unwrap().verify(|_| {}).unwrap(),
+        IndexState::Compared,
+    );
+}
+
+#[test]
+fn an_open_store_is_verified_with_what_waits_in_its_buffers() {
+    let Sample { memory, model } = sample();
+    let store = options(&memory).open(PATH).unwrap();
+    let before = store.verify(|_| {}).unwrap();
+    check_sound(&before, IndexState::Compared);
+    for number in 0..100 {
+        store.set_bytes(&[b"more", &[number][..]].concat(), &text(u64::from(number))).unwrap();
+    }
+    assert!(store.delete_bytes(b"long").unwrap());
+    store.set_bytes(b"text 7", b"overwritten").unwrap();
+    let after = store.verify(|_| {}).unwrap();
+    check_sound(&after, IndexState::Compared);
+    // Three pieces' marks, the head's, 100 puts and one more.
+    assert_eq!(after.records, before.records + 105);
+    assert_eq!(store.len(), model.len() as u64 + 99);
+    // Its index file knows nothing of that yet, and is no worse for it.
+    check_sound(&verified(&killed(&memory)), IndexState::Compared);
+    assert_eq!(verify(PATH, &options(&memory), |_| {}).unwrap_err().kind(), ErrorKind::Locked);
+    let other = store.clone();
+    store.close().unwrap();
+    check_sound(&other.verify(|_| {}).unwrap(), IndexState::Compared);
+    drop(other);
+    check_sound(&verified(&memory), IndexState::Compared);
+}
+
+#[test]
+fn writes_go_on_while_an_open_store_is_verified() {
+    let memory = MemoryStorage::new();
+    let store = sample_options(&memory).open(PATH).unwrap();
+    for number in 0..40 {
+        store.set_bytes(&[number], &noise(number.into(), 20_000)).unwrap();
+    }
+    let mut is_written = false;
+    let report = store.verify(|_| {
+        // Fills the segment that was the last one when it began, and seals it.
+        for number in 40..80 {
+            store.set_bytes(&[number], &noise(number.into(), 20_000)).unwrap();
+        }
+        store.sync().unwrap();
+        is_written = true;
+    });
+    check_sound(&report.unwrap(), IndexState::Compared);
+    assert!(is_written);
+    check_sound(&store.verify(|_| {}).unwrap(), IndexState::Compared);
+}
+
+#[test]
+fn a_store_that_is_open_to_be_read_is_verified_with_its_index_file() {
+    let Sample { memory, .. } = sample();
+    let mut index = read_file(&memory, INDEX);
+    index[600] ^= 1;
+    write_file(&memory, INDEX, &index);
+    let store = options(&memory).open_read_only(PATH).unwrap();
+    let report = store.verify(|_| {}).unwrap();
+    assert_eq!(severities(&report, StoreFile::Index), [Severity::Mendable], "{report:?}");
+    assert_eq!(report.index, IndexState::NotCompared);
+    let without = options(&memory).use_index_file(false);
+    let report = without.open_read_only(PATH).unwrap().verify(|_| {}).unwrap();
+    check_sound(&report, IndexState::Missing);
+}
+
+#[test]
+fn an_index_that_the_log_has_left_behind_is_no_damage() {
+    let Sample { memory, .. } = sample();
+    let (old_data, old_index) = (read_file(&memory, PATH), read_file(&memory, INDEX));
+    let store = options(&memory).open(PATH).unwrap();
+    store.set_bytes(b"later", b"value").unwrap();
+    store.close().unwrap();
+    let new_index = read_file(&memory, INDEX);
+
+    memory.remove(Path::new(INDEX)).unwrap();
+    check_sound(&verified(&memory), IndexState::Missing);
+    write_file(&memory, INDEX, &old_index);
+    check_sound(&verified(&memory), IndexState::Compared);
+    // Of a state that this log has not reached, and of another store.
+    write_file(&memory, INDEX, &new_index);
+    write_file(&memory, PATH, &old_data);
+    let foreign = read_file(&sample().memory, INDEX);
+    for index in [new_index, foreign] {
+        write_file(&memory, INDEX, &index);
+        let report = verified(&memory);
+        assert_eq!(severities(&report, StoreFile::Index), [Severity::Notice], "{report:?}");
+        assert_eq!((report.findings.len(), report.index), (1, IndexState::SetAside));
+        assert!(report.is_sound());
+    }
+}
+
+#[test]
+fn what_a_crash_leaves_behind_is_no_damage() {
+    let Sample { memory, .. } = sample();
+    let store = options(&memory).open(PATH).unwrap();
+    store.set_bytes(b"a", &noise(1, 3000)).unwrap();
+    store.flush().unwrap();
+    let whole = read_file(&memory, PATH);
+    let copy = killed(&memory);
+    check_sound(&verified(&copy), IndexState::Compared);
+    // Torn within the last commit.
+    write_file(&copy, PATH, &whole[..whole.len() - 1000]);
+    let report = verified(&copy);
+    assert_eq!(severities(&report, StoreFile::Data), [Severity::Notice], "{report:?}");
+    assert!(report.is_sound() && report.index == IndexState::Compared);
+}
+
+/// Replaces the index file by one of the same moment that was made of `changes` only.
+fn forge_index(memory: &MemoryStorage, key_count: u64, changes: Vec<Change>) {
+    let store_id = store_id(memory);
+    let old = Checkpoint::open(memory, Path::new(INDEX), store_id, false).unwrap();
+    let (log, live) = (old.section(1).unwrap().unwrap(), old.section(2).unwrap().unwrap());
+    let sections = [(1, &log[..]), (2, &live[..])];
+    let meta = CheckpointMeta { store_id, watermark: &log[..24], sections: &sections, key_count };
+    write_first(memory, Path::new(INDEX), &Run::from_changes(changes), &meta).unwrap();
+}
+
+fn store_id(memory: &MemoryStorage) -> [u8; 16] {
+    read_file(memory, PATH)[16..32].try_into().unwrap()
+}
+
+#[test]
+fn an_index_at_odds_with_the_records_is_found_out() {
+    let Sample { memory, model } = sample();
+    let keys = model.len() as u64;
+    forge_index(&memory, keys, Vec::new());
+    let report = verified(&memory);
+    // All records and three pieces are unknown; a thousand findings are kept.
+    assert_eq!(report.findings.len(), 1000);
+    assert_eq!(report.findings_left_out, keys + 3 - 1000);
+    assert_eq!(report.worst, Some(Severity::Mendable));
+    assert_eq!(report.index, IndexState::Compared);
+
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    store.close().unwrap();
+    let untrue = zkv_index::Location::new(1);
+    forge_index(&memory, 1, vec![Change { hash: zkv_index::KeyHash(5), old: None, new: untrue }]);
+    let found: Vec<_> = verified(&memory).findings.iter().map(|finding| finding.what).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("holds no live record") && found[1].contains("counts"), "{found:?}");
+}
+
+#[test]
+fn counts_that_do_not_add_up_are_found_out() {
+    let Sample { memory, .. } = sample();
+    let store_id = store_id(&memory);
+    let old = Checkpoint::open(&memory, Path::new(INDEX), store_id, true).unwrap();
+    let (log, mut live) = (old.section(1).unwrap().unwrap(), old.section(2).unwrap().unwrap());
+    live[8] ^= 1;
+    let sections = [(1, &log[..]), (2, &live[..])];
+    let key_count = old.key_count();
+    let meta = CheckpointMeta { store_id, watermark: &log[..24], sections: &sections, key_count };
+    old.write_next(&memory, Path::new(INDEX), &Run::from_changes(Vec::new()), &meta).unwrap();
+    let report = verified(&memory);
+    assert_eq!(report.findings.len(), 1, "{report:?}");
+    assert_eq!(report.findings[0].offset, 4096);
+    assert!(report.findings[0].what.contains("in this segment"));
+
+    let mut log = log.clone();
+    log[40] ^= 1;
+    let live = old.section(2).unwrap().unwrap();
+    let sections = [(1, &log[..]), (2, &live[..])];
+    let meta = CheckpointMeta { sections: &sections, ..meta };
+    old.write_next(&memory, Path::new(INDEX), &Run::from_changes(Vec::new()), &meta).unwrap();
+    let report = verified(&memory);
+    let is_told = report.findings.iter().any(|found| found.what.contains("keeps of the log"));
+    assert!(is_told, "{report:?}");
+}
+
+fn log_writer(memory: &MemoryStorage) -> LogWriter {
+    let storage = Arc::new(memory.clone());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, LogOptions::default());
+    file.unwrap().recover(None).unwrap().writer.unwrap()
+}
+
+/// A log of one commit of `records`, and nothing else.
+fn log_of(records: &[&[u8]]) -> VerifyReport {
+    let memory = MemoryStorage::new();
+    zkv_log::create(&memory, Path::new(PATH), &LogOptions::default()).unwrap();
+    let mut log = log_writer(&memory);
+    log.append(records).unwrap();
+    log.close().unwrap();
+    drop(log);
+    verified(&memory)
+}
+
+fn encoded(kind: Kind, key: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    Record { kind, ..Record::put(key, value) }.encode_into(&mut bytes);
+    bytes
+}
+
+#[test]
+fn records_that_cannot_be_are_losses() {
+    let head = Head { value_id: [7; 16], value_bytes: 100_000, piece_bytes: 65_536 };
+    let piece =
+        |number, bytes| encoded(Kind::Piece, &head.piece_key(number).encode(), &noise(1, bytes));
+    let of_head = encoded(Kind::Head, b"key", &head.encode());
+    let put = encoded(Kind::Put, b"key", b"value");
+    let pieces = [piece(0, 65_536), piece(1, 34_464)];
+    let whole = log_of(&[&pieces[0], &pieces[1], &of_head]);
+    check_sound(&whole, IndexState::Missing);
+
+    let cases: [(&str, &[&[u8]]); 7] = [
+        ("newer version", &[&[0x80, 1, b'k', b'v']]),
+        ("no record", &[&[0, 9, b'k']]),
+        ("names pieces", &[&encoded(Kind::Head, b"key", b"short")]),
+        ("names pieces", &[&encoded(Kind::Piece, b"key", b"short")]),
+        ("lacks a piece", &[&pieces[0], &of_head]),
+        ("another length", &[&pieces[0], &piece(1, 34_463), &of_head]),
+        ("twice", &[&put, &put]),
+    ];
+    for (what, records) in cases {
+        let report = log_of(records);
+        assert_eq!(report.findings.len(), 1, "{report:?}");
+        let Finding { severity, offset, what: found, .. } = report.findings[0];
+        assert_eq!((severity, offset > 4096), (Severity::Loss, true));
+        assert!(found.contains(what), "{found}");
+    }
+    let orphan = PieceKey { value_id: [8; 16], number: 0 }.encode();
+    let report = log_of(&[&put, &encoded(Kind::Piece, &orphan, b"piece")]);
+    assert_eq!(severities(&report, StoreFile::Data), [Severity::Mendable], "{report:?}");
+    // A value that was replaced takes its pieces along.
+    let gone = encoded(Kind::Piece, &head.piece_key(1).encode(), b"");
+    let report = log_of(&[&pieces[0], &of_head]);
+    assert_eq!(report.worst, Some(Severity::Loss));
+    assert!(log_of(&[&gone, &put]).is_sound());
+}
+
+#[test]
+fn all_damage_is_reported_and_not_only_the_first() {
+    let Sample { memory, .. } = sample();
+    let sound = verified(&memory);
+    let mut bytes = read_file(&memory, PATH);
+    let slot = 256 << 10;
+    let places = [100, 4096 + 20, 4096 + 9000, 4096 + 60_000, 4096 + slot + 40_000];
+    for place in places {
+        bytes[place] ^= 4;
+    }
+    write_file(&memory, PATH, &bytes);
+    let mut index = read_file(&memory, INDEX);
+    index[700] ^= 1;
+    write_file(&memory, INDEX, &index);
+    let report = verified(&memory);
+    // Beside these, the value whose piece is lost.
+    assert_eq!(report.findings.len(), places.len() + 2, "{report:?}");
+    let offsets = report.findings.iter().filter(|found| found.file == StoreFile::Data);
+    for (found, place) in offsets.zip(places) {
+        // The longest block holds a piece of 64 KiB.
+        let distance = place as u64 - found.offset;
+        assert!(distance < 66_000, "{found:?} for {place}");
+    }
+    assert!(report.records + 100 > sound.records, "{report:?}");
+}
+
+#[test]
+fn a_store_that_does_not_open_is_read_all_the_same() {
+    let Sample { memory, .. } = sample();
+    let sound = verified(&memory);
+    memory.remove(Path::new(INDEX)).unwrap();
+    let bytes = read_file(&memory, PATH);
+    let slot = 256 << 10;
+    // A block, a seal, and the header of a segment together with its first block.
+    let cases: [(&str, &[usize]); 3] = [
+        ("a block", &[4096 + 50_000]),
+        ("a seal", &[4096 + slot - 700, 4096 + 2 * slot - 800]),
+        ("a segment's start", &[4096 + slot + 30, 4096 + slot + 256 + 20]),
+    ];
+    for (name, places) in cases {
+        let mut damaged = bytes.clone();
+        for place in places {
+            damaged[*place] ^= 1;
+        }
+        write_file(&memory, PATH, &damaged);
+        let opened = options(&memory).open_read_only(PATH);
+        let report = verified(&memory);
+        assert!(report.findings.len() > places.len() - 1, "{name}: {report:?}");
+        if let Err(error) = opened {
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}");
+            assert_eq!(report.worst, Some(Severity::Loss), "{name}");
+        }
+        assert_eq!(report.segments, sound.segments, "{name}: {report:?}");
+        assert!(report.records + 40 > sound.records, "{name}: {report:?}");
+    }
+}
+
+#[test]
+fn files_that_are_cut_while_they_are_verified_are_findings() {
+    let Sample { memory, .. } = sample();
+    let place = place();
+    let index = index_path(&place.path);
+    // How long the files are from the first step on: both cut, or one of them.
+    for (data_bytes, index_bytes) in [(300_000, 1000), (u64::MAX, 1000), (0, u64::MAX)] {
+        fs::write(&place.path, read_file(&memory, PATH)).unwrap();
+        fs::write(&index, read_file(&memory, INDEX)).unwrap();
+        let cut = |path: &Path, bytes: u64| {
+            let file = fs::File::options().write(true).open(path).unwrap();
+            file.set_len(file.metadata().unwrap().len().min(bytes)).unwrap();
+        };
+        let report = verify(&place.path, &Options::new(), |_| {
+            cut(&place.path, data_bytes);
+            cut(&index, index_bytes);
+        });
+        let report = report.unwrap();
+        assert!(!report.is_sound() && report.index != IndexState::Compared, "{report:?}");
+    }
+}
+
+/// Files of which some bytes cannot be read, and that cannot be mapped.
+#[derive(Clone, Debug)]
+struct BadSectors {
+    memory: MemoryStorage,
+    path: PathBuf,
+    sectors: Vec<u64>,
+}
+
+#[derive(Debug)]
+struct BadFile(Arc<dyn StorageFile>, Vec<u64>);
+
+const SECTOR: u64 = 4096;
+/// At the start of the sample's first segment.
+const DICTIONARY_SECTORS: u64 = 12;
+
+impl Storage for BadSectors {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        let sectors = if path == self.path { self.sectors.clone() } else { Vec::new() };
+        Ok(Arc::new(BadFile(self.memory.open(path, mode)?, sectors)))
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.memory.rename(from, to)
+    }
+    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.memory.rename_new(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.memory.remove(path)
+    }
+    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
+        self.memory.list(directory)
+    }
+    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
+        self.memory.sync_dir(directory)
+    }
+    fn random(&self, into: &mut [u8]) -> io::Result<()> {
+        self.memory.random(into)
+    }
+}
+
+impl StorageFile for BadFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let end = offset + into.len() as u64;
+        let is_bad = |sector: &u64| *sector * SECTOR < end && offset < (*sector + 1) * SECTOR;
+        if self.1.iter().any(is_bad) {
+            return Err(io::Error::other("the sector is bad"));
+        }
+        self.0.read_at(offset, into)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_len(bytes)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+    fn sync_all(&self) -> io::Result<()> {
+        self.0.sync_all()
+    }
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        self.0.try_lock(kind)
+    }
+    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
+        panic!("verifying maps nothing")
+    }
+}
+
+#[test]
+fn what_the_disk_cannot_read_is_a_finding() {
+    let Sample { memory, model } = sample();
+    let sound = verified(&memory);
+    for (path, file) in [(PATH, StoreFile::Data), (INDEX, StoreFile::Index)] {
+        let sectors = read_file(&memory, path).len() as u64 / SECTOR;
+        for sector in 0..sectors {
+            let storage = BadSectors {
+                memory: memory.clone(),
+                path: path.into(),
+                sectors: vec![sector, sectors / 2],
+            };
+            let options = Options::new().storage(Arc::new(storage));
+            let report = verify(PATH, &options, |_| {}).unwrap();
+            assert!(!severities(&report, file).is_empty(), "{file:?} {sector}: {report:?}");
+            assert!(!report.is_sound());
+            // Without its dictionary, most of a segment is lost.
+            let has_dictionary = file == StoreFile::Index || sector > DICTIONARY_SECTORS;
+            let least = if has_dictionary { sound.records - 200 } else { 50 };
+            assert!(report.records > least, "{file:?} {sector}: {report:?}");
+        }
+    }
+    // Nothing was written, and nothing is held.
+    let store: Store = options(&memory).open(PATH).unwrap();
+    assert_eq!(store.len(), model.len() as u64);
+}
