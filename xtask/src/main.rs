@@ -4,7 +4,10 @@ mod bench;
 mod ci;
 mod examples;
 mod format;
+mod random;
 mod tidy;
+#[cfg(unix)]
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -26,6 +29,9 @@ enum Command {
     Bench(bench::Command),
     /// Everything that a change has to pass: format, tidy, lints, tests, documentation.
     Ci,
+    /// The real command, killed, starved and cut off; its acknowledgements held against the store.
+    #[cfg(unix)]
+    Torture(torture::Arguments),
     /// The rules of this code base that no compiler checks.
     Tidy,
     /// The on-disk format: its pages and its golden files.
@@ -40,6 +46,8 @@ fn main() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
+        #[cfg(unix)]
+        Command::Torture(arguments) => torture::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
     };

@@ -29,7 +29,9 @@ impl Acknowledgements {
     /// Acknowledges `record_count` records, if it is time to.
     pub fn after_record(&mut self, store: &Store, record_count: u64) -> Result<(), Failure> {
         match self.interval {
-            Some(interval) if record_count.is_multiple_of(interval) => self.tell(store, record_count),
+            Some(interval) if record_count.is_multiple_of(interval) => {
+                self.tell(store, record_count)
+            }
             _ => Ok(()),
         }
     }
