@@ -5,7 +5,10 @@ mod ci;
 mod crash;
 mod examples;
 mod format;
+mod random;
 mod tidy;
+#[cfg(unix)]
+mod torture;
 mod workspace;
 
 use std::process::ExitCode;
@@ -29,6 +32,9 @@ enum Command {
     Ci,
     /// Power cuts and failing disks, simulated.
     Crash(crash::Arguments),
+    /// The real command, killed, starved and cut off; its acknowledgements held against the store.
+    #[cfg(unix)]
+    Torture(torture::Arguments),
     /// The rules of this code base that no compiler checks.
     Tidy,
     /// The on-disk format: its pages and its golden files.
@@ -44,6 +50,8 @@ fn main() -> ExitCode {
         Command::Bench(command) => bench::run(&command),
         Command::Ci => ci::run(),
         Command::Crash(arguments) => crash::run(&arguments),
+        #[cfg(unix)]
+        Command::Torture(arguments) => torture::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
     };

@@ -1,6 +1,7 @@
 //! What the command takes. The comments are what `--help` prints.
 
 use std::ffi::OsString;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -52,7 +53,11 @@ Formats:
          gives its characters in UTF-8, a number its digits as they are written
   files  one record a file: its path within SOURCE, with forward slashes, and its contents;
          symbolic links are not followed
-  auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson")]
+  auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson
+
+With --acknowledge, a program that pipes records in learns which of them are safe: it can forget
+those, and after a crash it sends the others again. Acknowledgements are numbers on standard output,
+one a line; the last one counts everything, also where a later line is bad.")]
 pub struct Import {
     /// The store's data file
     pub store: PathBuf,
@@ -68,6 +73,37 @@ pub struct Import {
     /// How hard to compress: higher is smaller and slower
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub level: Option<i32>,
+    /// What each record waits for before the next one is read
+    #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Waits::Buffered)]
+    pub durability: Waits,
+    /// After every N records, and at the end, print how many are safe so far: on stable storage, or
+    /// with --durability flushed, in the system's hands
+    #[arg(long, value_name = "N")]
+    pub acknowledge: Option<NonZeroU64>,
+    /// Bytes of a segment of a new store: a power of two from 262144 to 16777216
+    #[arg(long, value_name = "BYTES")]
+    pub slot_bytes: Option<u32>,
+}
+
+/// What a record can wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Waits {
+    /// Nothing: many records are compressed and written together
+    Buffered,
+    /// The system has it: it survives a crash of the process
+    Flushed,
+    /// It is on stable storage: it survives a power cut
+    Synced,
+}
+
+impl From<Waits> for zkv::Durability {
+    fn from(waits: Waits) -> Self {
+        match waits {
+            Waits::Buffered => Self::Buffered,
+            Waits::Flushed => Self::Flushed,
+            Waits::Synced => Self::Synced,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -1,5 +1,6 @@
 //! `zkv import`.
 
+mod acknowledge;
 mod files;
 mod lines;
 mod source;
@@ -7,12 +8,13 @@ mod tsv_jsonl;
 
 use std::time::Instant;
 
-use zkv::{ErrorKind, Store};
+use zkv::{ErrorKind, Options, Store};
 
 use crate::arguments::Import;
 use crate::failure::{Failure, chain, records};
 use crate::progress::Progress;
 use crate::store;
+use acknowledge::Acknowledgements;
 use source::Source;
 
 /// A ratio over less says more about the buffers than about the data.
@@ -23,11 +25,18 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     // Wrong usage is found before a store is created.
     let sources = source::check(arguments)?;
     let start = Instant::now();
-    let store = store::open_or_create(&arguments.store, arguments.level)?;
+    let store = store::open_or_create(&arguments.store, options(arguments))?;
     let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };
-    let mut sink =
-        Sink { store: &store, progress: Progress::of_bytes(total), record_count: 0, bytes: 0 };
+    let mut sink = Sink {
+        store: &store,
+        acknowledgements: Acknowledgements::new(arguments),
+        progress: Progress::of_bytes(total),
+        record_count: 0,
+        bytes: 0,
+    };
     let imported = sources.iter().try_for_each(|source| import(source, arguments, &mut sink));
+    // What came before a bad line is as safe as the rest.
+    let acknowledged = sink.acknowledgements.finish(&store, sink.record_count);
     let (record_count, bytes) = (sink.record_count, sink.bytes);
     // The bar goes before anything is said.
     drop(sink);
@@ -38,7 +47,19 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
         eprintln!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count));
     }
     imported?;
+    acknowledged?;
     Ok(closed?)
+}
+
+fn options(arguments: &Import) -> Options {
+    let mut options = Options::new().durability(arguments.durability.into());
+    if let Some(level) = arguments.level {
+        options = options.compression_level(level);
+    }
+    if let Some(bytes) = arguments.slot_bytes {
+        options = options.slot_bytes(bytes);
+    }
+    options
 }
 
 fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<(), Failure> {
@@ -52,6 +73,7 @@ fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<()
 /// Where records go.
 struct Sink<'a> {
     store: &'a Store,
+    acknowledgements: Acknowledgements,
     progress: Progress,
     record_count: u64,
     bytes: u64,
@@ -74,6 +96,7 @@ impl Sink<'_> {
         self.record_count += 1;
         self.bytes += (key.len() + value.len()) as u64;
         let store = self.store;
+        self.acknowledgements.after_record(store, self.record_count)?;
         self.progress.add(input_bytes as u64, || ratio(store));
         Ok(())
     }

@@ -2,6 +2,8 @@
 
 use std::io::{self, Read};
 
+use zkv::Options;
+
 use crate::arguments::Set;
 use crate::failure::Failure;
 use crate::store;
@@ -24,7 +26,7 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
         .encode(text)
         .map_err(|problem| Failure::Usage(format!("the value: {problem}")))?;
     // Nothing is created for a value that cannot be stored.
-    let store = store::open_or_create(&arguments.store, None)?;
+    let store = store::open_or_create(&arguments.store, Options::new())?;
     let done = store.set_bytes(&key, &value).map_err(Failure::from);
     store::close(store, done)
 }

@@ -16,13 +16,9 @@ pub fn open_to_change(path: &Path) -> Result<Store, Failure> {
     Ok(Options::new().create(false).open(path)?)
 }
 
-/// Opens a store, or creates it; at `level` where one is given.
-pub fn open_or_create(path: &Path, level: Option<i32>) -> Result<Store, Failure> {
-    let mut options = Options::new().create(true);
-    if let Some(level) = level {
-        options = options.compression_level(level);
-    }
-    Ok(options.open(path)?)
+/// Opens a store, or creates it.
+pub fn open_or_create(path: &Path, options: Options) -> Result<Store, Failure> {
+    Ok(options.create(true).open(path)?)
 }
 
 /// Closes `store` whether the work on it succeeded or not: what was done before a failure stands.

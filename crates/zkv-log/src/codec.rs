@@ -51,7 +51,7 @@ impl Encoder {
 }
 
 fn new_context(level: i32) -> CCtx<'static> {
-    let mut context = CCtx::create();
+    let mut context = CCtx::try_create().unwrap_or_else(|| out_of_memory());
     let parameters = [
         CParameter::CompressionLevel(level),
         // The block's own checksum covers the frame, and its header names the dictionary.
@@ -62,6 +62,12 @@ fn new_context(level: i32) -> CCtx<'static> {
     ];
     set_all(&mut context, &parameters);
     context
+}
+
+/// Ends the process where zstd gets no memory for a context, as it ends where a `Vec` gets none: a
+/// panic would leave others to go on with half of something.
+fn out_of_memory() -> ! {
+    std::alloc::handle_alloc_error(std::alloc::Layout::new::<CCtx<'static>>())
 }
 
 fn set_all(context: &mut CCtx<'static>, parameters: &[CParameter]) {
@@ -117,7 +123,8 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { context: DCtx::create(), block: Vec::new(), payload: Vec::new() }
+        let context = DCtx::try_create().unwrap_or_else(|| out_of_memory());
+        Self { context, block: Vec::new(), payload: Vec::new() }
     }
 
     /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`. The four

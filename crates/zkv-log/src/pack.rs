@@ -109,7 +109,10 @@ impl Packer {
         let helpers = self.thread_count.min(ranges.len()).saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
-                scope.spawn(work);
+                // Where the system has no more threads, this one does it all.
+                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                    break;
+                }
             }
             work();
         });

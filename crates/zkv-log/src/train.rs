@@ -32,6 +32,9 @@ pub(crate) fn train(
     if sample_count < 8 || samples.len() < 8 << 10 {
         return None;
     }
+    if !has_room(parameters.table_bits, sample_bytes.len()) {
+        return None;
+    }
     let mut dictionary = vec![0u8; dictionary_bytes_max];
     let parameters = zstd_sys::ZDICT_fastCover_params_t {
         k: parameters.segment_bytes,
@@ -65,4 +68,13 @@ pub(crate) fn train(
     }
     dictionary.truncate(written);
     Some(dictionary)
+}
+
+/// Whether there is memory for the trainer's tables: four and two bytes an entry, and eight a
+/// sample. zstd 1.5.7 does not look whether it got the second table (`segmentFreqs` in
+/// `fastcover.c`), and would write to address zero.
+fn has_room(table_bits: u32, sample_count: usize) -> bool {
+    const MARGIN_BYTES: usize = 1 << 20;
+    let bytes = (6usize << table_bits) + 8 * sample_count + MARGIN_BYTES;
+    Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }

@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use crate::bench::input::Record;
+use crate::random::{Random, mix};
 
 /// What the records are like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -132,32 +133,6 @@ fn word(number: u64) -> String {
         SYLLABLES[place]
     });
     syllables.collect()
-}
-
-/// `SplitMix64` (Steele, Lea and Flood, 2014).
-#[derive(Clone, Debug)]
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        mix(self.0)
-    }
-
-    /// A number below `limit`, which is small beside 2^64.
-    pub fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-}
-
-fn mix(number: u64) -> u64 {
-    let z = (number ^ number >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let z = (z ^ z >> 27).wrapping_mul(0x94D0_49BB_1331_11EB);
-    z ^ z >> 31
 }
 
 #[cfg(test)]

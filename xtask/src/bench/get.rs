@@ -12,8 +12,8 @@ use zkv_io::FileMap;
 use crate::Failure;
 use crate::bench::blocks::{self, BareReader, Block, Blocks};
 use crate::bench::figures::{compare, float, median, mib, verdict};
-use crate::bench::generate::Random;
 use crate::bench::input::{self, Input, Record};
+use crate::random::Random;
 
 /// A whole get may take this many times what the bare decompression takes.
 const RATIO_MAX: f64 = 1.7;

@@ -123,6 +123,7 @@ fn source_bytes(source: &Source) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::Waits;
 
     fn check_one(source: &str, format: ImportFormat, key: Option<&str>) -> Result<Source, String> {
         let arguments = Import {
@@ -131,6 +132,9 @@ mod tests {
             format,
             key: key.map(str::to_owned),
             level: None,
+            durability: Waits::Buffered,
+            acknowledge: None,
+            slot_bytes: None,
         };
         let mut sources = check(&arguments).map_err(|failure| failure.to_string())?;
         Ok(sources.remove(0))

@@ -1,5 +1,6 @@
 //! The command as its users run it: arguments in, output and exit code out.
 
+mod acknowledge;
 mod exit_codes;
 mod export;
 mod import;

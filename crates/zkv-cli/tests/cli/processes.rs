@@ -98,3 +98,40 @@ fn a_killed_import_leaves_a_store_that_opens_with_a_prefix_of_its_lines() {
     zkv(&["set", &store, "after", "the crash"]).check(0);
     assert_eq!(zkv(&["get", &store, "after"]).check(0), "the crash");
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_no_thread_can_be_started_it_is_done_without() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    // Several pieces, which are packed together, by as many threads as there are cores.
+    let value: String = (0..15_000).map(value_of).collect();
+    let source = folder.write("a.tsv", format!("k\t{value}\n"));
+    let mut import = command(&["import", &store, &source, "--durability", "flushed"]);
+    // No address space has room for such a stack.
+    import.env("RUST_MIN_STACK", (1u64 << 50).to_string());
+    let outcome = import.output().unwrap();
+    assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), value);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn where_memory_runs_out_it_aborts_or_fails_clearly() {
+    let folder = Folder::new();
+    // Enough to train a dictionary from, and a value in pieces.
+    let mut table: String = (0..40).map(|n| format!("key {n}\t{}\n", value_of(n))).collect();
+    table.push_str(&format!("large\t{}\n", (0..1100).map(value_of).collect::<String>()));
+    let source = folder.write("a.tsv", table);
+    for kilobytes in (6_000..20_000).step_by(250) {
+        let store = folder.text(&format!("{kilobytes}.zkv"));
+        let limit = format!("ulimit -v {kilobytes} && exec \"$0\" import \"$1\" \"$2\"");
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", &limit, env!("CARGO_BIN_EXE_zkv"), &store, &source]);
+        let outcome = shell.env("RUST_BACKTRACE", "0").output().unwrap();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&outcome.status);
+        // 127: not even the program could be loaded. 6: SIGABRT.
+        let is_clear = matches!(outcome.status.code(), Some(0 | 5 | 127)) || signal == Some(6);
+        assert!(is_clear, "{kilobytes} KB: {outcome:?}");
+    }
+}
