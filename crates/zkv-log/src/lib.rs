@@ -48,6 +48,7 @@ mod pack;
 mod position;
 mod read;
 mod recover;
+mod salvage;
 mod sampler;
 mod scan;
 mod seal;
@@ -64,5 +65,8 @@ pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
 pub use pack::Packed;
 pub use position::{EntryAddress, Location, Position};
+pub use salvage::{
+    BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,
+};
 pub use scan::{ScannedBlock, SegmentScan};
 pub use writer::{Committed, LogWriter, Room};

@@ -356,7 +356,7 @@ fn read_header_in_seal(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
     Some(seal.header)
 }
 
-fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
+pub(crate) fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
     payload.chunks_exact(MEMBER_BYTES).filter_map(|member| {
         let mut cursor = Cursor::new(member);
         let slot = cursor.u32().ok()?;

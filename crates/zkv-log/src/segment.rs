@@ -20,7 +20,7 @@ use crate::walk::{Block, BlockWalk, Seeds};
 
 /// Which segment: one that was here before, in the same slot or with the same sequence number in
 /// a copy of the file that went another way, differs in its nonce.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId {
     pub sequence: u64,
     pub slot: u32,
