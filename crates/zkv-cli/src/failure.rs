@@ -23,6 +23,8 @@ pub enum Failure {
     Line { name: String, number: u64, problem: String },
     /// Records could not be written in the format asked for.
     LeftOut { count: u64, problem: &'static str },
+    /// A damaged store could not be brought whole into a new one, which has `keys` of its keys.
+    Incomplete { keys: u64 },
     /// Whoever read the standard output has read enough.
     OutputClosed,
 }
@@ -40,6 +42,7 @@ impl Failure {
             Self::KeysNotFound { .. } => 1,
             Self::Usage(_) => 2,
             Self::Store(error) => store_code(error.kind()),
+            Self::Incomplete { .. } => 3,
             Self::File { .. } | Self::Line { .. } | Self::LeftOut { .. } => 5,
         })
     }
@@ -80,6 +83,11 @@ impl fmt::Display for Failure {
             Self::LeftOut { count, problem } => {
                 write!(formatter, "{} left out: {problem}", records(*count))
             }
+            Self::Incomplete { keys } => write!(
+                formatter,
+                "the new store has {} and not all, or not all for certain",
+                records(*keys)
+            ),
             Self::OutputClosed => formatter.write_str("the output was closed"),
         }
     }

@@ -87,6 +87,14 @@ impl Progress {
         }
     }
 
+    /// Says how much is done, and what that will be in the end.
+    pub fn set(&mut self, done: u64, total: u64) {
+        if let Some(bar) = &self.bar {
+            bar.set_length(total);
+            bar.set_position(done);
+        }
+    }
+
     /// Counts one more record.
     pub fn add_record(&mut self) {
         if let Some(bar) = &self.bar {

@@ -5,6 +5,7 @@ mod export;
 mod import;
 mod keys;
 mod processes;
+mod salvage;
 mod whole_store;
 
 use std::fs;
