@@ -63,10 +63,10 @@ pub(super) fn headers_in(
     slot_bytes: u32,
 ) -> impl Iterator<Item = SegmentHeader> {
     // The seal ends with the header's copy and the cell table, and the slot with the seal.
-    let copy = slot_bytes - slot_bytes / CELL_BYTES - SEGMENT_HEADER_FIELD_BYTES as u32;
+    let copy = u64::from(slot_bytes - slot_bytes / CELL_BYTES) - SEGMENT_HEADER_FIELD_BYTES as u64;
     let found = [0, copy].map(|offset| {
         let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-        file.read_at(slot_start(slot, slot_bytes) + u64::from(offset), &mut bytes).ok()?;
+        file.read_at(slot_start(slot, slot_bytes) + offset, &mut bytes).ok()?;
         let header = SegmentHeader::decode(&bytes).ok()?;
         let stands_here = header.slot == slot && header.identity.slot_bytes == slot_bytes;
         (stands_here && header.sequence > 0).then_some(header)

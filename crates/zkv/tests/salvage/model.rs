@@ -39,7 +39,6 @@ pub struct Segment {
 
 pub struct Model {
     pub bytes: Vec<u8>,
-    pub slot_bytes: u32,
     pub segments: Vec<Segment>,
     /// In the order of the log.
     pub blocks: Vec<Block>,
@@ -64,7 +63,7 @@ impl Model {
         let file = OpenFile::open(storage, Path::new(PATH), Access::ReadOnly, options).unwrap();
         let view = file.recover(None).unwrap().log.view();
         let slot_bytes = view.identity().slot_bytes;
-        let mut model = Self { bytes, slot_bytes, segments: Vec::new(), blocks: Vec::new() };
+        let mut model = Self { bytes, segments: Vec::new(), blocks: Vec::new() };
         for info in view.segments() {
             let start = slot_start(info.slot, slot_bytes);
             let mut records = HashMap::new();
@@ -174,11 +173,18 @@ impl Model {
     }
 }
 
+/// The newest record of a key; a mark has neither value nor head.
+struct NewestRecord {
+    value: Option<Vec<u8>>,
+    head: Option<Head>,
+    is_doubtful: bool,
+}
+
 /// The newest record of each key, as they come from the newest to the oldest.
 #[derive(Default)]
 struct Newest {
     is_newer_lost: bool,
-    keys: BTreeMap<Vec<u8>, (Option<Vec<u8>>, Option<Head>, bool)>,
+    keys: BTreeMap<Vec<u8>, NewestRecord>,
     pieces: HashMap<PieceKey, Vec<u8>>,
 }
 
@@ -192,13 +198,13 @@ impl Newest {
         }
         let value = (record.kind == Kind::Put).then(|| record.value.to_vec());
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).unwrap());
-        let entry = (value, head, self.is_newer_lost);
+        let entry = NewestRecord { value, head, is_doubtful: self.is_newer_lost };
         self.keys.entry(record.key.to_vec()).or_insert(entry);
     }
 
     fn finish(self) -> Expected {
         let mut expected = Expected::default();
-        for (key, (value, head, is_doubtful)) in self.keys {
+        for (key, NewestRecord { value, head, is_doubtful }) in self.keys {
             let value = match (value, head) {
                 (Some(value), _) => value,
                 (None, None) => continue,
