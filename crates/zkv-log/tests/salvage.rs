@@ -244,6 +244,63 @@ fn blocks_without_a_commit_do_not_count_unless_something_proves_them() {
     assert_eq!(torn.uncommitted, reversed(20..40));
 }
 
+/// Two logs that are copies of one up to entry 99, and go on with other entries.
+fn diverged() -> (MemoryStorage, MemoryStorage) {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..100);
+    drop(writer);
+    let copy = storage_of(&bytes_of(&storage));
+    for (storage, numbers) in [(&storage, 100..300), (&copy, 300..500)] {
+        let mut writer = open(storage);
+        append(&mut writer, numbers);
+        writer.checkpoint().unwrap();
+        writer.close().unwrap();
+    }
+    (storage, copy)
+}
+
+#[test]
+fn a_slot_of_a_copy_that_went_another_way_does_not_count() {
+    let (storage, copy) = diverged();
+    let (ours, theirs) = (bytes_of(&storage), bytes_of(&copy));
+    let slot = |number: u32| {
+        let start = usize::try_from(slot_start(number, SLOT)).unwrap();
+        start..start + SLOT as usize
+    };
+    // The first two were full or begun before the copy was made.
+    for number in 2..4 {
+        for with_seal in [true, false] {
+            let mut spliced = ours.clone();
+            spliced[slot(number)].copy_from_slice(&theirs[slot(number)]);
+            if !with_seal {
+                // What leads there is lost; the roll call at the end still names our own.
+                let end = slot(number - 1).end;
+                spliced[end - 1000..end].fill(0);
+            }
+            let found = salvage(&storage_of(&spliced));
+            assert!(found.numbers.iter().all(|number| *number < 300), "slot {number}");
+            assert!(found.numbers.len() > 200, "slot {number}");
+            assert!(!found.is_certain(), "slot {number}");
+        }
+    }
+}
+
+#[test]
+fn a_commit_block_that_does_not_fit_what_stands_before_it_is_none() {
+    let storage = new_log();
+    append(&mut open(&storage), 0..20);
+    let copy = storage_of(&bytes_of(&storage));
+    append(&mut open(&storage), 20..30);
+    append(&mut open(&copy), 30..40);
+    let (mut ours, theirs) = (bytes_of(&storage), bytes_of(&copy));
+    assert_eq!(ours.len(), theirs.len());
+    let commit = ours.len() - 32;
+    ours[commit..].copy_from_slice(&theirs[commit..]);
+    let found = salvage(&storage_of(&ours));
+    assert_eq!((found.numbers, found.uncommitted), (reversed(0..20), reversed(20..30)));
+}
+
 #[test]
 fn an_aborted_commit_that_begot_segments_does_not_count() {
     let storage = new_log();

@@ -85,17 +85,24 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
     Order { turns: turns.into_values().collect(), committed: committed.max(proven) }
 }
 
-/// The segments by number. Of two of one number one is of another copy of the file: not the one
-/// that others name.
+/// The segments by number, without those of another copy of the file that went another way: the
+/// segment before, or a roll call, names another one in their place.
 fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
-    let next = survey.seen.values().filter_map(|seen| Some(seen.seal?.next));
-    let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed).copied();
-    let named: HashSet<SegmentId> = next.chain(listed).collect();
+    let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed);
+    let listed: HashSet<SegmentId> = listed.copied().collect();
+    let listed_sequences: HashSet<u64> = listed.iter().map(|id| id.sequence).collect();
+    let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().collect();
+    found.sort_by_key(|seen| seen.place.id);
     let mut by_sequence: BTreeMap<u64, Seen> = BTreeMap::new();
-    for seen in std::mem::take(&mut survey.seen).into_values() {
-        let sequence = seen.place.id.sequence;
-        if named.contains(&seen.place.id) || !by_sequence.contains_key(&sequence) {
-            by_sequence.insert(sequence, seen);
+    for seen in found {
+        let id = seen.place.id;
+        let before = by_sequence.get(&(id.sequence - 1)).and_then(|before| before.seal);
+        let is_ours = match before {
+            Some(seal) => seal.next == id,
+            None => listed.contains(&id) || !listed_sequences.contains(&id.sequence),
+        };
+        if is_ours {
+            by_sequence.entry(id.sequence).or_insert(seen);
         }
     }
     by_sequence

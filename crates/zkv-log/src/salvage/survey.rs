@@ -160,6 +160,8 @@ impl<'a> Survey<'a> {
         let image = Image::read(self.file, place.start, place.slot_bytes, self.file_bytes);
         let seen = self.search(place, &image);
         self.seen.insert(place.id.slot, seen);
+        // They list it by its name.
+        self.roll_calls.clear();
     }
 
     /// Searches the slots until nothing names a segment that was not looked for.
@@ -306,4 +308,51 @@ fn newest_roll_call(
         }
     }
     newest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{Seed, Tag, put_block};
+    use crate::layout::MEMBER_BYTES;
+
+    /// Blocks of `kinds`, each with as many members as said, and their parts.
+    fn parts(kinds: &[Option<(BlockKind, usize)>]) -> (Vec<u8>, Vec<Part>) {
+        let mut image = vec![0; 256];
+        let parts = kinds.iter().map(|kind| {
+            let offset = u32::try_from(image.len()).unwrap();
+            let Some((kind, members)) = *kind else { return Part::Hole(offset..offset) };
+            let tag = Tag { kind, number: 0 };
+            let payload = vec![1; members * MEMBER_BYTES];
+            put_block(&mut image, Seed::from_number(1), offset, tag, &[&payload]);
+            let bytes = u32::try_from(image.len()).unwrap() - offset;
+            Part::Block(FoundBlock { offset, bytes, tag, dictionary: None })
+        });
+        let parts = parts.collect();
+        (image, parts)
+    }
+
+    #[test]
+    fn only_a_roll_call_all_of_whose_commit_is_there_tells_the_members() {
+        const CALL: Option<(BlockKind, usize)> = Some((BlockKind::RollCall, 3));
+        const END: Option<(BlockKind, usize)> = Some((BlockKind::Commit, 0));
+        let early = SegmentId { sequence: 7, slot: 0, nonce: 0 };
+        let late = SegmentId { sequence: 7000, ..early };
+        let cases: [(&[_], SegmentId, Option<usize>); 8] = [
+            (&[CALL, END], early, Some(3)),
+            (&[CALL, CALL, END], early, Some(6)),
+            (&[CALL, END, CALL, CALL], early, Some(3)),
+            (&[CALL, None, CALL, END], early, None),
+            (&[CALL, END, None, CALL, END], early, Some(3)),
+            (&[None, END, CALL, END], early, Some(3)),
+            // Blocks of it may stand in the segment before.
+            (&[CALL, END], late, None),
+            (&[END, CALL, CALL, END], late, Some(6)),
+        ];
+        for (kinds, holder, expected) in cases {
+            let (image, parts) = parts(kinds);
+            let found = newest_roll_call(&parts, holder, &image);
+            assert_eq!(found.map(|(_, listed)| listed.len()), expected, "{kinds:?}");
+        }
+    }
 }
