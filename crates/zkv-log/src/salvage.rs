@@ -3,20 +3,10 @@
 //! Nothing here is guessed: each block is held against its checksum, which binds it to its store,
 //! segment and place. Behind a bad block the next whole one is searched byte by byte. Files are
 //! read, not mapped, so that a sector that cannot be read is lost and nothing else is.
-//!
-//! **What counts.** A block counts if a whole commit block stands behind it, in the order of the
-//! log, or if something says that the log was durable up to it: a commit, a seal, a header, or an
-//! index. What stands behind that is the tail that a crash leaves of a commit that was never whole:
-//! nobody was told that it is there. A commit that has lost a block is no longer whole, and the
-//! blocks that it has left count all the same: whoever reads them is told of the loss.
-//!
-//! **What belongs to the log.** The newest whole roll call says so up to itself, or an index does;
-//! later segments have later numbers. Where neither is left, every segment that is found belongs
-//! to it. What a retire entry names does not, in either case, nor what stood in a slot before its
-//! newest segment.
 
 mod blocks;
 mod checksums;
+mod dictionaries;
 mod identity;
 mod image;
 mod nameless;
@@ -24,7 +14,6 @@ mod order;
 mod parts;
 mod survey;
 
-use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,28 +22,34 @@ use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
 use crate::block::{BlockKind, is_whole};
 use crate::checkpoint::LogCheckpoint;
 use crate::codec::Decoder;
-use crate::dictionary::{Dictionary, DictionaryDigest};
+use crate::dictionary::DictionaryDigest;
 use crate::entries::Entries;
 use crate::error::{LogError, Result};
 use crate::header::Identity;
-use crate::layout::{
-    BLOCK_HEADER_BYTES, DICTIONARY_BYTES_MAX, DICTIONARY_FIELD_BYTES, SLOT_BYTES_MAX,
-    SLOT_BYTES_MIN, seal_offset,
-};
+use crate::layout::{BLOCK_HEADER_BYTES, SLOT_BYTES_MAX, SLOT_BYTES_MIN, seal_offset};
 use crate::position::Position;
 use crate::segment::Place;
 
 use blocks::{BlockSearch, FoundBlock};
+use dictionaries::Dictionaries;
 use identity::Origin;
 use image::Image;
 use order::{Member, Missing, Order, Turn};
 use parts::{Item, classify};
-use survey::{DictionaryPlace, Survey};
-
-/// Dictionaries that are kept prepared. A log has few; a file made for it may name millions.
-const DICTIONARIES_KEPT: usize = 32;
+use survey::Survey;
 
 /// What is left of a log, read from its newest block to its oldest.
+///
+/// **What counts.** A block counts if a whole commit block stands behind it, in the order of the
+/// log, or if something says that the log was durable up to it: a commit, a seal, a header, or an
+/// index. What stands behind that is the tail that a crash leaves of a commit that was never whole:
+/// nobody was told that it is there. A commit that has lost a block is no longer whole, and the
+/// blocks that it has left count all the same: whoever reads them is told of the loss.
+///
+/// **What belongs to the log.** The newest roll call all of whose commit is there says so up to
+/// itself, or an index does; later segments have later numbers. Where neither is left, every
+/// segment that is found belongs to it. What a retire entry names does not, in either case, nor
+/// what stood in a slot before its newest segment.
 pub struct Salvage {
     file: Arc<dyn StorageFile>,
     file_bytes: u64,
@@ -131,7 +126,7 @@ pub struct LostBlocks {
 pub struct SalvagedBlock<'a> {
     /// Where the block is found again.
     pub address: BlockAddress,
-    /// Whether it counts: see the rule at [`Salvage`].
+    /// Whether it counts: see [`Salvage`].
     pub is_committed: bool,
     /// Its entries.
     pub entries: Vec<&'a [u8]>,
@@ -200,11 +195,7 @@ impl Salvage {
             order,
             current: None,
             digests: places.keys().copied().collect(),
-            dictionaries: Dictionaries {
-                places,
-                prepared: HashMap::new(),
-                decoder: Decoder::new(),
-            },
+            dictionaries: Dictionaries::new(places),
             decoder: Decoder::new(),
             file,
             file_bytes,
@@ -360,72 +351,6 @@ fn address(turn: usize, block: &FoundBlock, digests: &[DictionaryDigest]) -> Blo
 
 fn entries(payload: &[u8]) -> Option<Vec<&[u8]>> {
     Entries::parse(payload).ok()?.collect::<Result<_, _>>().ok()
-}
-
-/// The dictionaries of the log, wherever a copy of one is whole.
-struct Dictionaries {
-    places: BTreeMap<DictionaryDigest, Vec<DictionaryPlace>>,
-    prepared: HashMap<DictionaryDigest, Arc<Dictionary>>,
-    decoder: Decoder,
-}
-
-impl Dictionaries {
-    /// Puts the entries of a block with this payload into `decoder.payload`.
-    fn decode(
-        &mut self,
-        file: &dyn StorageFile,
-        decoder: &mut Decoder,
-        kind: BlockKind,
-        dictionary: Option<&DictionaryDigest>,
-        payload: &[u8],
-    ) -> Option<()> {
-        if kind == BlockKind::EntriesRaw {
-            decoder.payload.clear();
-            decoder.payload.extend_from_slice(payload);
-            return Some(());
-        }
-        let dictionary = match dictionary {
-            Some(digest) => Some(self.get(file, digest)?),
-            None => None,
-        };
-        decoder.decompress_frame(payload, dictionary.as_deref(), SLOT_BYTES_MAX as usize)
-    }
-
-    fn get(
-        &mut self,
-        file: &dyn StorageFile,
-        digest: &DictionaryDigest,
-    ) -> Option<Arc<Dictionary>> {
-        if let Some(dictionary) = self.prepared.get(digest) {
-            return Some(Arc::clone(dictionary));
-        }
-        let places = self.places.get(digest)?;
-        let decoder = &mut self.decoder;
-        let loaded = places.iter().find_map(|place| load(file, decoder, place, digest))?;
-        if self.prepared.len() == DICTIONARIES_KEPT {
-            self.prepared.clear();
-        }
-        let loaded = Arc::new(loaded);
-        self.prepared.insert(*digest, Arc::clone(&loaded));
-        Some(loaded)
-    }
-}
-
-fn load(
-    file: &dyn StorageFile,
-    decoder: &mut Decoder,
-    at: &DictionaryPlace,
-    digest: &DictionaryDigest,
-) -> Option<Dictionary> {
-    let mut block = vec![0; at.bytes as usize];
-    file.read_at(at.place.start + u64::from(at.offset), &mut block).ok()?;
-    if !is_whole(&block, at.place.seed, at.offset) {
-        return None;
-    }
-    let frame = block.get(BLOCK_HEADER_BYTES as usize + DICTIONARY_FIELD_BYTES..)?;
-    decoder.decompress_frame(frame, None, DICTIONARY_BYTES_MAX)?;
-    let dictionary = Dictionary::new(std::mem::take(&mut decoder.payload))?;
-    (dictionary.digest() == digest).then_some(dictionary)
 }
 
 impl std::fmt::Debug for Salvage {

@@ -194,6 +194,25 @@ fn what_was_freed_stays_away_whatever_header_is_lost() {
 }
 
 #[test]
+fn a_later_roll_call_keeps_freed_segments_away_without_their_retire_entry() {
+    let (storage, _) = with_freed_segments();
+    let before = bytes_of(&storage);
+    let mut writer = open(&storage);
+    append(&mut writer, 300..310);
+    writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    let live = salvage(&storage).set();
+    // The commit that freed them, which is the last one before the end mark.
+    let end = before.len() as u64;
+    zero(&mut bytes, end - 200..end - 32);
+    let found = salvage(&storage_of(&bytes));
+    assert!(found.set().is_subset(&live) && live.len() - found.set().len() <= 1, "{found:?}");
+    assert!(!found.is_certain());
+}
+
+#[test]
 fn a_slot_that_was_used_again_gives_its_newest_segment_only() {
     let (storage, slots) = with_freed_segments();
     let mut writer = open(&storage);

@@ -60,7 +60,8 @@ pub enum SalvageEvent<'a> {
 ///   value may be out of date, or the key deleted: it is brought, counted, and told to `listen`.
 /// - Segments that were freed are not read, as far as a record of that is left.
 ///
-/// A healthy store gives exactly its contents. Memory grows by about 35 bytes a key.
+/// A healthy store gives exactly its contents. Memory grows by about 30 bytes a key, and by half of
+/// that for a moment where it grows.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;

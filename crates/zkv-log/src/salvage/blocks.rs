@@ -15,7 +15,7 @@ use super::checksums::RangeChecksums;
 
 /// A dictionary that a segment has lost is looked for among this many others, so that a file made
 /// for it cannot make salvage try thousands at each block.
-const DIGESTS_TRIED_MAX: usize = 256;
+const DIGESTS_TRIED_MAX: usize = 64;
 
 /// A stretch of a segment.
 #[derive(Clone, Debug)]

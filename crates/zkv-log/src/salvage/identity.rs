@@ -9,6 +9,8 @@ use crate::layout::{
     SLOT_BYTES_MAX, SLOT_BYTES_MIN, slot_start,
 };
 
+/// The headers that one slot holds: in its first cell, and in the seal at its end.
+const HEADERS_A_SLOT: u64 = 2;
 /// Whose headers are counted, where the file header is lost: a file has parts of few others.
 const IDENTITIES_MAX: usize = 64;
 
@@ -19,7 +21,7 @@ pub(super) struct Origin {
     pub first_nonce: Option<u64>,
 }
 
-/// Finds the identity that most headers name; `None` where none is whole.
+/// Finds the identity that the file header names, or most others do; `None` where none is whole.
 ///
 /// # Errors
 /// Where the file header is of a newer version, and nothing contradicts it.
@@ -39,13 +41,15 @@ pub(super) fn find(file: &dyn StorageFile, file_bytes: u64) -> Result<Option<Ori
             return Ok(Some(origin));
         }
     }
-    match (most_named(file, file_bytes), header) {
-        (Some(identity), _) => Ok(Some(Origin { identity, first_nonce: None })),
-        (None, Ok(FileHeader { identity, first_nonce })) => {
+    match (header, most_named(file, file_bytes)) {
+        // The headers of its segments are lost, and one slot at the most is of another store.
+        (Ok(header), named) if named.as_ref().is_none_or(|(_, count)| *count <= HEADERS_A_SLOT) => {
+            let FileHeader { identity, first_nonce } = header;
             Ok(Some(Origin { identity, first_nonce: Some(first_nonce) }))
         }
-        (None, Err(HeaderFault::Damaged)) => Ok(None),
-        (None, Err(fault)) => Err(fault.into_error()),
+        (_, Some((identity, _))) => Ok(Some(Origin { identity, first_nonce: None })),
+        (Err(HeaderFault::Damaged) | Ok(_), None) => Ok(None),
+        (Err(fault), None) => Err(fault.into_error()),
     }
 }
 
@@ -74,8 +78,9 @@ pub(super) fn headers_in(
     found.into_iter().flatten()
 }
 
-/// Looks wherever a header can be, for each size that slots may have.
-fn most_named(file: &dyn StorageFile, file_bytes: u64) -> Option<Identity> {
+/// The identity in most headers, and their number. Looks wherever a header can be, for each size
+/// that slots may have.
+fn most_named(file: &dyn StorageFile, file_bytes: u64) -> Option<(Identity, u64)> {
     let sizes = std::iter::successors(Some(SLOT_BYTES_MIN), |size| size.checked_mul(2));
     let mut named: Vec<(Identity, u64)> = Vec::new();
     for slot_bytes in sizes.take_while(|size| *size <= SLOT_BYTES_MAX) {
@@ -91,5 +96,5 @@ fn most_named(file: &dyn StorageFile, file_bytes: u64) -> Option<Identity> {
             }
         }
     }
-    named.into_iter().max_by_key(|(_, count)| *count).map(|(identity, _)| identity)
+    named.into_iter().max_by_key(|(_, count)| *count)
 }

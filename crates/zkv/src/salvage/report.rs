@@ -28,8 +28,7 @@ pub struct SalvageReport {
     pub lost_ranges: Vec<LostRange>,
     /// Commits that have lost a part.
     pub incomplete_commits: u64,
-    /// Keys brought whose newest value stood in such a commit: others of the same commit may be
-    /// lost.
+    /// Keys whose newest value stood in such a commit: others of the same commit may be lost.
     pub keys_of_incomplete_commits: u64,
     /// Keys brought to which something newer may have happened: a block, commit or segment that
     /// came later is lost, and may have held another value of the key, or its deletion.
