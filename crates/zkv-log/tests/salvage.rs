@@ -213,6 +213,25 @@ fn a_later_roll_call_keeps_freed_segments_away_without_their_retire_entry() {
 }
 
 #[test]
+fn an_older_copy_keeps_what_a_newer_index_no_longer_lists() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..300);
+    let older = storage_of(&bytes_of(&storage));
+    let slots = slots_up_to(&writer, 2);
+    writer.free(&slots).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    let index = SalvageIndex { store_id: writer.log().identity().store_id, checkpoint };
+    let found = try_salvage(&older, Some(&index)).unwrap();
+    assert_eq!(found.numbers, reversed(0..300));
+    assert!(!found.is_certain(), "the index knows that the log went on");
+    writer.close().unwrap();
+    drop(writer);
+    let found = try_salvage(&storage, Some(&index)).unwrap();
+    assert!(found.is_certain() && found.numbers.len() < 250, "{found:?}");
+}
+
+#[test]
 fn a_slot_that_was_used_again_gives_its_newest_segment_only() {
     let (storage, slots) = with_freed_segments();
     let mut writer = open(&storage);

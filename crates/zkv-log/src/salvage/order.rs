@@ -124,11 +124,19 @@ fn newest_membership(
     let is_ours = |id: SegmentId| seen.get(&id.sequence).is_some_and(|seen| seen.place.id == id);
     let by_log = survey.roll_calls.iter().rev().find(|(_, roll_call)| is_ours(roll_call.holder));
     let by_log = by_log.map(|(at, roll_call)| (*at, roll_call.listed.clone()));
-    let by_index = checkpoint.map(|checkpoint| {
+    // Of an older copy of the file, a newer index would leave out what was freed since.
+    let by_index = checkpoint.filter(|checkpoint| reaches(seen, checkpoint.watermark));
+    let by_index = by_index.map(|checkpoint| {
         (checkpoint.watermark, checkpoint.segments.iter().map(|segment| segment.id).collect())
     });
     let newest = by_log.into_iter().chain(by_index).max_by_key(|(at, _)| *at);
     newest.map(|(at, listed)| Membership { at, listed })
+}
+
+/// Whether the log goes as far as `watermark`.
+fn reaches(seen: &BTreeMap<u64, Seen>, watermark: Position) -> bool {
+    let ends = seen.range(watermark.sequence..).filter_map(|(_, seen)| seen.committed());
+    ends.max() >= Some(watermark)
 }
 
 /// What the log should have and the file has not, by number.
