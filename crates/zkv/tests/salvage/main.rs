@@ -227,6 +227,15 @@ fn a_lost_block_costs_its_own_records_only() {
 }
 
 #[test]
+fn a_seal_knows_how_many_blocks_are_lost() {
+    let (_, model) = whole();
+    let in_first = model.blocks.iter().filter(|block| block.position.0 == 1);
+    let two: Vec<_> = in_first.skip(20).take(2).collect();
+    let report = check(&[two[0].bytes.start..two[1].bytes.end], "two blocks");
+    assert_eq!((report.lost_blocks, report.lost_ranges.len()), (2, 1));
+}
+
+#[test]
 fn a_lost_commit_block_costs_no_record() {
     let (_, model) = whole();
     let all = model.expected(&[]).contents;
