@@ -231,7 +231,8 @@ fn a_seal_knows_how_many_blocks_are_lost() {
     let (_, model) = whole();
     let in_first = model.blocks.iter().filter(|block| block.position.0 == 1);
     let two: Vec<_> = in_first.skip(20).take(2).collect();
-    let report = check(&[two[0].bytes.start..two[1].bytes.end], "two blocks");
+    let both = two[0].bytes.start..two[1].bytes.end;
+    let report = check(from_ref(&both), "two blocks");
     assert_eq!((report.lost_blocks, report.lost_ranges.len()), (2, 1));
 }
 
