@@ -13,7 +13,7 @@ Exit codes:
   0  done
   1  a key was not found
   2  wrong usage: an argument is invalid, or does not fit the stored bytes
-  3  the store is damaged, or of a version that this program cannot read
+  3  the store is damaged, or of a version that this program cannot read; salvage lost something
   4  another process has the store open
   5  input or output failed, or a line of the input cannot be parsed";
 
@@ -39,6 +39,7 @@ pub enum Command {
     Backup(Backup),
     Verify(Verify),
     RebuildIndex(RebuildIndex),
+    Salvage(Salvage),
 }
 
 /// Read files or folders into a store, which is created where it does not exist.
@@ -266,6 +267,31 @@ pub struct Verify {
 pub struct RebuildIndex {
     /// The store's data file
     pub store: PathBuf,
+}
+
+/// Bring what is left of a damaged store into a new one.
+///
+/// Every value that is brought was held against its checksum and is the newest of its key that can
+/// be read. Nothing is written to the damaged store, and no other process may write to it meanwhile.
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Exit codes:
+  0  the new store has everything
+  3  something was lost, or may be: the new store has the rest, and the report says what is missing;
+     or nothing in the file says that it is a store, and there is no new one
+
+In the report, a key is possibly superseded where something newer was lost that may have been another
+value of it, or its deletion. Records that are uncommitted were of a write that a crash cut short, for
+all that can be known.")]
+pub struct Salvage {
+    /// The damaged store's data file; its index file is used if it is there
+    pub store: PathBuf,
+    /// The new store's data file, which must not exist
+    #[arg(value_name = "DEST")]
+    pub destination: PathBuf,
+    /// Print the report as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[cfg(test)]

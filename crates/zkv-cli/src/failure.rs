@@ -25,6 +25,8 @@ pub enum Failure {
     LeftOut { count: u64, problem: &'static str },
     /// A store was found to be damaged.
     Damaged { is_lost: bool },
+    /// A damaged store could not be brought whole into a new one, which has `keys` of its keys.
+    Incomplete { keys: u64 },
     /// Whoever read the standard output has read enough.
     OutputClosed,
 }
@@ -43,6 +45,7 @@ impl Failure {
             Self::Usage(_) => 2,
             Self::Store(error) => store_code(error.kind()),
             Self::Damaged { .. } => 3,
+            Self::Incomplete { .. } => 3,
             Self::File { .. } | Self::Line { .. } | Self::LeftOut { .. } => 5,
         })
     }
@@ -89,6 +92,11 @@ impl fmt::Display for Failure {
             Self::Damaged { is_lost: false } => {
                 formatter.write_str("the store is damaged, and no record is lost by it")
             }
+            Self::Incomplete { keys } => write!(
+                formatter,
+                "the new store has {} and not all, or not all for certain",
+                records(*keys)
+            ),
             Self::OutputClosed => formatter.write_str("the output was closed"),
         }
     }

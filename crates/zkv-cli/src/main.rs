@@ -15,6 +15,7 @@ mod list;
 mod output;
 mod progress;
 mod rebuild_index;
+mod salvage;
 mod set;
 mod stats;
 mod store;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Backup(arguments) => backup::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::RebuildIndex(arguments) => rebuild_index::run(&arguments),
+        Command::Salvage(arguments) => salvage::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

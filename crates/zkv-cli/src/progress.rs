@@ -87,8 +87,8 @@ impl Progress {
         }
     }
 
-    /// Is at `done` of `total`, of which the last word may not be spoken.
-    pub fn reach(&self, done: u64, total: u64) {
+    /// Says how much is done, and what that will be in the end.
+    pub fn set(&self, done: u64, total: u64) {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);

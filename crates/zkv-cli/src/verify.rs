@@ -35,7 +35,7 @@ struct Finding {
 pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let progress = Progress::of_bytes(Some(0));
     let verified = zkv::verify(&arguments.store, &Options::new(), |at| {
-        progress.reach(at.bytes_done, at.bytes_total);
+        progress.set(at.bytes_done, at.bytes_total);
     });
     // The bar goes before anything is said.
     drop(progress);

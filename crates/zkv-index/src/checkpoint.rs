@@ -136,7 +136,8 @@ impl Checkpoint {
         Ok(())
     }
 
-    /// The first section of this `kind`, held against its checksum.
+    /// The first section of this `kind`, held against its checksum. It is read, not mapped: salvage
+    /// asks a disk that may fail.
     ///
     /// # Errors
     /// [`IndexError::Corrupt`] where it is not what was written; [`IndexError::Io`].
@@ -150,7 +151,7 @@ impl Checkpoint {
             .map_err(|_| IndexError::corrupt(offset, "a section does not fit into memory"))?;
         // The section lies within the file, so this is no more than the file has.
         let mut bytes = vec![0; length];
-        self.file.map.copy_out(offset, &mut bytes)?;
+        self.file.file.read_at(offset, &mut bytes)?;
         if crc32c(0, &bytes) == section.check {
             Ok(Some(bytes))
         } else {

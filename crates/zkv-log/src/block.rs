@@ -93,6 +93,11 @@ impl Seed {
         Self(crc32c(seed, &id.nonce.to_le_bytes()))
     }
 
+    /// The seed of a segment of which nothing else is known.
+    pub(crate) fn from_number(number: u32) -> Self {
+        Self(number)
+    }
+
     pub(crate) fn with_dictionary(self, digest: &[u8; 32]) -> Self {
         Self(crc32c(self.0, digest))
     }

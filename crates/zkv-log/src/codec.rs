@@ -179,6 +179,17 @@ fn decompress(
     (written.ok()? == bytes && payload.len() == bytes).then_some(())
 }
 
+/// How long the content of a frame is, as the frame's start says; `None` where no frame starts.
+pub(crate) fn content_bytes(stripped: &[u8]) -> Option<u64> {
+    /// Of a frame's header, which says it (RFC 8878, section 3.1.1.1), without the magic number.
+    const HEADER_BYTES_MAX: usize = 14;
+    let mut start = [0; FRAME_MAGIC.len() + HEADER_BYTES_MAX];
+    let count = stripped.len().min(HEADER_BYTES_MAX);
+    start[..FRAME_MAGIC.len()].copy_from_slice(&FRAME_MAGIC);
+    start[FRAME_MAGIC.len()..][..count].copy_from_slice(&stripped[..count]);
+    zstd_safe::get_frame_content_size(&start[..FRAME_MAGIC.len() + count]).ok()?
+}
+
 /// Idle decoders. At most `max` exist; who needs one more waits for another reader, never for a
 /// writer.
 pub(crate) struct DecoderPool {

@@ -19,7 +19,7 @@ use crate::walk::{Chain, CommitMark};
 use crate::writer::{Committed, FreeSlot, LogWriter, Repair, Room, Tail, TailDictionary};
 
 /// A block of as many members takes half of the smallest slot.
-const MEMBERS_PER_BLOCK: usize = 32 * 1024 / MEMBER_BYTES;
+pub(crate) const MEMBERS_PER_BLOCK: usize = 32 * 1024 / MEMBER_BYTES;
 
 /// A commit in the making. See [`LogWriter::begin`].
 #[derive(Debug)]

@@ -49,6 +49,7 @@ mod position;
 mod read;
 mod recover;
 mod resync;
+mod salvage;
 mod sampler;
 mod scan;
 mod seal;
@@ -66,6 +67,9 @@ pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
 pub use pack::Packed;
 pub use position::{EntryAddress, Location, Position};
+pub use salvage::{
+    BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,
+};
 pub use scan::{ScannedBlock, SegmentScan};
 pub use verify::{LogFinding, LogVerifier, LogVisitor, Severity, VerifiedEntry, VerifiedLog};
 pub use writer::{Committed, LogWriter, Room};

@@ -158,21 +158,25 @@ impl CommitMark {
 ///
 /// This is how a torn tail is told from damage: behind a bad block, whatever was synced has proof.
 pub(crate) fn latest_proof(bytes: &[u8], offset: u32, base: Seed) -> Option<Position> {
+    let proofs = commit_block_starts(bytes).filter_map(|start| {
+        let block = bytes.get(start..start + COMMIT_BLOCK_BYTES as usize)?;
+        let block_offset = offset + u32::try_from(start).ok()?;
+        is_whole(block, base, block_offset).then_some(())?;
+        Some(CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..])?.synced_upto)
+    });
+    proofs.max()
+}
+
+/// Where commit blocks may start in `bytes`, by their tags and lengths alone.
+pub(crate) fn commit_block_starts(bytes: &[u8]) -> impl Iterator<Item = usize> + '_ {
     // The bytes behind a commit block's checksum: its tag, of which there are two, and its length.
     let [l0, l1, l2, ..] = COMMIT_BYTES.to_le_bytes();
-    let proofs = [0, END_MARK].into_iter().flat_map(|number| {
+    [0, END_MARK].into_iter().flat_map(move |number| {
         let tag = Tag { kind: BlockKind::Commit, number }.encode();
         let needle = [tag, l0, l1, l2];
         let found: Vec<usize> = memchr::memmem::find_iter(bytes, &needle).collect();
-        found.into_iter().filter_map(|at| {
-            let start = at.checked_sub(4)?;
-            let block = bytes.get(start..start + COMMIT_BLOCK_BYTES as usize)?;
-            let block_offset = offset + u32::try_from(start).ok()?;
-            is_whole(block, base, block_offset).then_some(())?;
-            Some(CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..])?.synced_upto)
-        })
-    });
-    proofs.max()
+        found.into_iter().filter_map(|at| at.checked_sub(4))
+    })
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! Copies of a store.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use zkv_io::{Storage, create_atomically, replace_atomically, temporary_path};
 
@@ -50,35 +50,58 @@ impl Store {
     /// # Errors
     /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists.
     pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
-        let destination = destination.as_ref();
-        let storage = std::sync::Arc::clone(&options.storage);
-        let temporary = temporary_path(&*storage, destination).map_err(Error::file(destination))?;
-        let copied = self.copy_into(&temporary, options);
-        let published = copied.and_then(|()| publish(&*storage, &temporary, destination));
-        if published.is_err() {
-            // The first error is the one to report.
-            let _ = storage.remove(&temporary);
-            let _ = storage.remove(&index_path(&temporary));
-        }
-        published
+        make_whole(destination.as_ref(), options, |copy| {
+            for entry in self.iter_bytes() {
+                let (key, value) = entry?;
+                copy.set_bytes(&key, &value)?;
+            }
+            Ok(())
+        })
     }
+}
 
-    fn copy_into(&self, path: &PathBuf, options: Options) -> Result<()> {
-        let copy = options.create(true).open(path)?;
-        for entry in self.iter_bytes() {
-            let (key, value) = entry?;
-            copy.set_bytes(&key, &value)?;
-        }
-        copy.close()
+/// Makes a new store that `fill` fills. It appears at `destination`, which must not exist, whole or
+/// not at all.
+pub(crate) fn make_whole<T>(
+    destination: &Path,
+    options: Options,
+    fill: impl FnOnce(&Store) -> Result<T>,
+) -> Result<T> {
+    let storage = std::sync::Arc::clone(&options.storage);
+    check_is_free(&*storage, destination)?;
+    let temporary = temporary_path(&*storage, destination).map_err(Error::file(destination))?;
+    let made = fill_new(&temporary, options, fill);
+    let published = made.and_then(|value| {
+        publish(&*storage, &temporary, destination)?;
+        Ok(value)
+    });
+    if published.is_err() {
+        // The first error is the one to report.
+        let _ = storage.remove(&temporary);
+        let _ = storage.remove(&index_path(&temporary));
+    }
+    published
+}
+
+fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+    let store = options.create(true).open(path)?;
+    let value = fill(&store)?;
+    store.close()?;
+    Ok(value)
+}
+
+/// What is made appears under a name that nothing has.
+pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
+    match storage.open(path, zkv_io::OpenMode::ReadOnly) {
+        Ok(_) => Err(Error::file(path)(std::io::ErrorKind::AlreadyExists.into())),
+        Err(_) => Ok(()),
     }
 }
 
 /// The index first: without its data it is nobody's, and the data may lack it.
 fn publish(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
-    let exists = storage.open(to, zkv_io::OpenMode::ReadOnly).is_ok();
-    if exists {
-        return Err(Error::file(to)(std::io::ErrorKind::AlreadyExists.into()));
-    }
+    // Its index must not be replaced, either.
+    check_is_free(storage, to)?;
     let (from_index, to_index) = (index_path(from), index_path(to));
     match storage.rename(&from_index, &to_index) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {

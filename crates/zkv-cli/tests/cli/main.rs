@@ -6,6 +6,7 @@ mod export;
 mod import;
 mod keys;
 mod processes;
+mod salvage;
 mod verify;
 mod whole_store;
 

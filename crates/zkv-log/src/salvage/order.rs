@@ -1,0 +1,188 @@
+//! Which of the segments found belong to the log, in which order, and which are missing.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+
+use crate::checkpoint::LogCheckpoint;
+use crate::position::Position;
+use crate::segment::{Place, SegmentId};
+
+use super::survey::{SealFacts, Seen, Survey};
+
+/// The log, as far as it can be known.
+#[derive(Debug)]
+pub(super) struct Order {
+    /// The oldest first.
+    pub turns: Vec<Turn>,
+    /// The end of the last whole commit, or a later place up to which something says that the log
+    /// was durable: for all that can be known, a crash tore what stands behind it.
+    pub committed: Position,
+}
+
+/// What comes next in the log.
+#[derive(Clone, Debug)]
+pub(super) enum Turn {
+    Found(Member),
+    Missing(Missing),
+}
+
+/// A segment that is read.
+#[derive(Clone, Debug)]
+pub(super) struct Member {
+    pub place: Place,
+    pub has_header: bool,
+    pub seal: Option<SealFacts>,
+    /// Where its blocks end, by its seal or the index.
+    pub data_end: Option<u32>,
+    pub is_newest: bool,
+}
+
+/// Segments of which nothing was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    pub count: u64,
+}
+
+/// What tells the members of the log up to its position.
+struct Membership {
+    at: Position,
+    listed: Vec<SegmentId>,
+}
+
+/// Settles what `survey` found.
+///
+/// The newest whole roll call tells the members up to it; what came behind it has later numbers.
+/// Without one, every segment found is a member. In either case those that a retire entry names are
+/// not: their live records were moved, and a key that they hold may have been deleted since.
+pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>) -> Order {
+    let mut seen = one_each(&mut survey);
+    let checkpoint = checkpoint.filter(|checkpoint| is_of_this_past(checkpoint, &seen));
+    let committed = seen.values().filter_map(Seen::committed).max().unwrap_or_default();
+    let retired: HashSet<SegmentId> =
+        seen.values().flat_map(|seen| seen.retired(committed)).collect();
+    let membership = newest_membership(&survey, checkpoint, &seen);
+    if let Some(Membership { at, listed }) = &membership {
+        let listed: HashSet<&SegmentId> = listed.iter().collect();
+        seen.retain(|sequence, seen| *sequence >= at.sequence || listed.contains(&seen.place.id));
+    }
+    seen.retain(|_, seen| !retired.contains(&seen.place.id));
+
+    let watermark = checkpoint.map(|checkpoint| checkpoint.watermark);
+    let proven = seen.values().map(|seen| seen.proven).chain(watermark).max().unwrap_or_default();
+    let mut turns = missing(&seen, membership.as_ref(), &retired, proven);
+    let newest = seen.keys().next_back().copied().max(Some(proven.sequence));
+    let ends: HashMap<SegmentId, u32> = checkpoint
+        .and_then(|checkpoint| checkpoint.segments.split_last())
+        .map_or(HashMap::new(), |(_, full)| {
+            full.iter().map(|one| (one.id, one.data_end)).collect()
+        });
+    for (sequence, seen) in seen {
+        let Seen { place, has_header, seal, .. } = seen;
+        let data_end = seal.map(|seal| seal.data_end).or(ends.get(&place.id).copied());
+        let is_newest = Some(sequence) == newest;
+        let member = Member { place, has_header, seal, data_end, is_newest };
+        turns.insert(sequence, Turn::Found(member));
+    }
+    Order { turns: turns.into_values().collect(), committed: committed.max(proven) }
+}
+
+/// The segments by number, without those of another copy of the file that went another way: the
+/// segment before, or a roll call, names another one in their place.
+fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
+    let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed);
+    let listed: HashSet<SegmentId> = listed.copied().collect();
+    let listed_sequences: HashSet<u64> = listed.iter().map(|id| id.sequence).collect();
+    let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().collect();
+    found.sort_by_key(|seen| seen.place.id);
+    let mut by_sequence: BTreeMap<u64, Seen> = BTreeMap::new();
+    for seen in found {
+        let id = seen.place.id;
+        let before = by_sequence.get(&(id.sequence - 1)).and_then(|before| before.seal);
+        let is_ours = match before {
+            Some(seal) => seal.next == id,
+            None => listed.contains(&id) || !listed_sequences.contains(&id.sequence),
+        };
+        if is_ours {
+            by_sequence.entry(id.sequence).or_insert(seen);
+        }
+    }
+    by_sequence
+}
+
+/// Whether an index checkpoint names a segment that is here, and none that another one of its
+/// number contradicts.
+fn is_of_this_past(checkpoint: &LogCheckpoint, seen: &BTreeMap<u64, Seen>) -> bool {
+    let found = |id: &SegmentId| seen.get(&id.sequence).map(|seen| seen.place.id == *id);
+    let mut ids = checkpoint.segments.iter().map(|segment| &segment.id);
+    ids.clone().any(|id| found(id) == Some(true)) && ids.all(|id| found(id) != Some(false))
+}
+
+fn newest_membership(
+    survey: &Survey<'_>,
+    checkpoint: Option<&LogCheckpoint>,
+    seen: &BTreeMap<u64, Seen>,
+) -> Option<Membership> {
+    let is_ours = |id: SegmentId| seen.get(&id.sequence).is_some_and(|seen| seen.place.id == id);
+    let by_log = survey.roll_calls.iter().rev().find(|(_, roll_call)| is_ours(roll_call.holder));
+    let by_log = by_log.map(|(at, roll_call)| (*at, roll_call.listed.clone()));
+    // Of an older copy of the file, a newer index would leave out what was freed since.
+    let by_index = checkpoint.filter(|checkpoint| reaches(seen, checkpoint.watermark));
+    let by_index = by_index.map(|checkpoint| {
+        (checkpoint.watermark, checkpoint.segments.iter().map(|segment| segment.id).collect())
+    });
+    let newest = by_log.into_iter().chain(by_index).max_by_key(|(at, _)| *at);
+    newest.map(|(at, listed)| Membership { at, listed })
+}
+
+/// Whether the log goes as far as `watermark`.
+fn reaches(seen: &BTreeMap<u64, Seen>, watermark: Position) -> bool {
+    let ends = seen.range(watermark.sequence..).filter_map(|(_, seen)| seen.committed());
+    ends.max() >= Some(watermark)
+}
+
+/// What the log should have and the file has not, by number.
+fn missing(
+    seen: &BTreeMap<u64, Seen>,
+    membership: Option<&Membership>,
+    retired: &HashSet<SegmentId>,
+    proven: Position,
+) -> BTreeMap<u64, Turn> {
+    let mut turns = BTreeMap::new();
+    let used: HashSet<u32> = seen.values().map(|seen| seen.place.id.slot).collect();
+    for id in membership.iter().flat_map(|membership| &membership.listed) {
+        // A slot that is used again was free.
+        let is_gone = retired.contains(id) || used.contains(&id.slot);
+        if !is_gone && !seen.contains_key(&id.sequence) {
+            turns.insert(id.sequence, Turn::Missing(Missing { count: 1 }));
+        }
+    }
+    let gone: BTreeSet<u64> = retired.iter().map(|id| id.sequence).collect();
+    // Behind the roll call, numbers follow one another.
+    let mut next = membership.map_or(1, |membership| membership.at.sequence.saturating_add(1));
+    let ends = seen.range(next..).map(|(sequence, _)| *sequence).chain(
+        // The log was durable up to here, so this segment was begun.
+        (proven.sequence > 0).then_some(proven.sequence.saturating_add(1)),
+    );
+    for end in ends {
+        if next < end {
+            let count = end - next - gone.range(next..end).count() as u64;
+            if count > 0 {
+                turns.insert(end - 1, Turn::Missing(Missing { count }));
+            }
+        }
+        next = next.max(end.saturating_add(1));
+    }
+    turns
+}
+
+impl Seen {
+    fn committed(&self) -> Option<Position> {
+        self.commits_end.map(|offset| Position { sequence: self.place.id.sequence, offset })
+    }
+
+    /// What entries retire whose commit was reached.
+    fn retired(&self, committed: Position) -> impl Iterator<Item = SegmentId> + '_ {
+        let sequence = self.place.id.sequence;
+        let counts = move |offset| Position { sequence, offset } < committed;
+        self.retired.iter().filter(move |(offset, _)| counts(*offset)).map(|(_, id)| *id)
+    }
+}

@@ -1,0 +1,112 @@
+//! A disk that cannot read all of its sectors.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
+use zkv_log::layout::FILE_HEADER_BYTES;
+
+use crate::{SLOT, append, new_log, open, try_salvage};
+
+/// A disk with bad sectors, which must not be mapped or written.
+#[derive(Debug)]
+struct BadSectors {
+    memory: MemoryStorage,
+    bad: Vec<Range<u64>>,
+}
+
+#[derive(Debug)]
+struct BadFile {
+    file: Arc<dyn StorageFile>,
+    bad: Vec<Range<u64>>,
+}
+
+impl Storage for BadSectors {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
+        assert_eq!(mode, OpenMode::ReadOnly);
+        Ok(Arc::new(BadFile { file: self.memory.open(path, mode)?, bad: self.bad.clone() }))
+    }
+
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unreachable!("nothing is renamed")
+    }
+
+    fn rename_new(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unreachable!("nothing is renamed")
+    }
+
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        unreachable!("nothing is removed")
+    }
+
+    fn list(&self, _: &Path) -> io::Result<Vec<PathBuf>> {
+        unreachable!("nothing is listed")
+    }
+
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        unreachable!("nothing is synced")
+    }
+
+    fn random(&self, _: &mut [u8]) -> io::Result<()> {
+        unreachable!("nothing is drawn")
+    }
+}
+
+impl StorageFile for BadFile {
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        let end = offset + into.len() as u64;
+        if self.bad.iter().any(|bad| offset < bad.end && bad.start < end) {
+            return Err(io::Error::other("input/output error"));
+        }
+        self.file.read_at(offset, into)
+    }
+
+    fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+        unreachable!("nothing is written")
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn set_len(&self, _: u64) -> io::Result<()> {
+        unreachable!("nothing is cut")
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        unreachable!("nothing is synced")
+    }
+
+    fn sync_all(&self) -> io::Result<()> {
+        unreachable!("nothing is synced")
+    }
+
+    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
+        self.file.try_lock(kind)
+    }
+
+    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
+        unreachable!("nothing is mapped")
+    }
+}
+
+#[test]
+fn sectors_that_cannot_be_read_cost_what_they_held() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..300);
+    writer.close().unwrap();
+    drop(writer);
+    let middle = FILE_HEADER_BYTES + u64::from(SLOT) + 5 * 4096;
+    for bad in [0..4096, 4096..8192, middle..middle + 4096, middle..middle + 512] {
+        let bad = BadSectors { memory: storage.clone(), bad: vec![bad] };
+        let found = try_salvage(&bad, None).unwrap();
+        let lost = 300 - found.numbers.len();
+        assert!(lost <= 6, "{lost} entries are lost for {:?}", bad.bad);
+        // A sector holds four or five of them; the file header none.
+        assert_eq!(lost == 0, bad.bad[0].start == 0, "{:?}", bad.bad);
+        assert_eq!(found.is_certain(), lost == 0);
+    }
+}

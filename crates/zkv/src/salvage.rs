@@ -1,0 +1,132 @@
+//! Bringing what is left of a damaged store into a new one.
+
+mod collect;
+mod report;
+
+use std::path::Path;
+
+use zkv_index::{Checkpoint, IndexError};
+use zkv_io::Storage;
+use zkv_log::{Salvage, SalvageIndex, Salvaged};
+
+use crate::backup::{check_is_free, make_whole};
+use crate::error::{Error, Result};
+use crate::open::index_path;
+use crate::options::Options;
+use crate::store::Store;
+use crate::writer::LOG_SECTION;
+use collect::Collector;
+pub use report::{LostRange, SalvageReport};
+
+/// What [`salvage`] tells as it goes.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SalvageEvent<'a> {
+    /// How much is done. The whole is an estimate.
+    Progress {
+        /// Bytes gone through; each is, twice.
+        done_bytes: u64,
+        /// What that will be in the end.
+        total_bytes: u64,
+    },
+    /// A key was brought to which something newer may have happened: see
+    /// [`SalvageReport::possibly_superseded`].
+    PossiblySuperseded {
+        /// The key's bytes.
+        key: &'a [u8],
+    },
+    /// A key was not brought, since a piece of its value is lost.
+    IncompleteValue {
+        /// The key's bytes.
+        key: &'a [u8],
+    },
+}
+
+/// Brings everything that can be proven whole from the damaged store at `source` into a new store
+/// at `destination`, which must not exist. It appears whole or not at all. `options` are those of
+/// the new store; the source is in the same storage, and nothing is written to it.
+///
+/// The file header, headers and seals of segments, any blocks and the index may be lost, and the
+/// file may be cut short. Each value that is brought was held against its checksum, and is the
+/// newest of its key that can be read:
+///
+/// - A record counts if a whole commit stands behind it in the log, or something says that the log
+///   was durable up to it. The rest is what a crash left of a commit that was never acknowledged:
+///   it is counted, and not brought.
+/// - A commit that has lost a part is no longer whole. What is left of it is brought, and counted.
+/// - A key whose newest record is a deletion, or names pieces of which one is lost, is not brought:
+///   an older value would be a wrong one.
+/// - What a lost part held, nobody can know. Where one is newer than a key's newest record, the
+///   value may be out of date, or the key deleted: it is brought, counted, and told to `listen`.
+/// - Segments that were freed are not read, as far as a record of that is left.
+///
+/// A healthy store gives exactly its contents. Memory grows by about 30 bytes a key, and by half of
+/// that for a moment where it grows.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let (damaged, rescued) = (directory.path().join("a.zkv"), directory.path().join("b.zkv"));
+/// let store = zkv::Store::open(&damaged)?;
+/// store.set("key", "value")?;
+/// store.close()?;
+/// # let mut file = std::fs::File::options().write(true).open(&damaged)?;
+/// # std::io::Write::write_all(&mut file, &[0; 100])?;
+/// let report = zkv::salvage(&damaged, &rescued, zkv::Options::new(), |_| {})?;
+/// assert_eq!((report.keys, report.lost_headers, report.is_complete()), (1, 1, true));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// Of kind `NotFound`, `Locked`, `UnsupportedVersion`; `Corrupt` where nothing in the file says
+/// that it is a store. Of kind `Io` where `destination` exists or cannot be written. As
+/// [`Options::open`].
+pub fn salvage(
+    source: impl AsRef<Path>,
+    destination: impl AsRef<Path>,
+    options: Options,
+    mut listen: impl FnMut(SalvageEvent<'_>),
+) -> Result<SalvageReport> {
+    let (source, destination) = (source.as_ref(), destination.as_ref());
+    let storage = std::sync::Arc::clone(&options.storage);
+    check_is_free(&*storage, destination)?;
+    let mut done_bytes = 0;
+    let index = read_index(&*storage, source);
+    let opened = Salvage::open(&*storage, source, index.as_ref(), &mut |bytes, file_bytes| {
+        done_bytes = file_bytes.min(done_bytes + bytes);
+        listen(SalvageEvent::Progress { done_bytes, total_bytes: file_bytes * 2 });
+    });
+    let mut salvage = opened.map_err(Error::data(source))?;
+    make_whole(destination, options, |store| collect(&mut salvage, store, &mut listen))
+}
+
+/// Reads the log from its end.
+fn collect(
+    salvage: &mut Salvage,
+    store: &Store,
+    listen: &mut dyn FnMut(SalvageEvent<'_>),
+) -> Result<SalvageReport> {
+    let (slot_bytes, file_bytes) = (u64::from(salvage.slot_bytes()), salvage.file_bytes());
+    let (mut done_bytes, total_bytes) = (file_bytes, file_bytes * 2);
+    let mut collector = Collector::new(store, listen);
+    collector.report.lost_headers = u64::from(!salvage.has_file_header());
+    while let Some(found) = salvage.next_older() {
+        if matches!(found, Salvaged::Segment(_)) {
+            done_bytes = total_bytes.min(done_bytes + slot_bytes);
+            (collector.listen)(SalvageEvent::Progress { done_bytes, total_bytes });
+        }
+        collector.take(found)?;
+    }
+    collector.finish(salvage)
+}
+
+/// What the index file knows of the log, whichever store's it is: where the data file has lost all
+/// its headers, it alone tells whose that is.
+fn read_index(storage: &dyn Storage, source: &Path) -> Option<SalvageIndex> {
+    let path = index_path(source);
+    let open = |store_id| Checkpoint::open(storage, &path, store_id, false);
+    let (store_id, checkpoint) = match open([0; 16]) {
+        Err(IndexError::Foreign { found, .. }) => (found, open(found).ok()?),
+        opened => ([0; 16], opened.ok()?),
+    };
+    Some(SalvageIndex { store_id, checkpoint: checkpoint.section(LOG_SECTION).ok()?? })
+}

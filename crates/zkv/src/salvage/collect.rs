@@ -1,0 +1,208 @@
+//! The newest record of each key, as the log is read from its end.
+
+use std::collections::{HashMap, HashSet};
+
+use zkv_index::KeyHash;
+use zkv_log::{BlockAddress, Salvage, Salvaged, SalvagedBlock};
+use zkv_record::{Head, Kind, Record};
+
+use crate::error::Result;
+use crate::store::Store;
+
+use super::{SalvageEvent, SalvageReport};
+
+/// Puts the newest record of each key into the new store.
+///
+/// Records come from the newest to the oldest, so that the first one of a key is the one that
+/// counts, and whatever is lost before it is newer.
+pub(super) struct Collector<'a> {
+    store: &'a Store,
+    pub listen: &'a mut dyn FnMut(SalvageEvent<'_>),
+    pub report: SalvageReport,
+    /// Keys of which a record was met.
+    seen: HashSet<KeyHash>,
+    /// The newest record of each piece; `None` where it is a mark.
+    pieces: HashMap<KeyHash, Option<BlockAddress>>,
+    /// Values in pieces: a piece may come before its head or behind it.
+    heads: Vec<HeadPlace>,
+    commit: CommitState,
+    /// Whether anything newer than what comes now is lost, or may be.
+    is_newer_lost: bool,
+}
+
+/// A head that is the newest record of its key.
+struct HeadPlace {
+    address: BlockAddress,
+    ordinal: usize,
+    is_newer_lost: bool,
+}
+
+/// The commit to which the records belong that come now.
+#[derive(Default)]
+struct CommitState {
+    keys: u64,
+    has_lost: bool,
+    /// Whether anything of it was met, and be it its end.
+    is_there: bool,
+}
+
+impl<'a> Collector<'a> {
+    pub(super) fn new(store: &'a Store, listen: &'a mut dyn FnMut(SalvageEvent<'_>)) -> Self {
+        Self {
+            store,
+            listen,
+            report: SalvageReport::default(),
+            seen: HashSet::new(),
+            pieces: HashMap::new(),
+            heads: Vec::new(),
+            commit: CommitState::default(),
+            is_newer_lost: false,
+        }
+    }
+
+    /// Takes the next older thing.
+    pub(super) fn take(&mut self, found: Salvaged<'_>) -> Result<()> {
+        match found {
+            Salvaged::Segment(segment) => {
+                self.report.segments += 1;
+                self.report.lost_headers += u64::from(!segment.has_header);
+                self.report.lost_seals += u64::from(!segment.has_seal);
+            }
+            Salvaged::CommitEnd => self.end_commit(),
+            Salvaged::Block(block) if block.is_committed => self.take_block(&block)?,
+            Salvaged::Block(block) => {
+                self.report.uncommitted_records += block.entries.len() as u64;
+            }
+            Salvaged::Lost(lost) => {
+                self.report.note_lost(&lost);
+                self.note_loss();
+            }
+            Salvaged::MissingSegments(count) => {
+                self.report.missing_segments = self.report.missing_segments.saturating_add(count);
+                self.note_loss();
+            }
+            Salvaged::Doubt => self.is_newer_lost = true,
+            // What was never whole is not missed.
+            Salvaged::Torn => {}
+        }
+        Ok(())
+    }
+
+    fn note_loss(&mut self) {
+        self.is_newer_lost = true;
+        self.commit.has_lost = true;
+    }
+
+    /// Ends what was met of a commit: what comes now stands before it.
+    fn end_commit(&mut self) {
+        let next = CommitState { is_there: true, ..CommitState::default() };
+        let commit = std::mem::replace(&mut self.commit, next);
+        if commit.has_lost && commit.is_there {
+            self.report.incomplete_commits += 1;
+            self.report.keys_of_incomplete_commits += commit.keys;
+        }
+    }
+
+    fn take_block(&mut self, block: &SalvagedBlock<'_>) -> Result<()> {
+        self.commit.is_there = true;
+        for (ordinal, entry) in block.entries.iter().enumerate() {
+            match Record::decode(entry) {
+                Ok(record) => self.take_record(&record, block.address, ordinal)?,
+                // Whose it is, and what it supersedes, cannot be known.
+                Err(_) => {
+                    self.report.unknown_entries += 1;
+                    self.is_newer_lost = true;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_record(
+        &mut self,
+        record: &Record<'_>,
+        address: BlockAddress,
+        ordinal: usize,
+    ) -> Result<()> {
+        let hash = self.store.shared().keys.hash_record(record);
+        if record.kind == Kind::Piece {
+            let is_mark = record.value.is_empty();
+            self.pieces.entry(hash).or_insert((!is_mark).then_some(address));
+            return Ok(());
+        }
+        if !self.seen.insert(hash) {
+            return Ok(());
+        }
+        let is_plain = record.collection == 0 && record.expires_at_ms.is_none();
+        match record.kind {
+            // No version writes such yet.
+            Kind::Put | Kind::Head if !is_plain => {
+                self.report.unknown_entries += 1;
+                Ok(())
+            }
+            Kind::Put => {
+                self.commit.keys += 1;
+                self.bring(record.key, record.value, self.is_newer_lost)
+            }
+            Kind::Head => {
+                self.commit.keys += 1;
+                let is_newer_lost = self.is_newer_lost;
+                self.heads.push(HeadPlace { address, ordinal, is_newer_lost });
+                Ok(())
+            }
+            Kind::Delete | Kind::Piece => Ok(()),
+        }
+    }
+
+    fn bring(&mut self, key: &[u8], value: &[u8], is_newer_lost: bool) -> Result<()> {
+        self.store.set_bytes(key, value)?;
+        self.report.keys += 1;
+        self.report.bytes += (key.len() + value.len()) as u64;
+        if is_newer_lost {
+            self.report.possibly_superseded += 1;
+            (self.listen)(SalvageEvent::PossiblySuperseded { key });
+        }
+        Ok(())
+    }
+
+    /// Brings the values in pieces, now that all pieces were met.
+    pub(super) fn finish(mut self, salvage: &mut Salvage) -> Result<SalvageReport> {
+        self.end_commit();
+        for place in std::mem::take(&mut self.heads) {
+            let entries = salvage.read(place.address);
+            let record = entries
+                .as_ref()
+                .and_then(|entries| Record::decode(entries.get(place.ordinal)?).ok());
+            // It was read before; the disk may fail now.
+            let Some(record) = record else {
+                self.report.incomplete_values += 1;
+                continue;
+            };
+            let key = record.key.to_vec();
+            let head = Head::decode(record.value).ok();
+            match head.and_then(|head| self.gather(&head, salvage)) {
+                Some(value) => self.bring(&key, &value, place.is_newer_lost)?,
+                None => {
+                    self.report.incomplete_values += 1;
+                    self.report.incomplete_value_bytes += head.map_or(0, |head| head.value_bytes);
+                    (self.listen)(SalvageEvent::IncompleteValue { key: &key });
+                }
+            }
+        }
+        Ok(self.report)
+    }
+
+    /// The value that `head` names; `None` where a piece is lost. It grows only as pieces are found.
+    fn gather(&self, head: &Head, salvage: &mut Salvage) -> Option<Vec<u8>> {
+        let mut value = Vec::new();
+        for number in 0..head.piece_count() {
+            let key = head.piece_key(number).encode();
+            let address = (*self.pieces.get(&self.store.shared().keys.hash_piece(&key))?)?;
+            let entries = salvage.read(address)?;
+            let mut records = entries.iter().filter_map(|entry| Record::decode(entry).ok());
+            let piece = records.find(|record| record.kind == Kind::Piece && record.key == key)?;
+            value.extend_from_slice(piece.value);
+        }
+        (value.len() as u64 == head.value_bytes).then_some(value)
+    }
+}
