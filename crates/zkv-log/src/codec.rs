@@ -3,7 +3,7 @@
 //! A frame is stored without its magic number: four bytes of every small block that say nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use zstd_safe::{CCtx, CParameter, DCtx};
@@ -109,6 +109,8 @@ fn small_block_parameters(level: i32) -> Vec<CParameter> {
 /// Decompresses payloads, and holds the buffers that a read needs.
 pub(crate) struct Decoder {
     context: DCtx<'static>,
+    /// The dictionary used last, most likely the next one, too.
+    pub(crate) dictionary: Option<Arc<Dictionary>>,
     /// The compressed block, header first.
     pub(crate) block: Vec<u8>,
     /// The decompressed payload.
@@ -117,35 +119,35 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        Self { context: DCtx::create(), block: Vec::new(), payload: Vec::new() }
+        Self { context: DCtx::create(), dictionary: None, block: Vec::new(), payload: Vec::new() }
     }
 
-    /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`. The four
-    /// bytes before it are overwritten. `None` where it is no such frame, or longer than
-    /// `payload_bytes_max` when decompressed.
+    /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`, with
+    /// `self.dictionary` where it needs one. The four bytes before it are overwritten. `None` where
+    /// it is no such frame, or longer than `payload_bytes_max` when decompressed.
     #[inline]
     pub(crate) fn decompress_block(
         &mut self,
-        dictionary: Option<&Dictionary>,
+        with_dictionary: bool,
         payload_bytes_max: usize,
     ) -> Option<()> {
+        let dictionary = self.dictionary.as_deref().filter(|_| with_dictionary);
         let frame = self.block.get_mut(4..)?;
         frame.get_mut(..4)?.copy_from_slice(&FRAME_MAGIC);
         decompress(&mut self.context, frame, dictionary, payload_bytes_max, &mut self.payload)
     }
 
-    /// As [`Decoder::decompress_block`], for a frame that stands elsewhere.
+    /// As [`Decoder::decompress_block`], for a frame that stands elsewhere and needs no dictionary.
     pub(crate) fn decompress_frame(
         &mut self,
         stripped: &[u8],
-        dictionary: Option<&Dictionary>,
         payload_bytes_max: usize,
     ) -> Option<()> {
         self.block.clear();
         self.block.extend_from_slice(&FRAME_MAGIC);
         self.block.extend_from_slice(stripped);
         let (context, payload) = (&mut self.context, &mut self.payload);
-        decompress(context, &self.block, dictionary, payload_bytes_max, payload)
+        decompress(context, &self.block, None, payload_bytes_max, payload)
     }
 }
 
@@ -290,11 +292,11 @@ mod tests {
         let mut encoder = Encoder::new(3);
         let frame = encoder.compress(&raw, None).unwrap().to_vec();
         let mut decoder = Decoder::new();
-        decoder.decompress_frame(&frame, None, raw.len()).unwrap();
+        decoder.decompress_frame(&frame, raw.len()).unwrap();
         assert_eq!(decoder.payload, raw);
-        assert!(decoder.decompress_frame(&frame, None, raw.len() - 1).is_none());
+        assert!(decoder.decompress_frame(&frame, raw.len() - 1).is_none());
         for end in 0..frame.len() {
-            assert!(decoder.decompress_frame(&frame[..end], None, raw.len()).is_none());
+            assert!(decoder.decompress_frame(&frame[..end], raw.len()).is_none());
         }
     }
 

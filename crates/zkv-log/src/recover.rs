@@ -245,10 +245,14 @@ impl<'a> Recovery<'a> {
         {
             self.start_roll_call = None;
             let slots = slot_count(self.open, self.file_bytes);
+            let mut listed_slots = HashSet::new();
             for id in pending.listed.into_iter().filter(|id| id.sequence < start.sequence) {
+                let offset = self.open.identity.slot_start(id.slot);
                 if id.slot >= slots {
-                    let offset = self.open.identity.slot_start(id.slot);
                     return Err(LogError::Corrupt { offset, what: "a segment is missing" });
+                }
+                if !listed_slots.insert(id.slot) {
+                    return Err(LogError::Corrupt { offset, what: "a slot of two segments" });
                 }
                 if !self.members.contains_key(&id.sequence) {
                     self.listed.insert(id.sequence, id);
@@ -265,7 +269,7 @@ impl<'a> Recovery<'a> {
     fn seal_behind(&self, image: &[u8], start: u32) -> Option<Seal> {
         let place = self.walked.place;
         let block = image.get((seal_offset(place.slot_bytes).checked_sub(start)?) as usize..)?;
-        Seal::decode_block(block, place.slot_bytes, place.seed)
+        Seal::decode_block(block, &place)
     }
 
     /// Whether the segment that `seal` names was begun: its header is whole, or, where that was
@@ -280,6 +284,7 @@ impl<'a> Recovery<'a> {
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
+        // Below `NUMBER_MAX`, as all that headers and checkpoints name.
         let sequence = self.walked.place.id.sequence + 1;
         let id = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
         Place::new(&self.open.identity, id)
@@ -305,6 +310,9 @@ impl<'a> Recovery<'a> {
         let start = place.start + u64::from(from);
         let bytes = slot_end.min(self.file_bytes).saturating_sub(start);
         let mut image = vec![0; usize::try_from(bytes).unwrap_or(0)];
+        if image.is_empty() {
+            return Ok(image);
+        }
         self.open.file.read_at(start, &mut image).map_err(LogError::io("read"))?;
         Ok(image)
     }
@@ -339,8 +347,7 @@ fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
         Ok(header) => header,
         Err(_) => read_header_in_seal(open, slot)?,
     };
-    let fits = header.identity == open.identity && header.slot == slot && header.sequence > 0;
-    fits.then_some(header)
+    (header.identity == open.identity && header.slot == slot).then_some(header)
 }
 
 fn read_header_in_seal(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {

@@ -69,7 +69,7 @@ pub(crate) fn from_log(
         let mut scan = log.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
             for entry in block.entries()? {
-                let record = decode_entry(entry, &block, log)?;
+                let record = decode_entry(entry?, &block, log)?;
                 let bytes = u32::try_from(raw_bytes(&record)).unwrap_or(PIECE_FLAG - 1);
                 let is_piece = record.kind == Kind::Piece;
                 let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
