@@ -4,6 +4,7 @@ mod bench;
 mod ci;
 mod examples;
 mod format;
+mod fuzz;
 mod tidy;
 mod workspace;
 
@@ -28,6 +29,8 @@ enum Command {
     Ci,
     /// The rules of this code base that no compiler checks.
     Tidy,
+    /// Files that a stranger may have made: random ones, with checksums wrong and right.
+    Fuzz(fuzz::Command),
     /// The on-disk format: its pages and its golden files.
     #[command(subcommand)]
     Format(format::Command),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Ci => ci::run(),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
+        Command::Fuzz(command) => fuzz::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,6 +13,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-index", &["zkv-io"]),
     ("zkv-store", &["zkv-io", "zkv-record", "zkv-log", "zkv-index"]),
     ("zkv-cli", &["zkv-store"]),
+    ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store"]),
     ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store"]),
 ];
 
