@@ -266,6 +266,14 @@ mod tests {
     }
 
     #[test]
+    fn sequences_that_nobody_counts_to_are_refused() {
+        for sequence in [0, NUMBER_MAX, u64::MAX] {
+            let cell = SegmentHeader { sequence, ..header() }.encode_cell();
+            assert_eq!(SegmentHeader::decode(&cell), Err(HeaderFault::Damaged));
+        }
+    }
+
+    #[test]
     fn a_newer_version_is_named_whatever_else_it_changed() {
         let mut page = file_header().encode();
         page[8] = 2;

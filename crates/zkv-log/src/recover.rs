@@ -6,6 +6,8 @@
 //! behind the bad place, that the log was durable beyond it.
 
 mod finish;
+#[cfg(test)]
+mod hostile;
 mod judge;
 mod start;
 
