@@ -122,6 +122,11 @@ impl Decoder {
         Self { context: DCtx::create(), dictionary: None, block: Vec::new(), payload: Vec::new() }
     }
 
+    #[inline]
+    pub(crate) fn has_dictionary(&self, digest: &DictionaryDigest) -> bool {
+        self.dictionary.as_ref().is_some_and(|last| last.digest() == digest)
+    }
+
     /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`, with
     /// `self.dictionary` where it needs one. The four bytes before it are overwritten. `None` where
     /// it is no such frame, or longer than `payload_bytes_max` when decompressed.

@@ -7,7 +7,7 @@ use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES};
 use crate::log::LogView;
 use crate::position::{EntryAddress, Location};
-use crate::segment::{Segment, SegmentDictionary};
+use crate::segment::Segment;
 
 /// A read copies this much at once: most blocks, whose payload is about 300 bytes long, and what
 /// else stands in their cell. A second copy would wait for the first.
@@ -163,10 +163,9 @@ impl LogView {
         }
         match tag.kind {
             BlockKind::EntriesZstd => {
-                let is_other = |named: &&SegmentDictionary| {
-                    decoder.dictionary.as_ref().is_none_or(|last| *last.digest() != named.digest)
-                };
-                if named.is_some_and(|named| is_other(&named)) {
+                if let Some(named) = named
+                    && !decoder.has_dictionary(&named.digest)
+                {
                     let found = segment.dictionary(&*shared.file, &shared.interner, tag.number)?;
                     decoder.dictionary = Some(found);
                 }

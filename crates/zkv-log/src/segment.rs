@@ -34,7 +34,8 @@ pub(crate) struct Segment {
     /// The end of what may be read, in bytes from the segment's start.
     end: AtomicU32,
     cells: CellTable,
-    dictionaries: [OnceLock<SegmentDictionary>; DICTIONARIES_MAX],
+    /// Apart, since a large log has many segments, and each segment few dictionaries.
+    dictionaries: [OnceLock<Box<SegmentDictionary>>; DICTIONARIES_MAX],
     /// What the seal said when it was first needed, or what a walk found in its place.
     contents: OnceLock<Contents>,
     /// Cloned by every version of this segment; whoever holds one keeps the slot from being used
@@ -249,7 +250,7 @@ impl Segment {
     pub(crate) fn set_dictionary(&self, number: u8, dictionary: Arc<Dictionary>) {
         let digest = *dictionary.digest();
         let seed = self.place.seed.with_dictionary(&digest);
-        let named = SegmentDictionary { digest, seed, pinned: Some(dictionary) };
+        let named = Box::new(SegmentDictionary { digest, seed, pinned: Some(dictionary) });
         let set = self.dictionaries[usize::from(number) - 1].set(named);
         debug_assert!(set.is_ok(), "a number is given once, and an aborted commit's anew");
     }
@@ -268,7 +269,7 @@ impl Segment {
             None => {
                 let digest = *self.load_dictionary(file, interner, number)?.digest();
                 let seed = self.place.seed.with_dictionary(&digest);
-                Ok(place.get_or_init(|| SegmentDictionary { digest, seed, pinned: None }))
+                Ok(place.get_or_init(|| Box::new(SegmentDictionary { digest, seed, pinned: None })))
             }
         }
     }
@@ -282,11 +283,13 @@ impl Segment {
         number: u8,
     ) -> Result<Arc<Dictionary>> {
         let named = self.dictionary_name(file, interner, number)?;
-        let kept = named.pinned.clone().or_else(|| interner.get(&named.digest));
-        match kept {
-            Some(dictionary) => Ok(dictionary),
-            None => self.load_dictionary(file, interner, number),
+        if let Some(kept) = named.pinned.clone().or_else(|| interner.get(&named.digest)) {
+            return Ok(kept);
         }
+        let loaded = self.load_dictionary(file, interner, number)?;
+        // Its block may have changed since it was named.
+        let is_same = *loaded.digest() == named.digest;
+        is_same.then_some(loaded).ok_or_else(|| self.damaged(0, "a dictionary"))
     }
 
     #[cold]

@@ -7,8 +7,10 @@ use zkv_io::{MemoryStorage, Storage};
 
 use crate::block::BlockKind;
 use crate::checkpoint::LogCheckpoint;
+use crate::dictionary::Dictionary;
 use crate::error::LogError;
-use crate::layout::SLOT_BYTES_MIN;
+use crate::layout::{DICTIONARY_BYTES_MAX, SLOT_BYTES_MIN};
+use crate::log::Log;
 use crate::open::{Access, OpenFile, Recovered, create};
 use crate::options::LogOptions;
 use crate::segment::SegmentId;
@@ -85,4 +87,49 @@ fn a_checkpoint_that_cannot_be_true_is_set_aside() {
     for forged in [slot_twice, too_many_blocks, too_late] {
         assert_eq!(replay_from(&forged), None, "{forged:?}");
     }
+}
+
+fn entries_of(log: &Log) -> usize {
+    let view = log.view();
+    let segments = view.segments();
+    let mut count = 0;
+    for segment in segments {
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        while let Some(block) = scan.next_block().unwrap() {
+            count += block.entries().unwrap().map(Result::unwrap).count();
+        }
+    }
+    count
+}
+
+#[test]
+fn a_dictionary_that_has_made_room_for_others_is_read_again() {
+    let storage = MemoryStorage::new();
+    let mut writer = new_log(&storage);
+    let document = |n: u32| {
+        let number = n.wrapping_mul(2_654_435_761);
+        format!(r#"{{"id":{number},"kind":"page","title":"no {number}","lang":"en"}}"#)
+    };
+    for round in 0..3 {
+        let documents: Vec<String> = (round * 3000..(round + 1) * 3000).map(document).collect();
+        let entries: Vec<&[u8]> = documents.iter().map(String::as_bytes).collect();
+        writer.append(&entries).unwrap();
+    }
+    writer.close().unwrap();
+    drop(writer);
+    let log = open(&storage).recover(None).unwrap().log;
+    assert_eq!(entries_of(&log), 9000);
+    let (shared, view) = (&log.shared, log.view());
+    let segments = view.segments.by_slot.iter().flatten();
+    let digests: Vec<_> =
+        segments.flat_map(|segment| segment.dictionary_digests(&*shared.file).unwrap()).collect();
+    assert!(!digests.is_empty() && shared.interner.get(&digests[0]).is_some());
+    for number in 0..100u32 {
+        let mut bytes = vec![0; DICTIONARY_BYTES_MAX];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        shared.interner.intern(Dictionary::new(bytes).unwrap());
+    }
+    assert!(shared.interner.get(&digests[0]).is_none());
+    assert_eq!(entries_of(&log), 9000);
+    assert!(shared.interner.get(&digests[0]).is_some());
 }
