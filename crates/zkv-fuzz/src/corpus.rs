@@ -7,8 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use zkv::{Options, Store};
 use zkv_index::{Change, Checkpoint, CheckpointMeta, KeyHash, Location, Run, Thresholds};
-use zkv_log::{Access, LogOptions, OpenFile};
-use zkv_record::{Head, PieceKey, Record, encode};
+use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
+use zkv_record::{Head, Kind, PieceKey, Record, encode};
 
 use crate::random::Random;
 use crate::storage::SeededStorage;
@@ -65,6 +65,7 @@ pub fn write_seeds() -> std::io::Result<()> {
     seeds.push(("index", "first".into(), index));
     seeds.push(("data", "killed".into(), small_store(false).0));
     seeds.push(("data", "segments".into(), segments()));
+    seeds.push(("data", "raw".into(), raw()));
     seeds.extend(records().into_iter().map(|(name, bytes)| ("record", name.into(), bytes)));
     seeds.extend(typed().into_iter().map(|(name, bytes)| ("typed", name.into(), bytes)));
     seeds.extend((0..6).map(|seed| ("operations", format!("random-{seed}"), operations(seed))));
@@ -135,11 +136,7 @@ fn segments() -> Vec<u8> {
     let storage = SeededStorage::new(11, []);
     let log_options =
         LogOptions { slot_bytes: 64 << 10, compression_threads: 1, ..LogOptions::default() };
-    let path = Path::new(DATA);
-    zkv_log::create(&storage, path, &log_options).expect("a new log");
-    let file = OpenFile::open(Arc::new(storage.clone()), path, Access::ReadWrite, log_options);
-    let recovered = file.and_then(|file| file.recover(None)).expect("a whole log");
-    let mut writer = recovered.writer.expect("it was opened to be written");
+    let mut writer = new_log(&storage, log_options);
     let mut random = Random::new(12);
     for round in 0..14u32 {
         let records: Vec<Vec<u8>> =
@@ -152,7 +149,50 @@ fn segments() -> Vec<u8> {
         }
     }
     writer.close().expect("a close");
-    storage.read(path).unwrap_or_default()
+    storage.read(Path::new(DATA)).unwrap_or_default()
+}
+
+/// A log of records of every kind in blocks that are not compressed, so that changed bytes are
+/// changed records.
+fn raw() -> Vec<u8> {
+    let storage = SeededStorage::new(14, []);
+    let log_options =
+        LogOptions { slot_bytes: 128 << 10, block_bytes: 64, ..LogOptions::default() };
+    let mut writer = new_log(&storage, log_options);
+    let head = Head { value_id: [7; 16], value_bytes: 65_700, piece_bytes: 65_536 }.encode();
+    let keys = [0, 1].map(|number| PieceKey { value_id: [7; 16], number }.encode());
+    let put = Record::put(b"a", b"value");
+    let commits = [
+        vec![put, Record::put(b"", b"x"), Record::put(b"word 17", b"seventeen")],
+        vec![Record { collection: 300, ..put }, Record { expires_at_ms: Some(1 << 40), ..put }],
+        vec![
+            Record { kind: Kind::Piece, ..Record::put(&keys[0], &[5; 65_536]) },
+            Record { kind: Kind::Piece, ..Record::put(&keys[1], &[6; 164]) },
+            Record { kind: Kind::Head, ..Record::put(b"pieces", &head) },
+        ],
+        vec![Record::delete(b"word 17"), Record::put(b"a", b"again"), Record::put(b"b", b"last")],
+    ];
+    for commit in commits {
+        let entries: Vec<Vec<u8>> = commit.iter().map(encoded).collect();
+        writer.append(&entries.iter().map(Vec::as_slice).collect::<Vec<_>>()).expect("an append");
+    }
+    writer.checkpoint().expect("a roll call");
+    writer.close().expect("a close");
+    storage.read(Path::new(DATA)).unwrap_or_default()
+}
+
+fn new_log(storage: &SeededStorage, options: LogOptions) -> LogWriter {
+    let path = Path::new(DATA);
+    zkv_log::create(storage, path, &options).expect("a new log");
+    let file = OpenFile::open(Arc::new(storage.clone()), path, Access::ReadWrite, options);
+    let recovered = file.and_then(|file| file.recover(None)).expect("a whole log");
+    recovered.writer.expect("it was opened to be written")
+}
+
+fn encoded(record: &Record<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(record.encoded_bytes());
+    record.encode_into(&mut bytes);
+    bytes
 }
 
 fn document(number: u32, random: &mut Random) -> Vec<u8> {
@@ -160,26 +200,19 @@ fn document(number: u32, random: &mut Random) -> Vec<u8> {
         r#"{{"id":{number},"kind":"page","title":"number {}","lang":"en","tags":["a","b"]}}"#,
         random.number() % 10_000
     );
-    let mut record = Vec::new();
-    Record::put(&number.to_le_bytes(), value.as_bytes()).encode_into(&mut record);
-    record
+    encoded(&Record::put(&number.to_le_bytes(), value.as_bytes()))
 }
 
 fn records() -> Vec<(&'static str, Vec<u8>)> {
-    let encoded = |record: Record<'_>| {
-        let mut bytes = Vec::new();
-        record.encode_into(&mut bytes);
-        bytes
-    };
     let put = Record::put(b"key", b"value");
     let head = Head { value_id: [7; 16], value_bytes: 2_500_000, piece_bytes: 524_288 };
-    let of_head = Record { kind: zkv_record::Kind::Head, value: &head.encode(), ..put };
+    let of_head = Record { kind: Kind::Head, value: &head.encode(), ..put };
     vec![
-        ("put", encoded(put)),
-        ("delete", encoded(Record::delete(b"key"))),
-        ("options", encoded(Record { collection: 300, expires_at_ms: Some(1 << 40), ..put })),
-        ("long-key", encoded(Record::put(&[b'k'; 300], b""))),
-        ("head-record", encoded(of_head)),
+        ("put", encoded(&put)),
+        ("delete", encoded(&Record::delete(b"key"))),
+        ("options", encoded(&Record { collection: 300, expires_at_ms: Some(1 << 40), ..put })),
+        ("long-key", encoded(&Record::put(&[b'k'; 300], b""))),
+        ("head-record", encoded(&of_head)),
         ("head", head.encode().to_vec()),
         ("piece-key", PieceKey { value_id: [7; 16], number: 258 }.encode().to_vec()),
     ]
