@@ -8,9 +8,9 @@ use std::ops::Range;
 use zkv_io::crc32c;
 use zkv_log::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT, COMMIT_BYTES, DICTIONARIES_MAX, DICTIONARY_BYTES_MAX,
-    FILE_HEADER, FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, Field, IDENTITY, SEAL,
-    SEAL_FIELD_BYTES, SEGMENT_HEADER, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
-    SLOT_BYTES_MAX, SLOT_BYTES_MIN, seal_offset,
+    FILE_HEADER, FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_MAGIC, FORMAT_VERSION, Field,
+    IDENTITY, SEAL, SEAL_FIELD_BYTES, SEGMENT_HEADER, SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_FIELD_BYTES, SLOT_BYTES_MAX, SLOT_BYTES_MIN, seal_offset,
 };
 
 pub use crate::mend_index::{mend_index, parts_of_index};
@@ -20,14 +20,24 @@ const DICTIONARY: u8 = 3;
 const COMMIT_KIND: u8 = 6;
 const SEAL_KIND: u8 = 7;
 
-/// Makes all checksums of a data file right.
+/// Makes all checksums of a data file right, and what says that it is one of this version: whatever
+/// else was changed would not be looked at otherwise.
 pub fn mend_file(file: &mut [u8]) {
-    if let Some(fields) = file.get_mut(..FILE_HEADER_FIELD_BYTES) {
-        put_checksum(fields);
+    if let Some(header) = file.get_mut(..FILE_HEADER_FIELD_BYTES) {
+        header[range(FILE_HEADER, "magic")].copy_from_slice(&FILE_MAGIC);
+        let identity = &mut header[range(FILE_HEADER, "identity")];
+        identity[range(IDENTITY, "version")].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
+        identity[range(IDENTITY, "features")].fill(0);
+        put_checksum(header);
     }
     let Some((slot_bytes, store_id)) = identity(file) else { return };
-    for range in slots(file.len(), slot_bytes) {
-        mend_slot(&mut file[range], slot_bytes, store_id);
+    let identity = file[range(FILE_HEADER, "identity")].to_vec();
+    for place in slots(file.len(), slot_bytes) {
+        let slot = &mut file[place];
+        if let Some(header) = slot.get_mut(..SEGMENT_HEADER_FIELD_BYTES) {
+            header[range(SEGMENT_HEADER, "identity")].copy_from_slice(&identity);
+        }
+        mend_slot(slot, slot_bytes, store_id);
     }
 }
 

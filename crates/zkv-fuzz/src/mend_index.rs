@@ -5,15 +5,24 @@ use std::ops::Range;
 use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
 use zkv_io::crc32c;
 
+use crate::corpus::INDEXED_STORE;
 use crate::mend::{number_u32, range};
 
 /// Headers in one file that are followed: forged ones may lead back.
 const HEADERS_MAX: usize = 100;
 
-/// Makes all checksums of an index file right: of buckets, tables, sections and headers.
+/// Makes all checksums of an index file right: of buckets, tables, sections and headers; and what says
+/// that it belongs to [`INDEXED_STORE`] and is of this version.
 pub fn mend_index(file: &mut [u8]) {
+    if let Some(magic) = file.first_chunk_mut() {
+        *magic = *b"zkvindex";
+    }
     for start in headers(file) {
         let mut header = file[start..start + HEADER_BYTES].to_vec();
+        header[range(HEADER, "version")].copy_from_slice(&1u32.to_le_bytes());
+        header[range(HEADER, "store_id")].copy_from_slice(&INDEXED_STORE[16..32]);
+        header[range(HEADER, "required_features")].fill(0);
+        header[range(HEADER, "offset")].copy_from_slice(&(start as u64).to_le_bytes());
         mend_tables(file, &mut header);
         mend_sections(file, &mut header);
         header[range(HEADER, "check")].fill(0);
