@@ -39,8 +39,10 @@ enum Expected {
 
 use Expected::{OneKeyLost, Refused, Whole};
 
-/// Each case: its files' name, how they are made, and what they give.
-const CASES: &[(&str, fn() -> Files, Expected)] = &[
+/// Its files' name, how they are made, and what they give.
+type Case = (&'static str, fn() -> Files, Expected);
+
+const CASES: &[Case] = &[
     ("bad-magic", bad_magic, Refused("no zkv data file")),
     ("newer-version", newer_version, Refused("version 2, supported 1")),
     ("unknown-features", unknown_features, Refused("features 0x4")),
@@ -135,23 +137,27 @@ fn headers(data: &mut [u8]) -> [&mut [u8]; 2] {
 
 fn bad_magic() -> Files {
     let mut files = closed();
-    headers(&mut files.data).map(|header| header[1] = b'Z');
+    for header in headers(&mut files.data) {
+        header[1] = b'Z';
+    }
     files
 }
 
 fn newer_version() -> Files {
     let mut files = closed();
     // Where a newer version puts its checksum, nobody knows.
-    headers(&mut files.data).map(|header| header[8] = 2);
+    for header in headers(&mut files.data) {
+        header[8] = 2;
+    }
     files
 }
 
 fn unknown_features() -> Files {
     let mut files = closed();
-    headers(&mut files.data).map(|header| {
+    for header in headers(&mut files.data) {
         header[12] = 4;
         put_checksum(header);
-    });
+    }
     files
 }
 
