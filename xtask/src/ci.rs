@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, examples, format, tidy, workspace};
+use crate::{Failure, examples, format, fuzz, tidy, workspace};
 
 /// Runs every step.
 pub fn run() -> Result<(), Failure> {
@@ -17,6 +17,7 @@ pub fn run() -> Result<(), Failure> {
     })?;
     // Documentation tests are part of it.
     step("cargo test", || cargo(&["test", "--workspace"], "a test above fails"))?;
+    step("fuzz smoke", fuzz::smoke)?;
     step("examples", examples::run)?;
     step("cargo doc", || {
         let mut command = workspace::cargo();

@@ -5,6 +5,7 @@ mod ci;
 mod crash;
 mod examples;
 mod format;
+mod fuzz;
 mod random;
 mod tidy;
 #[cfg(unix)]
@@ -37,6 +38,8 @@ enum Command {
     Torture(torture::Arguments),
     /// The rules of this code base that no compiler checks.
     Tidy,
+    /// Files that a stranger may have made: random ones, with checksums wrong and right.
+    Fuzz(fuzz::Command),
     /// The on-disk format: its pages and its golden files.
     #[command(subcommand)]
     Format(format::Command),
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
+        Command::Fuzz(command) => fuzz::run(&command),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

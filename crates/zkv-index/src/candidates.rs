@@ -14,6 +14,9 @@ pub struct Candidates {
     killed: FewLocations,
 }
 
+/// Of a billion keys, five share their first 36 bits; a lookup of one reads at each of their places.
+const CANDIDATES_MAX: usize = 4096;
+
 impl Candidates {
     /// An empty list.
     #[must_use]
@@ -31,6 +34,13 @@ impl Candidates {
         if !self.killed.remove(location) && !self.found.contains(&location) {
             self.found.push(location);
         }
+    }
+
+    /// Whether there are more than keys can share the first bits of a hash by chance, or by the
+    /// work of somebody who knows the store's secret: then they are forged.
+    #[inline]
+    pub(crate) fn is_flooded(&self) -> bool {
+        self.found.len() + self.killed.len() > CANDIDATES_MAX
     }
 
     /// Makes the kills of one table count for the older ones.

@@ -90,6 +90,9 @@ impl Table {
                     None => {}
                 }
             }
+            if into.is_flooded() {
+                return Err(self.corrupt(number, "a hash has more places than there can be"));
+            }
             // Entries go on to the next bucket only where this one is full.
             if number == last || bucket.slot(geometry, slots - 1).is_none() {
                 return Ok(());

@@ -37,7 +37,7 @@ fn count(view: &zkv_log::LogView) -> Result<usize, LogError> {
     for segment in view.segments() {
         let mut scan = view.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
-            count += block.entries()?.len();
+            count += block.entries()?.count();
         }
     }
     Ok(count)

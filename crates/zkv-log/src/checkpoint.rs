@@ -6,7 +6,8 @@ use zkv_io::Cursor;
 
 use crate::dictionary::DictionaryDigest;
 use crate::layout::{
-    CELL_BYTES, COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, SEGMENT_HEADER_BYTES, seal_offset,
+    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, NUMBER_MAX,
+    SEGMENT_HEADER_BYTES, seal_offset,
 };
 use crate::position::Position;
 use crate::segment::SegmentId;
@@ -109,6 +110,9 @@ impl LogCheckpoint {
         let blocks = SEGMENT_HEADER_BYTES + COMMIT_BLOCK_BYTES..=seal_offset(slot_bytes);
         let cells = cursor.rest().to_vec();
         let complete = blocks.contains(&watermark.offset)
+            && last_commit < NUMBER_MAX
+            && watermark.sequence < NUMBER_MAX
+            && block_count <= slot_bytes / BLOCK_HEADER_BYTES
             && dictionaries.iter().all(|dictionary| dictionary.offset < watermark.offset)
             && last.id.sequence == watermark.sequence
             && last.data_end == watermark.offset

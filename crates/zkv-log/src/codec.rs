@@ -3,7 +3,7 @@
 //! A frame is stored without its magic number: four bytes of every small block that say nothing.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 use zstd_safe::{CCtx, CParameter, DCtx};
@@ -115,6 +115,8 @@ fn small_block_parameters(level: i32) -> Vec<CParameter> {
 /// Decompresses payloads, and holds the buffers that a read needs.
 pub(crate) struct Decoder {
     context: DCtx<'static>,
+    /// The dictionary used last, most likely the next one, too.
+    pub(crate) dictionary: Option<Arc<Dictionary>>,
     /// The compressed block, header first.
     pub(crate) block: Vec<u8>,
     /// The decompressed payload.
@@ -124,18 +126,24 @@ pub(crate) struct Decoder {
 impl Decoder {
     pub(crate) fn new() -> Self {
         let context = DCtx::try_create().unwrap_or_else(|| out_of_memory());
-        Self { context, block: Vec::new(), payload: Vec::new() }
+        Self { context, dictionary: None, block: Vec::new(), payload: Vec::new() }
     }
 
-    /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`. The four
-    /// bytes before it are overwritten. `None` where it is no such frame, or longer than
-    /// `payload_bytes_max` when decompressed.
+    #[inline]
+    pub(crate) fn has_dictionary(&self, digest: &DictionaryDigest) -> bool {
+        self.dictionary.as_ref().is_some_and(|last| last.digest() == digest)
+    }
+
+    /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`, with
+    /// `self.dictionary` where it needs one. The four bytes before it are overwritten. `None` where
+    /// it is no such frame, or longer than `payload_bytes_max` when decompressed.
     #[inline]
     pub(crate) fn decompress_block(
         &mut self,
-        dictionary: Option<&Dictionary>,
+        with_dictionary: bool,
         payload_bytes_max: usize,
     ) -> Option<()> {
+        let dictionary = self.dictionary.as_deref().filter(|_| with_dictionary);
         let frame = self.block.get_mut(4..)?;
         frame.get_mut(..4)?.copy_from_slice(&FRAME_MAGIC);
         decompress(&mut self.context, frame, dictionary, payload_bytes_max, &mut self.payload)

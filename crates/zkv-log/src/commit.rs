@@ -272,7 +272,10 @@ impl<'a> Commit<'a> {
         file.read_at(segment.place.start, &mut bytes).map_err(LogError::io("read"))?;
         // Where the header was damaged, the seal repeats what is known of it.
         let header = SegmentHeader::decode(&bytes)
-            .unwrap_or_else(|_| self.writer.segment_header(segment.place.id));
+            .ok()
+            .filter(|header| header.id() == segment.place.id)
+            .filter(|header| header.identity == self.writer.shared.identity)
+            .unwrap_or_else(|| self.writer.segment_header(segment.place.id));
         let mut cells = segment.growing_cells(self.tail.offset);
         cells.resize((segment.place.slot_bytes / CELL_BYTES) as usize, 0);
         let seal = Seal {

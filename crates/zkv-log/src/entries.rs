@@ -4,6 +4,8 @@
 
 use zkv_io::{Cursor, Overrun, put_varint, varint_bytes};
 
+use crate::layout::SHARED_PAYLOAD_BYTES_MAX;
+
 /// Gathers entries until the next one would overflow the block.
 #[derive(Debug, Default)]
 pub(crate) struct EntriesBuilder {
@@ -68,7 +70,8 @@ impl<'a> Entries<'a> {
         let mut lengths = Cursor::new(payload);
         let count = lengths.varint()?;
         // Each entry but the last takes a byte of length, at the least.
-        if count == 0 || count > payload.len() as u64 {
+        let is_shared_and_long = count > 1 && payload.len() > SHARED_PAYLOAD_BYTES_MAX;
+        if count == 0 || count > payload.len() as u64 || is_shared_and_long {
             return Err(Overrun);
         }
         let mut end_of_lengths = lengths.clone();
@@ -147,6 +150,18 @@ mod tests {
             builder.take_into(&mut payload);
             prop_assert!(count == 1 || payload.len() <= limit);
         }
+    }
+
+    #[test]
+    fn several_entries_share_64_kib_at_most_and_one_alone_may_be_longer() {
+        let entry = vec![7; SHARED_PAYLOAD_BYTES_MAX];
+        assert_eq!(read(&built(std::slice::from_ref(&entry))).unwrap()[0], entry);
+        assert_eq!(read(&built(&[entry, vec![]])), Err(Overrun));
+        // One length byte each, as many entries as bytes: a frame of a few bytes can hold that.
+        let mut bomb = Vec::new();
+        put_varint(&mut bomb, 16 << 20);
+        bomb.resize(16 << 20, 0);
+        assert_eq!(read(&bomb), Err(Overrun));
     }
 
     #[test]

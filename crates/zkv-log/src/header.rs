@@ -4,8 +4,9 @@ use zkv_io::{Cursor, Overrun, crc32c};
 
 use crate::error::{LogError, Result};
 use crate::layout::{
-    FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_MAGIC, FORMAT_VERSION, SEGMENT_HEADER_BYTES,
-    SEGMENT_HEADER_FIELD_BYTES, SEGMENT_MAGIC, SLOT_BYTES_MAX, SLOT_BYTES_MIN, slot_start,
+    FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_MAGIC, FORMAT_VERSION, NUMBER_MAX,
+    SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, SEGMENT_MAGIC, SLOT_BYTES_MAX,
+    SLOT_BYTES_MIN, slot_start,
 };
 use crate::position::Position;
 use crate::segment::SegmentId;
@@ -159,9 +160,13 @@ impl SegmentHeader {
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderFault> {
         let fields = bytes.get(..SEGMENT_HEADER_FIELD_BYTES).ok_or(HeaderFault::Damaged)?;
         let mut cursor = checked_fields(fields, &SEGMENT_MAGIC)?;
+        let (identity, sequence) = (Identity::decode(&mut cursor)?, cursor.u64()?);
+        if !(1..NUMBER_MAX).contains(&sequence) {
+            return Err(HeaderFault::Damaged);
+        }
         Ok(Self {
-            identity: Identity::decode(&mut cursor)?,
-            sequence: cursor.u64()?,
+            identity,
+            sequence,
             slot: cursor.u32()?,
             nonce: cursor.u64()?,
             roll_call: take_position(&mut cursor)?,
@@ -257,6 +262,14 @@ mod tests {
         }
         for end in 0..SEGMENT_HEADER_FIELD_BYTES {
             assert!(SegmentHeader::decode(&segment[..end]).is_err());
+        }
+    }
+
+    #[test]
+    fn sequences_that_nobody_counts_to_are_refused() {
+        for sequence in [0, NUMBER_MAX, u64::MAX] {
+            let cell = SegmentHeader { sequence, ..header() }.encode_cell();
+            assert_eq!(SegmentHeader::decode(&cell), Err(HeaderFault::Damaged));
         }
     }
 

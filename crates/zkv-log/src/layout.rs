@@ -30,8 +30,13 @@ pub const SLOT_BYTES_MAX: u32 = 16 << 20;
 pub const BLOCK_HEADER_BYTES: u32 = 8;
 /// The most dictionaries of one segment: their number has four bits, and 0 stands for none.
 pub const DICTIONARIES_MAX: usize = 15;
-/// The largest dictionary, in bytes before its own compression.
-pub const DICTIONARY_BYTES_MAX: usize = 1 << 20;
+/// The largest dictionary, in bytes before its own compression: twice what is trained.
+pub const DICTIONARY_BYTES_MAX: usize = 256 << 10;
+/// The longest payload of a block of several entries, decompressed: so many entries can never share
+/// a block that reading them takes more memory than they.
+pub const SHARED_PAYLOAD_BYTES_MAX: usize = 64 << 10;
+/// Sequence numbers and the numbers of commits are below this: nobody counts so far.
+pub const NUMBER_MAX: u64 = 1 << 63;
 
 macro_rules! layout {
     ($(#[$doc:meta])* $name:ident, $size:ident { $first:ident: $first_bytes:expr $(, $field:ident: $bytes:expr)* $(,)? }) => {

@@ -100,7 +100,7 @@ fn measured<'a>(
         0 => None,
         number => {
             let found = segment.dictionary(&*shared.file, &shared.interner, number)?;
-            Some(MeasuredDictionary(Arc::clone(&found.dictionary)))
+            Some(MeasuredDictionary(found))
         }
     };
     Ok(MeasuredBlock {

@@ -151,21 +151,26 @@ impl LogView {
         }
         let tag = header.tag;
         let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
-        let dictionary = if with_entries && tag.number > 0 {
-            let shared = &self.shared;
-            Some(segment.dictionary(&*shared.file, &shared.interner, tag.number)?)
+        let shared = &self.shared;
+        let named = if with_entries && tag.number > 0 {
+            Some(segment.dictionary_name(&*shared.file, &shared.interner, tag.number)?)
         } else {
             None
         };
-        let seed = dictionary.map_or(segment.place.seed, |found| found.seed);
+        let seed = named.map_or(segment.place.seed, |named| named.seed);
         if !is_whole(&decoder.block, seed, offset) {
             return Err(damaged());
         }
         match tag.kind {
             BlockKind::EntriesZstd => {
+                if let Some(named) = named
+                    && !decoder.has_dictionary(&named.digest)
+                {
+                    let found = segment.dictionary(&*shared.file, &shared.interner, tag.number)?;
+                    decoder.dictionary = Some(found);
+                }
                 let max = segment.place.slot_bytes as usize;
-                let dictionary = dictionary.map(|found| &*found.dictionary);
-                decoder.decompress_block(dictionary, max).ok_or_else(damaged)?;
+                decoder.decompress_block(named.is_some(), max).ok_or_else(damaged)?;
             }
             BlockKind::EntriesRaw => {
                 decoder.payload.clear();

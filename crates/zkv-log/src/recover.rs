@@ -6,10 +6,12 @@
 //! behind the bad place, that the log was durable beyond it.
 
 mod finish;
+#[cfg(test)]
+mod hostile;
 mod judge;
 mod start;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use zkv_io::{Cursor, StorageFile};
@@ -245,10 +247,14 @@ impl<'a> Recovery<'a> {
         {
             self.start_roll_call = None;
             let slots = slot_count(self.open, self.file_bytes);
+            let mut listed_slots = HashSet::new();
             for id in pending.listed.into_iter().filter(|id| id.sequence < start.sequence) {
+                let offset = self.open.identity.slot_start(id.slot);
                 if id.slot >= slots {
-                    let offset = self.open.identity.slot_start(id.slot);
                     return Err(LogError::Corrupt { offset, what: "a segment is missing" });
+                }
+                if !listed_slots.insert(id.slot) {
+                    return Err(LogError::Corrupt { offset, what: "a slot of two segments" });
                 }
                 if !self.members.contains_key(&id.sequence) {
                     self.listed.insert(id.sequence, id);
@@ -265,7 +271,7 @@ impl<'a> Recovery<'a> {
     fn seal_behind(&self, image: &[u8], start: u32) -> Option<Seal> {
         let place = self.walked.place;
         let block = image.get((seal_offset(place.slot_bytes).checked_sub(start)?) as usize..)?;
-        Seal::decode_block(block, place.slot_bytes, place.seed)
+        Seal::decode_block(block, &place)
     }
 
     /// Whether the segment that `seal` names was begun: its header is whole, or, where that was
@@ -280,8 +286,8 @@ impl<'a> Recovery<'a> {
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
-        // A forged header may have the last number.
-        let sequence = self.walked.place.id.sequence.wrapping_add(1);
+        // Below `NUMBER_MAX`, as all that headers and checkpoints name.
+        let sequence = self.walked.place.id.sequence + 1;
         let id = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
         Place::new(&self.open.identity, id)
     }
@@ -358,8 +364,7 @@ pub(crate) fn header_in(
         Ok(header) => header,
         Err(_) => header_in_seal(file, identity, slot)?,
     };
-    let fits = header.identity == *identity && header.slot == slot && header.sequence > 0;
-    fits.then_some(header)
+    (header.identity == *identity && header.slot == slot).then_some(header)
 }
 
 fn header_in_seal(file: &dyn StorageFile, identity: &Identity, slot: u32) -> Option<SegmentHeader> {

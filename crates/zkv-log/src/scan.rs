@@ -34,10 +34,11 @@ impl<'a> ScannedBlock<'a> {
     ///
     /// # Errors
     /// [`LogError::Corrupt`](crate::LogError::Corrupt) where they do not fit the block.
-    pub fn entries(&self) -> Result<Vec<&'a [u8]>> {
-        let damaged = |_| self.segment.damaged(self.position.offset, "a block's entries");
+    pub fn entries(&self) -> Result<impl Iterator<Item = Result<&'a [u8]>> + use<'a>> {
+        let (segment, offset) = (self.segment, self.position.offset);
+        let damaged = move |_| segment.damaged(offset, "a block's entries");
         let entries = Entries::parse(self.payload).map_err(damaged)?;
-        entries.map(|entry| entry.map_err(damaged)).collect()
+        Ok(entries.map(move |entry| entry.map_err(damaged)))
     }
 }
 

@@ -10,6 +10,7 @@ use crate::layout::{
     seal_offset,
 };
 use crate::position::Position;
+use crate::segment::Place;
 
 /// What a seal says of its segment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,16 +57,19 @@ impl Seal {
     }
 
     /// Decodes the block at a seal's place; `None` where no seal of this segment stands there.
-    pub(crate) fn decode_block(block: &[u8], slot_bytes: u32, seed: Seed) -> Option<Self> {
+    ///
+    /// The checksum is of 32 bits, so whoever chooses nonces can make it fit several segments. That
+    /// the seal names its own keeps a forged chain of seals from leading anywhere twice.
+    pub(crate) fn decode_block(block: &[u8], place: &Place) -> Option<Self> {
         let header = BlockHeader::decode(*block.first_chunk()?)?;
-        let offset = seal_offset(slot_bytes);
-        if header.tag.kind != BlockKind::Seal || !is_whole(block, seed, offset) {
+        let offset = seal_offset(place.slot_bytes);
+        if header.tag.kind != BlockKind::Seal || !is_whole(block, place.seed, offset) {
             return None;
         }
         let mut cursor = Cursor::new(&block[BLOCK_HEADER_BYTES as usize..]);
         let seal = Self::decode(&mut cursor)?;
-        let cells = seal.cells.len() == (slot_bytes / CELL_BYTES) as usize;
-        (cells && seal.data_end <= offset).then_some(seal)
+        let cells = seal.cells.len() == (place.slot_bytes / CELL_BYTES) as usize;
+        (cells && seal.data_end <= offset && seal.header.id() == place.id).then_some(seal)
     }
 
     fn decode(cursor: &mut Cursor<'_>) -> Option<Self> {
@@ -126,9 +130,10 @@ mod tests {
             },
             cells: (0..=255).collect(),
         };
-        let seed = Seed::of_segment(&[1; 16], SegmentId { sequence: 4, slot: 7, nonce: 10 });
-        let block = seal.encode_block(seed);
-        let decode = |block: &[u8]| Seal::decode_block(block, SLOT_BYTES_MIN, seed);
+        let id = SegmentId { sequence: 4, slot: 7, nonce: 10 };
+        let place = Place::new(&seal.header.identity, id);
+        let block = seal.encode_block(place.seed);
+        let decode = |block: &[u8]| Seal::decode_block(block, &place);
         assert_eq!(decode(&block), Some(seal));
         for bit in 0..block.len() * 8 {
             let mut flipped = block.clone();
@@ -138,5 +143,8 @@ mod tests {
         for end in 0..block.len() {
             assert_eq!(decode(&block[..end]), None);
         }
+        // Another segment that the checksum fits: its nonce was chosen so.
+        let other = Place { id: SegmentId { sequence: 5, ..id }, ..place };
+        assert_eq!(Seal::decode_block(&block, &other), None);
     }
 }

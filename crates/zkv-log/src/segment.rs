@@ -34,7 +34,8 @@ pub(crate) struct Segment {
     /// The end of what may be read, in bytes from the segment's start.
     end: AtomicU32,
     cells: CellTable,
-    dictionaries: [OnceLock<SegmentDictionary>; DICTIONARIES_MAX],
+    /// Apart, since a large log has many segments, and each segment few dictionaries.
+    dictionaries: [OnceLock<Box<SegmentDictionary>>; DICTIONARIES_MAX],
     /// What the seal said when it was first needed, or what a walk found in its place.
     contents: OnceLock<Contents>,
     /// Cloned by every version of this segment; whoever holds one keeps the slot from being used
@@ -58,11 +59,14 @@ impl CellTable {
     }
 }
 
-/// A dictionary, and the seed of the blocks that need it.
+/// The name of a dictionary, and the seed of the blocks that need it.
 #[derive(Clone, Debug)]
 pub(crate) struct SegmentDictionary {
-    pub dictionary: Arc<Dictionary>,
+    pub digest: DictionaryDigest,
     pub seed: Seed,
+    /// Only where this process has put it into the segment. Those that were read are the interner's
+    /// to keep, since a forged file may have any number of them.
+    pinned: Option<Arc<Dictionary>>,
 }
 
 #[derive(Clone, Debug)]
@@ -204,7 +208,7 @@ impl Segment {
         let mut block = vec![0; seal_block_bytes(self.place.slot_bytes) as usize];
         let offset = self.place.start + u64::from(seal_offset(self.place.slot_bytes));
         file.read_at(offset, &mut block).ok()?;
-        Seal::decode_block(&block, self.place.slot_bytes, self.place.seed)
+        Seal::decode_block(&block, &self.place)
     }
 
     /// The bytes of the segment from `from` on, as far as they may be read.
@@ -244,15 +248,16 @@ impl Segment {
 
     /// Makes `dictionary` the segment's dictionary of this number, from 1.
     pub(crate) fn set_dictionary(&self, number: u8, dictionary: Arc<Dictionary>) {
-        let seed = self.place.seed.with_dictionary(dictionary.digest());
-        let set =
-            self.dictionaries[usize::from(number) - 1].set(SegmentDictionary { dictionary, seed });
+        let digest = *dictionary.digest();
+        let seed = self.place.seed.with_dictionary(&digest);
+        let named = Box::new(SegmentDictionary { digest, seed, pinned: Some(dictionary) });
+        let set = self.dictionaries[usize::from(number) - 1].set(named);
         debug_assert!(set.is_ok(), "a number is given once, and an aborted commit's anew");
     }
 
-    /// The dictionary of this number, from 1, read and prepared when it is first asked for.
+    /// The name of the dictionary of this number, from 1, read when it is first asked for.
     #[inline]
-    pub(crate) fn dictionary(
+    pub(crate) fn dictionary_name(
         &self,
         file: &dyn StorageFile,
         interner: &Interner,
@@ -262,10 +267,29 @@ impl Segment {
         match place.get() {
             Some(found) => Ok(found),
             None => {
-                let loaded = self.load_dictionary(file, interner, number)?;
-                Ok(place.get_or_init(|| loaded))
+                let digest = *self.load_dictionary(file, interner, number)?.digest();
+                let seed = self.place.seed.with_dictionary(&digest);
+                Ok(place.get_or_init(|| Box::new(SegmentDictionary { digest, seed, pinned: None })))
             }
         }
+    }
+
+    /// The dictionary of this number, from 1, prepared.
+    #[cold]
+    pub(crate) fn dictionary(
+        &self,
+        file: &dyn StorageFile,
+        interner: &Interner,
+        number: u8,
+    ) -> Result<Arc<Dictionary>> {
+        let named = self.dictionary_name(file, interner, number)?;
+        if let Some(kept) = named.pinned.clone().or_else(|| interner.get(&named.digest)) {
+            return Ok(kept);
+        }
+        let loaded = self.load_dictionary(file, interner, number)?;
+        // Its block may have changed since it was named.
+        let is_same = *loaded.digest() == named.digest;
+        is_same.then_some(loaded).ok_or_else(|| self.damaged(0, "a dictionary"))
     }
 
     #[cold]
@@ -274,26 +298,22 @@ impl Segment {
         file: &dyn StorageFile,
         interner: &Interner,
         number: u8,
-    ) -> Result<SegmentDictionary> {
+    ) -> Result<Arc<Dictionary>> {
         let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
         let block = self.read_dictionary_block(file, offset, number)?;
         let damaged = || self.damaged(offset, "a dictionary");
         let (digest, frame) = block.split_first_chunk().ok_or_else(damaged)?;
-        let dictionary = match interner.get(digest) {
-            Some(dictionary) => dictionary,
-            None => {
-                let mut decoder = Decoder::new();
-                decoder.decompress_frame(frame, None, DICTIONARY_BYTES_MAX).ok_or_else(damaged)?;
-                let bytes = std::mem::take(&mut decoder.payload);
-                let dictionary = Dictionary::new(bytes).ok_or_else(damaged)?;
-                if dictionary.digest() != digest {
-                    return Err(damaged());
-                }
-                interner.intern(dictionary)
-            }
-        };
-        let seed = self.place.seed.with_dictionary(dictionary.digest());
-        Ok(SegmentDictionary { dictionary, seed })
+        if let Some(dictionary) = interner.get(digest) {
+            return Ok(dictionary);
+        }
+        let mut decoder = Decoder::new();
+        decoder.decompress_frame(frame, None, DICTIONARY_BYTES_MAX).ok_or_else(damaged)?;
+        let bytes = std::mem::take(&mut decoder.payload);
+        let dictionary = Dictionary::new(bytes).ok_or_else(damaged)?;
+        if dictionary.digest() != digest {
+            return Err(damaged());
+        }
+        Ok(interner.intern(dictionary))
     }
 
     /// The payload of the dictionary block at `offset`.
@@ -333,7 +353,7 @@ impl Segment {
             let place = &self.dictionaries[number - 1];
             let number = u8::try_from(number).unwrap_or(0);
             if let Some(found) = place.get() {
-                digests.push(*found.dictionary.digest());
+                digests.push(found.digest);
                 continue;
             }
             let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
@@ -420,9 +440,11 @@ impl ContentsBuilder {
         }
         if block.tag.kind == BlockKind::Dictionary {
             let number = usize::from(block.tag.number).wrapping_sub(1);
-            if let Some(place) = self.dictionary_offsets.get_mut(number) {
+            if let Some(place) = self.dictionary_offsets.get_mut(number)
+                && let Some(digest) = block.payload.first_chunk()
+            {
                 *place = block.offset;
-                self.dictionary_digests[number] = block.payload.first_chunk().copied();
+                self.dictionary_digests[number] = Some(*digest);
             }
         }
     }

@@ -6,6 +6,7 @@ use crate::block::{BlockHeader, BlockKind, END_MARK, Seed, Tag, is_whole, put_bl
 use crate::header::{put_position, take_position};
 use crate::layout::{
     BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, DICTIONARY_FIELD_BYTES,
+    NUMBER_MAX,
 };
 use crate::position::Position;
 
@@ -149,7 +150,7 @@ impl CommitMark {
         let synced_upto = take_position(&mut cursor).ok()?;
         let chain = Chain(cursor.u32().ok()?);
         cursor.finish().ok()?;
-        Some(Self { number, synced_upto, chain })
+        (number < NUMBER_MAX).then_some(Self { number, synced_upto, chain })
     }
 }
 

@@ -72,7 +72,7 @@ fn all(log: &zkv_log::Log) -> Vec<Vec<u8>> {
     for segment in view.segments() {
         let mut scan = view.scan(segment.slot, None).unwrap();
         while let Some(block) = scan.next_block().unwrap() {
-            found.extend(block.entries().unwrap().into_iter().map(<[u8]>::to_vec));
+            found.extend(block.entries().unwrap().map(|entry| entry.unwrap().to_vec()));
         }
     }
     found
@@ -281,7 +281,7 @@ fn freed_slots_are_used_again_once_nobody_reads_them() {
     assert!(bytes_of(&storage).len() > full, "a view holds the slots");
     let mut count = 0;
     while let Some(block) = kept.next_block().unwrap() {
-        count += block.entries().unwrap().len();
+        count += block.entries().unwrap().count();
     }
     assert!(count > 1000);
     drop((reader, kept));

@@ -39,6 +39,24 @@ pub enum RecordError {
         /// How many bytes are left.
         bytes: usize,
     },
+    /// The bytes nest deeper than a value may, or are forged.
+    #[error(
+        "the value nests deeper than {max} levels: raise `Options::max_decode_depth`, \
+         or store a flatter type"
+    )]
+    TooDeep {
+        /// How deep it may nest.
+        max: u32,
+    },
+    /// The bytes name more elements than they can hold, or are forged.
+    #[error(
+        "the value has more than {max} elements in its sequences, which is more than its bytes \
+         can hold: it was stored as another type, or forged"
+    )]
+    TooManyElements {
+        /// How many it may have.
+        max: usize,
+    },
     /// A key is longer than a key may be.
     #[error("a key of {bytes} bytes exceeds the limit of {max}")]
     KeyTooLong {
@@ -48,11 +66,11 @@ pub enum RecordError {
         max: usize,
     },
     /// A value is longer than a value may be.
-    #[error("a value of {bytes} bytes exceeds the limit of {max}")]
+    #[error("a value of {bytes} bytes exceeds the limit of {max}; see `Options::max_value_bytes`")]
     ValueTooLong {
         /// The value's length.
         bytes: u64,
-        /// [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
+        /// The store's own limit, or [`VALUE_BYTES_MAX`](crate::VALUE_BYTES_MAX).
         max: u64,
     },
 }

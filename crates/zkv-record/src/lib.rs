@@ -27,6 +27,7 @@ mod hash;
 mod head;
 #[doc(hidden)]
 pub mod layout;
+mod limited;
 mod limits;
 mod record;
 mod typed;
@@ -35,8 +36,8 @@ pub use error::{CodecError, RecordError};
 pub use hash::{KeyHasher, Namespace};
 pub use head::{Head, PieceKey};
 pub use limits::{
-    KEY_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX, PIECE_BYTES_MIN, VALUE_BYTES_INLINE_MAX,
-    VALUE_BYTES_MAX, check_key, check_value_bytes,
+    DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX, KEY_BYTES_MAX, PIECE_BYTES, PIECE_BYTES_MAX,
+    PIECE_BYTES_MIN, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX, check_key, check_value_bytes,
 };
 pub use record::{Kind, Record};
-pub use typed::{decode, encode};
+pub use typed::{decode, decode_within, encode};

@@ -23,6 +23,14 @@ pub const PIECE_BYTES_MIN: u32 = 64 * 1024;
 #[expect(clippy::cast_possible_truncation, reason = "1 MiB")]
 pub const PIECE_BYTES_MAX: u32 = VALUE_BYTES_INLINE_MAX as u32;
 
+/// How many levels of structs, tuples, sequences, maps, options and enums a typed value may nest
+/// when it is decoded, unless told otherwise: as deep as serde_json goes, and shallow enough for the
+/// 2 MiB stack of a thread.
+pub const DECODE_DEPTH_MAX: u32 = 128;
+
+/// How many elements that take no bytes a typed value may have.
+pub const ELEMENTS_WITHOUT_BYTES_MAX: usize = 65_536;
+
 /// Holds a key against [`KEY_BYTES_MAX`]. An empty key is a key like any other.
 ///
 /// # Errors

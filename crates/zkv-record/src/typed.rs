@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CodecError, RecordError};
+use crate::limited::{Exhausted, Left, Limited};
+use crate::limits::{DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX};
 
 /// Appends postcard's encoding of `value`.
 ///
@@ -31,19 +33,38 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<()
     })
 }
 
-/// Reads a value that fills `bytes`.
-///
-/// How deep and how long a value may be is up to `T`: bytes that somebody forged can nest a
-/// recursive type deeper than the stack, and make a `Vec<()>` of any length. Checksums keep out
-/// accidents, not forgers.
+/// Reads a value that fills `bytes`, with the limits of [`decode_within`] and a depth of
+/// [`DECODE_DEPTH_MAX`].
 ///
 /// # Errors
-/// [`RecordError::Decode`] where the bytes are no `T`; [`RecordError::TrailingBytes`] where they
-/// are a `T` and more, as when a pair is read as its first half. Not every wrong type can be told:
-/// any byte is a `u8`.
+/// As [`decode_within`].
 pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
-    let (value, rest) =
-        postcard::take_from_bytes(bytes).map_err(|error| RecordError::Decode(CodecError(error)))?;
+    decode_within(bytes, DECODE_DEPTH_MAX)
+}
+
+/// Reads a value that fills `bytes`, and nests at most `depth_max` levels of structs, tuples,
+/// sequences, maps, options and enums.
+///
+/// All its sequences and maps together may have as many elements as there are bytes, and
+/// [`ELEMENTS_WITHOUT_BYTES_MAX`] more: bytes that somebody forged can name any number of elements
+/// that take no bytes, such as `()`. What a value takes in memory is up to the type, and at most in
+/// proportion to the bytes.
+///
+/// # Errors
+/// [`RecordError::Decode`] where the bytes are no `T`; [`RecordError::TooDeep`] and
+/// [`RecordError::TooManyElements`]; [`RecordError::TrailingBytes`] where they are a `T` and more,
+/// as when a pair is read as its first half. Not every wrong type can be told: any byte is a `u8`.
+pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], depth_max: u32) -> Result<T, RecordError> {
+    let elements_max = bytes.len().saturating_add(ELEMENTS_WITHOUT_BYTES_MAX);
+    let mut left = Left { depth: depth_max, elements: elements_max, exhausted: None };
+    let mut deserializer = postcard::Deserializer::from_bytes(bytes);
+    let decoded = T::deserialize(Limited::new(&mut deserializer, &mut left));
+    let value = decoded.map_err(|error| match left.exhausted {
+        Some(Exhausted::Depth) => RecordError::TooDeep { max: depth_max },
+        Some(Exhausted::Elements) => RecordError::TooManyElements { max: elements_max },
+        None => RecordError::Decode(CodecError(error)),
+    })?;
+    let rest = deserializer.finalize().map_err(|error| RecordError::Decode(CodecError(error)))?;
     if rest.is_empty() { Ok(value) } else { Err(RecordError::TrailingBytes { bytes: rest.len() }) }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
-use zkv_record::{RecordError, decode, encode};
+use zkv_record::{DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 enum Shape {
@@ -112,6 +112,65 @@ fn what_needs_a_self_describing_format_is_refused_by_name() {
     assert!(source.contains("not self-describing"), "{source}");
 }
 
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Tree {
+    Leaf,
+    Node(Box<Tree>),
+    Branch(Vec<Tree>),
+    Named { inner: Option<Box<Tree>> },
+}
+
+/// A tree of `levels` levels.
+fn tree(levels: u32) -> Tree {
+    (1..levels).fold(Tree::Leaf, |inner, _| Tree::Node(Box::new(inner)))
+}
+
+#[test]
+fn a_value_as_deep_as_the_limit_is_read_and_one_level_more_is_refused() {
+    let deepest = encoded(&tree(DECODE_DEPTH_MAX));
+    assert_eq!(decode::<Tree>(&deepest), Ok(tree(DECODE_DEPTH_MAX)));
+    let deeper = encoded(&tree(DECODE_DEPTH_MAX + 1));
+    assert_eq!(decode::<Tree>(&deeper), Err(RecordError::TooDeep { max: DECODE_DEPTH_MAX }));
+    assert_eq!(decode_within::<Tree>(&deeper, DECODE_DEPTH_MAX + 1), Ok(tree(129)));
+    let message = RecordError::TooDeep { max: 128 }.to_string();
+    assert!(message.contains("Options::max_decode_depth"), "{message}");
+}
+
+#[test]
+fn a_megabyte_that_nests_a_recursive_type_overflows_no_stack() {
+    // Each byte is one level: `Node`, a branch of one, a name that is there.
+    for level in [&[1u8][..], &[2, 1], &[3, 1]] {
+        let forged = level.repeat(1 << 19);
+        assert!(matches!(decode::<Tree>(&forged), Err(RecordError::TooDeep { .. })));
+    }
+    // Broad is not deep.
+    let broad = Tree::Branch((0..100_000).map(|_| tree(2)).collect());
+    assert!(decode::<Tree>(&encoded(&broad)) == Ok(broad));
+}
+
+#[test]
+fn elements_that_take_no_bytes_are_counted_over_all_sequences() {
+    let forged = [0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0x7F];
+    let max = forged.len() + 65_536;
+    assert_eq!(decode::<Vec<()>>(&forged), Err(RecordError::TooManyElements { max }));
+    assert_eq!(decode::<Vec<()>>(&encoded(&vec![(); 60_000])), Ok(vec![(); 60_000]));
+    let many = encoded(&vec![vec![(); 1000]; 1000]);
+    assert!(matches!(decode::<Vec<Vec<()>>>(&many), Err(RecordError::TooManyElements { .. })));
+    let map = decode::<BTreeMap<(), ()>>(&forged);
+    assert_eq!(map, Err(RecordError::TooManyElements { max }));
+}
+
+#[test]
+fn fields_that_take_no_bytes_are_the_types_own_business() {
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+    struct Marked {
+        number: u8,
+        marks: ((), (), [(); 9]),
+    }
+    let marked = vec![Marked { number: 1, marks: ((), (), [(); 9]) }; 200_000];
+    assert!(decode::<Vec<Marked>>(&encoded(&marked)) == Ok(marked));
+}
+
 proptest! {
     #[test]
     fn random_values_round_trip(
@@ -129,5 +188,6 @@ proptest! {
         let _ = decode::<Page>(&bytes);
         let _ = decode::<Vec<Option<String>>>(&bytes);
         let _ = decode::<BTreeMap<u64, Shape>>(&bytes);
+        let _ = decode::<Tree>(&bytes);
     }
 }

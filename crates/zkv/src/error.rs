@@ -176,7 +176,10 @@ fn kind_of_record(error: &RecordError) -> ErrorKind {
     match error {
         RecordError::Corrupt { .. } => ErrorKind::Corrupt,
         RecordError::UnsupportedFlags { .. } => ErrorKind::UnsupportedVersion,
-        RecordError::KeyTooLong { .. } | RecordError::ValueTooLong { .. } => ErrorKind::Limit,
+        RecordError::KeyTooLong { .. }
+        | RecordError::ValueTooLong { .. }
+        | RecordError::TooDeep { .. }
+        | RecordError::TooManyElements { .. } => ErrorKind::Limit,
         _ => ErrorKind::Encoding,
     }
 }

@@ -34,6 +34,9 @@ pub struct IterBytes {
     ready: VecDeque<Result<Vec<u8>>>,
     /// Live records of the cell being read, which may have several blocks.
     cell: Option<Cell>,
+    /// The values in pieces met so far. Each has one head; a forged log may name one value of
+    /// gigabytes in any number of them.
+    values: HashSet<[u8; 16]>,
 }
 
 /// The records of the blocks that start in one cell, the oldest first.
@@ -61,6 +64,7 @@ impl IterBytes {
             scan: None,
             ready: VecDeque::new(),
             cell: None,
+            values: HashSet::new(),
         }
     }
 
@@ -112,6 +116,7 @@ impl IterBytes {
         let Some(block) = scan.next_block().map_err(damaged)? else { return Ok(false) };
         let mut records = Vec::new();
         for entry in block.entries().map_err(damaged)? {
+            let entry = entry.map_err(damaged)?;
             let record = decode_entry(entry, &block, &self.committed.log).map_err(damaged)?;
             if record.kind == Kind::Piece {
                 continue;
@@ -199,6 +204,9 @@ impl IterBytes {
         let value = match record.kind {
             Kind::Head => {
                 let head = Head::decode(record.value)?;
+                if !self.values.insert(head.value_id) {
+                    return Err(self.shared.lookup_error(LookupError::Disagreement));
+                }
                 self.mended(|iter| iter.shared.read_pieces(&iter.committed, &head))?
             }
             _ => record.value.to_vec(),

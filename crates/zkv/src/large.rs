@@ -1,8 +1,6 @@
 //! Values in pieces.
 
-use zkv_record::{
-    Head, Kind, PIECE_BYTES, PieceKey, Record, RecordError, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX,
-};
+use zkv_record::{Head, Kind, PIECE_BYTES, PieceKey, Record, RecordError, VALUE_BYTES_INLINE_MAX};
 
 use crate::error::{Error, Result};
 use crate::shared::Shared;
@@ -24,10 +22,7 @@ impl Shared {
 
     /// Stores a value that is too long for one record: at once, behind what waits in buffers.
     pub(crate) fn put_large(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        if value.len() as u64 > VALUE_BYTES_MAX {
-            let bytes = value.len() as u64;
-            return Err(RecordError::ValueTooLong { bytes, max: VALUE_BYTES_MAX }.into());
-        }
+        self.check_value_bytes(value.len() as u64)?;
         self.mended(|| {
             let head = self.new_head(value)?;
             let key = self.user_key(key);
@@ -43,6 +38,11 @@ impl Shared {
             let end = committed.map_err(|error| self.write_error(error))?;
             self.finish_commit(writer, key.hash, end)
         })
+    }
+
+    fn check_value_bytes(&self, bytes: u64) -> Result<()> {
+        let max = self.options.value_bytes_max;
+        if bytes > max { Err(RecordError::ValueTooLong { bytes, max }.into()) } else { Ok(()) }
     }
 
     fn new_head(&self, value: &[u8]) -> Result<Head> {
@@ -73,23 +73,27 @@ impl Shared {
 
     /// Gathers the value that `head` names, as `committed` has it.
     pub(crate) fn read_pieces(&self, committed: &Committed, head: &Head) -> Result<Vec<u8>> {
-        // The length is within the format's limit, and grows only as pieces are found.
+        self.check_value_bytes(head.value_bytes)?;
+        // It grows only as pieces are found, each as long as the head says.
         let mut value = Vec::new();
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
             let hash = self.keys.hash_piece(&key);
             let key = KeyRef { hash, key: &key, is_piece: true };
-            let found = committed.find(key, |record| value.extend_from_slice(record.value));
+            let piece_bytes = head.piece_bytes_at(number) as usize;
+            let found = committed.find(key, |record| {
+                let fits = record.value.len() == piece_bytes;
+                if fits {
+                    value.extend_from_slice(record.value);
+                }
+                fits
+            });
             match found {
-                Ok(Some(())) => {}
-                Ok(None) => return Err(self.lookup_error(LookupError::Disagreement)),
+                Ok(Some(true)) => {}
+                Ok(Some(false) | None) => return Err(self.lookup_error(LookupError::Disagreement)),
                 Err(error) => return Err(self.lookup_error(error)),
             }
         }
-        if value.len() as u64 == head.value_bytes {
-            Ok(value)
-        } else {
-            Err(self.lookup_error(LookupError::Disagreement))
-        }
+        Ok(value)
     }
 }

@@ -220,7 +220,7 @@ fn replay(
         while let Some(block) = scan.next_block()? {
             replay.reach(block.position);
             for entry in block.entries()? {
-                let record = rebuild::decode_entry(entry, &block, log)?;
+                let record = rebuild::decode_entry(entry?, &block, log)?;
                 replay.apply(&record, block.location)?;
                 tail.records += 1;
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use zkv_io::{FileStorage, ReadMode, Storage};
 use zkv_log::LogOptions;
+use zkv_record::{DECODE_DEPTH_MAX, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX};
 
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -44,6 +45,8 @@ pub struct Options {
     pub(crate) use_index_file: bool,
     pub(crate) durability: Durability,
     pub(crate) flush_interval: Duration,
+    pub(crate) decode_depth_max: u32,
+    pub(crate) value_bytes_max: u64,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
 }
@@ -64,6 +67,8 @@ impl Options {
             use_index_file: true,
             durability: Durability::default(),
             flush_interval: Duration::from_secs(1),
+            decode_depth_max: DECODE_DEPTH_MAX,
+            value_bytes_max: VALUE_BYTES_MAX,
             create: true,
             read_only: false,
         }
@@ -136,6 +141,22 @@ impl Options {
         self
     }
 
+    /// How many levels of structs, tuples, sequences, maps, options and enums a value may nest when
+    /// `get` decodes it: 1 to 65,536, default 128. What a forged file nests deeper would overflow
+    /// the stack; each level takes some hundred bytes of it, or more for large types.
+    pub fn max_decode_depth(mut self, levels: u32) -> Self {
+        self.decode_depth_max = levels;
+        self
+    }
+
+    /// The longest value that is stored and read, encoded: 1 MiB to 4 GiB - 1, the default. A file
+    /// of a few megabytes can hold a value of gigabytes: where files come from strangers, a lower
+    /// limit bounds what reading one value takes.
+    pub fn max_value_bytes(mut self, bytes: u64) -> Self {
+        self.value_bytes_max = bytes;
+        self
+    }
+
     /// Whether a store that does not exist is made, default true.
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
@@ -201,6 +222,11 @@ impl Options {
         check("slot_bytes", self.log.slot_bytes.into(), 256 << 10..=16 << 20, slot_range)?;
         let interval = u64::try_from(self.flush_interval.as_millis()).unwrap_or(u64::MAX);
         check("flush_interval (ms)", interval, 1..=3_600_000, "from 1 to 3600000")?;
+        let depth = u64::from(self.decode_depth_max);
+        check("max_decode_depth", depth, 1..=65_536, "from 1 to 65536")?;
+        let value_range = VALUE_BYTES_INLINE_MAX as u64..=VALUE_BYTES_MAX;
+        let allowed = "from 1048576 to 4294967295";
+        check("max_value_bytes", self.value_bytes_max, value_range, allowed)?;
         self.log.check().map_err(Error::data(Path::new("")))
     }
 }

@@ -67,7 +67,7 @@ pub(crate) fn from_log(
         let mut scan = log.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
             for entry in block.entries()? {
-                let record = decode_entry(entry, &block, log)?;
+                let record = decode_entry(entry?, &block, log)?;
                 let hash = keys.hash_record(&record);
                 facts.add(&record, hash, block.location, segment.slot)?;
             }

@@ -203,6 +203,11 @@ impl Writer {
                 continue;
             }
             let old = resolve(&self.committed, KeyRef { hash, key: &key, is_piece: true })?;
+            // The pieces are one commit: where one is missing, the head is forged, and the work it
+            // asks for is not done.
+            if matches!(old, Before::Nothing) {
+                break;
+            }
             let record = Record {
                 kind: Kind::Piece,
                 collection: 0,

@@ -5,7 +5,7 @@
 //! Readers take neither.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -41,6 +41,8 @@ pub(crate) struct Shared {
     pub writer: Option<Mutex<Writer>>,
     /// What of each segment was in use when the store was opened.
     pub live_at_opening: LiveTable,
+    /// How often a damaged index is still made anew without being asked.
+    pub mends_left: AtomicU32,
     pub is_closed: AtomicBool,
 }
 
@@ -84,12 +86,19 @@ impl Shared {
     #[inline]
     pub(crate) fn mended<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         match attempt() {
-            Err(error) if error.is_index_damage() => {
+            Err(error) if error.is_index_damage() && self.may_mend() => {
                 self.mend_index()?;
                 attempt()
             }
             done => done,
         }
+    }
+
+    /// An index that is damaged again and again is not the one to blame: a forged log may contradict
+    /// itself, and each attempt reads all of it.
+    fn may_mend(&self) -> bool {
+        let one_less = |left: u32| left.checked_sub(1);
+        self.mends_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
     }
 
     /// Makes the index of what is in the log anew, in memory where no file can be written.

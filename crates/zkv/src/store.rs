@@ -1,14 +1,14 @@
 //! The store.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Head, Kind, Record, RecordError, decode, encode};
+use zkv_record::{Head, Kind, Record, RecordError, decode_within, encode};
 
 use crate::error::{Error, Result};
 use crate::flusher;
@@ -46,6 +46,9 @@ use crate::view::{Committed, View};
 pub struct Store {
     handle: Arc<Handle>,
 }
+
+/// How often one handle makes a damaged index anew without being asked; then it reports the damage.
+const MENDS_MAX: u32 = 16;
 
 /// What a lookup came upon.
 enum Found {
@@ -97,6 +100,7 @@ impl Store {
             wake: Condvar::new(),
             live_at_opening: live,
             writer: writer.map(Mutex::new),
+            mends_left: AtomicU32::new(MENDS_MAX),
             is_closed: AtomicBool::new(false),
         });
         let flusher = Mutex::new(None);
@@ -125,8 +129,8 @@ impl Store {
     /// The value of `key`, as postcard encodes the key and decodes the value.
     ///
     /// # Errors
-    /// Of kind `Encoding` where the stored bytes are no value of type `V`, or more than one; as
-    /// [`Store::get_bytes`].
+    /// Of kind `Encoding` where the stored bytes are no value of type `V`, or more than one, and
+    /// `Limit` where they nest deeper than [`Options::max_decode_depth`]; as [`Store::get_bytes`].
     pub fn get<K, V>(&self, key: &K) -> Result<Option<V>>
     where
         K: Serialize + ?Sized,
@@ -135,7 +139,8 @@ impl Store {
         // Decoded from a copy: a `Deserialize` may read from the store, which needs what the lookup
         // holds.
         let value = self.get_bytes(&encode_key(key)?)?;
-        Ok(value.map(|value| decode(&value)).transpose()?)
+        let depth_max = self.shared().options.decode_depth_max;
+        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
     }
 
     /// Removes `key`, as postcard encodes it, and says whether it was there.
@@ -178,7 +183,8 @@ impl Store {
     ///
     /// # Errors
     /// Of kind `Corrupt` where the record is damaged: never a wrong value, never a wrong `None`.
-    /// `Io` where it cannot be read.
+    /// `Limit` where the value is longer than [`Options::max_value_bytes`], `Io` where it cannot be
+    /// read.
     pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
         self.shared().mended(|| self.look_up(key))
     }

@@ -72,8 +72,9 @@ fn entries(view: &LogView) -> Result<Entries, LogError> {
     for segment in view.segments() {
         let mut scan = view.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
-            let entries = block.entries()?;
-            found.extend(entries.iter().map(|entry| (segment.sequence, entry.to_vec())));
+            for entry in block.entries()? {
+                found.push((segment.sequence, entry?.to_vec()));
+            }
         }
     }
     Ok(found)

@@ -14,6 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-store", &["zkv-io", "zkv-record", "zkv-log", "zkv-index"]),
     ("zkv-cli", &["zkv-store"]),
     ("zkv-sim", &["zkv-io"]),
+    ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store"]),
     ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
 ];
 

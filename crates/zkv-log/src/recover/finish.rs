@@ -59,14 +59,17 @@ impl Recovery<'_> {
         // What an unfinished commit has put there is wiped.
         let cells = &walked.contents.cells[..offset.div_ceil(CELL_BYTES) as usize];
         let segment = Segment::growing(place, offset, cells);
-        let known = walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });
+        let mut known =
+            walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });
+        // Numbers are given in order: behind a gap, none counts, and the writer may give it anew.
+        let count = known.iter().take_while(|at| **at != 0).count();
+        known[count..].fill(0);
         segment.set_contents(known);
         let named = known.iter().zip(walked.contents.dictionary_digests);
         let named = named.take_while(|(at, _)| **at != 0);
         let dictionaries = (1u8..).zip(named).filter_map(|(number, (at, digest))| {
             let found = segment.dictionary(&*self.open.file, &self.interner, number);
-            let dictionary = found.ok().map(|found| Arc::clone(&found.dictionary));
-            Some(TailDictionary { digest: digest?, offset: *at, dictionary })
+            Some(TailDictionary { digest: digest?, offset: *at, dictionary: found.ok() })
         });
         let dictionaries = dictionaries.collect();
         Ok(Tail {
@@ -89,7 +92,7 @@ impl Recovery<'_> {
         let last = seal.dictionary_offsets.iter().take_while(|at| **at != 0).count();
         let number = u8::try_from(last).ok().filter(|number| *number > 0)?;
         let found = before.dictionary(&*self.open.file, &self.interner, number).ok()?;
-        Some(Arc::clone(&found.dictionary))
+        Some(found)
     }
 
     fn into_recovered(mut self, tail: Tail, repair: Option<Repair>) -> Result<Recovered> {

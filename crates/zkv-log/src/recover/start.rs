@@ -1,5 +1,7 @@
 //! Where recovery starts: at a checkpoint's watermark, at a roll call, or at the log's beginning.
 
+use std::collections::HashSet;
+
 use zkv_io::StorageFile;
 
 use crate::block::{BlockHeader, BlockKind, is_whole};
@@ -14,6 +16,13 @@ use crate::walk::{BlockWalk, Seeds};
 
 use super::{CommitEnd, Recovery, read_header, slot_count};
 
+/// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
+/// bytes to read, and a forged file may name another one in each header.
+const ROLL_CALLS_TRIED_MAX: usize = 64;
+/// How many segments of one sequence number are looked at for a roll call: the log's own, and those
+/// that crashes have left.
+const ROLL_CALL_HOLDERS_MAX: usize = 8;
+
 impl<'a> Recovery<'a> {
     pub(super) fn from_checkpoint(open: &'a OpenFile, checkpoint: &LogCheckpoint) -> Result<Self> {
         let (tail, full) = checkpoint.segments.split_last().ok_or(LogError::CheckpointMismatch)?;
@@ -21,8 +30,9 @@ impl<'a> Recovery<'a> {
         let mut recovery = Self::new(open, place)?;
         recovery.check_watermark(place, checkpoint)?;
         let slots = slot_count(open, recovery.file_bytes);
+        let mut known_slots = HashSet::from([tail.id.slot]);
         for segment in full {
-            if segment.id.slot >= slots {
+            if segment.id.slot >= slots || !known_slots.insert(segment.id.slot) {
                 return Err(LogError::CheckpointMismatch);
             }
             let place = Place::new(&open.identity, segment.id);
@@ -77,11 +87,11 @@ impl<'a> Recovery<'a> {
             (0..slot_count(open, file_bytes)).filter_map(|slot| read_header(open, slot)).collect();
         headers.sort_by_key(|header| std::cmp::Reverse(header.sequence));
         // Any durable roll call will do; the newest is the shortest way.
-        for header in &headers {
-            if header.roll_call.sequence == 0 {
-                break;
-            }
-            if let Some(recovery) = Self::from_roll_call(open, &headers, header.roll_call)? {
+        let mut roll_calls: Vec<Position> = headers.iter().map(|header| header.roll_call).collect();
+        roll_calls.retain(|roll_call| roll_call.sequence > 0);
+        roll_calls.dedup();
+        for roll_call in roll_calls.into_iter().take(ROLL_CALLS_TRIED_MAX) {
+            if let Some(recovery) = Self::from_roll_call(open, &headers, roll_call)? {
                 return Ok(recovery);
             }
         }
@@ -104,8 +114,8 @@ impl<'a> Recovery<'a> {
         headers: &[SegmentHeader],
         roll_call: Position,
     ) -> Result<Option<Self>> {
-        let mut holders = headers.iter().filter(|header| header.sequence == roll_call.sequence);
-        let place = holders.find_map(|header| {
+        let holders = headers.iter().filter(|header| header.sequence == roll_call.sequence);
+        let place = holders.take(ROLL_CALL_HOLDERS_MAX).find_map(|header| {
             let place = Place::new(&open.identity, header.id());
             is_roll_call(&*open.file, place, roll_call.offset).then_some(place)
         });

@@ -243,7 +243,7 @@ impl<'a> Survey<'a> {
     fn look_at_seal(&mut self, seen: &mut Seen, image: &Image) {
         let place = seen.place;
         let block = image.bytes.get(seal_offset(place.slot_bytes) as usize..);
-        let seal = block.and_then(|block| Seal::decode_block(block, place.slot_bytes, place.seed));
+        let seal = block.and_then(|block| Seal::decode_block(block, &place));
         let Some(seal) = seal else { return };
         let next = SegmentId {
             sequence: place.id.sequence.saturating_add(1),

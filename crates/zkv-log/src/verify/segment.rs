@@ -145,7 +145,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
     fn seal_of(&self, image: &[u8]) -> Option<Seal> {
         let place = self.member.place;
         let block = image.get(seal_offset(place.slot_bytes) as usize..)?;
-        Seal::decode_block(block, place.slot_bytes, place.seed)
+        Seal::decode_block(block, &place)
     }
 
     /// Checks all blocks, and returns where they end.

@@ -69,7 +69,8 @@ impl Model {
             let mut records = HashMap::new();
             let mut scan = view.scan(info.slot, None).unwrap();
             while let Some(block) = scan.next_block().unwrap() {
-                let entries = block.entries().unwrap().into_iter().map(<[u8]>::to_vec).collect();
+                let entries =
+                    block.entries().unwrap().map(|entry| entry.unwrap().to_vec()).collect();
                 records.insert(block.position.offset, entries);
             }
             let seal_start = start + u64::from(seal_offset(slot_bytes));

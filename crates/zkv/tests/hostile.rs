@@ -1,0 +1,141 @@
+//! Stores that somebody forged, with every checksum right: answers are anybody's guess, but nothing
+//! takes more memory or time than its bytes are worth.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use zkv::{Error, ErrorKind, Options, Store};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{Access, LogOptions, OpenFile};
+use zkv_record::{Head, Kind, PIECE_BYTES_MIN, PieceKey, Record, VALUE_BYTES_MAX};
+
+const DATA: &str = "store.zkv";
+
+/// A store whose log holds these records, whatever they say.
+fn forged(records: &[(Kind, Vec<u8>, Vec<u8>)]) -> MemoryStorage {
+    let (storage, options) = (MemoryStorage::new(), LogOptions::default());
+    zkv_log::create(&storage, Path::new(DATA), &options).unwrap();
+    let shared = Arc::new(storage.clone());
+    let file = OpenFile::open(shared, Path::new(DATA), Access::ReadWrite, options).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    let encode = |(kind, key, value): &(Kind, Vec<u8>, Vec<u8>)| {
+        let mut bytes = Vec::new();
+        Record { kind: *kind, ..Record::put(key, value) }.encode_into(&mut bytes);
+        bytes
+    };
+    let encoded: Vec<Vec<u8>> = records.iter().map(encode).collect();
+    let entries: Vec<&[u8]> = encoded.iter().map(Vec::as_slice).collect();
+    writer.append(&entries).unwrap();
+    writer.close().unwrap();
+    storage
+}
+
+fn open(storage: &MemoryStorage) -> Store {
+    Options::new().storage(Arc::new(storage.clone())).open(DATA).unwrap()
+}
+
+fn data_bytes(storage: &MemoryStorage) -> u64 {
+    storage.open(Path::new(DATA), OpenMode::ReadOnly).unwrap().len().unwrap()
+}
+
+fn head(value_id: u8, value_bytes: u64) -> Head {
+    Head { value_id: [value_id; 16], value_bytes, piece_bytes: PIECE_BYTES_MIN }
+}
+
+fn piece(value_id: u8, number: u32, bytes: usize) -> (Kind, Vec<u8>, Vec<u8>) {
+    let key = PieceKey { value_id: [value_id; 16], number }.encode();
+    (Kind::Piece, key.to_vec(), vec![number.to_le_bytes()[0]; bytes])
+}
+
+fn head_record(key: &[u8], head: &Head) -> (Kind, Vec<u8>, Vec<u8>) {
+    (Kind::Head, key.to_vec(), head.encode().to_vec())
+}
+
+#[test]
+fn a_piece_longer_than_its_head_says_is_not_gathered() {
+    let long = head(1, 100_000);
+    let records = [
+        piece(1, 0, 1 << 20),
+        piece(1, 1, 34_464),
+        head_record(b"key", &long),
+        piece(2, 0, 65_536),
+    ];
+    let store = open(&forged(&records));
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Corrupt);
+}
+
+#[test]
+fn heads_that_share_a_value_yield_it_once_in_an_iteration() {
+    let mut records = vec![piece(1, 0, 65_536), piece(1, 1, 34_464)];
+    records.extend((0..50).map(|key| head_record(&[key], &head(1, 100_000))));
+    let store = open(&forged(&records));
+    let values: Vec<_> = store.iter_bytes().collect();
+    assert_eq!(values.len(), 50);
+    assert_eq!(values.iter().filter(|value| value.is_ok()).count(), 1);
+    assert_eq!(store.get_bytes(&[7]).unwrap().unwrap().len(), 100_000);
+}
+
+#[test]
+fn replacing_heads_without_pieces_costs_no_marks() {
+    // Each claims 65,536 pieces.
+    let heads = (0..200).map(|key| head_record(&[key], &head(key, VALUE_BYTES_MAX)));
+    let storage = forged(&heads.collect::<Vec<_>>());
+    let store = open(&storage);
+    let before = data_bytes(&storage);
+    for key in 0..200 {
+        store.set_bytes(&[key], b"replaced").unwrap();
+    }
+    store.flush().unwrap();
+    assert!(data_bytes(&storage) - before < 20_000);
+    assert_eq!(store.get_bytes(&[7]).unwrap().unwrap(), b"replaced");
+}
+
+#[test]
+fn a_log_that_contradicts_itself_is_not_read_again_for_each_get() {
+    let storage = forged(&[head_record(b"key", &head(1, 100_000))]);
+    let store = open(&storage);
+    let before = data_bytes(&storage);
+    for _ in 0..500 {
+        let error = store.get_bytes(b"key").unwrap_err();
+        assert!(matches!(error, Error::Disagreement { .. }), "{error}");
+    }
+    // Each rebuild appends a roll call.
+    assert!(data_bytes(&storage) - before < 16 * 100);
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Nested(Option<Box<Nested>>);
+
+#[test]
+fn a_value_that_nests_deeper_than_the_option_says_is_refused_and_read_with_a_larger_one() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    let deep = (0..100).fold(Nested(None), |inner, _| Nested(Some(Box::new(inner))));
+    store.set("key", &deep).unwrap();
+    let error = store.get::<_, Nested>("key").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Limit);
+    assert!(error.to_string().contains("max_decode_depth"), "{error}");
+    store.close().unwrap();
+    let options = Options::new().storage(Arc::new(storage)).max_decode_depth(300);
+    assert_eq!(options.open(DATA).unwrap().get::<_, Nested>("key").unwrap(), Some(deep));
+}
+
+#[test]
+fn a_value_longer_than_the_option_says_is_neither_written_nor_read() {
+    let storage = MemoryStorage::new();
+    let long = vec![7; (1 << 20) + 1];
+    let store = open(&storage);
+    store.set_bytes(b"key", &long).unwrap();
+    store.close().unwrap();
+    let options = || Options::new().storage(Arc::new(storage.clone()));
+    let store = options().max_value_bytes(1 << 20).open(DATA).unwrap();
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Limit);
+    assert_eq!(store.set_bytes(b"other", &long).unwrap_err().kind(), ErrorKind::Limit);
+    assert!(store.contains_bytes(b"key").unwrap());
+    assert!(store.delete_bytes(b"key").unwrap());
+    for outside in [0, (1 << 20) - 1, 1 << 32] {
+        let error = options().max_value_bytes(outside).open(DATA).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+    }
+}

@@ -1,0 +1,109 @@
+//! `cargo xtask fuzz`: the fuzz targets of `crates/zkv-fuzz`, on stable or with libFuzzer.
+//!
+//! The targets are built as tests are, with their checks for overflow, and are no part of this task's
+//! own build.
+
+use std::path::PathBuf;
+use std::process::Command as Process;
+
+use clap::{Args, Subcommand};
+
+use crate::{Failure, workspace};
+
+/// What each target of a smoke run gets: all of them together stay under a minute.
+const SMOKE_SECONDS: u64 = 3;
+
+/// What to fuzz.
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Command {
+    #[command(subcommand)]
+    other: Option<Other>,
+    /// The target; `cargo xtask fuzz list` names them.
+    target: Option<String>,
+    /// How long it runs.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// What the inputs follow from: a failed run names its own.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Guided by coverage: needs cargo-fuzz and a nightly toolchain.
+    #[arg(long)]
+    coverage: bool,
+}
+
+#[derive(Subcommand)]
+enum Other {
+    /// All targets, for a few seconds each.
+    Smoke,
+    /// Runs one input, as a failed run has left it.
+    Replay {
+        /// The target.
+        target: String,
+        /// The input's file.
+        file: PathBuf,
+    },
+    /// Writes the seeds of all targets anew.
+    Seeds,
+    /// Lists the targets.
+    List,
+}
+
+/// Runs the command.
+pub fn run(command: &Command) -> Result<(), Failure> {
+    match &command.other {
+        Some(Other::Smoke) => smoke(),
+        Some(Other::Replay { target, file }) => {
+            driver(&["replay", target, &std::path::absolute(file)?.to_string_lossy()])
+        }
+        Some(Other::Seeds) => driver(&["seeds"]),
+        Some(Other::List) => driver(&["list"]),
+        None => fuzz(command),
+    }
+}
+
+/// Runs all targets briefly. The seed is the same each time: whoever wants others asks for them.
+pub fn smoke() -> Result<(), Failure> {
+    driver(&["run", "--seconds", &SMOKE_SECONDS.to_string(), "--seed", "1"])
+}
+
+fn fuzz(command: &Command) -> Result<(), Failure> {
+    let target = command.target.as_deref().ok_or("name a target: `cargo xtask fuzz list`")?;
+    let seconds = command.seconds.to_string();
+    let seed = command.seed.map(|seed| seed.to_string());
+    if command.coverage {
+        return cover(target, &seconds, seed.as_deref());
+    }
+    let mut arguments = vec!["run", target, "--seconds", &seconds];
+    if let Some(seed) = &seed {
+        arguments.extend(["--seed", seed]);
+    }
+    driver(&arguments)
+}
+
+/// The driver is built with the profile of the tests, which CI has built already.
+fn driver(arguments: &[&str]) -> Result<(), Failure> {
+    let mut process = workspace::cargo();
+    process.args(["run", "--quiet", "--profile", "test", "--package", "zkv-fuzz", "--"]);
+    check(process.args(arguments), "a fuzz target fails, above")
+}
+
+/// cargo-fuzz has a workspace of its own, which alone needs nightly.
+fn cover(target: &str, seconds: &str, seed: Option<&str>) -> Result<(), Failure> {
+    let seeds = target.strip_suffix("-mended").unwrap_or(target);
+    let seeds = if seeds == "log" { "data" } else { seeds };
+    let mut process = Process::new("cargo");
+    process.current_dir(workspace::root()).args(["+nightly", "fuzz", "run", target]);
+    // What it adds to the corpus stays out of the committed seeds.
+    let corpus = format!("fuzz/corpus/{target}");
+    std::fs::create_dir_all(workspace::root().join(&corpus))?;
+    process.args([&corpus, &format!("fuzz/seeds/{seeds}"), "--"]);
+    process.args([&format!("-max_total_time={seconds}"), "-timeout=10", "-rss_limit_mb=512"]);
+    process.args(["-max_len=524288", &format!("-seed={}", seed.unwrap_or("0"))]);
+    check(&mut process, "libFuzzer found something, or cargo-fuzz or nightly are missing")
+}
+
+fn check(process: &mut Process, failure: &str) -> Result<(), Failure> {
+    let status = process.status()?;
+    if status.success() { Ok(()) } else { Err(format!("{failure} ({status})").into()) }
+}
