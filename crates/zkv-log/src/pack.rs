@@ -10,7 +10,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::block::BlockKind;
 use crate::codec::Encoder;
 use crate::dictionary::{Dictionary, Interner};
-use crate::entries::EntriesBuilder;
+use crate::entries::{cut, write_payload};
 use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
 use crate::options::LogOptions;
@@ -137,21 +137,11 @@ impl Packer {
         let payload_bytes_max =
             DICTIONARY_PAYLOAD_BYTES_MAX.min(self.slot_bytes as usize / SLOT_SHARE);
         let dictionary = |payload: &[u8]| dictionary.filter(|_| payload.len() <= payload_bytes_max);
-        let (mut chunk, mut builder, mut raw) =
-            (PackedChunk::default(), EntriesBuilder::default(), Vec::new());
-        let mut close = |builder: &mut EntriesBuilder| {
-            let entry_count = u32::try_from(builder.count()).unwrap_or(u32::MAX);
-            builder.take_into(&mut raw);
+        let (mut chunk, mut raw) = (PackedChunk::default(), Vec::new());
+        for block in cut(entries, self.block_bytes) {
+            write_payload(block, &mut raw);
+            let entry_count = u32::try_from(block.len()).unwrap_or(u32::MAX);
             chunk.put_block(&raw, entry_count, encoder, dictionary(&raw));
-        };
-        for entry in entries {
-            if !builder.fits(entry.len(), self.block_bytes) {
-                close(&mut builder);
-            }
-            builder.push(entry);
-        }
-        if builder.count() > 0 {
-            close(&mut builder);
         }
         chunk
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::codec::Encoder;
 use crate::dictionary::{Dictionary, Interner};
-use crate::entries::EntriesBuilder;
+use crate::entries::{cut, write_payload};
 use crate::train::{TrainParameters, train};
 
 // The figures of this file are those of the sweep in `docs/benchmarks.md`, unless they say otherwise.
@@ -112,21 +112,14 @@ impl Sampler {
         dictionary: Option<&Dictionary>,
         block_bytes: usize,
     ) -> usize {
-        let (mut builder, mut raw, mut total) = (EntriesBuilder::default(), Vec::new(), 0);
-        let mut close = |builder: &mut EntriesBuilder| {
-            builder.take_into(&mut raw);
-            total += encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len);
-        };
-        for sample in self.samples.iter().step_by(HELD_OUT) {
-            if !builder.fits(sample.len(), block_bytes) {
-                close(&mut builder);
-            }
-            builder.push(sample);
-        }
-        if builder.count() > 0 {
-            close(&mut builder);
-        }
-        total
+        let held_out: Vec<&[u8]> =
+            self.samples.iter().step_by(HELD_OUT).map(Vec::as_slice).collect();
+        let mut raw = Vec::new();
+        let compressed = cut(&held_out, block_bytes).map(|block| {
+            write_payload(block, &mut raw);
+            encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len)
+        });
+        compressed.sum()
     }
 }
 

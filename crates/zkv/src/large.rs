@@ -5,9 +5,9 @@ use zkv_record::{
 };
 
 use crate::error::{Error, Result};
+use crate::operation::Operation;
 use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError};
-use crate::writer::Operation;
 
 /// Pieces that are packed together: enough for several threads, and bounded.
 const PIECES_PER_GROUP: usize = 8;
@@ -37,7 +37,7 @@ impl Shared {
             of_head.encode_into(&mut record);
             let mut writer = self.writer()?;
             self.flush_all(&mut writer)?;
-            let operation = Operation { hash: key.hash, record: &record };
+            let operation = Operation::new(key.hash, &record);
             let groups = self.piece_groups(head, value);
             let committed = writer.commit_large(operation, groups, self.room());
             let end = committed.map_err(|error| self.write_error(error))?;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use zkv_index::KeyHash;
 use zkv_record::{Kind, Record};
 
+use crate::operation::Operation;
 pub(crate) use arena::Arena;
 use list::AppendList;
 use slots::Slots;
@@ -81,7 +82,7 @@ impl Memtable {
     }
 
     pub(crate) fn hashes(&self) -> Vec<KeyHash> {
-        self.by_hash().into_iter().map(|(hash, _)| hash).collect()
+        self.by_hash().into_iter().map(|operation| operation.hash).collect()
     }
 
     /// About how much memory the records take, with those that were replaced.
@@ -94,27 +95,26 @@ impl Memtable {
     }
 
     /// The newest record of each key, in the order of their hashes.
-    pub(crate) fn by_hash(&self) -> Vec<(KeyHash, &[u8])> {
-        let mut records = Vec::with_capacity(self.slots.used());
-        let mut last = Vec::new();
-        let hash_of = |number| self.hash_of(number);
-        self.slots.for_each(hash_of, |number, is_last| {
-            let entry = self.entries.get(number);
-            let into = if is_last { &mut last } else { &mut records };
-            into.extend(entry.map(|entry| (entry.hash, &*entry.record)));
+    pub(crate) fn by_hash(&self) -> Vec<Operation<'_>> {
+        // Each is looked at in the order in which it came: that is how they lie in memory.
+        let entries = self.entries.iter();
+        let all: Vec<Operation<'_>> =
+            entries.map(|entry| Operation::new(entry.hash, &entry.record)).collect();
+        let mut newest = Vec::with_capacity(self.slots.used());
+        self.slots.for_each(|number| {
+            newest.extend(all.get(number as usize));
         });
-        records.extend(last);
-        sort_what_is_nearly_sorted(&mut records);
-        records
+        sort_what_is_nearly_sorted(&mut newest);
+        newest
     }
 }
 
-/// Insertion: each record stands a few places from where it belongs.
-fn sort_what_is_nearly_sorted(records: &mut [(KeyHash, &[u8])]) {
-    for end in 1..records.len() {
+/// Insertion: nearly all stand a few places from where they belong.
+fn sort_what_is_nearly_sorted(operations: &mut [Operation<'_>]) {
+    for end in 1..operations.len() {
         let mut place = end;
-        while place > 0 && records[place - 1].0 > records[place].0 {
-            records.swap(place - 1, place);
+        while place > 0 && operations[place - 1].hash > operations[place].hash {
+            operations.swap(place - 1, place);
             place -= 1;
         }
     }
@@ -166,7 +166,7 @@ mod tests {
             (0..KEYS).map(|key| (hash(key), record(key, 2 * KEYS + key))).collect();
         expected.sort();
         let found = memtable.by_hash();
-        assert!(found.iter().map(|(hash, record)| (*hash, record.to_vec())).eq(expected));
+        assert!(found.iter().map(|one| (one.hash, one.record.to_vec())).eq(expected));
         assert_eq!(memtable.get(hash(7), <[u8]>::to_vec), Some(record(7, 2 * KEYS + 7)));
         assert!(!memtable.contains(hash(KEYS + 1)));
         assert!(memtable.bytes() >= 3 * KEYS as usize * ENTRY_OVERHEAD_BYTES);

@@ -7,19 +7,21 @@ use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
 use crate::live::raw_bytes;
+use crate::operation::{KeyStart, Operation, key_of};
 use crate::view::{Committed, KeyRef, LookupError, from_index};
-use crate::writer::{Operation, WriteError, Writer};
+use crate::writer::{WriteError, Writer};
 
 /// What a key had before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Existing {
     pub location: zkv_index::Location,
     pub raw_bytes: u64,
-    pub head: Option<Head>,
+    /// Few records have one, and many of these stand in a commit.
+    pub head: Option<Box<Head>>,
 }
 
 /// What the log holds of a key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Before {
     Nothing,
     /// A place that cannot be read, and most likely was the key's. It stays in the index, since it
@@ -32,6 +34,7 @@ pub(crate) enum Before {
 pub(crate) struct Resolved<'a> {
     pub hash: KeyHash,
     pub record: RecordBytes<'a>,
+    key_start: KeyStart,
     pub raw_bytes: u64,
     pub kind: RecordKind,
     pub old: Before,
@@ -98,9 +101,22 @@ impl<'a> Resolved<'a> {
     /// A piece of a new value: nothing was there before, and its record is in the log already.
     pub(crate) fn new_piece(hash: KeyHash, record: &[u8]) -> Self {
         let raw_bytes = Record::decode(record).map_or(0, |record| raw_bytes(&record));
-        let record = RecordBytes::Made(Vec::new());
-        Self { hash, record, raw_bytes, kind: RecordKind::Piece, old: Before::Nothing }
+        let (record, kind) = (RecordBytes::Made(Vec::new()), RecordKind::Piece);
+        Self { hash, record, key_start: KeyStart::of(&[]), raw_bytes, kind, old: Before::Nothing }
     }
+}
+
+/// The numbers of `resolved` in the order of their keys: what is alike stands together, and
+/// compresses better.
+pub(crate) fn order_by_key(resolved: &[Resolved<'_>]) -> Vec<usize> {
+    let numbered = resolved.iter().enumerate();
+    let mut order: Vec<(KeyStart, usize)> =
+        numbered.map(|(number, one)| (one.key_start, number)).collect();
+    let key = |number: usize| key_of(resolved[number].record.get());
+    order.sort_unstable_by(|left, right| {
+        left.0.cmp(&right.0).then_with(|| key(left.1).cmp(key(right.1)))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
 }
 
 impl Writer {
@@ -119,12 +135,13 @@ impl Writer {
             if kind == RecordKind::Delete && old.existing().is_none() {
                 continue;
             }
-            if let Some(head) = old.existing().and_then(|old| old.head) {
-                self.delete_pieces(&head, &mut pieces, &mut resolved)?;
+            if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
+                self.delete_pieces(head, &mut pieces, &mut resolved)?;
             }
             resolved.push(Resolved {
                 hash: operation.hash,
                 record: RecordBytes::Given(operation.record),
+                key_start: operation.key_start,
                 raw_bytes: raw_bytes(&record),
                 kind,
                 old,
@@ -176,8 +193,9 @@ impl Writer {
             if kind.is_live() {
                 let raw_bytes = raw_bytes(&record);
                 let old = Before::At(Existing { location, raw_bytes, head: None });
+                let key_start = KeyStart::of(record.key);
                 let record = RecordBytes::Made(entry.to_vec());
-                into.push(Resolved { hash: other, record, raw_bytes, kind, old });
+                into.push(Resolved { hash: other, record, key_start, raw_bytes, kind, old });
             }
         });
         match visited {
@@ -213,7 +231,14 @@ impl Writer {
             let mut bytes = Vec::with_capacity(record.encoded_bytes());
             record.encode_into(&mut bytes);
             let (record, kind) = (RecordBytes::Made(bytes), RecordKind::PieceDelete);
-            into.push(Resolved { hash, record, raw_bytes: 0, kind, old });
+            into.push(Resolved {
+                hash,
+                record,
+                key_start: KeyStart::of(&key),
+                raw_bytes: 0,
+                kind,
+                old,
+            });
         }
         Ok(())
     }
@@ -254,7 +279,7 @@ pub(crate) fn existing_at(
 ) -> Result<Option<Existing>, LogError> {
     let found = committed.read(key, from_index(location), |record| {
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok()).flatten();
-        Existing { location, raw_bytes: raw_bytes(record), head }
+        Existing { location, raw_bytes: raw_bytes(record), head: head.map(Box::new) }
     })?;
     Ok(found)
 }

@@ -17,11 +17,12 @@ use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::memtable::{Arena, Memtable, is_put};
+use crate::operation::Operation;
 use crate::options::{Durability, Options};
 use crate::pending::PendingCount;
 use crate::rebuild;
 use crate::view::{Committed, KeyRef, LookupError, View};
-use crate::writer::{IndexPlace, Operation, WriteError, Writer};
+use crate::writer::{IndexPlace, WriteError, Writer};
 
 /// Frozen buffers that may wait; who fills one more writes the oldest itself.
 const FROZEN_MAX: usize = 2;
@@ -237,7 +238,7 @@ impl Shared {
         hash: KeyHash,
         record: &[u8],
     ) -> Result<()> {
-        let committed = writer.commit(&[Operation { hash, record }], self.room());
+        let committed = writer.commit(&[Operation::new(hash, record)], self.room());
         let end = committed.map_err(|error| self.write_error(error))?;
         self.finish_commit(writer, hash, end)
     }
@@ -313,12 +314,7 @@ impl Shared {
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
         let view = self.view.load_full();
         let Some(oldest) = view.frozen.last() else { return Ok(()) };
-        let records = oldest.by_hash().into_iter();
-        let mut operations: Vec<Operation<'_>> =
-            records.map(|(hash, record)| Operation { hash, record }).collect();
-        // What is alike stands together, and compresses better.
-        operations.sort_by_cached_key(|operation| sort_key(operation.record));
-        let flushed = writer.commit(&operations, Room::Exact);
+        let flushed = writer.commit(&oldest.by_hash(), Room::Exact);
         flushed.map_err(|error| self.write_error(error))?;
         {
             let mut front = self.front();
@@ -437,14 +433,4 @@ fn exists_beneath(
         }
     });
     found.unwrap_or(Ok(false))
-}
-
-/// What an encoded record is sorted by: its key, whose first bytes decide most comparisons without
-/// a look at the record.
-fn sort_key(record: &[u8]) -> (u64, &[u8]) {
-    let key = Record::decode(record).map_or(&[][..], |record| record.key);
-    let mut first = [0; 8];
-    let count = key.len().min(first.len());
-    first[..count].copy_from_slice(&key[..count]);
-    (u64::from_be_bytes(first), key)
 }

@@ -37,6 +37,12 @@ impl<T> AppendList<T> {
         let (chunk, offset) = place(number);
         self.chunks[chunk].get()?.get(offset)?.get()
     }
+
+    /// All items, in the order in which they came.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        let chunks = self.chunks.iter().map_while(OnceLock::get);
+        chunks.flatten().map_while(OnceLock::get)
+    }
 }
 
 /// The chunk of an item, and its place there.
@@ -59,6 +65,7 @@ mod tests {
             assert_eq!(list.push(item), item);
         }
         assert!((0..10_000).all(|number| list.get(number) == Some(&number)));
+        assert!(list.iter().copied().eq(0..10_000));
     }
 
     #[test]

@@ -91,19 +91,11 @@ impl Slots {
         self.newest.store(newest + 1, Ordering::Release);
     }
 
-    /// Shows all numbers to `each`, with whether they stand before their home: those have hashes
-    /// that come behind all others.
-    pub(super) fn for_each(
-        &self,
-        hash_of: impl Fn(u32) -> KeyHash,
-        mut each: impl FnMut(u32, bool),
-    ) {
+    /// Shows all numbers to `each`, nearly in the order of their hashes.
+    pub(super) fn for_each(&self, each: impl FnMut(u32)) {
         let Some(slots) = self.tables[self.newest.load(Ordering::Acquire)].get() else { return };
-        for (place, slot) in slots.iter().enumerate() {
-            if let Some(number) = number_in(slot.load(Ordering::Acquire)) {
-                each(number, place < home(hash_of(number), slots.len()));
-            }
-        }
+        let numbers = slots.iter().filter_map(|slot| number_in(slot.load(Ordering::Acquire)));
+        numbers.for_each(each);
     }
 }
 
