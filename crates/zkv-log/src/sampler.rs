@@ -1,6 +1,5 @@
 //! When to train a dictionary, on what, and whether to adopt it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
@@ -31,10 +30,43 @@ const HELD_OUT: usize = 8;
 /// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
 const ADOPT_PERCENT: usize = 95;
 
+/// Samples, the oldest first, one behind another.
+#[derive(Default)]
+struct Samples {
+    bytes: Vec<u8>,
+    lengths: Vec<usize>,
+}
+
+impl Samples {
+    fn push(&mut self, sample: &[u8]) {
+        self.bytes.extend_from_slice(sample);
+        self.lengths.push(sample.len());
+    }
+
+    /// Drops the oldest until at most `bytes_max` are left.
+    fn keep(&mut self, bytes_max: usize) {
+        let (mut count, mut bytes) = (0, 0);
+        while self.bytes.len() - bytes > bytes_max {
+            bytes += self.lengths[count];
+            count += 1;
+        }
+        self.bytes.drain(..bytes);
+        self.lengths.drain(..count);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[..];
+        self.lengths.iter().map(move |length| {
+            let (sample, behind) = rest.split_at(*length);
+            rest = behind;
+            sample
+        })
+    }
+}
+
 /// Keeps samples of what is written, and the dictionary in use.
 pub(crate) struct Sampler {
-    samples: VecDeque<Vec<u8>>,
-    sample_bytes: usize,
+    samples: Samples,
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
@@ -46,8 +78,7 @@ impl Sampler {
         let dictionary_bytes_max = dictionary_bytes_max.min(TRAINED_BYTES_MAX);
         Self {
             dictionary_bytes_max,
-            samples: VecDeque::new(),
-            sample_bytes: 0,
+            samples: Samples::default(),
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
             current,
@@ -68,14 +99,9 @@ impl Sampler {
         }
         let stride = (raw_bytes / SAMPLE_BYTES).max(1);
         for entry in entries.iter().step_by(stride) {
-            let sample = entry[..entry.len().min(SAMPLE_ENTRY_BYTES_MAX)].to_vec();
-            self.sample_bytes += sample.len();
-            self.samples.push_back(sample);
+            self.samples.push(&entry[..entry.len().min(SAMPLE_ENTRY_BYTES_MAX)]);
         }
-        while self.sample_bytes > SAMPLE_BYTES {
-            let oldest = self.samples.pop_front().map_or(0, |sample| sample.len());
-            self.sample_bytes -= oldest;
-        }
+        self.samples.keep(SAMPLE_BYTES);
     }
 
     /// Trains a candidate where it is time, and adopts it where it wins clearly on samples that it
@@ -95,7 +121,7 @@ impl Sampler {
     }
 
     fn candidate(&self) -> Option<Dictionary> {
-        let (mut joined, mut sizes) = (Vec::with_capacity(self.sample_bytes), Vec::new());
+        let (mut joined, mut sizes) = (Vec::with_capacity(self.samples.bytes.len()), Vec::new());
         for (number, sample) in self.samples.iter().enumerate() {
             if number % HELD_OUT != 0 {
                 joined.extend_from_slice(sample);
@@ -112,8 +138,7 @@ impl Sampler {
         dictionary: Option<&Dictionary>,
         block_bytes: usize,
     ) -> usize {
-        let held_out: Vec<&[u8]> =
-            self.samples.iter().step_by(HELD_OUT).map(Vec::as_slice).collect();
+        let held_out: Vec<&[u8]> = self.samples.iter().step_by(HELD_OUT).collect();
         let mut raw = Vec::new();
         let compressed = cut(&held_out, block_bytes).map(|block| {
             write_payload(block, &mut raw);
@@ -171,7 +196,8 @@ mod tests {
         let mut sampler = Sampler::new(None, TRAINED_BYTES_MAX);
         for _ in 0..20 {
             sampler.observe(&vec![&[5u8; 20_000][..]; 100]);
-            assert!(sampler.sample_bytes <= SAMPLE_BYTES);
+            assert!(sampler.samples.bytes.len() <= SAMPLE_BYTES);
+            assert_eq!(sampler.samples.lengths.len(), sampler.samples.bytes.len() / (8 << 10));
         }
     }
 }

@@ -39,7 +39,7 @@ impl Shared {
             self.flush_all(&mut writer)?;
             let operation = Operation::new(key.hash, &record);
             let groups = self.piece_groups(head, value);
-            let committed = writer.commit_large(operation, groups, self.room());
+            let committed = writer.commit_large(operation.as_slice(), groups, self.room());
             let end = committed.map_err(|error| self.write_error(error))?;
             self.finish_commit(writer, key.hash, end)
         })

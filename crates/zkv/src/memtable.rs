@@ -98,11 +98,11 @@ impl Memtable {
     pub(crate) fn by_hash(&self) -> Vec<Operation<'_>> {
         // Each is looked at in the order in which it came: that is how they lie in memory.
         let entries = self.entries.iter();
-        let all: Vec<Operation<'_>> =
+        let all: Vec<Option<Operation<'_>>> =
             entries.map(|entry| Operation::new(entry.hash, &entry.record)).collect();
         let mut newest = Vec::with_capacity(self.slots.used());
         self.slots.for_each(|number| {
-            newest.extend(all.get(number as usize));
+            newest.extend(all.get(number as usize).copied().flatten());
         });
         sort_what_is_nearly_sorted(&mut newest);
         newest

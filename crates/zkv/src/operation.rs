@@ -3,22 +3,32 @@
 use zkv_index::KeyHash;
 use zkv_record::Record;
 
-/// One record of a commit.
+use crate::live::raw_bytes;
+use crate::resolve::RecordKind;
+
+/// One record of a commit, with what committing it asks of it: records lie anywhere in memory, so
+/// each is looked at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Operation<'a> {
     pub hash: KeyHash,
     pub record: &'a [u8],
     pub key_start: KeyStart,
+    /// The user's bytes in it.
+    pub raw_bytes: u64,
+    pub kind: RecordKind,
 }
 
-/// The first bytes of a record's key: they decide most comparisons of keys without a look at the
-/// records, which lie anywhere in memory.
+/// The first bytes of a record's key: they decide most comparisons of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct KeyStart(u128);
 
 impl<'a> Operation<'a> {
-    pub(crate) fn new(hash: KeyHash, record: &'a [u8]) -> Self {
-        Self { hash, record, key_start: KeyStart::of(key_of(record)) }
+    /// `None` where the bytes are no record.
+    pub(crate) fn new(hash: KeyHash, record: &'a [u8]) -> Option<Self> {
+        let decoded = Record::decode(record).ok()?;
+        let key_start = KeyStart::of(decoded.key);
+        let (raw_bytes, kind) = (raw_bytes(&decoded), RecordKind::of(&decoded));
+        Some(Self { hash, record, key_start, raw_bytes, kind })
     }
 }
 

@@ -127,10 +127,9 @@ impl Writer {
         let mut resolved = Vec::with_capacity(operations.len());
         let mut pieces = HashSet::new();
         for operation in operations {
-            let Ok(record) = Record::decode(operation.record) else { continue };
-            let key = KeyRef { hash: operation.hash, key: record.key, is_piece: false };
-            let old = resolve(&self.committed, key)?;
-            let kind = RecordKind::of(&record);
+            let Operation { hash, record, key_start, raw_bytes, kind } = *operation;
+            let key = || KeyRef { hash, key: key_of(record), is_piece: false };
+            let old = resolve(&self.committed, hash, key)?;
             // Nothing to delete: it never reached the log.
             if kind == RecordKind::Delete && old.existing().is_none() {
                 continue;
@@ -138,14 +137,8 @@ impl Writer {
             if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
                 self.delete_pieces(head, &mut pieces, &mut resolved)?;
             }
-            resolved.push(Resolved {
-                hash: operation.hash,
-                record: RecordBytes::Given(operation.record),
-                key_start: operation.key_start,
-                raw_bytes: raw_bytes(&record),
-                kind,
-                old,
-            });
+            let record = RecordBytes::Given(record);
+            resolved.push(Resolved { hash, record, key_start, raw_bytes, kind, old });
         }
         self.move_twins(&mut resolved)?;
         Ok(resolved)
@@ -220,7 +213,8 @@ impl Writer {
             if !seen.insert(hash) {
                 continue;
             }
-            let old = resolve(&self.committed, KeyRef { hash, key: &key, is_piece: true })?;
+            let of_piece = || KeyRef { hash, key: &key, is_piece: true };
+            let old = resolve(&self.committed, hash, of_piece)?;
             let record = Record {
                 kind: Kind::Piece,
                 collection: 0,
@@ -244,11 +238,15 @@ impl Writer {
     }
 }
 
-/// What the log holds of a key, as far as its index says.
-pub(crate) fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Before, LookupError> {
-    if let Some(change) = committed.change(key.hash) {
+/// What the log holds of a key, as far as its index says. For a new key, `key` is not asked.
+pub(crate) fn resolve<'a>(
+    committed: &Committed,
+    hash: KeyHash,
+    key: impl Fn() -> KeyRef<'a>,
+) -> Result<Before, LookupError> {
+    if let Some(change) = committed.change(hash) {
         let Some(location) = change.new else { return Ok(Before::Nothing) };
-        return Ok(Before::At(match existing_at(committed, key, location) {
+        return Ok(Before::At(match existing_at(committed, key(), location) {
             Ok(Some(existing)) => existing,
             // The place is certain, whatever has become of the bytes there.
             Ok(None) | Err(LogError::Corrupt { .. }) => {
@@ -259,10 +257,10 @@ pub(crate) fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Before, 
     }
     let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
     let mut candidates = zkv_index::Candidates::new();
-    checkpoint.candidates(key.hash, &mut candidates)?;
+    checkpoint.candidates(hash, &mut candidates)?;
     let mut before = Before::Nothing;
     for location in committed.newest_first(&candidates).iter() {
-        match existing_at(committed, key, *location) {
+        match existing_at(committed, key(), *location) {
             Ok(None) => {}
             Ok(Some(existing)) => return Ok(Before::At(existing)),
             Err(LogError::Corrupt { .. }) => before = Before::Damaged,

@@ -238,7 +238,7 @@ impl Shared {
         hash: KeyHash,
         record: &[u8],
     ) -> Result<()> {
-        let committed = writer.commit(&[Operation::new(hash, record)], self.room());
+        let committed = writer.commit(Operation::new(hash, record).as_slice(), self.room());
         let end = committed.map_err(|error| self.write_error(error))?;
         self.finish_commit(writer, hash, end)
     }

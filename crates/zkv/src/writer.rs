@@ -149,12 +149,12 @@ impl Writer {
     /// pieces are written as they come, so that only one group is held at a time.
     pub(crate) fn commit_large<'a>(
         &mut self,
-        head: Operation<'_>,
+        head: &[Operation<'_>],
         groups: impl Iterator<Item = Vec<(KeyHash, Vec<u8>)>> + 'a,
         room: Room,
     ) -> Result<Position, WriteError> {
         self.catch_up()?;
-        let heads = self.resolve_all(&[head])?;
+        let heads = self.resolve_all(head)?;
         let entries: Vec<&[u8]> = heads.iter().map(|one| one.record.get()).collect();
         let packed_head = self.log.log().pack(&entries)?;
         let (mut pieces, mut locations, mut bytes) = (Vec::new(), Vec::new(), 0);
