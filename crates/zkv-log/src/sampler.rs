@@ -104,10 +104,14 @@ impl Sampler {
         self.samples.keep(SAMPLE_BYTES);
     }
 
+    pub(crate) fn is_attempt_due(&self) -> bool {
+        self.raw_bytes_seen >= self.next_attempt_bytes
+    }
+
     /// Trains a candidate where it is time, and adopts it where it wins clearly on samples that it
     /// was not trained on.
     pub(crate) fn attempt(&mut self, interner: &Interner, block_bytes: usize, level: i32) {
-        if self.raw_bytes_seen < self.next_attempt_bytes {
+        if !self.is_attempt_due() {
             return;
         }
         self.next_attempt_bytes = self.raw_bytes_seen.saturating_mul(ATTEMPT_FACTOR);
