@@ -238,7 +238,8 @@ impl Shared {
         hash: KeyHash,
         record: &[u8],
     ) -> Result<()> {
-        let committed = writer.commit(Operation::new(hash, record).as_slice(), self.room());
+        let operations = Operation::new(hash, record).into_iter().collect();
+        let committed = writer.commit(operations, self.room());
         let end = committed.map_err(|error| self.write_error(error))?;
         self.finish_commit(writer, hash, end)
     }
@@ -314,7 +315,7 @@ impl Shared {
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
         let view = self.view.load_full();
         let Some(oldest) = view.frozen.last() else { return Ok(()) };
-        let flushed = writer.commit(&oldest.by_hash(), Room::Exact);
+        let flushed = writer.commit(oldest.by_hash(), Room::Exact);
         flushed.map_err(|error| self.write_error(error))?;
         {
             let mut front = self.front();

@@ -122,11 +122,13 @@ impl Writer {
     /// Returns the log's end.
     pub(crate) fn commit(
         &mut self,
-        operations: &[Operation<'_>],
+        operations: Vec<Operation<'_>>,
         room: Room,
     ) -> Result<Position, WriteError> {
         self.catch_up()?;
-        let resolved = self.resolve_all(operations)?;
+        let resolved = self.resolve_all(&operations)?;
+        // There may be many, and what follows takes memory of its own.
+        drop(operations);
         if resolved.is_empty() {
             return Ok(self.log.end());
         }
