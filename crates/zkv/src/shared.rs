@@ -313,8 +313,7 @@ impl Shared {
 
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
-        let view = self.view.load_full();
-        let Some(oldest) = view.frozen.last() else { return Ok(()) };
+        let Some(oldest) = self.view.load().frozen.last().cloned() else { return Ok(()) };
         let flushed = writer.commit(oldest.by_hash(), Room::Exact);
         flushed.map_err(|error| self.write_error(error))?;
         {
@@ -325,6 +324,8 @@ impl Shared {
                 view.committed = writer.committed_view();
             });
         }
+        // A checkpoint takes memory of its own.
+        drop(oldest);
         self.checkpoint_if_due(writer);
         Ok(())
     }
