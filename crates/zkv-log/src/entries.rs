@@ -6,52 +6,46 @@ use zkv_io::{Cursor, Overrun, put_varint, varint_bytes};
 
 use crate::layout::SHARED_PAYLOAD_BYTES_MAX;
 
-/// Gathers entries until the next one would overflow the block.
-#[derive(Debug, Default)]
-pub(crate) struct EntriesBuilder {
-    /// The lengths of all entries but the last, as varints.
-    lengths: Vec<u8>,
-    bytes: Vec<u8>,
-    count: u64,
-    last_bytes: usize,
+/// Cuts `entries` into blocks, in their order: each holds as many as a payload of
+/// `payload_bytes_max` does, and one at the least.
+pub(crate) fn cut<'a, 'b>(
+    mut entries: &'a [&'b [u8]],
+    payload_bytes_max: usize,
+) -> impl Iterator<Item = &'a [&'b [u8]]> {
+    std::iter::from_fn(move || {
+        let (block, rest) = entries.split_at(count_that_fit(entries, payload_bytes_max));
+        entries = rest;
+        (!block.is_empty()).then_some(block)
+    })
 }
 
-impl EntriesBuilder {
-    pub(crate) fn count(&self) -> u64 {
-        self.count
-    }
-
-    /// Whether `entry_bytes` more fit a payload of `payload_bytes_max`. An empty block takes
-    /// anything.
-    pub(crate) fn fits(&self, entry_bytes: usize, payload_bytes_max: usize) -> bool {
-        self.count == 0
-            || varint_bytes(self.count + 1)
-                + self.lengths.len()
-                + varint_bytes(self.last_bytes as u64)
-                + self.bytes.len()
-                + entry_bytes
-                <= payload_bytes_max
-    }
-
-    pub(crate) fn push(&mut self, entry: &[u8]) {
-        if self.count > 0 {
-            put_varint(&mut self.lengths, self.last_bytes as u64);
+fn count_that_fit(entries: &[&[u8]], payload_bytes_max: usize) -> usize {
+    let Some((first, others)) = entries.split_first() else { return 0 };
+    let (mut lengths_bytes, mut bytes, mut last_bytes) = (0, first.len(), first.len());
+    let mut count = 1;
+    for entry in others {
+        lengths_bytes += varint_bytes(last_bytes as u64);
+        bytes += entry.len();
+        last_bytes = entry.len();
+        if varint_bytes(count as u64 + 1) + lengths_bytes + bytes > payload_bytes_max {
+            break;
         }
-        self.bytes.extend_from_slice(entry);
-        self.last_bytes = entry.len();
-        self.count += 1;
+        count += 1;
     }
+    count
+}
 
-    /// Writes the payload over `into`, and starts anew.
-    pub(crate) fn take_into(&mut self, into: &mut Vec<u8>) {
-        into.clear();
-        put_varint(into, self.count);
-        into.extend_from_slice(&self.lengths);
-        into.extend_from_slice(&self.bytes);
-        self.lengths.clear();
-        self.bytes.clear();
-        self.count = 0;
-        self.last_bytes = 0;
+/// Writes the payload of a block that holds `entries` over `into`.
+pub(crate) fn write_payload(entries: &[&[u8]], into: &mut Vec<u8>) {
+    into.clear();
+    put_varint(into, entries.len() as u64);
+    if let Some((_, all_but_last)) = entries.split_last() {
+        for entry in all_but_last {
+            put_varint(into, entry.len() as u64);
+        }
+    }
+    for entry in entries {
+        into.extend_from_slice(entry);
     }
 }
 
@@ -108,13 +102,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn built(entries: &[Vec<u8>]) -> Vec<u8> {
-        let (mut builder, mut payload) = (EntriesBuilder::default(), Vec::new());
-        for entry in entries {
-            assert!(builder.fits(entry.len(), usize::MAX / 2));
-            builder.push(entry);
-        }
-        builder.take_into(&mut payload);
+        let mut payload = b"of before".to_vec();
+        write_payload(&slices(entries), &mut payload);
         payload
+    }
+
+    fn slices(entries: &[Vec<u8>]) -> Vec<&[u8]> {
+        entries.iter().map(Vec::as_slice).collect()
     }
 
     fn read(payload: &[u8]) -> Result<Vec<Vec<u8>>, Overrun> {
@@ -135,20 +129,25 @@ mod tests {
         }
 
         #[test]
-        fn what_fits_is_never_over_the_limit(
-            sizes in prop::collection::vec(0usize..200, 1..60), limit in 10usize..1000
+        fn blocks_hold_what_fits_and_no_more(
+            sizes in prop::collection::vec(0usize..200, 0..200), limit in 1usize..1000
         ) {
-            let mut builder = EntriesBuilder::default();
-            for size in sizes {
-                if !builder.fits(size, limit) {
-                    break;
-                }
-                builder.push(&vec![0; size]);
+            let entries: Vec<Vec<u8>> = sizes.iter().map(|size| vec![7; *size]).collect();
+            let slices = slices(&entries);
+            let payload_bytes = |block: &[&[u8]]| {
+                let mut payload = Vec::new();
+                write_payload(block, &mut payload);
+                payload.len()
+            };
+            let mut start = 0;
+            for block in cut(&slices, limit) {
+                prop_assert_eq!(block, &slices[start..start + block.len()]);
+                prop_assert!(block.len() == 1 || payload_bytes(block) <= limit);
+                let one_more = &slices[start..slices.len().min(start + block.len() + 1)];
+                prop_assert!(one_more.len() == block.len() || payload_bytes(one_more) > limit);
+                start += block.len();
             }
-            let count = builder.count();
-            let mut payload = Vec::new();
-            builder.take_into(&mut payload);
-            prop_assert!(count == 1 || payload.len() <= limit);
+            prop_assert_eq!(start, slices.len());
         }
     }
 

@@ -10,7 +10,7 @@ use crossbeam_queue::ArrayQueue;
 use crate::block::BlockKind;
 use crate::codec::Encoder;
 use crate::dictionary::{Dictionary, Interner};
-use crate::entries::EntriesBuilder;
+use crate::entries::{cut, write_payload};
 use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
 use crate::options::LogOptions;
@@ -89,7 +89,7 @@ impl Packer {
         if let Some(entry) = entries.iter().find(|entry| entry.len() > max) {
             return Err(LogError::EntryTooLarge { bytes: entry.len(), max });
         }
-        let dictionary = self.dictionary_for(interner, entries);
+        let (dictionary, is_training_due) = self.dictionary_for(interner, entries);
         let ranges = cut_into_chunks(entries);
         let results: Vec<OnceLock<PackedChunk>> = ranges.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
@@ -106,8 +106,15 @@ impl Packer {
             // Where more threads pack than the pool holds, the encoder is dropped.
             let _ = self.encoders.push(encoder);
         };
+        let train = || {
+            let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
+            sampler.attempt(interner, self.block_bytes, self.level);
+        };
         let helpers = self.thread_count.min(ranges.len()).saturating_sub(1);
         std::thread::scope(|scope| {
+            if is_training_due && self.thread_count > 1 {
+                scope.spawn(train);
+            }
             for _ in 0..helpers {
                 // Where the system has no more threads, this one does it all.
                 if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
@@ -115,16 +122,30 @@ impl Packer {
                 }
             }
             work();
+            if is_training_due && self.thread_count == 1 {
+                train();
+            }
         });
         let chunks = results.into_iter().filter_map(OnceLock::into_inner).collect();
         Ok(Packed { chunks, dictionary, entry_count: entries.len() })
     }
 
-    fn dictionary_for(&self, interner: &Interner, entries: &[&[u8]]) -> Option<Arc<Dictionary>> {
+    /// The dictionary for `entries`, and whether it is time to train another one.
+    ///
+    /// The first one is trained before they are packed: without one they would take far more room.
+    /// A later one wins little, so it is trained beside the packing, and used from the next call on,
+    /// however long either takes: what is written depends on nothing but the calls.
+    fn dictionary_for(
+        &self,
+        interner: &Interner,
+        entries: &[&[u8]],
+    ) -> (Option<Arc<Dictionary>>, bool) {
         let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
         sampler.observe(entries);
-        sampler.attempt(interner, self.block_bytes, self.level);
-        sampler.current().cloned()
+        if sampler.current().is_none() {
+            sampler.attempt(interner, self.block_bytes, self.level);
+        }
+        (sampler.current().cloned(), sampler.is_attempt_due())
     }
 
     fn take_encoder(&self) -> Box<Encoder> {
@@ -140,21 +161,11 @@ impl Packer {
         let payload_bytes_max =
             DICTIONARY_PAYLOAD_BYTES_MAX.min(self.slot_bytes as usize / SLOT_SHARE);
         let dictionary = |payload: &[u8]| dictionary.filter(|_| payload.len() <= payload_bytes_max);
-        let (mut chunk, mut builder, mut raw) =
-            (PackedChunk::default(), EntriesBuilder::default(), Vec::new());
-        let mut close = |builder: &mut EntriesBuilder| {
-            let entry_count = u32::try_from(builder.count()).unwrap_or(u32::MAX);
-            builder.take_into(&mut raw);
+        let (mut chunk, mut raw) = (PackedChunk::default(), Vec::new());
+        for block in cut(entries, self.block_bytes) {
+            write_payload(block, &mut raw);
+            let entry_count = u32::try_from(block.len()).unwrap_or(u32::MAX);
             chunk.put_block(&raw, entry_count, encoder, dictionary(&raw));
-        };
-        for entry in entries {
-            if !builder.fits(entry.len(), self.block_bytes) {
-                close(&mut builder);
-            }
-            builder.push(entry);
-        }
-        if builder.count() > 0 {
-            close(&mut builder);
         }
         chunk
     }
@@ -205,5 +216,43 @@ impl std::fmt::Debug for Packer {
             .debug_struct("Packer")
             .field("block_bytes", &self.block_bytes)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 512 KB of sentences, in the first language or in another that shares no byte with it: too
+    /// many words for a block to repeat them, and few enough for a dictionary.
+    fn entries(is_first: bool) -> Vec<Vec<u8>> {
+        let mut state = 1u32;
+        let mut word = move || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            format!("{:016x}", u64::from(state >> 23).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        };
+        let translated = |byte: u8| if is_first { byte } else { !byte };
+        let entry =
+            |_| (0..4).map(|_| word()).collect::<String>().bytes().map(translated).collect();
+        (0..8000).map(entry).collect()
+    }
+
+    #[test]
+    fn the_first_dictionary_is_used_at_once_and_a_later_one_from_the_next_call_on() {
+        for threads in [1, 4] {
+            let options = LogOptions { compression_threads: threads, ..LogOptions::default() };
+            let packer = Packer::new(&options, 1 << 20, None);
+            let interner = Interner::default();
+            let pack = |is_first| {
+                let entries = entries(is_first);
+                let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+                packer.pack(&interner, &slices).unwrap().dictionary.unwrap()
+            };
+            let first = pack(true);
+            let calls_with_first =
+                (0..20).take_while(|_| Arc::ptr_eq(&pack(false), &first)).count();
+            // The second attempt is due in the eighth call of all, and wins.
+            assert_eq!(calls_with_first, 7, "{threads} threads");
+        }
     }
 }

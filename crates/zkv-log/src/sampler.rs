@@ -1,11 +1,10 @@
 //! When to train a dictionary, on what, and whether to adopt it.
 
-use std::collections::VecDeque;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
 use crate::dictionary::{Dictionary, Interner};
-use crate::entries::EntriesBuilder;
+use crate::entries::{cut, write_payload};
 use crate::train::{TrainParameters, train};
 
 // The figures of this file are those of the sweep in `docs/benchmarks.md`, unless they say otherwise.
@@ -31,10 +30,43 @@ const HELD_OUT: usize = 8;
 /// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
 const ADOPT_PERCENT: usize = 95;
 
+/// Samples, the oldest first, one behind another.
+#[derive(Default)]
+struct Samples {
+    bytes: Vec<u8>,
+    lengths: Vec<usize>,
+}
+
+impl Samples {
+    fn push(&mut self, sample: &[u8]) {
+        self.bytes.extend_from_slice(sample);
+        self.lengths.push(sample.len());
+    }
+
+    /// Drops the oldest until at most `bytes_max` are left.
+    fn keep(&mut self, bytes_max: usize) {
+        let (mut count, mut bytes) = (0, 0);
+        while self.bytes.len() - bytes > bytes_max {
+            bytes += self.lengths[count];
+            count += 1;
+        }
+        self.bytes.drain(..bytes);
+        self.lengths.drain(..count);
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[..];
+        self.lengths.iter().map(move |length| {
+            let (sample, behind) = rest.split_at(*length);
+            rest = behind;
+            sample
+        })
+    }
+}
+
 /// Keeps samples of what is written, and the dictionary in use.
 pub(crate) struct Sampler {
-    samples: VecDeque<Vec<u8>>,
-    sample_bytes: usize,
+    samples: Samples,
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
@@ -46,8 +78,7 @@ impl Sampler {
         let dictionary_bytes_max = dictionary_bytes_max.min(TRAINED_BYTES_MAX);
         Self {
             dictionary_bytes_max,
-            samples: VecDeque::new(),
-            sample_bytes: 0,
+            samples: Samples::default(),
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
             current,
@@ -68,20 +99,19 @@ impl Sampler {
         }
         let stride = (raw_bytes / SAMPLE_BYTES).max(1);
         for entry in entries.iter().step_by(stride) {
-            let sample = entry[..entry.len().min(SAMPLE_ENTRY_BYTES_MAX)].to_vec();
-            self.sample_bytes += sample.len();
-            self.samples.push_back(sample);
+            self.samples.push(&entry[..entry.len().min(SAMPLE_ENTRY_BYTES_MAX)]);
         }
-        while self.sample_bytes > SAMPLE_BYTES {
-            let oldest = self.samples.pop_front().map_or(0, |sample| sample.len());
-            self.sample_bytes -= oldest;
-        }
+        self.samples.keep(SAMPLE_BYTES);
+    }
+
+    pub(crate) fn is_attempt_due(&self) -> bool {
+        self.raw_bytes_seen >= self.next_attempt_bytes
     }
 
     /// Trains a candidate where it is time, and adopts it where it wins clearly on samples that it
     /// was not trained on.
     pub(crate) fn attempt(&mut self, interner: &Interner, block_bytes: usize, level: i32) {
-        if self.raw_bytes_seen < self.next_attempt_bytes {
+        if !self.is_attempt_due() {
             return;
         }
         self.next_attempt_bytes = self.raw_bytes_seen.saturating_mul(ATTEMPT_FACTOR);
@@ -95,7 +125,7 @@ impl Sampler {
     }
 
     fn candidate(&self) -> Option<Dictionary> {
-        let (mut joined, mut sizes) = (Vec::with_capacity(self.sample_bytes), Vec::new());
+        let (mut joined, mut sizes) = (Vec::with_capacity(self.samples.bytes.len()), Vec::new());
         for (number, sample) in self.samples.iter().enumerate() {
             if number % HELD_OUT != 0 {
                 joined.extend_from_slice(sample);
@@ -112,21 +142,13 @@ impl Sampler {
         dictionary: Option<&Dictionary>,
         block_bytes: usize,
     ) -> usize {
-        let (mut builder, mut raw, mut total) = (EntriesBuilder::default(), Vec::new(), 0);
-        let mut close = |builder: &mut EntriesBuilder| {
-            builder.take_into(&mut raw);
-            total += encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len);
-        };
-        for sample in self.samples.iter().step_by(HELD_OUT) {
-            if !builder.fits(sample.len(), block_bytes) {
-                close(&mut builder);
-            }
-            builder.push(sample);
-        }
-        if builder.count() > 0 {
-            close(&mut builder);
-        }
-        total
+        let held_out: Vec<&[u8]> = self.samples.iter().step_by(HELD_OUT).collect();
+        let mut raw = Vec::new();
+        let compressed = cut(&held_out, block_bytes).map(|block| {
+            write_payload(block, &mut raw);
+            encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len)
+        });
+        compressed.sum()
     }
 }
 
@@ -178,7 +200,8 @@ mod tests {
         let mut sampler = Sampler::new(None, TRAINED_BYTES_MAX);
         for _ in 0..20 {
             sampler.observe(&vec![&[5u8; 20_000][..]; 100]);
-            assert!(sampler.sample_bytes <= SAMPLE_BYTES);
+            assert!(sampler.samples.bytes.len() <= SAMPLE_BYTES);
+            assert_eq!(sampler.samples.lengths.len(), sampler.samples.bytes.len() / (8 << 10));
         }
     }
 }

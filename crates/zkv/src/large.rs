@@ -3,9 +3,9 @@
 use zkv_record::{Head, Kind, PIECE_BYTES, PieceKey, Record, RecordError, VALUE_BYTES_INLINE_MAX};
 
 use crate::error::{Error, Result};
+use crate::operation::Operation;
 use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError};
-use crate::writer::Operation;
 
 /// Pieces that are packed together: enough for several threads, and bounded.
 const PIECES_PER_GROUP: usize = 8;
@@ -32,9 +32,9 @@ impl Shared {
             of_head.encode_into(&mut record);
             let mut writer = self.writer()?;
             self.flush_all(&mut writer)?;
-            let operation = Operation { hash: key.hash, record: &record };
+            let operation = Operation::new(key.hash, &record);
             let groups = self.piece_groups(head, value);
-            let committed = writer.commit_large(operation, groups, self.room());
+            let committed = writer.commit_large(operation.as_slice(), groups, self.room());
             let end = committed.map_err(|error| self.write_error(error))?;
             self.finish_commit(writer, key.hash, end)
         })

@@ -42,6 +42,7 @@ pub mod layout;
 mod live;
 mod memtable;
 mod open;
+mod operation;
 mod options;
 mod pending;
 mod rebuild;

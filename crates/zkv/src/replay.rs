@@ -49,7 +49,7 @@ impl<'a> Replay<'a> {
         let old = match known {
             Some(Change { new: None, .. }) => Before::Nothing,
             Some(Change { new: Some(location), .. }) => Before::At(self.size_at(key, location)),
-            None => resolve(self.committed, key)?,
+            None => resolve(self.committed, hash, || key)?,
         };
         self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
         if let Some(old) = old.existing() {

@@ -7,19 +7,21 @@ use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
 use crate::live::raw_bytes;
+use crate::operation::{KeyStart, Operation, key_of};
 use crate::view::{Committed, KeyRef, LookupError, from_index};
-use crate::writer::{Operation, WriteError, Writer};
+use crate::writer::{WriteError, Writer};
 
 /// What a key had before.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Existing {
     pub location: zkv_index::Location,
     pub raw_bytes: u64,
-    pub head: Option<Head>,
+    /// Few records have one, and many of these stand in a commit.
+    pub head: Option<Box<Head>>,
 }
 
 /// What the log holds of a key.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Before {
     Nothing,
     /// A place that cannot be read, and most likely was the key's. It stays in the index, since it
@@ -32,6 +34,7 @@ pub(crate) enum Before {
 pub(crate) struct Resolved<'a> {
     pub hash: KeyHash,
     pub record: RecordBytes<'a>,
+    key_start: KeyStart,
     pub raw_bytes: u64,
     pub kind: RecordKind,
     pub old: Before,
@@ -98,9 +101,22 @@ impl<'a> Resolved<'a> {
     /// A piece of a new value: nothing was there before, and its record is in the log already.
     pub(crate) fn new_piece(hash: KeyHash, record: &[u8]) -> Self {
         let raw_bytes = Record::decode(record).map_or(0, |record| raw_bytes(&record));
-        let record = RecordBytes::Made(Vec::new());
-        Self { hash, record, raw_bytes, kind: RecordKind::Piece, old: Before::Nothing }
+        let (record, kind) = (RecordBytes::Made(Vec::new()), RecordKind::Piece);
+        Self { hash, record, key_start: KeyStart::of(&[]), raw_bytes, kind, old: Before::Nothing }
     }
+}
+
+/// The numbers of `resolved` in the order of their keys: what is alike stands together, and
+/// compresses better.
+pub(crate) fn order_by_key(resolved: &[Resolved<'_>]) -> Vec<usize> {
+    let numbered = resolved.iter().enumerate();
+    let mut order: Vec<(KeyStart, usize)> =
+        numbered.map(|(number, one)| (one.key_start, number)).collect();
+    let key = |number: usize| key_of(resolved[number].record.get());
+    order.sort_unstable_by(|left, right| {
+        left.0.cmp(&right.0).then_with(|| key(left.1).cmp(key(right.1)))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
 }
 
 impl Writer {
@@ -111,24 +127,18 @@ impl Writer {
         let mut resolved = Vec::with_capacity(operations.len());
         let mut pieces = HashSet::new();
         for operation in operations {
-            let Ok(record) = Record::decode(operation.record) else { continue };
-            let key = KeyRef { hash: operation.hash, key: record.key, is_piece: false };
-            let old = resolve(&self.committed, key)?;
-            let kind = RecordKind::of(&record);
+            let Operation { hash, record, key_start, raw_bytes, kind } = *operation;
+            let key = || KeyRef { hash, key: key_of(record), is_piece: false };
+            let old = resolve(&self.committed, hash, key)?;
             // Nothing to delete: it never reached the log.
             if kind == RecordKind::Delete && old.existing().is_none() {
                 continue;
             }
-            if let Some(head) = old.existing().and_then(|old| old.head) {
-                self.delete_pieces(&head, &mut pieces, &mut resolved)?;
+            if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
+                self.delete_pieces(head, &mut pieces, &mut resolved)?;
             }
-            resolved.push(Resolved {
-                hash: operation.hash,
-                record: RecordBytes::Given(operation.record),
-                raw_bytes: raw_bytes(&record),
-                kind,
-                old,
-            });
+            let record = RecordBytes::Given(record);
+            resolved.push(Resolved { hash, record, key_start, raw_bytes, kind, old });
         }
         self.move_twins(&mut resolved)?;
         Ok(resolved)
@@ -176,8 +186,9 @@ impl Writer {
             if kind.is_live() {
                 let raw_bytes = raw_bytes(&record);
                 let old = Before::At(Existing { location, raw_bytes, head: None });
+                let key_start = KeyStart::of(record.key);
                 let record = RecordBytes::Made(entry.to_vec());
-                into.push(Resolved { hash: other, record, raw_bytes, kind, old });
+                into.push(Resolved { hash: other, record, key_start, raw_bytes, kind, old });
             }
         });
         match visited {
@@ -202,7 +213,8 @@ impl Writer {
             if !seen.insert(hash) {
                 continue;
             }
-            let old = resolve(&self.committed, KeyRef { hash, key: &key, is_piece: true })?;
+            let of_piece = || KeyRef { hash, key: &key, is_piece: true };
+            let old = resolve(&self.committed, hash, of_piece)?;
             // The pieces are one commit: where one is missing, the head is forged, and the work it
             // asks for is not done.
             if matches!(old, Before::Nothing) {
@@ -218,17 +230,28 @@ impl Writer {
             let mut bytes = Vec::with_capacity(record.encoded_bytes());
             record.encode_into(&mut bytes);
             let (record, kind) = (RecordBytes::Made(bytes), RecordKind::PieceDelete);
-            into.push(Resolved { hash, record, raw_bytes: 0, kind, old });
+            into.push(Resolved {
+                hash,
+                record,
+                key_start: KeyStart::of(&key),
+                raw_bytes: 0,
+                kind,
+                old,
+            });
         }
         Ok(())
     }
 }
 
-/// What the log holds of a key, as far as its index says.
-pub(crate) fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Before, LookupError> {
-    if let Some(change) = committed.change(key.hash) {
+/// What the log holds of a key, as far as its index says. For a new key, `key` is not asked.
+pub(crate) fn resolve<'a>(
+    committed: &Committed,
+    hash: KeyHash,
+    key: impl Fn() -> KeyRef<'a>,
+) -> Result<Before, LookupError> {
+    if let Some(change) = committed.change(hash) {
         let Some(location) = change.new else { return Ok(Before::Nothing) };
-        return Ok(Before::At(match existing_at(committed, key, location) {
+        return Ok(Before::At(match existing_at(committed, key(), location) {
             Ok(Some(existing)) => existing,
             // The place is certain, whatever has become of the bytes there.
             Ok(None) | Err(LogError::Corrupt { .. }) => {
@@ -239,10 +262,10 @@ pub(crate) fn resolve(committed: &Committed, key: KeyRef<'_>) -> Result<Before, 
     }
     let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
     let mut candidates = zkv_index::Candidates::new();
-    checkpoint.candidates(key.hash, &mut candidates)?;
+    checkpoint.candidates(hash, &mut candidates)?;
     let mut before = Before::Nothing;
     for location in committed.newest_first(&candidates).iter() {
-        match existing_at(committed, key, *location) {
+        match existing_at(committed, key(), *location) {
             Ok(None) => {}
             Ok(Some(existing)) => return Ok(Before::At(existing)),
             Err(LogError::Corrupt { .. }) => before = Before::Damaged,
@@ -259,7 +282,7 @@ pub(crate) fn existing_at(
 ) -> Result<Option<Existing>, LogError> {
     let found = committed.read(key, from_index(location), |record| {
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok()).flatten();
-        Existing { location, raw_bytes: raw_bytes(record), head }
+        Existing { location, raw_bytes: raw_bytes(record), head: head.map(Box::new) }
     })?;
     Ok(found)
 }

@@ -16,12 +16,13 @@ use zkv_record::{KEY_BYTES_MAX, Kind, Record, RecordError};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::live::LiveTable;
-use crate::memtable::{Memtable, is_put};
+use crate::memtable::{Arena, Memtable, is_put};
+use crate::operation::Operation;
 use crate::options::{Durability, Options};
 use crate::pending::PendingCount;
 use crate::rebuild;
 use crate::view::{Committed, KeyRef, LookupError, View};
-use crate::writer::{IndexPlace, Operation, WriteError, Writer};
+use crate::writer::{IndexPlace, WriteError, Writer};
 
 /// Frozen buffers that may wait; who fills one more writes the oldest itself.
 const FROZEN_MAX: usize = 2;
@@ -47,8 +48,12 @@ pub(crate) struct Shared {
 }
 
 /// What changes with every buffered record.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Front {
+    /// The active buffer, as the view has it.
+    pub active: Arc<Memtable>,
+    /// Where its records lie.
+    pub arena: Arena,
     /// For the active buffer, then for the frozen ones, the newest first.
     pub pending: Vec<PendingCount>,
     pub is_ending: bool,
@@ -126,17 +131,17 @@ impl Shared {
     /// durability has it.
     pub(crate) fn write(&self, hash: KeyHash, record: Vec<u8>) -> Result<()> {
         match self.options.durability {
-            Durability::Buffered => self.buffer(hash, record.into_boxed_slice()),
+            Durability::Buffered => self.buffer(hash, record),
             Durability::Flushed | Durability::Synced => self.write_through(hash, &record),
         }
     }
 
-    fn buffer(&self, hash: KeyHash, record: Box<[u8]>) -> Result<()> {
+    fn buffer(&self, hash: KeyHash, record: Vec<u8>) -> Result<()> {
         loop {
             {
                 let mut front = self.front();
                 if self.make_room(&mut front)? {
-                    self.insert(&mut front, hash, record);
+                    Self::insert(&mut front, hash, record);
                     return Ok(());
                 }
             }
@@ -152,10 +157,10 @@ impl Shared {
         if self.log.is_sync_failed() {
             return Err(Error::data(&self.path)(LogError::SyncFailed));
         }
-        let view = self.view.load();
-        let is_full = view.active.bytes() >= self.options.memory_buffer_bytes;
+        let is_full = front.active.bytes() >= self.options.memory_buffer_bytes;
+        let frozen_count = front.pending.len() - 1;
         // One more may be frozen early, by a flush or an iteration.
-        if view.frozen.len() > FROZEN_MAX || (is_full && view.frozen.len() == FROZEN_MAX) {
+        if frozen_count > FROZEN_MAX || (is_full && frozen_count == FROZEN_MAX) {
             return Ok(false);
         }
         if !is_full {
@@ -166,9 +171,9 @@ impl Shared {
         Ok(true)
     }
 
-    fn insert(&self, front: &mut Front, hash: KeyHash, record: Box<[u8]>) {
+    fn insert(front: &mut Front, hash: KeyHash, record: Vec<u8>) {
         let puts = is_put(&record);
-        let replaced = self.view.load().active.insert(hash, record);
+        let replaced = front.active.insert(hash, front.arena.add(record));
         front.pending[0].note(hash, puts, replaced);
     }
 
@@ -179,6 +184,7 @@ impl Shared {
         frozen.extend(view.frozen.iter().cloned());
         front.pending.insert(0, PendingCount::default());
         let active = Arc::new(Memtable::like(&view.active));
+        front.active = Arc::clone(&active);
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
     }
 
@@ -215,7 +221,7 @@ impl Shared {
                 if self.make_room(&mut front)? {
                     let exists = self.exists(key)?;
                     if exists {
-                        self.insert(&mut front, key.hash, record.into());
+                        Self::insert(&mut front, key.hash, record.into());
                     }
                     return Ok(exists);
                 }
@@ -241,7 +247,8 @@ impl Shared {
         hash: KeyHash,
         record: &[u8],
     ) -> Result<()> {
-        let committed = writer.commit(&[Operation { hash, record }], self.room());
+        let operations = Operation::new(hash, record).into_iter().collect();
+        let committed = writer.commit(operations, self.room());
         let end = committed.map_err(|error| self.write_error(error))?;
         self.finish_commit(writer, hash, end)
     }
@@ -315,15 +322,8 @@ impl Shared {
 
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
-        let view = self.view.load_full();
-        let Some(oldest) = view.frozen.last() else { return Ok(()) };
-        let flushed = oldest.with_all(|records| {
-            let mut operations: Vec<Operation<'_>> =
-                records.iter().map(|(hash, record)| Operation { hash: *hash, record }).collect();
-            // What is alike stands together, and compresses better.
-            operations.sort_by_cached_key(|operation| sort_key(operation.record));
-            writer.commit(&operations, Room::Exact)
-        });
+        let Some(oldest) = self.view.load().frozen.last().cloned() else { return Ok(()) };
+        let flushed = writer.commit(oldest.by_hash(), Room::Exact);
         flushed.map_err(|error| self.write_error(error))?;
         {
             let mut front = self.front();
@@ -333,6 +333,8 @@ impl Shared {
                 view.committed = writer.committed_view();
             });
         }
+        // A checkpoint takes memory of its own.
+        drop(oldest);
         self.checkpoint_if_due(writer);
         Ok(())
     }
@@ -442,14 +444,4 @@ fn exists_beneath(
         }
     });
     found.unwrap_or(Ok(false))
-}
-
-/// What an encoded record is sorted by: its key, whose first bytes decide most comparisons without
-/// a look at the record.
-fn sort_key(record: &[u8]) -> (u64, &[u8]) {
-    let key = Record::decode(record).map_or(&[][..], |record| record.key);
-    let mut first = [0; 8];
-    let count = key.len().min(first.len());
-    first[..count].copy_from_slice(&key[..count]);
-    (u64::from_be_bytes(first), key)
 }

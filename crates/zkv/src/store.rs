@@ -13,7 +13,7 @@ use zkv_record::{Head, Kind, Record, RecordError, decode_within, encode};
 use crate::error::{Error, Result};
 use crate::flusher;
 use crate::iter::IterBytes;
-use crate::memtable::Memtable;
+use crate::memtable::{Arena, Memtable};
 use crate::open::{self, Opened};
 use crate::options::{Durability, Options};
 use crate::pending::PendingCount;
@@ -87,8 +87,15 @@ impl Store {
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
         let Opened { index, keys, log, committed, live, writer } = open::open(path, &options)?;
-        let view = View { active: Arc::new(Memtable::new()), frozen: Vec::new(), committed };
+        let active = Arc::new(Memtable::new());
         let pending = vec![PendingCount::default()];
+        let front = Front {
+            active: Arc::clone(&active),
+            arena: Arena::default(),
+            pending,
+            is_ending: false,
+        };
+        let view = View { active, frozen: Vec::new(), committed };
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             index,
@@ -96,7 +103,7 @@ impl Store {
             keys,
             log,
             view: ArcSwap::from_pointee(view),
-            front: Mutex::new(Front { pending, is_ending: false }),
+            front: Mutex::new(front),
             wake: Condvar::new(),
             live_at_opening: live,
             writer: writer.map(Mutex::new),

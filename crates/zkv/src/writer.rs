@@ -12,8 +12,9 @@ use zkv_log::{Location, LogError, LogWriter, Packed, Position, Room};
 
 use crate::keys::Keys;
 use crate::live::{self, LiveTable, slot_of};
+use crate::operation::Operation;
 use crate::rebuild::{self, Indexed};
-use crate::resolve::Resolved;
+use crate::resolve::{Resolved, order_by_key};
 use crate::tail::Tail;
 use crate::view::{Committed, LookupError, from_index, to_index};
 
@@ -95,13 +96,6 @@ pub(crate) struct Writer {
     is_applying: bool,
 }
 
-/// One record of a commit.
-#[derive(Clone, Copy)]
-pub(crate) struct Operation<'a> {
-    pub hash: KeyHash,
-    pub record: &'a [u8],
-}
-
 impl Writer {
     pub(crate) fn new(
         log: LogWriter,
@@ -124,22 +118,31 @@ impl Writer {
         }
     }
 
-    /// Commits `operations`, at most one a key, in their order. Returns the log's end.
+    /// Commits `operations`, at most one a key. Best by hash: that is how the index lies in memory.
+    /// Returns the log's end.
     pub(crate) fn commit(
         &mut self,
-        operations: &[Operation<'_>],
+        operations: Vec<Operation<'_>>,
         room: Room,
     ) -> Result<Position, WriteError> {
         self.catch_up()?;
-        let resolved = self.resolve_all(operations)?;
+        let resolved = self.resolve_all(&operations)?;
+        // There may be many, and what follows takes memory of its own.
+        drop(operations);
         if resolved.is_empty() {
             return Ok(self.log.end());
         }
-        let entries: Vec<&[u8]> = resolved.iter().map(|one| one.record.get()).collect();
+        let order = order_by_key(&resolved);
+        let entries: Vec<&[u8]> =
+            order.iter().map(|number| resolved[*number].record.get()).collect();
         let packed = self.log.log().pack(&entries)?;
         let mut commit = self.log.begin()?;
-        let locations = commit.append_located(&packed)?;
+        let appended = commit.append_located(&packed)?;
         let end = commit.finish(room)?.end;
+        let mut locations = appended.clone();
+        for (number, location) in order.iter().zip(&appended) {
+            locations[*number] = *location;
+        }
         self.apply(&resolved, &locations, packed.payload_bytes());
         Ok(end)
     }
@@ -148,12 +151,12 @@ impl Writer {
     /// pieces are written as they come, so that only one group is held at a time.
     pub(crate) fn commit_large<'a>(
         &mut self,
-        head: Operation<'_>,
+        head: &[Operation<'_>],
         groups: impl Iterator<Item = Vec<(KeyHash, Vec<u8>)>> + 'a,
         room: Room,
     ) -> Result<Position, WriteError> {
         self.catch_up()?;
-        let heads = self.resolve_all(&[head])?;
+        let heads = self.resolve_all(head)?;
         let entries: Vec<&[u8]> = heads.iter().map(|one| one.record.get()).collect();
         let packed_head = self.log.log().pack(&entries)?;
         let (mut pieces, mut locations, mut bytes) = (Vec::new(), Vec::new(), 0);
