@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, examples, format, fuzz, tidy, workspace};
+use crate::{Failure, crash, examples, format, fuzz, tidy, workspace};
 
 /// Runs every step.
 pub fn run() -> Result<(), Failure> {
@@ -18,6 +18,7 @@ pub fn run() -> Result<(), Failure> {
     // Documentation tests are part of it.
     step("cargo test", || cargo(&["test", "--workspace"], "a test above fails"))?;
     step("fuzz smoke", fuzz::smoke)?;
+    step("crash smoke", crash::smoke)?;
     step("examples", examples::run)?;
     step("cargo doc", || {
         let mut command = workspace::cargo();

@@ -59,6 +59,11 @@ enum Part {
 /// Failures that are printed; a run with more stops.
 const FAILURES_MAX: usize = 5;
 
+/// What CI runs.
+pub fn smoke() -> Result<(), Failure> {
+    run(&Arguments { parts: vec![Part::Smoke], seconds: 0, seed: 1, replay: None })
+}
+
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let tally = Tally::default();
     if let Some(workload) = &arguments.replay {
@@ -108,7 +113,13 @@ impl std::str::FromStr for Replay {
 }
 
 fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false };
+    let effort = Effort {
+        cuts_most: 200,
+        write_one_in: 2,
+        cut_one_in: 4,
+        crashes_most: 3,
+        last_only: false,
+    };
     let tried = match replay {
         Replay::Store(workload) => {
             History::of(workload).and_then(|history| history.cut_everywhere(effort, tally))
@@ -121,7 +132,8 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, last_only: true };
+    let effort =
+        Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: true };
     for count in 0..=most {
         try_all(Workload::all(count).into_iter(), None, tally, |workload| {
             History::of(workload)?.cut_everywhere(effort, tally)
@@ -132,7 +144,13 @@ fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, last_only: false };
+    let effort = Effort {
+        cuts_most: 12,
+        write_one_in: 16,
+        cut_one_in: 16,
+        crashes_most: 3,
+        last_only: false,
+    };
     let until = Some(Instant::now() + time);
     try_all((seed..).map(Workload::random), until, tally, |workload| {
         History::of(workload)?.cut_everywhere(effort, tally)
@@ -142,7 +160,8 @@ fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn log(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, last_only: false };
+    let effort =
+        Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: false };
     let until = Some(Instant::now() + time);
     try_all((seed..).map(LogWorkload), until, tally, |workload| workload.run(effort, tally))?;
     println!("crash: the log alone: so far {}", tally.summary());

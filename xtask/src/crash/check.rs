@@ -8,16 +8,15 @@ use std::sync::Arc;
 
 use zkv::{Durability, ErrorKind, Store};
 use zkv_io::Storage;
-use zkv_sim::{Image, PowerCut, SimDisk};
+use zkv_sim::{Image, SimDisk};
 
-use super::images::Depth;
+use super::history::History;
+use super::images::{Depth, Effort, Tally};
 use super::session::{INDEX, Model, STORE, options};
 use super::workload::Workload;
 
 /// What is written behind a crash, to see that the store can go on.
 const PROBE: &[u8] = b"probe";
-/// How many ways of a second crash are tried at each moment of a recovery.
-const CUTS_IN_RECOVERY: usize = 4;
 
 /// The states that may be found.
 #[derive(Clone, Debug)]
@@ -45,7 +44,7 @@ pub fn check(
         let state = &expected.commits[commit];
         match depth {
             Depth::Read => Ok(1),
-            Depth::Write => write_on(workload, &SimDisk::from_image(image, 7), state).map(|_| 1),
+            Depth::Write => write_on(workload, &SimDisk::from_image(image, 7), state).map(|()| 1),
             Depth::CutAgain(times) => Ok(1 + cut_again(workload, image, state, times)?),
         }
     })
@@ -123,23 +122,26 @@ fn only<'a>(state: &'a Model) -> Expected<'a> {
 }
 
 /// What another process may do after a crash: it writes, closes, and finds everything again, with the
-/// index file and without. Returns how many changes of the disk there were before the write returned.
-fn write_on(workload: &Workload, disk: &SimDisk, state: &Model) -> Result<usize, String> {
+/// index file and without.
+fn write_on(workload: &Workload, disk: &SimDisk, state: &Model) -> Result<(), String> {
     let after = |what: &'static str| move |error| format!("{what}: {error}");
     let state = with_probe(state);
     let store = open(disk, workload)?;
     store.set_bytes(PROBE, b"1").map_err(|error| format!("a write behind it: {error}"))?;
-    let returned = disk.event_count();
     find_commit(&store, &only(&state)).map_err(after("a write behind it"))?;
     store.close().map_err(|error| format!("closing: {error}"))?;
     let store = open(disk, workload).map_err(after("a second opening"))?;
     find_commit(&store, &only(&state)).map_err(after("a second opening"))?;
+    let verified = store.verify(|_| ()).map_err(|error| format!("verifying: {error}"))?;
+    if !verified.is_sound() || !verified.findings.is_empty() {
+        return Err(format!("verifying finds {:?}", verified.findings));
+    }
     drop(store);
     // There is none where the store keeps none.
     let _ = disk.remove(Path::new(INDEX));
     let store = open(disk, workload).map_err(after("without the index"))?;
     find_commit(&store, &only(&state)).map_err(after("without the index"))?;
-    Ok(returned)
+    Ok(())
 }
 
 fn with_probe(state: &Model) -> Model {
@@ -148,26 +150,19 @@ fn with_probe(state: &Model) -> Model {
     state
 }
 
-/// Cuts the power within [`write_on`], at every change. Returns how many images were tried.
+/// Goes on with the store of an image, under another workload, and cuts the power within that. Returns
+/// how many images were tried.
 fn cut_again(workload: &Workload, image: &Image, state: &Model, times: u32) -> Result<u64, String> {
-    let disk = SimDisk::recording_from(image, workload.seed ^ u64::from(times));
-    let returned = write_on(workload, &disk, state)?;
-    let commits = [state.clone(), with_probe(state)];
-    let mut random = fastrand::Rng::with_seed(workload.seed ^ returned as u64);
-    let (mut cut, mut tried) = (PowerCut::from_image(image), 0);
-    for (number, event) in disk.events(0).iter().enumerate() {
-        let is_pending = cut.follow(event);
-        let last = usize::from(returned <= number)..=1;
-        for way in cut.cuts(is_pending, CUTS_IN_RECOVERY, &mut random) {
-            let deeper = match times {
-                2.. if random.u8(..32) == 0 => Depth::CutAgain(times - 1),
-                _ if random.u8(..4) == 0 => Depth::Write,
-                _ => Depth::Read,
-            };
-            let expected = Expected { commits: &commits, last: last.clone() };
-            let checked = check(workload, &cut.image(&way), &expected, deeper);
-            tried += checked.map_err(|error| format!("cut again at change {number}: {error}"))?;
-        }
-    }
-    Ok(tried)
+    let (next, tally) = (workload.next_life(times), Tally::default());
+    let effort = Effort {
+        cuts_most: 5,
+        write_one_in: 8,
+        cut_one_in: 8,
+        crashes_most: times,
+        last_only: false,
+    };
+    let gone_on = History::behind_crash(&next, image, state)
+        .and_then(|history| history.cut_everywhere(effort, &tally));
+    gone_on.map_err(|error| format!("{error}\n  in another life, {next}, which began"))?;
+    Ok(tally.images.into_inner())
 }

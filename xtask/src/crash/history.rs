@@ -1,6 +1,6 @@
 //! A run of a workload on a disk that does not fail, and every power cut within it.
 
-use zkv_sim::{Image, SimDisk};
+use zkv_sim::{Image, PowerCut, SimDisk};
 
 use super::check::{Expected, check, check_backup};
 use super::images::{Depth, Effort, Moment, Span, Tally, cut_everywhere};
@@ -10,8 +10,10 @@ use super::workload::Workload;
 /// A finished run.
 pub struct History<'a> {
     workload: &'a Workload,
+    /// What the disk held before.
+    start: Image,
     disk: SimDisk,
-    /// What the store held after each commit; the first is the empty store.
+    /// What the store held after each commit; the first is what it held before.
     commits: Vec<Model>,
     /// One for the store's making, and one for each operation.
     spans: Vec<Span>,
@@ -21,11 +23,32 @@ pub struct History<'a> {
 impl<'a> History<'a> {
     /// Runs the workload on a new disk. Nothing fails in it, so that an error is one of the store.
     pub fn of(workload: &'a Workload) -> Result<Self, String> {
-        let mut session = Session::new(workload, SimDisk::recording(workload.seed));
+        let session = Session::new(workload, SimDisk::recording(workload.seed));
+        Self::record(session, Image::new(), "the store's making", false)
+    }
+
+    /// Runs the workload on a store that a crash has left with `state`.
+    pub fn behind_crash(
+        workload: &'a Workload,
+        image: &Image,
+        state: &Model,
+    ) -> Result<Self, String> {
+        let mut session = Session::new(workload, SimDisk::recording_from(image, workload.seed));
+        (session.commits, session.visible) = (vec![state.clone()], state.clone());
+        Self::record(session, image.clone(), "the opening behind a crash", true)
+    }
+
+    fn record(
+        mut session: Session<'a>,
+        start: Image,
+        opening: &str,
+        exists: bool,
+    ) -> Result<Self, String> {
+        let workload = session.workload;
         let opened = session.open().and_then(|()| session.compare());
-        opened.map_err(|error| format!("making the store: {error}"))?;
-        let (name, end_event) = ("the store's making".to_owned(), session.disk.event_count());
-        let mut spans = vec![Span { name, end_event, within: 0..=0, behind: 0..=0, exists: false }];
+        opened.map_err(|error| format!("{opening}: {error}"))?;
+        let (name, end_event) = (opening.to_owned(), session.disk.event_count());
+        let mut spans = vec![Span { name, end_event, within: 0..=0, behind: 0..=0, exists }];
         for (number, operation) in workload.operations.iter().enumerate() {
             let (name, durable) = (format!("operation {number}, {operation}"), session.durable);
             let done = session.step(number, *operation).and_then(|()| session.compare());
@@ -37,20 +60,16 @@ impl<'a> History<'a> {
         // The store's closing is no part of the run.
         session.end_process();
         let Session { disk, commits, backups, .. } = session;
-        Ok(History { workload, disk, commits, spans, backups })
+        Ok(History { workload, start, disk, commits, spans, backups })
     }
 
     /// Cuts the power at every change.
     pub fn cut_everywhere(&self, effort: Effort, tally: &Tally) -> Result<(), String> {
         let seed = self.workload.seed ^ self.workload.operations.len() as u64;
-        cut_everywhere(
-            &self.disk.events(0),
-            &self.spans,
-            effort,
-            seed,
-            tally,
-            |image, moment, depth| self.check(image, moment, depth),
-        )
+        let (cut, events) = (PowerCut::from_image(&self.start), self.disk.events(0));
+        cut_everywhere(cut, &events, &self.spans, effort, seed, tally, |image, moment, depth| {
+            self.check(image, moment, depth)
+        })
     }
 
     fn check(&self, image: &Image, moment: Moment<'_>, depth: Depth) -> Result<u64, String> {

@@ -13,6 +13,8 @@ pub struct Effort {
     /// Of so many images one is written, and of so many of those one sees further power cuts.
     pub write_one_in: u64,
     pub cut_one_in: u64,
+    /// How many crashes there may be one after another.
+    pub crashes_most: u32,
     /// Whether only the last operation's changes are cut: the others are those of shorter workloads.
     pub last_only: bool,
 }
@@ -24,7 +26,8 @@ pub enum Depth {
     Read,
     /// It is also written, closed, opened with its index and without.
     Write,
-    /// As `Write`, and the power is cut again within that, so many times one after another.
+    /// Another workload goes on with it, and the power is cut again within that, up to so many times
+    /// one after another.
     CutAgain(u32),
 }
 
@@ -78,10 +81,10 @@ impl Effort {
     fn depth(self, random: &mut fastrand::Rng) -> Depth {
         if random.u64(..self.write_one_in) > 0 {
             Depth::Read
-        } else if random.u64(..self.cut_one_in) > 0 {
+        } else if self.crashes_most < 2 || random.u64(..self.cut_one_in) > 0 {
             Depth::Write
         } else {
-            Depth::CutAgain(2)
+            Depth::CutAgain(self.crashes_most - 1)
         }
     }
 }
@@ -99,9 +102,10 @@ impl Moment<'_> {
     }
 }
 
-/// Cuts the power at every change of a run, and shows what that may leave to `check`, which returns
+/// Cuts the power at every change of a run, which starts with the disk as `cut` has it, and shows what that may leave to `check`, which returns
 /// how many images it has looked at.
 pub fn cut_everywhere(
+    mut cut: PowerCut,
     events: &[Event],
     spans: &[Span],
     effort: Effort,
@@ -110,7 +114,7 @@ pub fn cut_everywhere(
     check: impl Fn(&Image, Moment<'_>, Depth) -> Result<u64, String>,
 ) -> Result<(), String> {
     let mut random = fastrand::Rng::with_seed(seed);
-    let (mut cut, mut event_count) = (PowerCut::new(), 0);
+    let mut event_count = 0;
     for (step, span) in spans.iter().enumerate() {
         let is_looked_at = !effort.last_only || step + 1 == spans.len();
         let mut look = |cut: &PowerCut, moment: Moment<'_>, is_new: bool| {

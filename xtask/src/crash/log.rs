@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_log::{Access, LogError, LogOptions, LogView, LogWriter, OpenFile, Recovered, create};
-use zkv_sim::{Image, SimDisk};
+use zkv_sim::{Image, PowerCut, SimDisk};
 
 use super::images::{Depth, Effort, Moment, Span, Tally, cut_everywhere};
 
@@ -47,7 +47,8 @@ impl LogWorkload {
             let checked = panic::catch_unwind(AssertUnwindSafe(|| run.check(image, moment, depth)));
             checked.unwrap_or_else(|_| Err("a panic, printed above".to_owned()))
         };
-        cut_everywhere(&run.disk.events(0), &run.spans, effort, self.0, tally, check)
+        let events = run.disk.events(0);
+        cut_everywhere(PowerCut::new(), &events, &run.spans, effort, self.0, tally, check)
     }
 }
 

@@ -88,6 +88,13 @@ impl Workload {
         Self { durability, use_index_file, seed, operations }
     }
 
+    /// What another process does with the store after a crash of this one.
+    pub fn next_life(&self, number: u32) -> Self {
+        let next = Self::random(self.seed ^ u64::from(number) << 20 ^ self.operations.len() as u64);
+        let operations = next.operations.into_iter().take(6).collect();
+        Self { operations, ..next }
+    }
+
     /// The value that the operation `number` gives its key: a half of it compresses.
     pub fn value(&self, number: usize, bytes: u32) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (number as u64) << 32);
