@@ -8,7 +8,7 @@ use zkv_record::{Kind, Record};
 
 use crate::keys::Keys;
 use crate::live::{LiveTable, raw_bytes, slot_of};
-use crate::resolve::{Before, Existing, RecordKind, existing_at, resolve};
+use crate::resolve::{Before, RecordKind, certain_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
 /// Applies the records behind a checkpoint, when a store is opened, one after another.
@@ -48,7 +48,9 @@ impl<'a> Replay<'a> {
         let known = self.changes.get(&hash).copied();
         let old = match known {
             Some(Change { new: None, .. }) => Before::Nothing,
-            Some(Change { new: Some(location), .. }) => Before::At(self.size_at(key, location)),
+            Some(Change { new: Some(location), .. }) => {
+                Before::At(certain_at(self.committed, key, location)?)
+            }
             None => resolve(self.committed, hash, || key)?,
         };
         self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
@@ -64,11 +66,6 @@ impl<'a> Replay<'a> {
         };
         self.changes.insert(hash, Change { hash, old: beneath, new });
         Ok(())
-    }
-
-    fn size_at(&self, key: KeyRef<'_>, location: zkv_index::Location) -> Existing {
-        let nothing = Existing { location, raw_bytes: 0, head: None };
-        existing_at(self.committed, key, location).ok().flatten().unwrap_or(nothing)
     }
 
     /// Makes a run of all that was applied.

@@ -251,14 +251,7 @@ pub(crate) fn resolve<'a>(
 ) -> Result<Before, LookupError> {
     if let Some(change) = committed.change(hash) {
         let Some(location) = change.new else { return Ok(Before::Nothing) };
-        return Ok(Before::At(match existing_at(committed, key(), location) {
-            Ok(Some(existing)) => existing,
-            // The place is certain, whatever has become of the bytes there.
-            Ok(None) | Err(LogError::Corrupt { .. }) => {
-                Existing { location, raw_bytes: 0, head: None }
-            }
-            Err(error) => return Err(error.into()),
-        }));
+        return Ok(Before::At(certain_at(committed, key(), location)?));
     }
     let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
     let mut candidates = zkv_index::Candidates::new();
@@ -273,6 +266,21 @@ pub(crate) fn resolve<'a>(
         }
     }
     Ok(before)
+}
+
+/// What stands at the key's place, which is certain, whatever has become of the bytes there.
+pub(crate) fn certain_at(
+    committed: &Committed,
+    key: KeyRef<'_>,
+    location: zkv_index::Location,
+) -> Result<Existing, LogError> {
+    match existing_at(committed, key, location) {
+        Ok(Some(existing)) => Ok(existing),
+        Ok(None) | Err(LogError::Corrupt { .. }) => {
+            Ok(Existing { location, raw_bytes: 0, head: None })
+        }
+        Err(error) => Err(error),
+    }
 }
 
 pub(crate) fn existing_at(

@@ -10,8 +10,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use zkv::{Durability, ErrorKind, Store};
+use zkv::{Durability, ErrorKind, Options, Store};
 use zkv_io::{MemoryStorage, Storage};
+use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure};
 
 use common::faulty::{
     Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
@@ -239,4 +240,34 @@ fn a_key_is_counted_once_while_a_large_value_of_it_is_written() {
     assert_eq!(store.len(), 2);
     store.flush().unwrap();
     assert_eq!(store.len(), 2);
+}
+
+#[test]
+fn a_read_that_fails_while_a_store_is_opened_spoils_no_count() {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let options = |disk: &SimDisk| {
+        Options::new().storage(Arc::new(disk.clone())).durability(Durability::Flushed)
+    };
+    let store = options(&disk).open(PATH).unwrap();
+    store.set_bytes(b"a", &[1; 100]).unwrap();
+    store.sync().unwrap();
+    store.rebuild_index().unwrap();
+    // Behind the index file: replayed by whoever opens the store.
+    for bytes in [200, 300, 400] {
+        store.set_bytes(b"a", &vec![2; bytes]).unwrap();
+    }
+    let image = disk.kill().image();
+    drop(store);
+    for number in 1.. {
+        let disk = SimDisk::from_image(&image, 1);
+        let (calls, error, sync) = (Calls::Reads, io::ErrorKind::Other, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, sync }));
+        let opened = options(&disk).open(PATH);
+        if disk.counted_calls() < number {
+            break;
+        }
+        if let Ok(store) = opened {
+            assert_eq!(store.stats().unwrap().raw_bytes, 1 + 400, "the read {number}");
+        }
+    }
 }
