@@ -399,7 +399,7 @@ impl LogWriter {
         Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
     }
 
-    fn segment_header(&self, id: SegmentId) -> SegmentHeader {
+    pub(crate) fn segment_header(&self, id: SegmentId) -> SegmentHeader {
         SegmentHeader {
             identity: self.shared.identity.clone(),
             sequence: id.sequence,

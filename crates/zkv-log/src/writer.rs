@@ -10,7 +10,8 @@ use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
-use crate::layout::DICTIONARIES_MAX;
+use crate::header::SegmentHeader;
+use crate::layout::{DICTIONARIES_MAX, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::segment::{Segment, SegmentId};
@@ -322,13 +323,18 @@ impl LogWriter {
             self.write_again(from)?;
         }
         let start = self.tail.segment.place.start;
-        let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
+        let slot_bytes = self.tail.segment.place.slot_bytes;
+        let slot_end = start + u64::from(slot_bytes);
         let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
         self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;
         for slot in repair.stray_slots {
+            // Both say which segment this is.
             let stray = self.shared.identity.slot_start(slot);
-            let header_end = stray + u64::from(crate::layout::SEGMENT_HEADER_BYTES);
+            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
+            let seal_start = stray + u64::from(seal_offset(slot_bytes));
+            let seal_end = stray + u64::from(slot_bytes);
             self.write_zeros(stray, header_end.min(file_bytes))?;
+            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
         }
         self.log().sync_again(self.end())?;
         if repair.renew_tail {
@@ -361,9 +367,26 @@ impl LogWriter {
             let mut bytes = vec![0; last.saturating_sub(first) as usize];
             let start = segment.place.start + u64::from(first);
             self.shared.file.read_at(start, &mut bytes).map_err(LogError::io("read"))?;
+            if first == 0 {
+                self.restore_header(segment, &mut bytes);
+            }
             self.shared.file.write_at(start, &bytes).map_err(LogError::io("write"))?;
         }
         Ok(())
+    }
+
+    /// Puts the header of `segment` into its bytes, where a crash has kept the blocks and lost it.
+    fn restore_header(&self, segment: &Segment, bytes: &mut [u8]) {
+        if SegmentHeader::decode(bytes).is_ok_and(|header| header.id() == segment.id()) {
+            return;
+        }
+        let seal = if segment.is_sealed() { segment.read_seal(&*self.shared.file) } else { None };
+        // A seal has the digest of the segment with the header that it repeats.
+        let header = seal.map_or_else(|| self.segment_header(segment.id()), |seal| seal.header);
+        let cell = header.encode_cell();
+        if let Some(place) = bytes.get_mut(..cell.len()) {
+            place.copy_from_slice(&cell);
+        }
     }
 
     fn write_zeros(&self, from: u64, to: u64) -> Result<()> {

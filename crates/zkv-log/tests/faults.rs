@@ -177,6 +177,54 @@ fn a_segment_header_names_the_newest_roll_call_that_is_durable() {
 }
 
 #[test]
+fn a_header_that_a_crash_has_lost_is_written_again_with_the_tail() {
+    let (storage, mut writer) = new_log();
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    let (end, whole) = (writer.end(), bytes_of(&storage));
+    drop(writer);
+    let headers = [1, 2].map(|slot| 4096 + slot * SLOT as usize..4096 + slot * SLOT as usize + 256);
+    let mut image = whole.clone();
+    headers.iter().for_each(|header| image[header.clone()].fill(0));
+    let storage = storage_of(&image);
+    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    assert_eq!(writer.end(), end);
+    writer.append(&[b"more"]).unwrap();
+    for header in headers {
+        assert_eq!(bytes_of(&storage)[header.clone()], whole[header]);
+    }
+}
+
+#[test]
+fn an_abandoned_segments_seal_is_wiped_with_its_header() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[&noise(1, 40_000)]).unwrap();
+    writer.checkpoint().unwrap();
+    for number in 2..4 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[1]).unwrap();
+    let before = bytes_of(&storage);
+    for number in 4..7 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    drop(writer);
+    // Of all that was written last, a power cut keeps a seal, which repeats its segment's header.
+    let mut image = before;
+    let seal_end = 4096 + 5 * SLOT as usize;
+    image.resize(seal_end, 0);
+    image[seal_end - 528..].copy_from_slice(&bytes_of(&storage)[seal_end - 528..seal_end]);
+    let storage = storage_of(&image);
+    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    writer.append(&[&noise(7, 40_000)]).unwrap();
+    let truth = slots(&writer.log());
+    assert!(truth.iter().any(|(slot, sequence)| (*slot, *sequence) == (1, 4)), "{truth:?}");
+    drop(writer);
+    assert_eq!(slots(&open(&storage, None).unwrap().log), truth);
+}
+
+#[test]
 fn segments_stay_retired_wherever_the_retire_entry_stands() {
     for left_over in 0..120 {
         let (storage, mut writer) = new_log();

@@ -352,8 +352,9 @@ fn an_aborted_commit_that_begot_segments_does_not_count() {
     let packed = writer.log().pack(&slices).unwrap();
     let mut commit = writer.begin().unwrap();
     commit.append(&packed).unwrap();
-    drop(commit);
+    // As a kill leaves it: who drops it wipes it.
     let aborted = bytes_of(&storage);
+    drop(commit);
     let found = salvage(&storage_of(&aborted));
     assert_eq!(found.numbers, reversed(0..20));
     assert!(!found.uncommitted.is_empty());
