@@ -8,7 +8,7 @@ use crate::dictionary::Dictionary;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
 use crate::layout::{
-    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, MEMBER_BYTES,
+    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, MEMBER_BYTES, PAGE_BYTES,
     SEGMENT_HEADER_BYTES, seal_offset,
 };
 use crate::pack::Packed;
@@ -326,6 +326,10 @@ impl<'a> Commit<'a> {
             let slot_end = segment.place.start + u64::from(segment.place.slot_bytes);
             let zeros = self.writer.next_window(end, slot_end);
             self.buffer.resize(written + zeros, 0);
+        }
+        if self.is_end_mark {
+            let zeros = end.next_multiple_of(PAGE_BYTES) - end;
+            self.buffer.resize(written + usize::try_from(zeros).unwrap_or(0), 0);
         }
         self.has_written = true;
         let start = end - written as u64;

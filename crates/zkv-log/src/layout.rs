@@ -16,6 +16,8 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"\x8Bzkvseg\n";
 
 /// The file header and its padding; slot 0 starts behind it. One page, so that slots are aligned.
 pub const FILE_HEADER_BYTES: u64 = 4096;
+/// What file systems cache and write in one piece, nearly everywhere: a closed log ends with one.
+pub const PAGE_BYTES: u64 = 4096;
 /// The same, as a length in memory.
 pub(crate) const FILE_HEADER_PAGE: usize = FILE_HEADER_BYTES as usize;
 /// The unit of a [`crate::Location`]: 15 bits name the cell in a slot of 8 MiB.

@@ -8,7 +8,7 @@ use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomicall
 
 use crate::error::{LogError, Result};
 use crate::header::{FileHeader, Identity, SegmentHeader};
-use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, SEGMENT_HEADER_FIELD_BYTES};
+use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, PAGE_BYTES, SEGMENT_HEADER_FIELD_BYTES};
 use crate::log::Log;
 use crate::options::LogOptions;
 use crate::position::Position;
@@ -76,6 +76,8 @@ pub fn create(storage: &dyn Storage, path: &Path, options: &LogOptions) -> Resul
     let file_header = FileHeader { identity, first_nonce: header.nonce };
     let mut bytes = file_header.encode();
     bytes.extend(header.encode_cell());
+    let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
+    bytes.resize(bytes.len().next_multiple_of(page_bytes), 0);
     create_atomically(storage, path, |file| file.write_at(0, &bytes))
         .map_err(LogError::io("create"))
 }

@@ -11,7 +11,7 @@ use crate::commit::Commit;
 use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
-use crate::layout::{DICTIONARIES_MAX, SEGMENT_HEADER_BYTES, seal_offset};
+use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::segment::{Segment, SegmentId};
@@ -277,10 +277,12 @@ impl LogWriter {
         self.trim()
     }
 
-    /// Cuts off the room made ahead, where the log's last segment is the file's last.
+    /// Cuts off the room made ahead but for the last page's, where the log's last segment is the file's
+    /// last.
     fn trim(&mut self) -> Result<()> {
         let segment = &self.tail.segment;
         let end = segment.place.start + u64::from(self.tail.offset);
+        let end = end.next_multiple_of(PAGE_BYTES);
         if segment.place.id.slot + 1 == self.slot_count
             && end < self.file_end
             && self.repair.is_none()
@@ -326,7 +328,10 @@ impl LogWriter {
         let slot_bytes = self.tail.segment.place.slot_bytes;
         let slot_end = start + u64::from(slot_bytes);
         let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
-        self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;
+        // What an abandoned commit has put behind the file's end is seen by nobody, and comes to light
+        // when the file grows.
+        let wiped_end = slot_end.min(file_bytes.next_multiple_of(PAGE_BYTES));
+        self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;
         for slot in repair.stray_slots {
             // Both say which segment this is.
             let stray = self.shared.identity.slot_start(slot);
@@ -340,7 +345,7 @@ impl LogWriter {
         if repair.renew_tail {
             self.renew_tail();
         }
-        self.file_end = self.file_end.max(file_bytes);
+        self.file_end = self.file_end.max(file_bytes).max(wiped_end);
         self.repair = None;
         Ok(())
     }

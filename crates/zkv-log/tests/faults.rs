@@ -4,8 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage};
-use zkv_log::{Access, Log, LogError, LogOptions, LogWriter, OpenFile, Recovered, Room, create};
-use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure};
+use zkv_log::{Access, Log, LogError, LogOptions, LogWriter, OpenFile, Recovered, create};
 
 const PATH: &str = "log";
 const SLOT: u32 = 64 << 10;
@@ -87,69 +86,6 @@ fn a_seal_that_names_a_slot_behind_the_files_end_ends_the_log() {
         let mut writer = open(&storage_of(&image), None).unwrap().writer.unwrap();
         assert_eq!(writer.end(), end);
         writer.append(&[&noise(4, 60_000)]).unwrap();
-    }
-}
-
-#[test]
-fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
-    let mut arrived_count = 0;
-    for seed in 0..12 {
-        let disk = SimDisk::from_image(&Image::new(), seed);
-        create(&disk, Path::new(PATH), &options()).unwrap();
-        let open = |disk: &SimDisk| {
-            let storage = Arc::new(disk.clone());
-            let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options());
-            file.unwrap().recover(None).unwrap().writer.unwrap()
-        };
-        let mut writer = open(&disk);
-        let end = writer.end();
-        let error = std::io::ErrorKind::StorageFull;
-        let (calls, sync) = (Calls::Changes, SyncFailure::CacheNew);
-        disk.set_fault(Some(Fault { calls, number: 1, lasts: false, error, sync }));
-        let packed = writer.log().pack(&[b"refused"]).unwrap();
-        let mut commit = writer.begin().unwrap();
-        commit.append(&packed).unwrap();
-        // The zeros behind it are a part of the same write, so that it may lack nothing but one.
-        commit.finish(Room::Ahead).unwrap_err();
-        arrived_count += usize::from(disk.image().get(Path::new(PATH)).unwrap().len() > 5000);
-        let next = disk.kill();
-        drop(writer);
-        assert_eq!(open(&next).end(), end, "seed {seed}");
-    }
-    assert!(arrived_count > 2, "the disk has kept too little to show anything");
-}
-
-#[test]
-fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
-    let disk = SimDisk::recording(1);
-    create(&disk, Path::new(PATH), &options()).unwrap();
-    let open = |disk: &SimDisk| {
-        let storage = Arc::new(disk.clone());
-        OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())
-            .unwrap()
-            .recover(None)
-    };
-    let mut writer = open(&disk).unwrap().writer.unwrap();
-    for number in 0..3 {
-        writer.append(&[&noise(number, 40_000)]).unwrap();
-    }
-    writer.free(&[0]).unwrap();
-    writer.log().sync(writer.end()).unwrap();
-    let (durable, before) = (writer.end(), disk.event_count());
-    writer.append(&[&noise(9, 40_000)]).unwrap();
-    assert!(slots(&writer.log()).iter().any(|(slot, sequence)| (*slot, *sequence) == (0, 4)));
-    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
-    for (number, event) in disk.events(0).iter().enumerate() {
-        let is_pending = cut.follow(event);
-        if number < before {
-            continue;
-        }
-        for way in cut.cuts(is_pending, 100, &mut random) {
-            let opened = open(&SimDisk::from_image(&cut.image(&way), 1));
-            let end =
-                opened.unwrap_or_else(|error| panic!("{error}: {way:?}")).writer.unwrap().end();
-            assert!(end == durable || end == writer.end(), "{way:?}");
-        }
     }
 }
 

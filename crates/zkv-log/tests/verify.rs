@@ -265,9 +265,10 @@ fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
     let mut writer = writer(&storage);
     writer.append(&[b"one"]).unwrap();
     writer.close().unwrap();
+    let end = 4096 + writer.end().offset as usize;
     drop(writer);
     let bytes = bytes_of(&storage);
-    for bit in (bytes.len() - 32) * 8..bytes.len() * 8 {
+    for bit in (end - 32) * 8..end * 8 {
         let mut flipped = bytes.clone();
         flipped[bit / 8] ^= 1 << (bit % 8);
         let (seen, _) = verified(&storage_of(&flipped));
@@ -275,7 +276,6 @@ fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
         assert_eq!(severities, [Severity::Mendable], "bit {bit}: {:?}", seen.findings);
     }
     let mut torn = bytes.clone();
-    let end = torn.len();
     torn[end - 16..].fill(0);
     let (seen, _) = verified(&storage_of(&torn));
     assert_eq!(seen.findings[0].severity, Severity::Notice, "{:?}", seen.findings);

@@ -40,8 +40,12 @@ pub enum Growth {
     AsWritten,
     /// It has its last length, and zeros where nothing arrived.
     Zeros,
-    /// As `Zeros`, with what the disk held there before.
+    /// As `Zeros`, with what the disk held there before: behind a file's end, what an earlier cut has
+    /// left there, and else noise.
     Garbage,
+    /// It has the length that is durable, and what was written behind that stays in the last page,
+    /// where nobody sees it until the file grows.
+    Short,
 }
 
 impl Sectors {

@@ -116,7 +116,7 @@ impl SimDisk {
         let state = self.state();
         let named = state.names.iter();
         let cached = named.map(|(path, id)| (path.clone(), Arc::clone(&state.files[id].cache)));
-        Image { files: cached.collect() }
+        Image { files: cached.collect(), ..Image::default() }
     }
 
     /// Ends the process that uses the disk, and returns the disk as the next one finds it. The

@@ -9,6 +9,8 @@ use std::sync::Arc;
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Image {
     pub(crate) files: BTreeMap<PathBuf, Arc<Vec<u8>>>,
+    /// What stands on the disk behind the ends of files, in their last pages.
+    pub(crate) hidden: BTreeMap<PathBuf, Vec<u8>>,
 }
 
 impl Image {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use zkv_io::parent_directory;
 
 use crate::cut::{Cut, Growth, Sectors, Tear};
+use crate::disk::PAGE_BYTES;
 use crate::event::{Event, FileId};
 use crate::image::Image;
 
@@ -19,6 +20,8 @@ const NOISE_PERIOD: usize = 251;
 #[derive(Clone, Debug, Default)]
 pub struct PowerCut {
     files: HashMap<FileId, Arc<Vec<u8>>>,
+    /// What an earlier cut has left behind the ends of files.
+    hidden: HashMap<FileId, Vec<u8>>,
     names: BTreeMap<PathBuf, FileId>,
     pending: Vec<Event>,
 }
@@ -38,6 +41,7 @@ impl PowerCut {
         for (id, (path, bytes)) in (0..).map(FileId).zip(&image.files) {
             started.files.insert(id, Arc::clone(bytes));
             started.names.insert(path.clone(), id);
+            started.hidden.extend(image.hidden.get(path).map(|bytes| (id, bytes.clone())));
         }
         started
     }
@@ -45,7 +49,14 @@ impl PowerCut {
     /// Takes one more event into account. Returns whether it is a change that is pending now.
     pub fn follow(&mut self, event: &Event) -> bool {
         match event {
-            Event::Synced { file } => self.settle(|other| data_of(other) == Some(*file), |_| true),
+            Event::Synced { file } => {
+                let of_file = |other: &Event| data_of(other) == Some(*file);
+                if self.pending.iter().any(of_file) {
+                    // Its last page is written, with zeros behind the end.
+                    self.hidden.remove(file);
+                }
+                self.settle(of_file, |_| true);
+            }
             Event::Discarded { file, seed } => {
                 let mut chance = seed.map(fastrand::Rng::with_seed);
                 let survives = move |_: &Event| chance.as_mut().is_some_and(fastrand::Rng::bool);
@@ -99,7 +110,7 @@ impl PowerCut {
                 special.push(Cut { kept, tear: Some(tear), growth: Growth::AsWritten });
             }
         }
-        for growth in [Growth::Zeros, Growth::Garbage] {
+        for growth in [Growth::Zeros, Growth::Garbage, Growth::Short] {
             for kept in sample(&masks, 4, random) {
                 special.push(Cut { kept: kept.clone(), tear: None, growth });
             }
@@ -179,7 +190,12 @@ impl PowerCut {
     pub fn image(&self, cut: &Cut) -> Image {
         let (mut files, mut names) = (self.files.clone(), self.names.clone());
         if cut.growth == Growth::Garbage {
-            self.grow(&mut files, |at| NOISE[at % NOISE_PERIOD]);
+            self.grow(&mut files, |id, at| {
+                let start = self.files.get(&id).map_or(0, |bytes| bytes.len());
+                let hidden =
+                    self.hidden.get(&id).and_then(|bytes| bytes.get(at.checked_sub(start)?));
+                hidden.copied().unwrap_or(NOISE[at % NOISE_PERIOD])
+            });
         }
         for (number, event) in self.pending.iter().enumerate() {
             let tear = cut.tear.filter(|tear| tear.number == number);
@@ -188,15 +204,39 @@ impl PowerCut {
             }
         }
         if cut.growth == Growth::Zeros {
-            self.grow(&mut files, |_| 0);
+            self.grow(&mut files, |_, _| 0);
         }
-        let named = names.into_iter();
-        let bytes = |id: &FileId| files.get(id).cloned().unwrap_or_default();
-        Image { files: named.map(|(path, id)| (path, bytes(&id))).collect() }
+        let mut hidden = self.hidden.clone();
+        if cut.growth == Growth::Short {
+            self.shorten(&mut files, &mut hidden);
+        }
+        let mut image = Image::default();
+        for (path, id) in names {
+            image.files.insert(path.clone(), files.get(&id).cloned().unwrap_or_default());
+            image.hidden.extend(hidden.remove(&id).map(|bytes| (path, bytes)));
+        }
+        image
+    }
+
+    /// Gives each file that has grown its durable length, and hides what it has behind that.
+    fn shorten(
+        &self,
+        files: &mut HashMap<FileId, Arc<Vec<u8>>>,
+        hidden: &mut HashMap<FileId, Vec<u8>>,
+    ) {
+        let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
+        for (id, bytes) in files {
+            let len = self.files.get(id).map_or(0, |durable| durable.len());
+            if len < bytes.len() {
+                let page_end = len.next_multiple_of(page_bytes).min(bytes.len());
+                hidden.insert(*id, bytes[len..page_end].to_vec());
+                Arc::make_mut(bytes).truncate(len);
+            }
+        }
     }
 
     /// Gives each file the length that it had at the end, with `fill` where it grows.
-    fn grow(&self, files: &mut HashMap<FileId, Arc<Vec<u8>>>, fill: impl Fn(usize) -> u8) {
+    fn grow(&self, files: &mut HashMap<FileId, Arc<Vec<u8>>>, fill: impl Fn(FileId, usize) -> u8) {
         let mut lens: HashMap<FileId, u64> = HashMap::new();
         for event in &self.pending {
             let Some(id) = data_of(event) else { continue };
@@ -213,7 +253,7 @@ impl PowerCut {
         for (id, len) in lens {
             let bytes = Arc::make_mut(files.entry(id).or_default());
             let len = usize::try_from(len).unwrap_or(bytes.len());
-            bytes.extend((bytes.len()..len).map(&fill));
+            bytes.extend((bytes.len()..len).map(|at| fill(id, at)));
         }
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
-use zkv_sim::{Calls, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure};
+use zkv_sim::{Calls, Cut, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure};
 
 const A: &str = "dir/a";
 
@@ -93,6 +93,36 @@ fn large_writes_are_torn_and_lengths_come_before_bytes() {
     let is_garbage =
         |bytes: &Vec<u8>| bytes.len() == 1024 && bytes[..] != [7; 1024] && bytes.contains(&1);
     assert!(found.iter().flatten().any(is_garbage), "the length with garbage");
+}
+
+#[test]
+fn what_a_cut_leaves_behind_a_files_end_may_come_to_light_when_the_file_grows() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, b"..");
+    file.write_at(2, b"abandoned").unwrap();
+    let follow = |mut cut: PowerCut, disk: &SimDisk| {
+        disk.events(0).iter().for_each(|event| {
+            cut.follow(event);
+        });
+        cut
+    };
+    let short = Cut { kept: vec![true], tear: None, growth: Growth::Short };
+    let image = follow(PowerCut::new(), &disk).image(&short);
+    assert_eq!(image.get(path(A)).unwrap(), b"..");
+    // Another process appends something else, of which only the length reaches the disk.
+    let next = SimDisk::recording_from(&image, 2);
+    let file = next.open(path(A), OpenMode::ReadWrite).unwrap();
+    file.write_at(2, b"new").unwrap();
+    let lost = Cut { kept: vec![false], tear: None, growth: Growth::Garbage };
+    let cut = follow(PowerCut::from_image(&image), &next);
+    assert_eq!(cut.image(&lost).get(path(A)).unwrap(), b"..aba");
+    // Once synced, it is gone.
+    file.sync_data().unwrap();
+    file.write_at(5, b"er").unwrap();
+    let cut = follow(PowerCut::from_image(&image), &next);
+    let found = cut.image(&lost);
+    assert_eq!(found.get(path(A)).unwrap()[..5], *b"..new");
+    assert_ne!(found.get(path(A)).unwrap()[5..], *b"nd");
 }
 
 #[test]

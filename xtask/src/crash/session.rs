@@ -204,7 +204,8 @@ impl<'a> Session<'a> {
     }
 
     fn backup(&mut self, number: usize) -> Result<(), Trouble> {
-        let path = PathBuf::from(format!("dir/backup-{number}.zkv"));
+        // Another life, with a seed of its own, may have made backups before.
+        let path = PathBuf::from(format!("dir/backup-{}-{number}.zkv", self.workload.seed));
         self.store()?.backup(&path)?;
         self.commit();
         self.acknowledge();

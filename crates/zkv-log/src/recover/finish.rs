@@ -10,12 +10,12 @@ use arc_swap::ArcSwap;
 use crate::codec::DecoderPool;
 use crate::dictionary::Dictionary;
 use crate::error::Result;
-use crate::layout::CELL_BYTES;
+use crate::layout::{CELL_BYTES, PAGE_BYTES};
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
-use crate::segment::Segment;
+use crate::segment::{Place, Segment};
 use crate::writer::{FreeSlot, LogWriter, Repair, Tail, TailDictionary};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
@@ -48,9 +48,18 @@ impl Recovery<'_> {
         let is_unproven = self.proven < end.position && !end.is_closed;
         let unproven_from = is_unproven.then_some(self.proven);
         let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
-        let clean =
-            !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
+        let clean = !leftover.needs_wipe
+            && !self.ends_within_page(tail.segment.place)
+            && repair.stray_slots.is_empty()
+            && repair.unproven_from.is_none();
         self.into_recovered(tail, (!clean).then_some(repair))
+    }
+
+    /// Whether the file ends in this segment and within a page, behind whose end there may be what an
+    /// abandoned commit has left.
+    fn ends_within_page(&self, tail: Place) -> bool {
+        let slot_end = tail.start + u64::from(tail.slot_bytes);
+        self.file_bytes < slot_end && !self.file_bytes.is_multiple_of(PAGE_BYTES)
     }
 
     fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {

@@ -1,0 +1,120 @@
+//! The log on a disk that loses what it was not told to keep, and that refuses.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_log::{Access, Log, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
+use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure};
+
+const PATH: &str = "log";
+const SLOT: u32 = 64 << 10;
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn try_open(disk: &SimDisk) -> Result<Recovered> {
+    let storage = Arc::new(disk.clone());
+    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(None)
+}
+
+fn open(disk: &SimDisk) -> LogWriter {
+    try_open(disk).unwrap().writer.unwrap()
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    noise
+}
+
+fn slots(log: &Log) -> Vec<(u32, u64)> {
+    log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
+}
+
+#[test]
+fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
+    let mut arrived_count = 0;
+    for seed in 0..12 {
+        let disk = SimDisk::from_image(&Image::new(), seed);
+        create(&disk, Path::new(PATH), &options()).unwrap();
+        let mut writer = open(&disk);
+        let end = writer.end();
+        let error = std::io::ErrorKind::StorageFull;
+        let (calls, sync) = (Calls::Changes, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number: 1, lasts: false, error, sync }));
+        let packed = writer.log().pack(&[b"refused"]).unwrap();
+        let mut commit = writer.begin().unwrap();
+        commit.append(&packed).unwrap();
+        // The zeros behind it are a part of the same write, so that it may lack nothing but one.
+        commit.finish(Room::Ahead).unwrap_err();
+        arrived_count += usize::from(disk.image().get(Path::new(PATH)).unwrap().len() > 5000);
+        let next = disk.kill();
+        drop(writer);
+        assert_eq!(open(&next).end(), end, "seed {seed}");
+    }
+    assert!(arrived_count > 2, "the disk has kept too little to show anything");
+}
+
+#[test]
+fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let (durable, before) = (writer.end(), disk.event_count());
+    writer.append(&[&noise(9, 40_000)]).unwrap();
+    assert!(slots(&writer.log()).iter().any(|(slot, sequence)| (*slot, *sequence) == (0, 4)));
+    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
+    for (number, event) in disk.events(0).iter().enumerate() {
+        let is_pending = cut.follow(event);
+        if number < before {
+            continue;
+        }
+        for way in cut.cuts(is_pending, 100, &mut random) {
+            let opened = try_open(&SimDisk::from_image(&cut.image(&way), 1));
+            let end =
+                opened.unwrap_or_else(|error| panic!("{error}: {way:?}")).writer.unwrap().end();
+            assert!(end == durable || end == writer.end(), "{way:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_the_files_end_comes_to_light() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    // What a power cut may leave of an append to the log in `image`, and where that log ends then.
+    let cuts = |image: &Image, entry: &[u8]| {
+        let disk = SimDisk::recording_from(image, 1);
+        let mut writer = open(&disk);
+        writer.append(&[entry]).unwrap();
+        let (mut cut, mut random) = (PowerCut::from_image(image), fastrand::Rng::with_seed(1));
+        let mut images = Vec::new();
+        for event in disk.events(0) {
+            let is_new = cut.follow(&event);
+            let mut ways = cut.cuts(is_new, 60, &mut random);
+            ways.extend(cut.cuts(false, 60, &mut random));
+            images.extend(ways.iter().map(|way| cut.image(way)));
+        }
+        (images, writer.end())
+    };
+    let end_of = |image: &Image| open(&SimDisk::from_image(image, 1)).end();
+    let mut writer = open(&disk);
+    writer.append(&[&noise(1, 6000)]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    // The second append is longer, so that it brings a length that shows all of the first.
+    for abandoned in cuts(&disk.image(), &noise(2, 400)).0 {
+        let end = end_of(&abandoned);
+        let (images, appended) = cuts(&abandoned, &noise(3, 800));
+        for image in images {
+            let found = end_of(&image);
+            assert!(found == end || found == appended, "{found:?}, not {end:?} or {appended:?}");
+        }
+    }
+}
