@@ -1,7 +1,7 @@
 //! What the mender makes right is what the library takes for whole.
 
 use zkv_fuzz::corpus;
-use zkv_fuzz::mend::{mend_file, mend_index, parts_of_file, parts_of_index};
+use zkv_fuzz::mend::{mend_file, mend_index, mend_pair, parts_of_file, parts_of_index};
 use zkv_fuzz::targets::find;
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -25,6 +25,29 @@ fn whole_files_stay_as_they_are() {
     for seed in seeds("index") {
         assert!(mended(&seed, mend_index) == seed);
     }
+    for seed in seeds("verify") {
+        assert!(mended(&seed, mend_pair) == seed);
+    }
+}
+
+#[test]
+fn an_index_is_made_to_belong_to_changed_data() {
+    let changed: Vec<_> = seeds("verify")
+        .into_iter()
+        .filter(|seed| {
+            let Some(index) = seed.windows(8).position(|bytes| bytes == b"zkvindex") else {
+                return false;
+            };
+            // A commit number before the watermark: the chain goes on from it.
+            let mut spoilt = seed.clone();
+            let commit =
+                parts_of_file(&seed[..index]).into_iter().find(|part| seed[part.start + 4] == 6);
+            spoilt[commit.expect("a commit").start + 16] ^= 1;
+            let mended = mended(&spoilt, mend_pair);
+            mended[..index] != seed[..index] && mended[index..] != seed[index..]
+        })
+        .collect();
+    assert_eq!(changed.len(), 2);
 }
 
 #[test]
