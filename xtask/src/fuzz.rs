@@ -74,7 +74,8 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// Runs all targets briefly, and flips a share of bits. The seed is the same each time: whoever wants others asks for them.
+/// Runs all targets briefly, and flips a share of bits. The seed is the same each time: whoever wants
+/// others asks for them.
 pub fn smoke() -> Result<(), Failure> {
     driver(&["run", "--seconds", &SMOKE_SECONDS.to_string(), "--seed", "1"])?;
     driver(&["flips", "--count", &SMOKE_FLIPS.to_string(), "--seed", "1"])
