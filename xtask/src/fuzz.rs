@@ -12,6 +12,8 @@ use crate::{Failure, workspace};
 
 /// What each target of a smoke run gets: all of them together stay under a minute.
 const SMOKE_SECONDS: u64 = 3;
+/// Flips of a smoke run: a few seconds.
+const SMOKE_FLIPS: u64 = 1500;
 
 /// What to fuzz.
 #[derive(Args)]
@@ -36,6 +38,15 @@ pub struct Command {
 enum Other {
     /// All targets, for a few seconds each.
     Smoke,
+    /// Every bit of a seed that is a store flipped, one by one, with checksums made right.
+    Flips {
+        /// The seed, by its file name in `fuzz/seeds/stores` or `fuzz/seeds/data`.
+        #[arg(default_value = "first")]
+        store: String,
+        /// A share of all bits, as 3/8: to divide the work.
+        #[arg(long, default_value = "1/1")]
+        part: String,
+    },
     /// Runs one input, as a failed run has left it.
     Replay {
         /// The target.
@@ -53,6 +64,7 @@ enum Other {
 pub fn run(command: &Command) -> Result<(), Failure> {
     match &command.other {
         Some(Other::Smoke) => smoke(),
+        Some(Other::Flips { store, part }) => driver(&["flips", store, "--part", part]),
         Some(Other::Replay { target, file }) => {
             driver(&["replay", target, &std::path::absolute(file)?.to_string_lossy()])
         }
@@ -62,9 +74,11 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     }
 }
 
-/// Runs all targets briefly. The seed is the same each time: whoever wants others asks for them.
+/// Runs all targets briefly, and flips a share of bits. The seed is the same each time: whoever wants
+/// others asks for them.
 pub fn smoke() -> Result<(), Failure> {
-    driver(&["run", "--seconds", &SMOKE_SECONDS.to_string(), "--seed", "1"])
+    driver(&["run", "--seconds", &SMOKE_SECONDS.to_string(), "--seed", "1"])?;
+    driver(&["flips", "--count", &SMOKE_FLIPS.to_string(), "--seed", "1"])
 }
 
 fn fuzz(command: &Command) -> Result<(), Failure> {
@@ -90,14 +104,18 @@ fn driver(arguments: &[&str]) -> Result<(), Failure> {
 
 /// cargo-fuzz has a workspace of its own, which alone needs nightly.
 fn cover(target: &str, seconds: &str, seed: Option<&str>) -> Result<(), Failure> {
-    let seeds = target.strip_suffix("-mended").unwrap_or(target);
-    let seeds = if seeds == "log" { "data" } else { seeds };
+    let seeds: &[&str] = match target.strip_suffix("-mended").unwrap_or(target) {
+        "log" => &["data"],
+        "verify" | "salvage" | "store" => &["data", "stores"],
+        seeds => &[seeds],
+    };
     let mut process = Process::new("cargo");
     process.current_dir(workspace::root()).args(["+nightly", "fuzz", "run", target]);
     // What it adds to the corpus stays out of the committed seeds.
     let corpus = format!("fuzz/corpus/{target}");
     std::fs::create_dir_all(workspace::root().join(&corpus))?;
-    process.args([&corpus, &format!("fuzz/seeds/{seeds}"), "--"]);
+    process.arg(&corpus);
+    process.args(seeds.iter().map(|seeds| format!("fuzz/seeds/{seeds}"))).arg("--");
     process.args([&format!("-max_total_time={seconds}"), "-timeout=10", "-rss_limit_mb=512"]);
     process.args(["-max_len=524288", &format!("-seed={}", seed.unwrap_or("0"))]);
     check(&mut process, "libFuzzer found something, or cargo-fuzz or nightly are missing")

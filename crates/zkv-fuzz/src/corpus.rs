@@ -34,7 +34,10 @@ pub fn folder() -> PathBuf {
 /// # Errors
 /// Where a folder or file cannot be read.
 pub fn inputs(target: &Target) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
-    let mut inputs = read_folder(&folder().join("seeds").join(target.seeds))?;
+    let mut inputs = Vec::new();
+    for seeds in target.seeds {
+        inputs.extend(read_folder(&folder().join("seeds").join(seeds))?);
+    }
     let cases = folder().join("cases").join(target.name);
     if cases.is_dir() {
         inputs.extend(read_folder(&cases)?);
@@ -60,8 +63,11 @@ fn read_folder(folder: &Path) -> std::io::Result<Vec<(PathBuf, Vec<u8>)>> {
 pub fn write_seeds() -> std::io::Result<()> {
     let mut seeds: Vec<(&str, String, Vec<u8>)> = Vec::new();
     let (closed, index) = small_store(true);
+    let appended = appended(&index);
+    seeds.push(("stores", "appended".into(), [&*closed, &*appended].concat()));
+    seeds.push(("stores", "first".into(), [&*closed, &*index].concat()));
     seeds.push(("data", "closed".into(), closed));
-    seeds.push(("index", "appended".into(), appended(&index)));
+    seeds.push(("index", "appended".into(), appended));
     seeds.push(("index", "first".into(), index));
     seeds.push(("data", "killed".into(), small_store(false).0));
     seeds.push(("data", "segments".into(), segments()));

@@ -12,6 +12,7 @@ pub mod corpus;
 pub mod mend;
 mod mend_index;
 pub mod mutate;
+mod pair;
 pub mod random;
 mod storage;
 pub mod targets;

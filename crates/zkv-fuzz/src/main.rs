@@ -1,11 +1,11 @@
 //! A driver that fuzzes on stable: it changes seeds by a rule, without knowing what code they reach.
 //! libFuzzer does know (`fuzz/`), and needs nightly.
 
-use std::io::Write as _;
+mod runner;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -14,10 +14,7 @@ use zkv_fuzz::mutate::mutate;
 use zkv_fuzz::random::Random;
 use zkv_fuzz::targets::{TARGETS, Target, find};
 
-/// An input may take 1 s. This leaves room for a machine that has other things to do.
-const INPUT_SECONDS_MAX: u64 = 10;
-/// What an input may take, and what the process takes without one.
-const MEMORY_KIB_MAX: u64 = (256 + 64) << 10;
+use runner::{Runner, peak_kib};
 
 /// Fuzzes zkv on stable.
 #[derive(Parser)]
@@ -33,6 +30,8 @@ enum Command {
         #[arg(long)]
         seed: Option<u64>,
     },
+    /// Flips every bit of a seed that is a store, one by one, with checksums made right.
+    Flips(Flips),
     /// Runs one file, as a failed run has left it.
     Replay {
         /// The target's name.
@@ -46,9 +45,47 @@ enum Command {
     List,
 }
 
+/// Which bits to flip.
+#[derive(clap::Args)]
+struct Flips {
+    /// The seed, by its file name.
+    #[arg(default_value = "first")]
+    store: String,
+    /// A share of all bits, as 3/8: to divide the work.
+    #[arg(long, default_value = "1/1")]
+    part: Part,
+    /// Draws as many bits instead.
+    #[arg(long, conflicts_with = "part")]
+    count: Option<usize>,
+    /// What those follow from.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
+/// A share, by its number from 1 and how many there are.
+#[derive(Clone, Copy)]
+struct Part {
+    number: usize,
+    count: usize,
+}
+
+impl FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/');
+        let parsed = numbers.and_then(|(number, count)| {
+            Some(Self { number: number.parse().ok()?, count: count.parse().ok()? })
+        });
+        let is_part = |part: &Self| (1..=part.count).contains(&part.number);
+        parsed.filter(is_part).ok_or_else(|| format!("{text}: not a part, as 3/8"))
+    }
+}
+
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run { target, seconds, seed } => run(target.as_deref(), seconds, seed),
+        Command::Flips(of) => flips(&of),
         Command::Replay { target, file } => replay(&target, &file),
         Command::Seeds => corpus::write_seeds().map_err(|error| error.to_string()),
         Command::List => {
@@ -93,113 +130,52 @@ fn replay(name: &str, file: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// The input that is being run lies in a file, so that it is there whatever it does to the process.
-struct Current {
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl Current {
-    fn new(target: &Target, seed: u64) -> std::io::Result<Self> {
-        let folder = corpus::folder().join("failures").join(target.name);
-        std::fs::create_dir_all(&folder)?;
-        let path = folder.join(format!("seed-{seed}"));
-        let file = std::fs::File::create(&path)?;
-        Ok(Self { path, file })
-    }
-
-    fn write(&mut self, input: &[u8]) -> std::io::Result<()> {
-        use std::io::Seek as _;
-        self.file.rewind()?;
-        self.file.write_all(input)?;
-        self.file.set_len(input.len() as u64)
-    }
-}
-
 fn fuzz(target: &'static Target, time: Duration, seed: u64) -> Result<(), String> {
-    let inputs = corpus::inputs(target).map_err(|error| format!("seeds: {error}"))?;
-    if inputs.is_empty() {
-        return Err(format!("{}: no seeds; run `cargo xtask fuzz seeds`", target.name));
-    }
-    let mut current = Current::new(target, seed).map_err(|error| error.to_string())?;
-    announce_failures(target, seed, &current.path);
-    let watch = Watch::start(target, seed, &current.path);
+    let inputs = seeds(target)?;
+    let mut runner = Runner::new(target, seed)?;
     let mut random = Random::new(seed);
-    let (start, mut count) = (Instant::now(), 0u64);
+    let start = Instant::now();
     while start.elapsed() < time {
         let mut input = inputs[random.below(inputs.len())].1.clone();
         let other = &inputs[random.below(inputs.len())].1;
         let parts = (target.parts)(&input);
         mutate(&mut input, &parts, other, &mut random);
-        current.write(&input).map_err(|error| error.to_string())?;
-        watch.begin(count + 1);
-        reset_peak();
-        (target.run)(&input);
-        if peak_kib().is_some_and(|peak| peak > MEMORY_KIB_MAX) {
-            return Err(failure(target, seed, &current.path, "it takes too much memory"));
-        }
-        count += 1;
+        runner.run(&input)?;
     }
-    watch.begin(0);
-    let _ = std::fs::remove_file(&current.path);
-    println!("fuzz {}: {count} inputs in {} s, seed {seed}", target.name, time.as_secs());
+    println!("fuzz {}: {} in {} s, seed {seed}", target.name, runner.finish(), time.as_secs());
     Ok(())
 }
 
-fn failure(target: &Target, seed: u64, path: &Path, what: &str) -> String {
-    format!(
-        "{} fails with seed {seed}: {what}\nreplay: cargo xtask fuzz replay {} {}",
-        target.name,
-        target.name,
-        path.display()
-    )
-}
-
-/// A panic in any thread ends the process: the library's own threads would hide it.
-fn announce_failures(target: &'static Target, seed: u64, path: &Path) {
-    let (path, print) = (path.to_owned(), std::panic::take_hook());
-    std::panic::set_hook(Box::new(move |panic| {
-        print(panic);
-        eprintln!("{}", failure(target, seed, &path, "it panics"));
-        std::process::exit(1);
-    }));
-}
-
-/// Ends the process where an input takes too long.
-struct Watch(Arc<AtomicU64>);
-
-impl Watch {
-    fn start(target: &'static Target, seed: u64, path: &Path) -> Self {
-        let (running, path) = (Arc::new(AtomicU64::new(0)), path.to_owned());
-        let seen_by_thread = Arc::clone(&running);
-        std::thread::spawn(move || {
-            let mut before = 0;
-            loop {
-                std::thread::sleep(Duration::from_secs(INPUT_SECONDS_MAX));
-                let now = seen_by_thread.load(Ordering::Relaxed);
-                if now != 0 && now == before {
-                    eprintln!("{}", failure(target, seed, &path, "it takes too long"));
-                    std::process::exit(1);
-                }
-                before = now;
-            }
-        });
-        Self(running)
+fn seeds(target: &Target) -> Result<Vec<(PathBuf, Vec<u8>)>, String> {
+    let inputs = corpus::inputs(target).map_err(|error| format!("seeds: {error}"))?;
+    if inputs.is_empty() {
+        return Err(format!("{}: no seeds; run `cargo xtask fuzz seeds`", target.name));
     }
+    Ok(inputs)
+}
 
-    fn begin(&self, number: u64) {
-        self.0.store(number, Ordering::Relaxed);
+/// Flips bits of a store one by one, with all checksums made right again.
+fn flips(flips: &Flips) -> Result<(), String> {
+    let target = named("store-mended")?;
+    let found = seeds(target)?.into_iter().find(|(path, _)| path.ends_with(&flips.store));
+    let (_, mut store) = found.ok_or("no such seed in fuzz/seeds/data and fuzz/seeds/stores")?;
+    let bit_count = store.len() * 8;
+    let bits: Box<dyn Iterator<Item = usize>> = match flips.count {
+        Some(count) => {
+            let mut random = Random::new(flips.seed);
+            Box::new((0..count).map(move |_| random.below(bit_count)))
+        }
+        None => {
+            let Part { number, count } = flips.part;
+            Box::new(bit_count * (number - 1) / count..bit_count * number / count)
+        }
+    };
+    let mut runner = Runner::new(target, flips.seed)?;
+    for bit in bits {
+        store[bit / 8] ^= 1 << (bit % 8);
+        runner.run(&store)?;
+        store[bit / 8] ^= 1 << (bit % 8);
     }
-}
-
-/// The most memory that the process has had since [`reset_peak`]; `None` where nobody tells.
-fn peak_kib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
-    line.split_whitespace().nth(1)?.parse().ok()
-}
-
-fn reset_peak() {
-    // Elsewhere than on Linux, memory is not watched.
-    let _ = std::fs::write("/proc/self/clear_refs", "5");
+    println!("fuzz flips {}: of {bit_count} bits, {}", flips.store, runner.finish());
+    Ok(())
 }

@@ -14,6 +14,7 @@ use zkv_log::layout::{
 };
 
 pub use crate::mend_index::{mend_index, parts_of_index};
+pub use crate::pair::{mend_pair, parts_of_pair};
 
 const DIGEST_BYTES: usize = 32;
 const DICTIONARY: u8 = 3;
@@ -84,6 +85,25 @@ fn blocks(slot: &[u8], slot_bytes: u32) -> impl Iterator<Item = Range<usize>> + 
         offset = block.end;
         Some(block)
     })
+}
+
+/// Of the segment `sequence`: the checksum of its block that ends at `offset`, and the chain over all
+/// blocks up to there.
+pub(crate) fn segment_chain(file: &[u8], sequence: &[u8], offset: u32) -> Option<[[u8; 4]; 2]> {
+    let (slot_bytes, _) = identity(file)?;
+    let place = slots(file.len(), slot_bytes).find(|place| {
+        let header = file[place.clone()].get(..SEGMENT_HEADER_FIELD_BYTES);
+        header.is_some_and(|header| header[range(SEGMENT_HEADER, "sequence")] == *sequence)
+    })?;
+    let (slot, mut chain) = (&file[place], 0);
+    for block in blocks(slot, slot_bytes).take_while(|block| block.end <= offset as usize) {
+        let checksum: [u8; 4] = slot[block.start..].first_chunk().copied()?;
+        chain = crc32c(chain, &checksum);
+        if block.end == offset as usize {
+            return Some([checksum, chain.to_le_bytes()]);
+        }
+    }
+    None
 }
 
 fn block_at(slot: &[u8], offset: usize) -> Option<Range<usize>> {

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
 use zkv_io::crc32c;
+use zkv_log::layout::{CHECKPOINT, CHECKPOINT_FIELD_BYTES};
 
 use crate::corpus::INDEXED_STORE;
 use crate::mend::{number_u32, range};
@@ -29,6 +30,30 @@ pub fn mend_index(file: &mut [u8]) {
         let check = crc32c(0, &header);
         header[range(HEADER, "check")].copy_from_slice(&check.to_le_bytes());
         file[start..start + HEADER_BYTES].copy_from_slice(&header);
+    }
+}
+
+/// Puts what a log's checkpoint keeps of the block that ends at its watermark: checksum and chain, as
+/// `chain_at` finds them in the data file, by segment and offset.
+pub(crate) fn mend_watermark(
+    file: &mut [u8],
+    chain_at: impl Fn(&[u8], u32) -> Option<[[u8; 4]; 2]>,
+) {
+    for start in headers(file) {
+        let sections = number_u64(&file[start..][range(HEADER, "sections_offset")]);
+        // The log's checkpoint is the first section.
+        let Some(checkpoint) = usize::try_from(sections)
+            .ok()
+            .and_then(|at| file.get_mut(at..at.checked_add(CHECKPOINT_FIELD_BYTES)?))
+        else {
+            continue;
+        };
+        let offset = number_u32(&checkpoint[range(CHECKPOINT, "watermark_offset")]);
+        let sequence = &checkpoint[range(CHECKPOINT, "watermark_sequence")];
+        if let Some([checksum, chain]) = chain_at(sequence, offset) {
+            checkpoint[range(CHECKPOINT, "watermark_checksum")].copy_from_slice(&checksum);
+            checkpoint[range(CHECKPOINT, "chain")].copy_from_slice(&chain);
+        }
     }
 }
 

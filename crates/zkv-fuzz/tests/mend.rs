@@ -1,13 +1,17 @@
 //! What the mender makes right is what the library takes for whole.
 
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv::IndexState;
 use zkv_fuzz::corpus;
-use zkv_fuzz::mend::{mend_file, mend_index, parts_of_file, parts_of_index};
+use zkv_fuzz::mend::{mend_file, mend_index, mend_pair, parts_of_file, parts_of_index};
 use zkv_fuzz::targets::find;
+use zkv_io::{MemoryStorage, OpenMode, Storage};
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let inputs = corpus::inputs(find(target).unwrap()).unwrap();
-    let is_seed =
-        |path: &std::path::Path| path.components().any(|part| part.as_os_str() == "seeds");
+    let is_seed = |path: &Path| path.components().any(|part| part.as_os_str() == "seeds");
     inputs.into_iter().filter(|(path, _)| is_seed(path)).map(|(_, bytes)| bytes).collect()
 }
 
@@ -25,6 +29,41 @@ fn whole_files_stay_as_they_are() {
     for seed in seeds("index") {
         assert!(mended(&seed, mend_index) == seed);
     }
+    for seed in seeds("verify") {
+        assert!(mended(&seed, mend_pair) == seed);
+    }
+}
+
+/// What verifying makes of the index of a store in one input.
+fn index_state(input: &[u8], index_start: usize) -> IndexState {
+    let storage = MemoryStorage::new();
+    let (data, index) = input.split_at(index_start);
+    for (path, bytes) in [("store.zkv", data), ("store.zkv.idx", index)] {
+        let file = storage.open(Path::new(path), OpenMode::CreateNew).unwrap();
+        file.write_at(0, bytes).unwrap();
+    }
+    let options = zkv::Options::new().storage(Arc::new(storage));
+    zkv::verify("store.zkv", &options, |_| {}).unwrap().index
+}
+
+#[test]
+fn an_index_is_made_to_belong_to_changed_data() {
+    let mut count = 0;
+    for mut input in seeds("verify") {
+        let Some(index) = input.windows(8).position(|bytes| bytes == b"zkvindex") else {
+            continue;
+        };
+        let parts = parts_of_file(&input[..index]);
+        let commit = parts.into_iter().find(|part| input[part.start + 4] & 0xF == 6).unwrap();
+        // Where it says how far the log was durable; the chain of all that follows changes.
+        input[commit.start + 16] ^= 1;
+        mend_file(&mut input[..index]);
+        assert_eq!(index_state(&input, index), IndexState::SetAside);
+        mend_pair(&mut input);
+        assert_ne!(index_state(&input, index), IndexState::SetAside);
+        count += 1;
+    }
+    assert_eq!(count, 2);
 }
 
 #[test]

@@ -14,7 +14,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-store", &["zkv-io", "zkv-record", "zkv-log", "zkv-index"]),
     ("zkv-cli", &["zkv-store"]),
     ("zkv-sim", &["zkv-io"]),
-    ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store"]),
+    ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
     ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
 ];
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zkv::{Options, Store};
+use zkv_io::Storage;
 
 use crate::storage::SeededStorage;
 
@@ -27,7 +28,7 @@ pub(crate) fn run(input: &[u8]) {
 }
 
 /// Options that make a run repeatable and short.
-pub(crate) fn options(storage: &SeededStorage) -> Options {
+pub(crate) fn options(storage: &(impl Storage + Clone + 'static)) -> Options {
     Options::new()
         .storage(Arc::new(storage.clone()))
         .create(false)

@@ -1,19 +1,22 @@
-//! Operations on a store, with reopenings, kills and index files that go away, against a map.
+//! Operations on a store on a simulated disk, with reopenings, kills, power cuts and index files that
+//! go away, against a map.
 //!
-//! A kill keeps what the operating system was given, and nothing else: what is found then must be the
-//! store as it was behind some earlier operation, none before the last flush.
+//! What is found after a kill must be the store as it was behind some earlier operation, none before
+//! the last flush; after a power cut, none before the last sync.
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use zkv::{Durability, Options, Store};
+use zkv_io::{OpenMode, Storage};
+use zkv_sim::{PowerCut, SimDisk};
 
 use super::data::{DATA, INDEX, options};
-use crate::storage::SeededStorage;
 
 /// Operations of one input: what is behind them is not looked at.
 const OPERATIONS_MAX: usize = 400;
+/// Ways of cutting the power among which one is drawn.
+const CUTS_MAX: usize = 16;
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -24,18 +27,22 @@ pub(crate) fn run(input: &[u8]) {
         let [kind, key, value] = [0, 1, 2].map(|at| operation.get(at).copied().unwrap_or(0));
         run.step(kind, key, value);
     }
+    run.cut_power();
     run.reopen();
 }
 
 struct Run {
-    storage: SeededStorage,
+    /// What the disk started from: nothing, or what a power cut has left.
+    start: PowerCut,
+    disk: SimDisk,
+    random: fastrand::Rng,
     store: Option<Store>,
     durability: Durability,
-    seed: u64,
-    /// What the store holds now.
-    model: Contents,
-    /// What it held behind each operation since the last flush, that one first.
-    since_flush: Vec<Contents>,
+    /// What the store held at the last sync and behind each operation since; the last is what it
+    /// holds now.
+    since_sync: Vec<Contents>,
+    /// Which of them the operating system has, at the least.
+    flushed: usize,
 }
 
 impl Run {
@@ -45,18 +52,21 @@ impl Run {
             1 => Durability::Synced,
             _ => Durability::Buffered,
         };
-        // No two storages of a run draw the same numbers.
-        let seed = u64::from(settings) << 32;
-        let storage = SeededStorage::new(seed, []);
-        let model = Contents::new();
-        let since_flush = vec![Contents::new()];
-        let mut run = Self { storage, store: None, durability, seed, model, since_flush };
+        let mut run = Self {
+            start: PowerCut::new(),
+            disk: SimDisk::recording(settings.into()),
+            random: fastrand::Rng::with_seed(settings.into()),
+            store: None,
+            durability,
+            since_sync: vec![Contents::new()],
+            flushed: 0,
+        };
         run.store = Some(run.open());
         run
     }
 
     fn options(&self) -> Options {
-        options(&self.storage).create(true).durability(self.durability).slot_bytes(256 << 10)
+        options(&self.disk).create(true).durability(self.durability).slot_bytes(256 << 10)
     }
 
     fn open(&self) -> Store {
@@ -75,7 +85,7 @@ impl Run {
             7..=9 => self.delete(&key),
             10 => {
                 let found = self.store().get_bytes(&key).expect("a read");
-                assert_eq!(found.as_ref(), self.model.get(&key[..]), "key {key:?}");
+                assert_eq!(found.as_ref(), self.now().get(&key[..]), "key {key:?}");
             }
             11 => {
                 self.store().flush().expect("a flush");
@@ -83,78 +93,109 @@ impl Run {
             }
             12 => {
                 self.store().sync().expect("a sync");
-                self.note_flush();
+                self.note_sync();
             }
             13 => self.reopen(),
-            14 => self.kill(),
+            14 if value.is_multiple_of(2) => self.kill(),
+            14 => self.cut_power(),
             _ => self.lose_index(value),
         }
+    }
+
+    /// What the store holds.
+    fn now(&self) -> &Contents {
+        self.since_sync.last().expect("the state at the last sync is there")
     }
 
     fn set(&mut self, key: &[u8], value: Vec<u8>) {
         self.store().set_bytes(key, &value).expect("a write");
         // A long value is written at once, behind what waits in buffers.
         let is_written = value.len() > 65_536;
-        self.model.insert(key.to_vec(), value);
-        self.note_write(is_written);
+        self.note_write(is_written, |contents| contents.insert(key.to_vec(), value));
     }
 
     fn delete(&mut self, key: &[u8]) {
         let deleted = self.store().delete_bytes(key).expect("a delete");
-        assert_eq!(deleted, self.model.remove(key).is_some(), "key {key:?}");
-        self.note_write(false);
+        assert_eq!(deleted, self.now().contains_key(key), "key {key:?}");
+        self.note_write(false, |contents| contents.remove(key));
     }
 
-    fn note_write(&mut self, is_written: bool) {
-        self.since_flush.push(self.model.clone());
-        if is_written || self.durability != Durability::Buffered {
-            self.note_flush();
+    fn note_write<T>(&mut self, is_written: bool, change: impl FnOnce(&mut Contents) -> T) {
+        let mut contents = self.now().clone();
+        change(&mut contents);
+        self.since_sync.push(contents);
+        match self.durability {
+            Durability::Synced => self.note_sync(),
+            Durability::Flushed => self.note_flush(),
+            _ if is_written => self.note_flush(),
+            _ => {}
         }
     }
 
     fn note_flush(&mut self) {
-        self.since_flush = vec![self.model.clone()];
+        self.flushed = self.since_sync.len() - 1;
     }
 
-    fn reopen(&mut self) {
+    fn note_sync(&mut self) {
+        self.since_sync.drain(..self.since_sync.len() - 1);
+        self.flushed = 0;
+    }
+
+    fn close(&mut self) {
         if let Some(store) = self.store.take() {
             store.close().expect("a close");
         }
+        self.note_sync();
+    }
+
+    fn reopen(&mut self) {
+        self.close();
         self.store = Some(self.open());
-        assert!(self.contents() == self.model, "a store that was closed has changed");
-        assert_eq!(self.store().len(), self.model.len() as u64);
+        assert!(self.contents() == *self.now(), "a store that was closed has changed");
+        assert_eq!(self.store().len(), self.now().len() as u64);
+    }
+
+    fn kill(&mut self) {
+        self.disk = self.disk.kill();
+        drop(self.store.take());
+        self.store = Some(self.open());
+        let found = self.contents();
+        let mut states = self.since_sync[self.flushed..].iter();
+        let state = states.rposition(|state| *state == found);
+        let state = state.expect("a kill leaves a state that was, none before the last flush");
+        // What the kill has undone never comes back.
+        self.since_sync.truncate(self.flushed + state + 1);
         self.note_flush();
     }
 
-    /// Goes on with the files as they are now; the old store writes into files that nobody reads.
-    fn kill(&mut self) {
-        let files = [DATA, INDEX].map(|name| (name, self.storage.read(Path::new(name))));
-        let files =
-            files.iter().filter_map(|(name, bytes)| Some((Path::new(*name), bytes.as_deref()?)));
-        self.seed += 1;
-        let after = SeededStorage::new(self.seed, files);
-        let killed = std::mem::replace(&mut self.storage, after);
+    fn cut_power(&mut self) {
+        for event in self.disk.events(0) {
+            self.start.follow(&event);
+        }
+        let cuts = self.start.cuts(false, CUTS_MAX, &mut self.random);
+        let image = self.start.image(&cuts[self.random.usize(..cuts.len())]);
+        let _ = self.disk.kill();
         drop(self.store.take());
-        drop(killed);
+        self.disk = SimDisk::recording_from(&image, self.random.u64(..));
+        self.start = PowerCut::from_image(&image);
         self.store = Some(self.open());
         let found = self.contents();
-        assert!(self.since_flush.contains(&found), "a kill left what never was, or too little");
-        self.model = found;
-        self.note_flush();
+        let is_known = self.since_sync.contains(&found);
+        assert!(is_known, "a power cut left what never was, or less than was synced");
+        // What is there now is durable.
+        self.since_sync.push(found);
+        self.note_sync();
     }
 
     /// Closes the store, takes its index away or spoils it, and opens it.
     fn lose_index(&mut self, how: u8) {
-        if let Some(store) = self.store.take() {
-            store.close().expect("a close");
-        }
+        self.close();
         let index = Path::new(INDEX);
-        let storage: Arc<dyn zkv_io::Storage> = Arc::new(self.storage.clone());
         if how.is_multiple_of(2) {
-            let _ = storage.remove(index);
-        } else if let Ok(file) = storage.open(index, zkv_io::OpenMode::ReadWrite) {
+            let _ = self.disk.remove(index);
+        } else if let Ok(file) = self.disk.open(index, OpenMode::ReadWrite) {
             let at = u64::from(how) * 7 % file.len().expect("a length").max(1);
-            file.write_at(at, &[how ^ 0x5A]).expect("memory takes it");
+            file.write_at(at, &[how ^ 0x5A]).expect("the disk takes it");
         }
         self.reopen();
     }

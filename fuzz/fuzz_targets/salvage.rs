@@ -1,0 +1,4 @@
+//! The target `salvage` of `zkv-fuzz`, for libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| zkv_fuzz::targets::run("salvage", input));
