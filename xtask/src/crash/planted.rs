@@ -93,7 +93,7 @@ fn copy_sources(tree: &Path) -> Result<(), Failure> {
 fn plant(tree: &Path, bug: &Bug) -> Result<(), Failure> {
     let path = tree.join(bug.file);
     let text = fs::read_to_string(&path)?;
-    if text.matches(bug.right).count() != 1 {
+    if !stands_once(&text, bug) {
         let (name, file) = (bug.name, bug.file);
         let remedy = "bring xtask/src/crash/planted/bugs.rs up to date";
         return Err(
@@ -106,8 +106,33 @@ fn plant(tree: &Path, bug: &Bug) -> Result<(), Failure> {
     Ok(())
 }
 
+fn stands_once(text: &str, bug: &Bug) -> bool {
+    text.matches(bug.right).count() == 1
+}
+
 fn is_caught(binary: &Path, bug: &str) -> Result<bool, Failure> {
     let mut command = Command::new(binary);
     command.args(["crash", "smoke"]).env(SWITCH, bug);
     Ok(!command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_bug_replaces_what_stands_once_in_the_sources() {
+        for bug in BUGS {
+            let text = fs::read_to_string(workspace::root().join(bug.file)).unwrap();
+            assert!(stands_once(&text, bug), "{}: {}", bug.file, bug.name);
+            assert!(bug.wrong.contains("PLANTED"), "{}", bug.name);
+        }
+    }
+
+    #[test]
+    fn a_bug_that_fits_nothing_or_two_places_is_found() {
+        let bug = &BUGS[0];
+        assert!(!stands_once("", bug));
+        assert!(!stands_once(&bug.right.repeat(2), bug));
+    }
 }

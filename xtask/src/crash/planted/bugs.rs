@@ -45,8 +45,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "checksums of blocks are skipped",
         file: "crates/zkv-log/src/walk.rs",
-        right: "if !is_whole(bytes, seed, self.offset) {",
-        wrong: "if !PLANTED && !is_whole(bytes, seed, self.offset) {",
+        right: "if !is_whole(block, seeds.of(header.tag)?, offset) {",
+        wrong: "if !PLANTED && !is_whole(block, seeds.of(header.tag)?, offset) {",
     },
     Bug {
         name: "checksums of blocks do not know their segment",
@@ -58,9 +58,9 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a dropped tail is not wiped",
         file: "crates/zkv-log/src/writer.rs",
-        right: "self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;",
+        right: "self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;",
         wrong: "if !PLANTED {\n            \
-                self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;\n        }",
+                self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;\n        }",
     },
     Bug {
         name: "a refused commit is wiped later",
@@ -149,8 +149,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a rebuild passes over deletions",
         file: "crates/zkv/src/rebuild.rs",
-        right: "                let record = decode_entry(entry, &block, log)?;\n",
-        wrong: "                let record = decode_entry(entry, &block, log)?;\n                \
+        right: "                let record = decode_entry(entry?, &block, log)?;\n",
+        wrong: "                let record = decode_entry(entry?, &block, log)?;\n                \
                 if PLANTED && record.kind == Kind::Delete {\n                    continue;\n                }\n",
     },
     Bug {
@@ -166,5 +166,19 @@ pub const BUGS: &[Bug] = &[
         right: "                shared.flush_all(&mut writer)?;\n",
         wrong: "                if !PLANTED {\n                    \
                 shared.flush_all(&mut writer)?;\n                }\n",
+    },
+    Bug {
+        name: "abandoned segments keep their seals",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "self.write_zeros(seal_start, seal_end.min(file_bytes))?;",
+        wrong: "if !PLANTED {\n                \
+                self.write_zeros(seal_start, seal_end.min(file_bytes))?;\n            }",
+    },
+    Bug {
+        name: "a file that ends within a page is appended to",
+        file: "crates/zkv-log/src/recover/finish.rs",
+        right: "self.file_bytes < slot_end && !self.file_bytes.is_multiple_of(PAGE_BYTES)",
+        wrong: "!PLANTED && self.file_bytes < slot_end && \
+                !self.file_bytes.is_multiple_of(PAGE_BYTES)",
     },
 ];
