@@ -28,7 +28,7 @@ const OPERATIONS: &[&str] = &[
     "s0.150000,s1.40,s0.300000,d0",
     "s0.40,rebuild-index,s0.50,s1.50,lose-index,s2.40",
     "s0.40,s1.40,backup,d0,backup",
-    "s0.40,kill,s0.70,flush,d0,kill,s1.100",
+    "s0.5000,kill,s0.70,flush,d0,kill,s1.9000",
     "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
 ];
 

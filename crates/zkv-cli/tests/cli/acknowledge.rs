@@ -3,7 +3,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use crate::{Folder, command, zkv, zkv_with};
+use crate::{Folder, command, spawn, zkv, zkv_with};
 
 const LEVELS: [&str; 3] = ["buffered", "flushed", "synced"];
 
@@ -28,12 +28,9 @@ fn what_was_acknowledged_outlives_the_process() {
         let folder = Folder::new();
         let store = folder.text("s.zkv");
         let arguments = ["import", &store, "-", "--format", "tsv", "--acknowledge", "1"];
-        let mut child = command(&[&arguments[..], &["--durability", level]].concat())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let mut import = command(&[&arguments[..], &["--durability", level]].concat());
+        import.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = spawn(&mut import);
         let mut input = child.stdin.take().unwrap();
         let mut output = BufReader::new(child.stdout.take().unwrap());
         for number in 1..4 {
@@ -79,7 +76,7 @@ fn acknowledgements_that_nobody_can_read_end_the_import() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let mut import = command(&["import", &store, &source, "--acknowledge", "1"]);
-    let mut child = import.stdout(writer).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = spawn(import.stdout(writer).stderr(Stdio::null()));
     assert_eq!(child.wait().unwrap().code(), Some(5));
     assert_eq!(zkv(&["get", &store, "a"]).check(0), "1");
 }

@@ -13,7 +13,8 @@ mod whole_store;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use tempfile::TempDir;
 
@@ -71,6 +72,14 @@ fn command(arguments: &[&str]) -> Command {
     command
 }
 
+/// Starts a process, one at a time. Until it executes, it holds all that this process has open, the
+/// locks of other tests' stores among it: where two were started at once, one could find the other's.
+fn spawn(command: &mut Command) -> Child {
+    static GATE: Mutex<()> = Mutex::new(());
+    let _gate = GATE.lock().unwrap_or_else(PoisonError::into_inner);
+    command.spawn().unwrap()
+}
+
 /// Runs `zkv` with no input.
 fn zkv(arguments: &[&str]) -> Outcome {
     zkv_with(arguments, b"")
@@ -78,12 +87,9 @@ fn zkv(arguments: &[&str]) -> Outcome {
 
 /// Runs `zkv` with `input` on its standard input.
 fn zkv_with(arguments: &[&str], input: &[u8]) -> Outcome {
-    let mut child = command(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = command(arguments);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = spawn(&mut command);
     let mut standard_input = child.stdin.take().unwrap();
     let found = std::thread::scope(|scope| {
         // A command that fails early reads no input: a closed pipe is no failure of the test.

@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::process::Stdio;
 
-use crate::{Folder, command, zkv, zkv_with};
+use crate::{Folder, command, spawn, zkv, zkv_with};
 
 #[test]
 fn piped_output_holds_results_and_nothing_else() {
@@ -34,11 +34,8 @@ fn a_reader_that_has_enough_is_no_failure() {
     let store = folder.text("s.zkv");
     let table: String = (0..100_000).map(|n| format!("key {n}\tvalue {n}\n")).collect();
     zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes()).check(0);
-    let mut child = command(&["export", &store, "--format", "tsv"])
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut export = command(&["export", &store, "--format", "tsv"]);
+    let mut child = spawn(export.stdout(Stdio::piped()).stderr(Stdio::piped()));
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     assert!(line.starts_with("key "));
@@ -65,11 +62,8 @@ fn value_of(number: u64) -> String {
 fn a_killed_import_leaves_a_store_that_opens_with_a_prefix_of_its_lines() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
-    let mut child = command(&["import", &store, "-", "--format", "tsv"])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut import = command(&["import", &store, "-", "--format", "tsv"]);
+    let mut child = spawn(import.stdin(Stdio::piped()).stderr(Stdio::null()));
     let mut input = child.stdin.take().unwrap();
     let mut given = 0;
     // The pipe is short, so the import keeps pace; it is killed once some of it is in the file.
@@ -110,7 +104,9 @@ fn where_no_thread_can_be_started_it_is_done_without() {
     let mut import = command(&["import", &store, &source, "--durability", "flushed"]);
     // No address space has room for such a stack.
     import.env("RUST_MIN_STACK", (1u64 << 50).to_string());
-    let outcome = import.output().unwrap();
+    import.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let import = spawn(&mut import);
+    let outcome = import.wait_with_output().unwrap();
     assert_eq!(outcome.status.code(), Some(0), "{outcome:?}");
     assert_eq!(zkv(&["get", &store, "k"]).check(0), value);
 }
@@ -128,7 +124,9 @@ fn where_memory_runs_out_it_aborts_or_fails_clearly() {
         let limit = format!("ulimit -v {kilobytes} && exec \"$0\" import \"$1\" \"$2\"");
         let mut shell = std::process::Command::new("sh");
         shell.args(["-c", &limit, env!("CARGO_BIN_EXE_zkv"), &store, &source]);
-        let outcome = shell.env("RUST_BACKTRACE", "0").output().unwrap();
+        shell.env("RUST_BACKTRACE", "0").stdin(Stdio::null());
+        shell.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let outcome = spawn(&mut shell).wait_with_output().unwrap();
         let signal = std::os::unix::process::ExitStatusExt::signal(&outcome.status);
         // 127: not even the program could be loaded. 6: SIGABRT.
         let is_clear = matches!(outcome.status.code(), Some(0 | 5 | 127)) || signal == Some(6);
