@@ -32,6 +32,7 @@ pub(crate) struct State {
     events: Vec<Event>,
     is_recording: bool,
     fault: Option<ArmedFault>,
+    has_failed_sync: bool,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -89,6 +90,7 @@ impl SimDisk {
             events: Vec::new(),
             is_recording,
             fault: None,
+            has_failed_sync: false,
             random: fastrand::Rng::with_seed(seed),
         };
         Self { state: Arc::new(Mutex::new(state)), life: 0 }
@@ -140,6 +142,12 @@ impl SimDisk {
     #[must_use]
     pub fn counted_calls(&self) -> u64 {
         self.state().fault.as_ref().map_or(0, ArmedFault::counted)
+    }
+
+    /// Whether a sync of a file has failed, told or not.
+    #[must_use]
+    pub fn has_failed_sync(&self) -> bool {
+        self.state().has_failed_sync
     }
 
     /// Begins a call.
@@ -234,6 +242,7 @@ impl State {
 
     /// Takes the changes of a file for written, though they are not all.
     fn discard(&mut self, id: FileId, manner: SyncFailure) -> io::Result<()> {
+        self.has_failed_sync = true;
         // Who reads what the disk has would see what has arrived.
         let seed = (manner != SyncFailure::CacheReverted).then(|| self.random.u64(..));
         let file = self.file(id)?;

@@ -149,7 +149,9 @@ fn a_failed_sync_is_not_made_good_by_another_one() {
         let file = durable_file(&disk, &[1; 5000]);
         file.write_at(10, &[2; 10]).unwrap();
         disk.set_fault(Some(fault(Calls::Syncs, 1, manner)));
+        assert!(!disk.has_failed_sync());
         file.sync_data().unwrap_err();
+        assert!(disk.has_failed_sync());
         file.sync_data().unwrap();
         let seen = disk.image().get(path(A)).unwrap()[10];
         assert_eq!(seen == 2, manner == SyncFailure::CacheNew);
@@ -186,6 +188,7 @@ fn a_fault_strikes_once_or_for_ever_and_counts_its_own_calls() {
             file.len().unwrap();
             file.write_at(0, b"x").is_ok()
         });
+        assert!(!disk.has_failed_sync());
         assert_eq!((done, disk.counted_calls()), (expected, 3));
     }
     disk.set_fault(Some(Fault { calls: Calls::Reads, number: 1, ..once }));

@@ -16,7 +16,7 @@ use super::session::{INDEX, Model, STORE, options};
 use super::workload::Workload;
 
 /// What is written behind a crash, to see that the store can go on.
-const PROBE: &[u8] = b"probe";
+pub const PROBE: &[u8] = b"probe";
 
 /// The states that may be found.
 #[derive(Clone, Debug)]
@@ -61,14 +61,30 @@ fn is_undamaged(workload: &Workload, image: &Image) -> Result<(), String> {
     lost.map_or(Ok(()), |finding| Err(format!("verifying finds {finding:?}")))
 }
 
-/// Whether the store in an image says that it is damaged, when it is opened or when it is read.
-pub fn is_told(workload: &Workload, image: &Image) -> bool {
-    let is_corrupt = |error: zkv::Error| error.kind() == ErrorKind::Corrupt;
-    let opened = options(&SimDisk::from_image(image, 1), workload).create(false).open(STORE);
-    match opened {
-        Ok(store) => store.iter_bytes().any(|entry| entry.is_err_and(is_corrupt)),
-        Err(error) => is_corrupt(error),
+/// Whether the store in an image says that it is damaged, when it is opened or when it is read. What it
+/// yields all the same must be values that their keys once had.
+pub fn is_told(
+    workload: &Workload,
+    image: &Image,
+    expected: &Expected<'_>,
+) -> Result<bool, String> {
+    let store = match options(&SimDisk::from_image(image, 1), workload).create(false).open(STORE) {
+        Ok(store) => store,
+        Err(error) => return Ok(error.kind() == ErrorKind::Corrupt),
+    };
+    let mut is_told = false;
+    for entry in store.iter_bytes() {
+        match entry {
+            Ok((key, value)) => {
+                let mut had = expected.commits.iter().filter_map(|state| state.get(&key));
+                if !had.any(|had| **had == value) {
+                    return Err("a wrong value beside damage".to_owned());
+                }
+            }
+            Err(error) => is_told |= error.kind() == ErrorKind::Corrupt,
+        }
     }
+    Ok(is_told)
 }
 
 /// Holds a backup against the state that it was made of.

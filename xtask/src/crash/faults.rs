@@ -7,17 +7,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use zkv::{Durability, Store};
+use zkv::Durability;
 use zkv_io::{Storage, TEMPORARY_SUFFIX};
 use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure};
 
-use super::check::{Expected, check, is_told};
+use super::check::{Expected, PROBE, check, is_told};
 use super::images::{Depth, Tally};
 use super::session::{INDEX, Model, STORE, Session, Trouble};
 use super::workload::{Operation, Workload};
 
-/// Written when the disk works again.
-const PROBE: &[u8] = b"probe";
 /// Ways to cut the power at the end of a run.
 const CUTS: usize = 12;
 
@@ -226,7 +224,8 @@ impl FaultRun<'_> {
             self.reopen()?;
         }
         if let Err(trouble) = self.probe() {
-            if !self.may_refuse() {
+            // Nothing but a failed sync keeps a store from writing on.
+            if !self.session.disk.has_failed_sync() {
                 return Err(trouble);
             }
             self.reopen()?;
@@ -249,22 +248,13 @@ impl FaultRun<'_> {
 
     /// Writes, durably.
     fn probe(&mut self) -> Result<(), Trouble> {
-        let store: &Store = match &self.session.store {
-            Some(store) => store,
-            None => return Err(Trouble::Wrong("no store is open".to_owned())),
-        };
-        store.set_bytes(PROBE, b"1")?;
+        self.session.store()?.set_bytes(PROBE, b"1")?;
         self.session.visible.insert(PROBE.to_vec(), Arc::new(b"1".to_vec()));
-        let synced = self.session.store.as_ref().map_or(Ok(()), Store::sync);
+        let synced = self.session.store()?.sync();
         self.session.commit();
         synced?;
         self.session.acknowledge();
         Ok(())
-    }
-
-    /// A store writes no more once a sync has failed.
-    fn may_refuse(&self) -> bool {
-        self.has_struck && self.fault.calls != Calls::Reads
     }
 
     /// Opens the store anew, as the program's next start would: what was never handed to the system
@@ -300,7 +290,7 @@ impl FaultRun<'_> {
             let expected = Expected { commits: &session.commits, last };
             let image = cut.image(&way);
             // The disk has lied: what it has lost is told, and nothing wrong is read.
-            if self.proven.is_some() && is_told(session.workload, &image) {
+            if self.proven.is_some() && is_told(session.workload, &image, &expected)? {
                 continue;
             }
             let checked = check(session.workload, &image, &expected, Depth::Write);

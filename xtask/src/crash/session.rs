@@ -93,7 +93,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn store(&self) -> Result<&Store, Trouble> {
+    pub fn store(&self) -> Result<&Store, Trouble> {
         self.store.as_ref().ok_or_else(|| Trouble::Wrong("no store is open".to_owned()))
     }
 
