@@ -11,6 +11,7 @@ mod session;
 mod workload;
 
 use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -35,7 +36,7 @@ pub struct Arguments {
     /// The first of their seeds.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Cuts the power at every change of one workload, as a failure has printed it.
+    /// Tries one workload, or one fault, as a failure has printed it.
     #[arg(long, value_name = "WORKLOAD")]
     replay: Option<Replay>,
 }
@@ -58,6 +59,16 @@ enum Part {
 
 /// Failures that are printed; a run with more stops.
 const FAILURES_MAX: usize = 5;
+
+const EXHAUSTIVE: Effort =
+    Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: true };
+const LONG: Effort =
+    Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, crashes_most: 3, last_only: false };
+const LOG: Effort =
+    Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: false };
+/// Of one workload.
+const THOROUGH: Effort =
+    Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, crashes_most: 3, last_only: false };
 
 /// What CI runs.
 pub fn smoke() -> Result<(), Failure> {
@@ -96,12 +107,16 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 enum Replay {
     Store(Workload),
     Log(LogWorkload),
+    Fault(faults::Case),
 }
 
-impl std::str::FromStr for Replay {
+impl FromStr for Replay {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.starts_with("fault/") {
+            return text.parse().map(Self::Fault);
+        }
         match text.strip_prefix("log/") {
             Some(seed) => {
                 let seed = seed.parse().map_err(|error| format!("the seed: {error}"))?;
@@ -112,31 +127,31 @@ impl std::str::FromStr for Replay {
     }
 }
 
+/// Tries a workload as the parts that it may come from do, since chance follows the effort, and then
+/// thoroughly.
 fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort {
-        cuts_most: 200,
-        write_one_in: 2,
-        cut_one_in: 4,
-        crashes_most: 3,
-        last_only: false,
-    };
-    let tried = match replay {
+    match replay {
         Replay::Store(workload) => {
-            History::of(workload).and_then(|history| history.cut_everywhere(effort, tally))
+            let history = History::of(workload)?;
+            for effort in [EXHAUSTIVE, LONG, THOROUGH] {
+                history.cut_everywhere(effort, tally)?;
+            }
         }
-        Replay::Log(workload) => workload.run(effort, tally),
-    };
-    tried?;
+        Replay::Log(workload) => {
+            for effort in [LOG, THOROUGH] {
+                workload.run(effort, tally)?;
+            }
+        }
+        Replay::Fault(case) => case.run(tally)?,
+    }
     println!("crash: no violation in {}", tally.summary());
     Ok(())
 }
 
 fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
-    let effort =
-        Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: true };
     for count in 0..=most {
         try_all(Workload::all(count).into_iter(), None, tally, |workload| {
-            History::of(workload)?.cut_everywhere(effort, tally)
+            History::of(workload)?.cut_everywhere(EXHAUSTIVE, tally)
         })?;
         println!("crash: every workload of {count} operations: so far {}", tally.summary());
     }
@@ -144,26 +159,17 @@ fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let effort = Effort {
-        cuts_most: 12,
-        write_one_in: 16,
-        cut_one_in: 16,
-        crashes_most: 3,
-        last_only: false,
-    };
     let until = Some(Instant::now() + time);
     try_all((seed..).map(Workload::random), until, tally, |workload| {
-        History::of(workload)?.cut_everywhere(effort, tally)
+        History::of(workload)?.cut_everywhere(LONG, tally)
     })?;
     println!("crash: long workloads: so far {}", tally.summary());
     Ok(())
 }
 
 fn log(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let effort =
-        Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: false };
     let until = Some(Instant::now() + time);
-    try_all((seed..).map(LogWorkload), until, tally, |workload| workload.run(effort, tally))?;
+    try_all((seed..).map(LogWorkload), until, tally, |workload| workload.run(LOG, tally))?;
     println!("crash: the log alone: so far {}", tally.summary());
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! A fault at the first call, the second, the third, until none is left: each error, once and for
 //! ever.
 
+use std::fmt;
 use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -31,9 +33,11 @@ const OPERATIONS: &[&str] = &[
 ];
 
 /// A fault in a workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
     workload: Workload,
-    fault: Fault,
+    /// Which of [`faults`].
+    kind: usize,
 }
 
 /// All cases but for their number: that counts up until the fault strikes no more.
@@ -42,8 +46,8 @@ pub fn cases() -> Result<Vec<Case>, String> {
     for operations in OPERATIONS {
         for durability in ["synced", "flushed", "buffered"] {
             let workload: Workload = format!("{durability}/index/3/{operations}").parse()?;
-            let faults = faults().into_iter();
-            cases.extend(faults.map(|fault| Case { workload: workload.clone(), fault }));
+            let kinds = 0..faults().len();
+            cases.extend(kinds.map(|kind| Case { workload: workload.clone(), kind }));
         }
     }
     Ok(cases)
@@ -73,8 +77,10 @@ fn faults() -> Vec<Fault> {
 impl Case {
     /// Runs the workload with the fault at each call, until it strikes no more.
     pub fn run(&self, tally: &Tally) -> Result<(), String> {
+        let kinds = faults();
+        let kind = kinds.get(self.kind).ok_or("there is no such fault")?;
         for number in 1.. {
-            let fault = Fault { number, ..self.fault.clone() };
+            let fault = Fault { number, ..kind.clone() };
             let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&self.workload, &fault, tally)));
             let ran = ran.unwrap_or_else(|_| Err("a panic, printed above".to_owned()));
             let has_struck = ran.map_err(|error| format!("{error}\n  the fault: {fault:?}"))?;
@@ -87,9 +93,21 @@ impl Case {
     }
 }
 
-impl std::fmt::Display for Case {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.workload.fmt(formatter)
+/// The form that [`Case::from_str`] reads: the number of the fault's kind, and the workload.
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "fault/{}/{}", self.kind, self.workload)
+    }
+}
+
+impl FromStr for Case {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts = text.strip_prefix("fault/").and_then(|rest| rest.split_once('/'));
+        let (kind, workload) = parts.ok_or("a fault is fault/KIND/WORKLOAD")?;
+        let kind = kind.parse().map_err(|error| format!("the kind: {error}"))?;
+        Ok(Self { workload: workload.parse()?, kind })
     }
 }
 
@@ -298,5 +316,18 @@ impl FaultRun<'_> {
             tally.images.fetch_add(tried, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_case_reads_back_as_it_is_printed() {
+        for case in cases().unwrap() {
+            assert_eq!(case.to_string().parse(), Ok(case));
+        }
+        assert!("fault/1".parse::<Case>().is_err());
     }
 }
