@@ -271,11 +271,8 @@ impl<'a> Commit<'a> {
         let mut bytes = vec![0; self.tail.offset as usize];
         file.read_at(segment.place.start, &mut bytes).map_err(LogError::io("read"))?;
         // Where the header was damaged, the seal repeats what is known of it.
-        let header = SegmentHeader::decode(&bytes)
-            .ok()
-            .filter(|header| header.id() == segment.place.id)
-            .filter(|header| header.identity == self.writer.shared.identity)
-            .unwrap_or_else(|| self.writer.segment_header(segment.place.id));
+        let header = self.writer.header_in(&bytes, segment.place.id);
+        let header = header.unwrap_or_else(|| self.writer.segment_header(segment.place.id));
         let mut cells = segment.growing_cells(self.tail.offset);
         cells.resize((segment.place.slot_bytes / CELL_BYTES) as usize, 0);
         let seal = Seal {
@@ -401,6 +398,12 @@ impl LogWriter {
             self.log().sync_again(self.end())?;
         }
         Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
+    }
+
+    /// The header of the segment `id`, where `bytes` start with it.
+    pub(crate) fn header_in(&self, bytes: &[u8], id: SegmentId) -> Option<SegmentHeader> {
+        let header = SegmentHeader::decode(bytes).ok()?;
+        (header.id() == id && header.identity == self.shared.identity).then_some(header)
     }
 
     pub(crate) fn segment_header(&self, id: SegmentId) -> SegmentHeader {

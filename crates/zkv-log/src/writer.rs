@@ -10,7 +10,6 @@ use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
-use crate::header::SegmentHeader;
 use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
@@ -382,7 +381,7 @@ impl LogWriter {
 
     /// Puts the header of `segment` into its bytes, where a crash has kept the blocks and lost it.
     fn restore_header(&self, segment: &Segment, bytes: &mut [u8]) {
-        if SegmentHeader::decode(bytes).is_ok_and(|header| header.id() == segment.id()) {
+        if self.header_in(bytes, segment.id()).is_some() {
             return;
         }
         let seal = if segment.is_sealed() { segment.read_seal(&*self.shared.file) } else { None };
