@@ -148,29 +148,47 @@ fn log_end(data: &[u8]) -> usize {
     header - 4 + COMMIT_BLOCK_BYTES as usize
 }
 
+/// Where a data file has bytes that no part of the format is in.
+struct Layout {
+    gaps: Vec<Range<usize>>,
+    /// Zeros fill up the page behind it: what is none is told, and no damage.
+    end: usize,
+}
+
+/// Holds a store whose data file has one flipped bit against what must be reported and read.
+fn check_data_flip(
+    damaged: &MemoryStorage,
+    bit: usize,
+    layout: &Layout,
+    model: &BTreeMap<Vec<u8>, Vec<u8>>,
+    file: &str,
+) {
+    let what = format!("bit {bit} of {file}");
+    let is_gap = layout.gaps.iter().any(|gap| gap.contains(&(bit / 8)));
+    let is_behind = layout.end <= bit / 8;
+    let found = report(damaged);
+    let is_sound = found.as_ref().is_some_and(VerifyReport::is_sound);
+    assert_eq!(is_sound, is_gap || is_behind, "{what}: {found:?}");
+    let is_told = found.is_none_or(|found| !found.findings.is_empty());
+    assert_eq!(is_told, !is_gap, "{what}");
+    check_answers(damaged, model, &what);
+}
+
 #[test]
 fn every_flipped_bit_of_the_data_file_is_reported_and_no_wrong_value_is_read() {
     let Sample { memory, model } = small_sample();
     let data = read_file(&memory, PATH);
-    let gaps = gaps(&data);
-    assert!(data.len() > 256 << 10 && !gaps.is_empty());
+    let layout = Layout { gaps: gaps(&data), end: log_end(&data) };
+    assert!(data.len() > 256 << 10 && !layout.gaps.is_empty());
     let slot = SLOT_BYTES as usize;
-    let seals = gaps.iter().map(|gap| gap.end..gap.end + seal_block_bytes(SLOT_BYTES) as usize);
+    let seals =
+        layout.gaps.iter().map(|gap| gap.end..gap.end + seal_block_bytes(SLOT_BYTES) as usize);
     let headers = (4096..data.len()).step_by(slot).map(|start| start..start + 256);
-    let end = log_end(&data);
-    let end_mark = end - COMMIT_BLOCK_BYTES as usize..end;
+    let end_mark = layout.end - COMMIT_BLOCK_BYTES as usize..layout.end;
     let dense: Vec<_> = [0..200, end_mark].into_iter().chain(headers).chain(seals).collect();
     let bits = bits_of(data.len(), &dense);
     flip_each(&memory, PATH, &bits, &|bit, damaged| {
-        let what = format!("bit {bit} of the data file");
-        let is_gap = gaps.iter().any(|gap| gap.contains(&(bit / 8)));
-        let is_behind = end <= bit / 8;
-        let found = report(damaged);
-        let is_sound = found.as_ref().is_some_and(VerifyReport::is_sound);
-        assert_eq!(is_sound, is_gap || is_behind, "{what}: {found:?}");
-        let is_told = found.is_none_or(|found| !found.findings.is_empty());
-        assert_eq!(is_told, !is_gap, "{what}");
-        check_answers(damaged, &model, &what);
+        check_data_flip(damaged, bit, &layout, &model, "the data file");
     });
 }
 
@@ -193,18 +211,10 @@ fn flips_without_an_index_file_are_reported_and_no_wrong_value_is_read() {
     let Sample { memory, model } = small_sample();
     memory.remove(Path::new(INDEX)).unwrap();
     let data = read_file(&memory, PATH);
-    let (gaps, end) = (gaps(&data), log_end(&data));
+    let layout = Layout { gaps: gaps(&data), end: log_end(&data) };
     let bits = bits_of(data.len(), &[]);
     flip_each(&memory, PATH, &bits, &|bit, damaged| {
-        let what = format!("bit {bit} of the data file alone");
-        let is_gap = gaps.iter().any(|gap| gap.contains(&(bit / 8)));
-        let is_behind = end <= bit / 8;
-        let found = report(damaged);
-        let is_sound = found.as_ref().is_some_and(VerifyReport::is_sound);
-        assert_eq!(is_sound, is_gap || is_behind, "{what}: {found:?}");
-        let is_told = found.is_none_or(|found| !found.findings.is_empty());
-        assert_eq!(is_told, !is_gap, "{what}");
-        check_answers(damaged, &model, &what);
+        check_data_flip(damaged, bit, &layout, &model, "the data file alone");
     });
 }
 
