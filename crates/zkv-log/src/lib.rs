@@ -28,6 +28,7 @@
 //! # Ok::<(), zkv_log::LogError>(())
 //! ```
 
+mod attempt;
 mod block;
 mod checkpoint;
 mod codec;

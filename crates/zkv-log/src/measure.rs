@@ -12,6 +12,7 @@ use crate::entries::Entries;
 use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
+use crate::options::LogOptions;
 use crate::sampler::Sampler;
 use crate::segment::Segment;
 
@@ -141,16 +142,14 @@ impl std::fmt::Debug for Compressor {
 pub struct Training {
     sampler: Sampler,
     interner: Interner,
-    block_bytes: usize,
-    level: i32,
 }
 
 impl Training {
     /// The training of a new log with these options.
     #[must_use]
-    pub fn new(block_bytes: usize, level: i32) -> Self {
-        let sampler = Sampler::new(None, usize::MAX);
-        Self { sampler, interner: Interner::default(), block_bytes, level }
+    pub fn new(options: &LogOptions) -> Self {
+        let sampler = Sampler::new(None, usize::MAX, options);
+        Self { sampler, interner: Interner::default() }
     }
 
     /// Takes samples of what one commit holds.
@@ -160,7 +159,7 @@ impl Training {
 
     /// Trains, where it is time, and decides.
     pub fn attempt(&mut self) {
-        self.sampler.attempt(&self.interner, self.block_bytes, self.level);
+        self.sampler.attempt(&self.interner);
     }
 }
 

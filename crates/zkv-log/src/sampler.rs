@@ -1,11 +1,12 @@
-//! When to train a dictionary, on what, and whether to adopt it.
+//! When to train a dictionary, and on what.
 
+use std::mem::take;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
-use crate::codec::Encoder;
+use crate::attempt::{Attempt, Samples};
 use crate::dictionary::{Dictionary, Interner};
-use crate::entries::{cut, write_payload};
-use crate::train::{TrainParameters, train};
+use crate::options::LogOptions;
 
 // The figures of this file are those of the sweep in `docs/benchmarks.md`, unless they say otherwise.
 
@@ -16,53 +17,13 @@ const SAMPLE_ENTRY_BYTES_MAX: usize = 8 << 10;
 /// The largest dictionary trained. Twice as much wins 2 % on a large store, and costs a small one
 /// more than that.
 const TRAINED_BYTES_MAX: usize = 112 << 10;
-/// A dictionary is at most this share of what it was trained on: beyond that it repeats its samples.
-const SAMPLES_PER_DICTIONARY: usize = 10;
 /// Raw bytes before the first attempt: what a smaller store could gain, the dictionary would cost.
 const FIRST_ATTEMPT_BYTES: u64 = 256 << 10;
 /// Each attempt waits for this many times as many bytes as the last one.
 const ATTEMPT_FACTOR: u64 = 8;
-/// The trainer's parameters, on a flat top of the sweep.
-const PARAMETERS: TrainParameters =
-    TrainParameters { segment_bytes: 300, piece_bytes: 6, table_bits: 20, acceleration: 1 };
-/// One sample in this many judges a candidate instead of training it.
-const HELD_OUT: usize = 8;
-/// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
-const ADOPT_PERCENT: usize = 95;
-
-/// Samples, the oldest first, one behind another.
-#[derive(Default)]
-struct Samples {
-    bytes: Vec<u8>,
-    lengths: Vec<usize>,
-}
-
-impl Samples {
-    fn push(&mut self, sample: &[u8]) {
-        self.bytes.extend_from_slice(sample);
-        self.lengths.push(sample.len());
-    }
-
-    /// Drops the oldest until at most `bytes_max` are left.
-    fn keep(&mut self, bytes_max: usize) {
-        let (mut count, mut bytes) = (0, 0);
-        while self.bytes.len() - bytes > bytes_max {
-            bytes += self.lengths[count];
-            count += 1;
-        }
-        self.bytes.drain(..bytes);
-        self.lengths.drain(..count);
-    }
-
-    fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.bytes[..];
-        self.lengths.iter().map(move |length| {
-            let (sample, behind) = rest.split_at(*length);
-            rest = behind;
-            sample
-        })
-    }
-}
+/// What a later attempt makes is used once a quarter as much again was seen: two buffers of an
+/// import at the least, which take about as long as the training beside them.
+const ATTEMPT_TIME_SHARE: u64 = 4;
 
 /// Keeps samples of what is written, and the dictionary in use.
 pub(crate) struct Sampler {
@@ -70,23 +31,80 @@ pub(crate) struct Sampler {
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
+    under_way: Option<UnderWay>,
     dictionary_bytes_max: usize,
+    block_bytes: usize,
+    level: i32,
+    has_threads: bool,
+}
+
+/// An attempt that is made beside the packing.
+struct UnderWay {
+    attempt: Making,
+    /// What it makes is used once this much was seen, however long it takes: what is written
+    /// depends on nothing but the calls.
+    ends_at_bytes: u64,
+}
+
+enum Making {
+    Beside(JoinHandle<Option<Dictionary>>),
+    /// Made by who asks for it, where there shall be no more than one thread.
+    Asked(Attempt),
+}
+
+impl Making {
+    fn start(attempt: Attempt, has_threads: bool) -> std::io::Result<Self> {
+        if !has_threads {
+            return Ok(Self::Asked(attempt));
+        }
+        let thread = std::thread::Builder::new().name("zkv-train".to_owned());
+        thread.spawn(move || attempt.make()).map(Self::Beside)
+    }
+
+    fn end(self) -> Option<Dictionary> {
+        match self {
+            Self::Beside(thread) => thread.join().ok().flatten(),
+            Self::Asked(attempt) => attempt.make(),
+        }
+    }
 }
 
 impl Sampler {
-    pub(crate) fn new(current: Option<Arc<Dictionary>>, dictionary_bytes_max: usize) -> Self {
-        let dictionary_bytes_max = dictionary_bytes_max.min(TRAINED_BYTES_MAX);
+    pub(crate) fn new(
+        current: Option<Arc<Dictionary>>,
+        dictionary_bytes_max: usize,
+        options: &LogOptions,
+    ) -> Self {
         Self {
-            dictionary_bytes_max,
+            dictionary_bytes_max: dictionary_bytes_max.min(TRAINED_BYTES_MAX),
             samples: Samples::default(),
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
             current,
+            under_way: None,
+            block_bytes: options.block_bytes as usize,
+            level: options.compression_level,
+            has_threads: options.compression_threads > 1,
         }
     }
 
-    pub(crate) fn current(&self) -> Option<&Arc<Dictionary>> {
-        self.current.as_ref()
+    /// The dictionary for `entries`, which come next.
+    ///
+    /// The first one is trained before they are packed: without one they would take far more room.
+    /// A later one wins little, so it is trained meanwhile.
+    pub(crate) fn dictionary_for(
+        &mut self,
+        interner: &Interner,
+        entries: &[&[u8]],
+    ) -> Option<Arc<Dictionary>> {
+        self.observe(entries);
+        self.end_attempt(interner);
+        if self.current.is_none() {
+            self.attempt(interner);
+        } else {
+            self.begin_attempt();
+        }
+        self.current.clone()
     }
 
     /// Takes samples evenly from `entries`.
@@ -104,57 +122,66 @@ impl Sampler {
         self.samples.keep(SAMPLE_BYTES);
     }
 
-    pub(crate) fn is_attempt_due(&self) -> bool {
-        self.raw_bytes_seen >= self.next_attempt_bytes
+    /// Makes an attempt where it is time, and waits for it.
+    pub(crate) fn attempt(&mut self, interner: &Interner) {
+        if let Some(attempt) = self.next_attempt() {
+            self.adopt(interner, attempt.make());
+        }
     }
 
-    /// Trains a candidate where it is time, and adopts it where it wins clearly on samples that it
-    /// was not trained on.
-    pub(crate) fn attempt(&mut self, interner: &Interner, block_bytes: usize, level: i32) {
-        if !self.is_attempt_due() {
-            return;
+    /// Begins an attempt where it is time. Where the system has no more threads, it is left out.
+    fn begin_attempt(&mut self) {
+        let Some(attempt) = self.next_attempt() else { return };
+        let ends_at_bytes = self.raw_bytes_seen + self.raw_bytes_seen / ATTEMPT_TIME_SHARE;
+        let started = Making::start(attempt, self.has_threads);
+        self.under_way = started.ok().map(|attempt| UnderWay { attempt, ends_at_bytes });
+    }
+
+    fn end_attempt(&mut self, interner: &Interner) {
+        let is_over = |under_way: &mut UnderWay| under_way.ends_at_bytes <= self.raw_bytes_seen;
+        if let Some(under_way) = self.under_way.take_if(is_over) {
+            self.adopt(interner, under_way.attempt.end());
+        }
+    }
+
+    fn next_attempt(&mut self) -> Option<Attempt> {
+        if self.raw_bytes_seen < self.next_attempt_bytes {
+            return None;
         }
         self.next_attempt_bytes = self.raw_bytes_seen.saturating_mul(ATTEMPT_FACTOR);
-        let Some(candidate) = self.candidate() else { return };
-        let mut encoder = Encoder::new(level);
-        let now = self.held_out_bytes(&mut encoder, self.current.as_deref(), block_bytes);
-        let then = self.held_out_bytes(&mut encoder, Some(&candidate), block_bytes);
-        if then * 100 <= now * ADOPT_PERCENT {
-            self.current = Some(interner.intern(candidate));
-        }
+        Some(Attempt {
+            samples: take(&mut self.samples),
+            current: self.current.clone(),
+            dictionary_bytes_max: self.dictionary_bytes_max,
+            block_bytes: self.block_bytes,
+            level: self.level,
+        })
     }
 
-    fn candidate(&self) -> Option<Dictionary> {
-        let (mut joined, mut sizes) = (Vec::with_capacity(self.samples.bytes.len()), Vec::new());
-        for (number, sample) in self.samples.iter().enumerate() {
-            if number % HELD_OUT != 0 {
-                joined.extend_from_slice(sample);
-                sizes.push(sample.len());
-            }
+    fn adopt(&mut self, interner: &Interner, made: Option<Dictionary>) {
+        if let Some(dictionary) = made {
+            self.current = Some(interner.intern(dictionary));
         }
-        let bytes_max = (joined.len() / SAMPLES_PER_DICTIONARY).min(self.dictionary_bytes_max);
-        train(&joined, &sizes, bytes_max, PARAMETERS).and_then(Dictionary::new)
     }
+}
 
-    fn held_out_bytes(
-        &self,
-        encoder: &mut Encoder,
-        dictionary: Option<&Dictionary>,
-        block_bytes: usize,
-    ) -> usize {
-        let held_out: Vec<&[u8]> = self.samples.iter().step_by(HELD_OUT).collect();
-        let mut raw = Vec::new();
-        let compressed = cut(&held_out, block_bytes).map(|block| {
-            write_payload(block, &mut raw);
-            encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len)
-        });
-        compressed.sum()
+impl Drop for Sampler {
+    fn drop(&mut self) {
+        // No thread outlives the log.
+        if let Some(UnderWay { attempt: Making::Beside(thread), .. }) = self.under_way.take() {
+            let _ = thread.join();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sampler() -> Sampler {
+        let options = LogOptions { compression_level: 3, ..LogOptions::default() };
+        Sampler::new(None, TRAINED_BYTES_MAX, &options)
+    }
 
     fn documents(count: u32) -> Vec<Vec<u8>> {
         let document =
@@ -165,20 +192,23 @@ mod tests {
     fn observe_and_attempt(sampler: &mut Sampler, entries: &[Vec<u8>]) {
         let entries: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
         sampler.observe(&entries);
-        sampler.attempt(&Interner::default(), 1024, 3);
+        sampler.attempt(&Interner::default());
     }
 
     #[test]
     fn a_dictionary_that_wins_is_adopted_and_one_that_does_not_is_not() {
-        let mut sampler = Sampler::new(None, TRAINED_BYTES_MAX);
+        let mut sampler = sampler();
         observe_and_attempt(&mut sampler, &documents(1000));
-        assert!(sampler.current().is_none(), "too little was seen");
+        assert!(sampler.current.is_none(), "too little was seen");
         observe_and_attempt(&mut sampler, &documents(20_000));
-        let first = Arc::clone(sampler.current().unwrap());
+        let first = Arc::clone(sampler.current.as_ref().unwrap());
         for _ in 0..10 {
             observe_and_attempt(&mut sampler, &documents(20_000));
         }
-        assert!(Arc::ptr_eq(&first, sampler.current().unwrap()), "the same data wins nothing");
+        assert!(
+            Arc::ptr_eq(&first, sampler.current.as_ref().unwrap()),
+            "the same data wins nothing"
+        );
     }
 
     #[test]
@@ -190,18 +220,19 @@ mod tests {
         };
         let entries: Vec<Vec<u8>> =
             (0..4000).map(|_| (0..100).map(|_| random()).collect()).collect();
-        let mut sampler = Sampler::new(None, TRAINED_BYTES_MAX);
+        let mut sampler = sampler();
         observe_and_attempt(&mut sampler, &entries);
-        assert!(sampler.current().is_none());
+        assert!(sampler.current.is_none());
     }
 
     #[test]
     fn samples_are_bounded() {
-        let mut sampler = Sampler::new(None, TRAINED_BYTES_MAX);
+        let mut sampler = sampler();
         for _ in 0..20 {
             sampler.observe(&vec![&[5u8; 20_000][..]; 100]);
-            assert!(sampler.samples.bytes.len() <= SAMPLE_BYTES);
-            assert_eq!(sampler.samples.lengths.len(), sampler.samples.bytes.len() / (8 << 10));
+            let lengths: Vec<usize> = sampler.samples.iter().map(<[u8]>::len).collect();
+            assert!(lengths.iter().sum::<usize>() <= SAMPLE_BYTES);
+            assert!(lengths.iter().all(|length| *length == SAMPLE_ENTRY_BYTES_MAX));
         }
     }
 }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use cpu_time::{ProcessTime, ThreadTime};
+use zkv_log::LogOptions;
 use zkv_log::measure::{Compressor, MeasuredBlock, MeasuredDictionary, Training, for_each_block};
 
 use crate::Failure;
@@ -78,7 +79,7 @@ fn round(arguments: &Arguments, input: &Input) -> Result<Round, Failure> {
     drop(folder);
     let limit = blocks.compress(arguments.input.level, 1)?;
     let limit_of_two = blocks.compress(arguments.input.level, 2)?;
-    let block_bytes = arguments.input.block_bytes.unwrap_or(1024) as usize;
+    let block_bytes = arguments.input.block_bytes.unwrap_or(1024);
     let training = blocks.train(block_bytes, arguments.input.level)?;
     let closing = wall - before_closing;
     Ok(Round { import, wall, closing, import_to_closing, training, limit, limit_of_two })
@@ -190,8 +191,9 @@ impl RawBlocks {
     }
 
     /// Trains as the import did, and returns the seconds of the trainings alone.
-    fn train(&self, block_bytes: usize, level: i32) -> Result<f64, Failure> {
-        let mut training = Training::new(block_bytes, level);
+    fn train(&self, block_bytes: u32, level: i32) -> Result<f64, Failure> {
+        let options = LogOptions { block_bytes, compression_level: level, ..LogOptions::default() };
+        let mut training = Training::new(&options);
         let (mut seconds, mut start) = (0.0, 0);
         for end in &self.commits {
             let entries: Vec<&[u8]> =

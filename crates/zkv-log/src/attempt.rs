@@ -1,0 +1,97 @@
+//! One attempt at a better dictionary: a candidate, and whether it wins.
+
+use std::sync::Arc;
+
+use crate::codec::Encoder;
+use crate::dictionary::Dictionary;
+use crate::entries::{cut, write_payload};
+use crate::train::{TrainParameters, train};
+
+// The figures of this file are those of the sweep in `docs/benchmarks.md`, unless they say otherwise.
+
+/// A dictionary is at most this share of what it was trained on: beyond that it repeats its samples.
+const SAMPLES_PER_DICTIONARY: usize = 10;
+/// The trainer's parameters, on a flat top of the sweep.
+const PARAMETERS: TrainParameters =
+    TrainParameters { segment_bytes: 300, piece_bytes: 6, table_bits: 20, acceleration: 1 };
+/// One sample in this many judges a candidate instead of training it.
+const HELD_OUT: usize = 8;
+/// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
+const ADOPT_PERCENT: usize = 95;
+
+/// Samples, the oldest first, one behind another.
+#[derive(Default)]
+pub(crate) struct Samples {
+    bytes: Vec<u8>,
+    lengths: Vec<usize>,
+}
+
+impl Samples {
+    pub(crate) fn push(&mut self, sample: &[u8]) {
+        self.bytes.extend_from_slice(sample);
+        self.lengths.push(sample.len());
+    }
+
+    /// Drops the oldest until at most `bytes_max` are left.
+    pub(crate) fn keep(&mut self, bytes_max: usize) {
+        let (mut count, mut bytes) = (0, 0);
+        while self.bytes.len() - bytes > bytes_max {
+            bytes += self.lengths[count];
+            count += 1;
+        }
+        self.bytes.drain(..bytes);
+        self.lengths.drain(..count);
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest = &self.bytes[..];
+        self.lengths.iter().map(move |length| {
+            let (sample, behind) = rest.split_at(*length);
+            rest = behind;
+            sample
+        })
+    }
+}
+
+/// Holds all that it needs, so that any thread can make it.
+pub(crate) struct Attempt {
+    pub samples: Samples,
+    /// The dictionary in use.
+    pub current: Option<Arc<Dictionary>>,
+    pub dictionary_bytes_max: usize,
+    pub block_bytes: usize,
+    pub level: i32,
+}
+
+impl Attempt {
+    /// A new dictionary, where it wins clearly on samples that it was not trained on.
+    pub(crate) fn make(&self) -> Option<Dictionary> {
+        let candidate = self.candidate()?;
+        let mut encoder = Encoder::new(self.level);
+        let now = self.held_out_bytes(&mut encoder, self.current.as_deref());
+        let then = self.held_out_bytes(&mut encoder, Some(&candidate));
+        (then * 100 <= now * ADOPT_PERCENT).then_some(candidate)
+    }
+
+    fn candidate(&self) -> Option<Dictionary> {
+        let samples = self.samples.iter().enumerate();
+        let trained: Vec<&[u8]> = samples
+            .filter(|(number, _)| number % HELD_OUT != 0)
+            .map(|(_, sample)| sample)
+            .collect();
+        let joined = trained.concat();
+        let sizes: Vec<usize> = trained.iter().map(|sample| sample.len()).collect();
+        let bytes_max = (joined.len() / SAMPLES_PER_DICTIONARY).min(self.dictionary_bytes_max);
+        train(&joined, &sizes, bytes_max, PARAMETERS).and_then(Dictionary::new)
+    }
+
+    fn held_out_bytes(&self, encoder: &mut Encoder, dictionary: Option<&Dictionary>) -> usize {
+        let held_out: Vec<&[u8]> = self.samples.iter().step_by(HELD_OUT).collect();
+        let mut raw = Vec::new();
+        let compressed = cut(&held_out, self.block_bytes).map(|block| {
+            write_payload(block, &mut raw);
+            encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len)
+        });
+        compressed.sum()
+    }
+}
