@@ -1,6 +1,9 @@
 //! What can be wrong with a record, a key or a value.
 
 use std::fmt;
+use std::str::Utf8Error;
+
+use serde_json::error::Category;
 
 /// Why bytes are no record, or a key or value cannot be one.
 ///
@@ -26,7 +29,7 @@ pub enum RecordError {
         /// All flags that this version knows.
         known: u8,
     },
-    /// The value's `Serialize` failed, or uses what postcard cannot write.
+    /// The value's `Serialize` failed, or uses what the codec cannot write.
     #[error("the value cannot be encoded")]
     Encode(#[source] CodecError),
     /// The bytes are no value of the type asked for.
@@ -75,26 +78,92 @@ pub enum RecordError {
     },
 }
 
-/// What postcard reports. Its type is kept out of the interface, so that postcard's next major
-/// version is not ours.
+/// What the codec reports. It holds nothing of the value: not what postcard and serde_json quote of
+/// it, and no message of the type's own `Serialize` and `Deserialize`. Their error types are kept out
+/// of the interface, so that their next major versions are not ours.
 #[derive(Clone, PartialEq, Eq)]
-pub struct CodecError(pub(crate) postcard::Error);
+pub struct CodecError(Reason);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Reason {
+    Postcard(postcard::Error),
+    Json {
+        what: &'static str,
+        /// Counted from 1; 0 where it is not known.
+        line: usize,
+        column: usize,
+    },
+    NotUtf8 {
+        /// The first byte that cannot be read.
+        offset: usize,
+    },
+}
+
+/// How serde begins its messages. Behind that, it quotes the value.
+const KINDS: &[&str] = &[
+    "invalid type",
+    "invalid value",
+    "invalid length",
+    "unknown variant",
+    "unknown field",
+    "missing field",
+    "duplicate field",
+];
+
+impl CodecError {
+    pub(crate) fn postcard(error: postcard::Error) -> Self {
+        Self(Reason::Postcard(error))
+    }
+
+    pub(crate) fn json_encode(error: &serde_json::Error) -> Self {
+        let what = match error.classify() {
+            Category::Syntax => "a map's key is no string, number or bool, as JSON asks",
+            _ => "the type's `Serialize` failed",
+        };
+        Self(Reason::Json { what, line: 0, column: 0 })
+    }
+
+    pub(crate) fn json_decode(error: &serde_json::Error) -> Self {
+        let what = match error.classify() {
+            Category::Syntax => "no JSON",
+            Category::Eof => "the JSON ends too early",
+            Category::Data | Category::Io => {
+                let message = error.to_string();
+                let kind = KINDS.iter().find(|kind| message.starts_with(**kind));
+                kind.copied().unwrap_or("refused by the type's `Deserialize`")
+            }
+        };
+        Self(Reason::Json { what, line: error.line(), column: error.column() })
+    }
+
+    pub(crate) fn not_utf8(error: Utf8Error) -> Self {
+        Self(Reason::NotUtf8 { offset: error.valid_up_to() })
+    }
+}
 
 impl fmt::Debug for CodecError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.0, formatter)
+        match &self.0 {
+            Reason::Postcard(error) => fmt::Debug::fmt(error, formatter),
+            reason => fmt::Debug::fmt(reason, formatter),
+        }
     }
 }
 
 impl fmt::Display for CodecError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        match &self.0 {
             // What postcard refuses on principle needs naming in the user's terms.
-            postcard::Error::WontImplement => formatter.write_str(
+            Reason::Postcard(postcard::Error::WontImplement) => formatter.write_str(
                 "postcard is not self-describing: serde_json::Value, #[serde(flatten)] and \
-                 untagged enums can be encoded but not decoded",
+                 untagged enums can be encoded but not decoded; JSON can do both",
             ),
-            _ => fmt::Display::fmt(&self.0, formatter),
+            Reason::Postcard(error) => fmt::Display::fmt(error, formatter),
+            Reason::Json { what, line: 0, .. } => formatter.write_str(what),
+            Reason::Json { what, line, column } => {
+                write!(formatter, "{what} at line {line}, column {column}")
+            }
+            Reason::NotUtf8 { offset } => write!(formatter, "no UTF-8 at byte {offset}"),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! A [`Record`] is what the log stores as one entry: a put, a delete mark, the [`Head`] of a value
 //! too long for one entry, or a piece of such a value. A [`KeyHasher`] gives the 128 bits by which
 //! the index finds it. [`encode`] and [`decode`] turn typed keys and values into the bytes that a
-//! record holds.
+//! record holds, and a [`Codec`] does so with values in one of two encodings.
 //!
 //! The crate opens no file, compresses nothing, and decides nothing about durability, order or
 //! expiry: it only says what the bytes mean.
@@ -22,9 +22,11 @@
 //! # Ok::<(), zkv_record::RecordError>(())
 //! ```
 
+mod codec;
 mod error;
 mod hash;
 mod head;
+mod json;
 #[doc(hidden)]
 pub mod layout;
 mod limited;
@@ -32,6 +34,7 @@ mod limits;
 mod record;
 mod typed;
 
+pub use codec::Codec;
 pub use error::{CodecError, RecordError};
 pub use hash::{KeyHasher, Namespace};
 pub use head::{Head, PieceKey};

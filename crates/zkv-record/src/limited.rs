@@ -5,30 +5,55 @@
 //! of any length whose elements take no bytes. Neither can be known from the bytes alone, so the
 //! counting happens where the type's own `Deserialize` comes by.
 
+mod any;
+
 use std::fmt;
 
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, Error, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
+use any::Any;
+
+use crate::error::{CodecError, RecordError};
+use crate::limits::ELEMENTS_WITHOUT_BYTES_MAX;
+
 /// How much more a value may hold.
 pub(crate) struct Left {
     /// Levels below the present one.
-    pub depth: u32,
+    depth: u32,
+    depth_max: u32,
     /// Elements of sequences and maps.
-    pub elements: usize,
+    elements: usize,
+    elements_max: usize,
     /// Which of them was used up: the error itself is of the wrapped deserializer's type.
-    pub exhausted: Option<Exhausted>,
+    exhausted: Option<Exhausted>,
 }
 
 /// What a value has too much of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Exhausted {
+#[derive(Clone, Copy)]
+enum Exhausted {
     Depth,
     Elements,
 }
 
 impl Left {
+    /// What a value of so many bytes may hold.
+    pub(crate) fn new(bytes: usize, depth_max: u32) -> Self {
+        let elements_max = bytes.saturating_add(ELEMENTS_WITHOUT_BYTES_MAX);
+        let (depth, elements) = (depth_max, elements_max);
+        Self { depth, depth_max, elements, elements_max, exhausted: None }
+    }
+
+    /// Why a value is not read that failed with `error`.
+    pub(crate) fn why(&self, error: CodecError) -> RecordError {
+        match self.exhausted {
+            Some(Exhausted::Depth) => RecordError::TooDeep { max: self.depth_max },
+            Some(Exhausted::Elements) => RecordError::TooManyElements { max: self.elements_max },
+            None => RecordError::Decode(error),
+        }
+    }
+
     #[inline]
     fn descend<E: Error>(&mut self) -> Result<(), E> {
         match self.depth.checked_sub(1) {
@@ -95,11 +120,20 @@ macro_rules! nest {
     )*};
 }
 
+/// Methods that may go one level down: the bytes decide.
+macro_rules! leave_open {
+    ($($method:ident();)*) => {$(
+        #[inline]
+        fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+            self.inner.$method(Any::new(visitor, self.left))
+        }
+    )*};
+}
+
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Limited<'_, D> {
     type Error = D::Error;
 
     forward! {
-        deserialize_any();
         deserialize_bool();
         deserialize_i8();
         deserialize_i16();
@@ -116,12 +150,17 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Limited<'_, D> {
         deserialize_char();
         deserialize_str();
         deserialize_string();
-        deserialize_bytes();
-        deserialize_byte_buf();
         deserialize_unit();
         deserialize_unit_struct(name: &'static str);
         deserialize_identifier();
         deserialize_ignored_any();
+    }
+
+    leave_open! {
+        deserialize_any();
+        // JSON has bytes as an array.
+        deserialize_bytes();
+        deserialize_byte_buf();
     }
 
     nest! {

@@ -5,8 +5,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{CodecError, RecordError};
-use crate::limited::{Exhausted, Left, Limited};
-use crate::limits::{DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX};
+use crate::limited::{Left, Limited};
+use crate::limits::DECODE_DEPTH_MAX;
 
 /// Appends postcard's encoding of `value`.
 ///
@@ -29,7 +29,7 @@ pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<()
     let start = into.len();
     postcard::serialize_with_flavor(value, Appender(into)).map_err(|error| {
         into.truncate(start);
-        RecordError::Encode(CodecError(error))
+        RecordError::Encode(CodecError::postcard(error))
     })
 }
 
@@ -46,7 +46,7 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 /// sequences, maps, options and enums.
 ///
 /// All its sequences and maps together may have as many elements as there are bytes, and
-/// [`ELEMENTS_WITHOUT_BYTES_MAX`] more: bytes that somebody forged can name any number of elements
+/// [`ELEMENTS_WITHOUT_BYTES_MAX`](crate::ELEMENTS_WITHOUT_BYTES_MAX) more: bytes that somebody forged can name any number of elements
 /// that take no bytes, such as `()`. What a value takes in memory is up to the type, and at most in
 /// proportion to the bytes.
 ///
@@ -55,16 +55,13 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RecordError> {
 /// [`RecordError::TooManyElements`]; [`RecordError::TrailingBytes`] where they are a `T` and more,
 /// as when a pair is read as its first half. Not every wrong type can be told: any byte is a `u8`.
 pub fn decode_within<T: DeserializeOwned>(bytes: &[u8], depth_max: u32) -> Result<T, RecordError> {
-    let elements_max = bytes.len().saturating_add(ELEMENTS_WITHOUT_BYTES_MAX);
-    let mut left = Left { depth: depth_max, elements: elements_max, exhausted: None };
+    let mut left = Left::new(bytes.len(), depth_max);
     let mut deserializer = postcard::Deserializer::from_bytes(bytes);
-    let decoded = T::deserialize(Limited::new(&mut deserializer, &mut left));
-    let value = decoded.map_err(|error| match left.exhausted {
-        Some(Exhausted::Depth) => RecordError::TooDeep { max: depth_max },
-        Some(Exhausted::Elements) => RecordError::TooManyElements { max: elements_max },
-        None => RecordError::Decode(CodecError(error)),
-    })?;
-    let rest = deserializer.finalize().map_err(|error| RecordError::Decode(CodecError(error)))?;
+    let value = T::deserialize(Limited::new(&mut deserializer, &mut left))
+        .map_err(|error| left.why(CodecError::postcard(error)))?;
+    let rest = deserializer
+        .finalize()
+        .map_err(|error| RecordError::Decode(CodecError::postcard(error)))?;
     if rest.is_empty() { Ok(value) } else { Err(RecordError::TrailingBytes { bytes: rest.len() }) }
 }
 
