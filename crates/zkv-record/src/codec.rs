@@ -61,6 +61,14 @@ impl Codec {
         }
     }
 
+    /// What types ask, to be read as text or as numbers.
+    pub(crate) const fn is_human_readable(self) -> bool {
+        match self {
+            Self::Postcard => false,
+            Self::Json => true,
+        }
+    }
+
     /// Appends the encoding of `value`.
     ///
     /// # Errors

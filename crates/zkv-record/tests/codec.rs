@@ -137,21 +137,21 @@ fn what_needs_a_self_describing_format_round_trips_as_json() {
     enum Tagged {
         Point { x: i8 },
     }
-    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: T) {
-        let bytes = encoded(Codec::Json, &value);
-        assert_eq!(decode::<T>(Codec::Json, &bytes).as_ref(), Ok(&value));
+    fn check<T: Serialize + DeserializeOwned + PartialEq + Debug>(value: &T) {
+        let bytes = encoded(Codec::Json, value);
+        assert_eq!(decode::<T>(Codec::Json, &bytes).as_ref(), Ok(value));
         let postcard = decode::<T>(Codec::Postcard, b"\x01\x01\x01").unwrap_err();
         let why = postcard.source().unwrap().to_string();
         assert!(why.contains("not self-describing"), "{why}");
     }
-    check(json!({ "a": [1, -2, 0.1, null, true, "text"], "b": { "": [] } }));
-    check(Flattened { id: 1, rest: [("x".into(), json!([1]))].into() });
-    check(vec![
+    check(&json!({ "a": [1, -2, 0.1, null, true, "text"], "b": { "": [] } }));
+    check(&Flattened { id: 1, rest: [("x".into(), json!([1]))].into() });
+    check(&vec![
         Untagged::Number(7),
         Untagged::Text("x".into()),
         Untagged::Both { number: 1, text: String::new() },
     ]);
-    check(Tagged::Point { x: -1 });
+    check(&Tagged::Point { x: -1 });
 }
 
 #[test]
