@@ -86,9 +86,9 @@ impl Codec {
         }
     }
 
-    /// Reads a value that fills `bytes`, white space included, within the limits of
-    /// [`decode_within`](crate::decode_within). They mean the same for both: `depth_max` replaces
-    /// serde_json's own limit of 128 levels, up or down.
+    /// Reads a value that fills `bytes`, within the limits of [`decode_within`](crate::decode_within).
+    /// They mean the same for both: `depth_max` takes the place of serde_json's own limit of 128 levels,
+    /// up or down. White space behind JSON is trailing bytes like any other.
     ///
     /// # Errors
     /// [`RecordError::Decode`] where the bytes are no `T`; [`RecordError::TooDeep`] and

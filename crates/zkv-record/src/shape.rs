@@ -22,9 +22,9 @@ pub const SHAPE_BYTES_MAX: usize = 1024;
 /// The text depends on nothing but `T`'s `Deserialize`: not on the compiler, the platform, or the
 /// path of the type. A text longer than [`SHAPE_BYTES_MAX`] is cut, and ends in a digest of the whole.
 ///
-/// `T::deserialize` is run several times, with zeros and empty strings. What a type refuses
-/// although it is one of a few such values cannot be looked into: what it asked for before stands
-/// there. Types that differ only in what they make of the same bytes have one shape.
+/// `T::deserialize` is run several times, on values such as 0, 1 and the empty string. Where a type
+/// takes none of them, only what it asked for until then is known. Types that differ only in what they
+/// make of the same bytes have one shape.
 ///
 /// ```
 /// use zkv_record::{Codec, shape_of};
