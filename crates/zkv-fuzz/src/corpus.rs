@@ -230,6 +230,9 @@ fn typed() -> Vec<(&'static str, Vec<u8>)> {
         encode(value, &mut bytes).expect("a value that can be encoded");
         bytes
     }
+    fn json(choice: u8, text: &str) -> Vec<u8> {
+        [&[choice], text.as_bytes()].concat()
+    }
     vec![
         // A node in a node in a branch of three leaves.
         ("tree", vec![0, 2, 2, 3, 3, 0, 0, 0]),
@@ -254,6 +257,15 @@ fn typed() -> Vec<(&'static str, Vec<u8>)> {
         ("map", vec![5, 1, 2, 0, 1, 4]),
         ("pairs", of(6, &vec![(Some(()), "x")])),
         ("bytes-map", vec![7, 1, 2, 1, 2]),
+        ("json-tree", json(8, r#"{"Pair":[{"Node":{"Number":-7}},{"Branch":["Leaf","Leaf"]}]}"#)),
+        ("json-tree-named", json(8, r#"{"Named":{"name":"n","inner":{"Branch":[]}}}"#)),
+        ("json-list", json(9, r#"{"value":null,"next":{"next":null,"value":null}}"#)),
+        ("json-any", json(10, r#"{"a":[1,-2,null,true],"\u00fc\n":{"b":"text"},"":[[[]]]}"#)),
+        ("json-page", {
+            let page =
+                r#"{"title":"t","links":{"a":[1,2]},"marks":[null],"score":[0.5,1e3,"x",7,-3]}"#;
+            json(11, page)
+        }),
     ]
 }
 
