@@ -49,7 +49,6 @@ pub mod layout;
 mod policy;
 mod rebuild;
 mod run;
-mod scratch;
 mod table;
 mod table_writer;
 mod verify;

@@ -3,25 +3,25 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zkv_io::{Cursor, Storage, StorageFile};
+use zkv_io::{Cursor, Scratch, Storage, StorageFile};
 
 use crate::bucket::Sign;
 use crate::checkpoint::Checkpoint;
 use crate::entry::{Entry, EntrySource, Grouped};
 use crate::error::IndexError;
 use crate::key::{KeyHash, Location, Prefix};
-use crate::scratch::Scratch;
+
 use crate::table_writer::Appender;
 use crate::write::{CheckpointMeta, write_file};
 
 /// Facts are told apart by the top bits of their hashes, and one part of them at a time is brought
-/// together: a 256th of a hundred million facts takes 12 MiB.
+/// together: a 256th of a hundred million facts takes 18 MiB.
 const PARTITION_BITS: u32 = 8;
 const PARTITION_COUNT: usize = 1 << PARTITION_BITS;
 /// Below this, parts of a part would be written a few bytes at a time.
 const FACTS_LEAST: usize = 256;
 /// A fact in the scratch file: hash, location or 0, weight.
-const FACT_BYTES: usize = 16 + 8 + 4;
+const FACT_BYTES: usize = 16 + 8 + 8;
 /// A surviving entry in the scratch file: prefix, location.
 const SURVIVOR_BYTES: usize = 8 + 8;
 /// How many survivors are read at a time.
@@ -32,7 +32,7 @@ const SURVIVORS_A_CHUNK: usize = 4096;
 struct Fact {
     hash: KeyHash,
     location: Option<Location>,
-    weight: u32,
+    weight: u64,
     /// Which of the facts in memory came first; takes the room that alignment leaves.
     order: u32,
 }
@@ -97,7 +97,7 @@ impl Rebuild {
     /// dropped.
     ///
     /// Less than 8 KiB of memory is as good as 8 KiB. With much less than a 256th of what the facts
-    /// take (32 bytes each), that part is the bound.
+    /// take (48 bytes each), that part is the bound.
     #[must_use]
     pub fn new(storage: Arc<dyn Storage>, scratch: PathBuf, memory_bytes: usize) -> Self {
         let facts_max = (memory_bytes / size_of::<Fact>()).clamp(FACTS_LEAST, u32::MAX as usize);
@@ -113,7 +113,7 @@ impl Rebuild {
         &mut self,
         hash: KeyHash,
         location: Option<Location>,
-        weight: u32,
+        weight: u64,
     ) -> Result<(), IndexError> {
         if self.facts.len() == self.facts_max {
             self.spill()?;
@@ -128,7 +128,7 @@ impl Rebuild {
     ///
     /// # Errors
     /// [`IndexError::Io`] where the scratch file cannot be read or written.
-    pub fn finish(mut self, live: &mut dyn FnMut(Location, u32)) -> Result<Rebuilt, IndexError> {
+    pub fn finish(mut self, live: &mut dyn FnMut(Location, u64)) -> Result<Rebuilt, IndexError> {
         let Some(mut spilled) = self.take_spilled()? else {
             let mut facts = self.facts;
             keep_last(&mut facts);
@@ -205,7 +205,7 @@ fn keep_last(facts: &mut Vec<Fact>) {
 /// The entries of those facts that put something, which `live` is told of.
 fn survivors_of<'a>(
     facts: &'a [Fact],
-    live: &'a mut dyn FnMut(Location, u32),
+    live: &'a mut dyn FnMut(Location, u64),
 ) -> impl Iterator<Item = (Prefix, Location)> + 'a {
     facts.iter().filter_map(|fact| {
         let location = fact.location?;
@@ -244,7 +244,7 @@ fn decode(bytes: &[u8], order: u32) -> Result<Fact, zkv_io::Overrun> {
     let mut cursor = Cursor::new(bytes);
     let hash = KeyHash(u128::from_le_bytes(cursor.array()?));
     let location = Location::new(cursor.u64()?);
-    let weight = cursor.u32()?;
+    let weight = cursor.u64()?;
     cursor.finish()?;
     Ok(Fact { hash, location, weight, order })
 }

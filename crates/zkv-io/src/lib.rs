@@ -26,6 +26,7 @@ mod file_storage;
 mod map;
 mod memory_storage;
 mod read_mode;
+mod scratch;
 mod storage;
 
 pub use atomic::{
@@ -36,4 +37,5 @@ pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};
 pub use file_storage::FileStorage;
 pub use memory_storage::MemoryStorage;
 pub use read_mode::{ReadMode, unmapped};
+pub use scratch::Scratch;
 pub use storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};

@@ -1,6 +1,6 @@
 //! One commit: blocks that belong together, whole after a crash or absent.
 
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::block::{BlockKind, Tag, put_block};
 use crate::codec::Encoder;
@@ -351,6 +351,10 @@ impl<'a> Commit<'a> {
         writer.last_commit = number;
         writer.last_commit_checksum = checksum;
         writer.is_ended = false;
+        let mut finished =
+            writer.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner);
+        *finished = writer.end();
+        drop(finished);
         if !self.begun.is_empty() {
             writer.publish_segments();
         }

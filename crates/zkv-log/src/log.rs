@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub decoders: DecoderPool,
     pub interner: Interner,
     pub packer: Packer,
+    /// The end of the last commit that is in the operating system's hands.
+    pub finished_upto: Mutex<Position>,
     /// Up to where the log is known to be durable.
     pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
@@ -122,7 +124,9 @@ impl Log {
         if upto <= self.synced_upto() {
             return Ok(());
         }
-        self.sync_file(upto)
+        // Whoever has committed while this waited need not sync again.
+        let finished = *self.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sync_file(upto.max(finished))
     }
 
     /// Whether a sync has failed since the log was opened: nothing is written any more.

@@ -43,17 +43,26 @@ impl Store {
         Ok(())
     }
 
-    /// Copies all keys and values, as the store has them now, into a new store at `destination`,
-    /// which must not exist, with other options: compressed anew, without what was overwritten or
+    /// Copies all keys and values, of named collections, too, as the store has them now, into a new
+    /// store at `destination`, which must not exist, with other options: compressed anew, without what was overwritten or
     /// deleted. It appears whole or not at all; writes go on meanwhile.
     ///
     /// # Errors
     /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists.
     pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
+        let snapshot = self.snapshot();
         make_whole(destination.as_ref(), options, |copy| {
-            for entry in self.iter_bytes() {
+            for entry in snapshot.iter_bytes() {
                 let (key, value) = entry?;
                 copy.set_bytes(&key, &value)?;
+            }
+            let moment = snapshot.reader.moment();
+            for (name, entry) in moment.committed().catalog.names() {
+                let collection = copy.copy_collection(name, entry)?;
+                for entry in snapshot.reader.iter(entry.id) {
+                    let (key, value) = entry?;
+                    collection.set(&key, &value)?;
+                }
             }
             Ok(())
         })

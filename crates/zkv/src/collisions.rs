@@ -16,7 +16,7 @@ fn pairs(store: &Store) -> Vec<[Vec<u8>; 2]> {
     let mut pairs = Vec::new();
     for number in 0u32..900_000 {
         let key = number.to_le_bytes().to_vec();
-        let prefix = keys.hash(&key).0 >> (128 - zkv_index::HASH_BITS);
+        let prefix = keys.hash(0, &key).0 >> (128 - zkv_index::HASH_BITS);
         if let Some(other) = by_prefix.insert(prefix, key.clone()) {
             pairs.push([other, key]);
         }

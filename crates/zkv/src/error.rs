@@ -59,6 +59,48 @@ pub enum Error {
     /// The store was closed through another handle.
     #[error("the store was closed")]
     Closed,
+    /// What a transaction has read was written by another one since: begin it anew.
+    #[error("what the transaction has read has changed; try it again")]
+    Conflict,
+    /// Another thread panicked while it wrote this commit together with others. Whether it has
+    /// happened can be seen by reading.
+    #[error("a thread that was writing this commit has panicked")]
+    Interrupted,
+    /// A batch that is too large for memory could not be kept in a temporary file.
+    #[error("a batch's temporary file: {0}")]
+    Batch(#[from] io::Error),
+    /// A collection was made with other types, or with another codec.
+    #[error(
+        "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it \
+         as it was made, or give the types names of your own with `CollectionOptions`"
+    )]
+    TypeMismatch {
+        /// The collection's name.
+        name: String,
+        /// Of what: `keys`, `values`, or `codec`.
+        what: &'static str,
+        /// What the store knows.
+        found: String,
+        /// What it was opened with.
+        asked: String,
+    },
+    /// A collection was dropped since it was opened.
+    #[error("the collection was dropped")]
+    CollectionDropped,
+    /// There is no such collection: in a store that is only read, or at that moment.
+    #[error("there is no such collection")]
+    NoCollection,
+    /// A collection's name is empty or too long.
+    #[error("a collection's name has {bytes} bytes, and must have 1 to {max}")]
+    InvalidName {
+        /// The name's length.
+        bytes: usize,
+        /// The longest possible.
+        max: usize,
+    },
+    /// All four billion numbers for collections were used.
+    #[error("the store has had as many collections as it can have; copy it with `backup_with`")]
+    TooManyCollections,
     /// Another file or folder could not be used.
     #[error("{}: {source}", path.display())]
     File {
@@ -78,7 +120,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The system refused an operation.
     Io,
-    /// There is no such store.
+    /// There is no such store, or no such collection.
     NotFound,
     /// A file is damaged, or is none of zkv's.
     Corrupt,
@@ -92,6 +134,10 @@ pub enum ErrorKind {
     ReadOnly,
     /// A value cannot be encoded or decoded as the type asked for.
     Encoding,
+    /// A collection was made with other types.
+    TypeMismatch,
+    /// A transaction conflicts with another one.
+    Conflict,
     /// The call makes no sense: an option out of range, or a store that was closed.
     Misuse,
 }
@@ -109,10 +155,17 @@ impl Error {
             Self::Index { source, .. } => kind_of_index(source),
             Self::Record(source) => kind_of_record(source),
             Self::Disagreement { .. } => ErrorKind::Corrupt,
-            Self::InvalidOption { .. } | Self::Closed => ErrorKind::Misuse,
+            Self::InvalidOption { .. } | Self::InvalidName { .. } | Self::Closed => {
+                ErrorKind::Misuse
+            }
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::File { source, .. } => kind_of_io(source),
-            Self::Thread(_) => ErrorKind::Io,
+            Self::Conflict => ErrorKind::Conflict,
+            Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
+            Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
+            Self::TooManyCollections => ErrorKind::Limit,
+            Self::Batch(source) => kind_of_io(source),
+            Self::Thread(_) | Self::Interrupted => ErrorKind::Io,
         }
     }
 

@@ -8,11 +8,11 @@ use zkv_log::{Location, SegmentScan};
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
-use crate::memtable::{Memtable, is_put};
-use crate::rebuild::{self, decode_entry};
+use crate::memtable::{Memtable, Seen};
+use crate::rebuild::decode_entry;
 use crate::resolve::existing_at;
 use crate::shared::Shared;
-use crate::view::{Committed, KeyRef, LookupError, View, from_index};
+use crate::view::{KeyRef, LookupError, Moment, from_index};
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
@@ -20,11 +20,10 @@ use crate::view::{Committed, KeyRef, LookupError, View, from_index};
 /// After an error in one part of the file, the iteration goes on with the next part.
 pub struct IterBytes {
     shared: Arc<Shared>,
-    /// Buffers that could not be written, the newest first: what they hold lies over the log.
-    frozen: Vec<Arc<Memtable>>,
-    /// What of them is still to come: the buffer's number, and the key.
-    buffered: VecDeque<(usize, KeyHash)>,
-    committed: Committed,
+    moment: Moment,
+    collection: u32,
+    /// The buffer that is being read, and the next of its records.
+    buffered: (usize, u32),
     /// Whether the index was damaged, and made anew or found to be beyond that.
     is_mended: bool,
     /// Slots of the segments still to read, in the order of the log.
@@ -46,20 +45,15 @@ struct Cell {
 }
 
 impl IterBytes {
-    /// Goes through the frozen buffers and the log of `view`.
-    pub(crate) fn new(shared: &Arc<Shared>, view: &View) -> Self {
-        let (frozen, committed) = (view.frozen.clone(), view.committed.clone());
-        let tables = frozen.iter().enumerate();
-        let buffered = tables
-            .flat_map(|(number, table)| table.hashes().into_iter().map(move |hash| (number, hash)))
-            .filter(|(number, hash)| !is_in(&frozen[..*number], *hash))
-            .collect();
+    /// Goes through the buffers and the log of `moment`.
+    pub(crate) fn new(shared: &Arc<Shared>, moment: Moment, collection: u32) -> Self {
+        let segments = moment.committed().log.segments();
         Self {
             shared: Arc::clone(shared),
-            slots: committed.log.segments().iter().map(|segment| segment.slot).collect(),
-            frozen,
-            buffered,
-            committed,
+            slots: segments.iter().map(|segment| segment.slot).collect(),
+            moment,
+            collection,
+            buffered: (0, 0),
             is_mended: false,
             scan: None,
             ready: VecDeque::new(),
@@ -70,11 +64,19 @@ impl IterBytes {
 
     /// The next value from the buffers.
     fn next_buffered(&mut self) -> Option<Vec<u8>> {
-        while let Some((number, hash)) = self.buffered.pop_front() {
-            let record = self.frozen[number].get(hash, <[u8]>::to_vec);
-            if let Some(record) = record.filter(|record| is_put(record)) {
-                return Some(record);
+        let tables = self.moment.tables();
+        let (number, next) = &mut self.buffered;
+        while let Some((table, seen)) = tables.get(*number) {
+            while *next < table.count(*seen) {
+                let newest = table.newest_at(*next, *seen);
+                *next += 1;
+                let Some((hash, record)) = newest else { continue };
+                let is_value = is_put_in(record, self.collection);
+                if is_value && !is_in(&tables[..*number], hash) {
+                    return Some(record.to_vec());
+                }
             }
+            (*number, *next) = (*number + 1, 0);
         }
         None
     }
@@ -103,7 +105,7 @@ impl IterBytes {
 
     fn next_segment(&mut self) -> bool {
         let Some(slot) = self.slots.pop_front() else { return false };
-        match self.committed.log.scan(slot, None) {
+        match self.moment.committed().log.scan(slot, None) {
             Ok(scan) => self.scan = Some(scan),
             Err(error) => self.ready.push_back(Err(Error::data(&self.shared.path)(error))),
         }
@@ -117,12 +119,13 @@ impl IterBytes {
         let mut records = Vec::new();
         for entry in block.entries().map_err(damaged)? {
             let entry = entry.map_err(damaged)?;
-            let record = decode_entry(entry, &block, &self.committed.log).map_err(damaged)?;
-            if record.kind == Kind::Piece {
+            let record =
+                decode_entry(entry, &block, &self.moment.committed().log).map_err(damaged)?;
+            if record.kind == Kind::Piece || record.collection != self.collection {
                 continue;
             }
             let hash = self.shared.keys.hash_record(&record);
-            if !is_in(&self.frozen, hash) {
+            if !is_in(&self.moment.tables(), hash) {
                 records.push((hash, entry.to_vec()));
             }
         }
@@ -148,7 +151,8 @@ impl IterBytes {
             if !seen.insert(hash) || record.kind == Kind::Delete {
                 continue;
             }
-            let key = KeyRef { hash, key: record.key, is_piece: false };
+            let collection = self.collection;
+            let key = KeyRef { hash, key: record.key, collection, is_piece: false };
             let is_live = self.mended(|iter| {
                 let is_live = iter.is_live(key, cell.location);
                 is_live.map_err(|error| iter.shared.lookup_error(error))
@@ -165,7 +169,7 @@ impl IterBytes {
 
     /// Whether the index names this place for the key.
     fn is_live(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
-        let committed = &self.committed;
+        let committed = self.moment.committed();
         if let Some(change) = committed.change(key.hash) {
             return Ok(change.new.map(from_index) == Some(location));
         }
@@ -190,9 +194,7 @@ impl IterBytes {
         match attempt(self) {
             Err(error) if error.is_index_damage() && !self.is_mended => {
                 self.is_mended = true;
-                let shared = &self.shared;
-                let rebuilt = rebuild::in_memory(&self.committed.log, &shared.keys, &shared.index);
-                self.committed = rebuilt.map_err(|error| shared.write_error(error))?.committed;
+                self.moment = self.shared.mended_moment(&self.moment)?;
                 attempt(self)
             }
             done => done,
@@ -207,7 +209,10 @@ impl IterBytes {
                 if !self.values.insert(head.value_id) {
                     return Err(self.shared.lookup_error(LookupError::Disagreement));
                 }
-                self.mended(|iter| iter.shared.read_pieces(&iter.committed, &head))?
+                self.mended(|iter| {
+                    let committed = iter.moment.committed();
+                    iter.shared.read_pieces(committed, iter.collection, &head)
+                })?
             }
             _ => record.value.to_vec(),
         };
@@ -229,8 +234,13 @@ impl Iterator for IterBytes {
     }
 }
 
-fn is_in(tables: &[Arc<Memtable>], hash: KeyHash) -> bool {
-    tables.iter().any(|table| table.contains(hash))
+fn is_in(tables: &[(&Arc<Memtable>, Seen)], hash: KeyHash) -> bool {
+    tables.iter().any(|(table, seen)| table.contains(hash, *seen))
+}
+
+fn is_put_in(record: &[u8], collection: u32) -> bool {
+    let decoded = Record::decode(record);
+    decoded.is_ok_and(|record| record.collection == collection && record.kind != Kind::Delete)
 }
 
 impl std::fmt::Debug for IterBytes {

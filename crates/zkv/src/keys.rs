@@ -14,8 +14,8 @@ impl Keys {
 
     /// A user's key.
     #[inline]
-    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
-        KeyHash(u128::from_be_bytes(self.0.hash(Namespace::Collection(0), key)))
+    pub(crate) fn hash(&self, collection: u32, key: &[u8]) -> KeyHash {
+        KeyHash(u128::from_be_bytes(self.0.hash(Namespace::Collection(collection), key)))
     }
 
     /// The key of a piece of a long value.

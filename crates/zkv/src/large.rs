@@ -2,8 +2,8 @@
 
 use zkv_record::{Head, Kind, PIECE_BYTES, PieceKey, Record, RecordError, VALUE_BYTES_INLINE_MAX};
 
+use crate::append::Append;
 use crate::error::{Error, Result};
-use crate::operation::Operation;
 use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError};
 
@@ -20,27 +20,26 @@ impl Shared {
         self.log.identity().slot_bytes as usize / 4
     }
 
-    /// Stores a value that is too long for one record: at once, behind what waits in buffers.
-    pub(crate) fn put_large(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.check_value_bytes(value.len() as u64)?;
-        self.mended(|| {
-            let head = self.new_head(value)?;
-            let key = self.user_key(key);
-            let mut record = Vec::new();
-            let bytes = head.encode();
-            let of_head = Record { kind: Kind::Head, ..Record::put(key.key, &bytes) };
-            of_head.encode_into(&mut record);
-            let mut writer = self.writer()?;
-            self.flush_all(&mut writer)?;
-            let operation = Operation::new(key.hash, &record);
-            let groups = self.piece_groups(head, value);
-            let committed = writer.commit_large(operation.as_slice(), groups, self.room());
-            let end = committed.map_err(|error| self.write_error(error))?;
-            self.finish_commit(writer, key.hash, end)
-        })
+    /// Appends the pieces of a value that is too long for one record, and returns its head's record.
+    pub(crate) fn append_large(
+        &self,
+        append: &mut Append<'_>,
+        collection: u32,
+        key: &[u8],
+        value: &[u8],
+    ) -> Result<Vec<u8>> {
+        let head = self.new_head(value)?;
+        for group in self.piece_groups(head, collection, value) {
+            append.add_pieces(&group).map_err(|error| self.write_error(error))?;
+        }
+        let bytes = head.encode();
+        let record = Record { kind: Kind::Head, collection, ..Record::put(key, &bytes) };
+        let mut encoded = Vec::with_capacity(record.encoded_bytes());
+        record.encode_into(&mut encoded);
+        Ok(encoded)
     }
 
-    fn check_value_bytes(&self, bytes: u64) -> Result<()> {
+    pub(crate) fn check_value_bytes(&self, bytes: u64) -> Result<()> {
         let max = self.options.value_bytes_max;
         if bytes > max { Err(RecordError::ValueTooLong { bytes, max }.into()) } else { Ok(()) }
     }
@@ -55,12 +54,13 @@ impl Shared {
     fn piece_groups<'a>(
         &'a self,
         head: Head,
+        collection: u32,
         value: &'a [u8],
     ) -> impl Iterator<Item = Vec<(zkv_index::KeyHash, Vec<u8>)>> + 'a {
         let pieces = (0..).zip(value.chunks(head.piece_bytes as usize));
         let mut records = pieces.map(move |(number, piece)| {
             let key = PieceKey { value_id: head.value_id, number }.encode();
-            let record = Record { kind: Kind::Piece, ..Record::put(&key, piece) };
+            let record = Record { kind: Kind::Piece, collection, ..Record::put(&key, piece) };
             let mut bytes = Vec::with_capacity(record.encoded_bytes());
             record.encode_into(&mut bytes);
             (self.keys.hash_piece(&key), bytes)
@@ -71,15 +71,20 @@ impl Shared {
         })
     }
 
-    /// Gathers the value that `head` names, as `committed` has it.
-    pub(crate) fn read_pieces(&self, committed: &Committed, head: &Head) -> Result<Vec<u8>> {
+    /// Gathers the value of a key in `collection` that `head` names, as `committed` has it.
+    pub(crate) fn read_pieces(
+        &self,
+        committed: &Committed,
+        collection: u32,
+        head: &Head,
+    ) -> Result<Vec<u8>> {
         self.check_value_bytes(head.value_bytes)?;
         // It grows only as pieces are found, each as long as the head says.
         let mut value = Vec::new();
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
             let hash = self.keys.hash_piece(&key);
-            let key = KeyRef { hash, key: &key, is_piece: true };
+            let key = KeyRef { hash, key: &key, collection, is_piece: true };
             let piece_bytes = head.piece_bytes_at(number) as usize;
             let found = committed.find(key, |record| {
                 let fits = record.value.len() == piece_bytes;

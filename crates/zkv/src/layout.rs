@@ -5,21 +5,35 @@
 pub type Field = (&'static str, usize, usize);
 
 /// What the index keeps of each segment.
-pub const SEGMENT_USE: &[Field] = &[
-    ("slot", 0, 4),
-    ("records", 4, 4),
-    ("live_records", 8, 4),
-    ("raw_bytes", 12, 8),
-    ("live_raw_bytes", 20, 8),
-];
+pub const SEGMENT_USE: &[Field] = &[("slot", 0, 4), ("records", 4, 4), ("raw_bytes", 8, 8)];
 
 /// The bytes of a segment's use.
-pub const SEGMENT_USE_BYTES: usize = 28;
+pub const SEGMENT_USE_BYTES: usize = 16;
+
+/// What the index keeps of each collection's share of a segment.
+pub const LIVE_SHARE: &[Field] =
+    &[("slot", 0, 4), ("collection", 4, 4), ("live_records", 8, 4), ("live_raw_bytes", 12, 8)];
+
+/// The bytes of a live share.
+pub const LIVE_SHARE_BYTES: usize = 20;
+
+/// What the index keeps of each collection.
+pub const KEY_COUNT: &[Field] = &[("collection", 0, 4), ("keys", 4, 8)];
+
+/// The bytes of a key count.
+pub const KEY_COUNT_BYTES: usize = 12;
+
+const fn is_whole(fields: &[Field], bytes: usize) -> bool {
+    let (_, offset, size) = fields[fields.len() - 1];
+    offset + size == bytes
+}
 
 const _: () = {
-    let (_, offset, bytes) = SEGMENT_USE[SEGMENT_USE.len() - 1];
-    assert!(offset + bytes == SEGMENT_USE_BYTES);
+    assert!(is_whole(SEGMENT_USE, SEGMENT_USE_BYTES));
+    assert!(is_whole(LIVE_SHARE, LIVE_SHARE_BYTES));
+    assert!(is_whole(KEY_COUNT, KEY_COUNT_BYTES));
 };
 
 /// Every layout of this crate, by the heading that it has in `docs/format/store.md`.
-pub const ALL: &[(&str, &[Field])] = &[("Segment use", SEGMENT_USE)];
+pub const ALL: &[(&str, &[Field])] =
+    &[("Segment use", SEGMENT_USE), ("Live share", LIVE_SHARE), ("Key count", KEY_COUNT)];

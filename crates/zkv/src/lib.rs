@@ -29,40 +29,65 @@
 //! It is one process's store: a second opening fails at once. It has no queries and no order of
 //! keys. The formats of both files are described in `docs/format/`.
 
+mod append;
+mod atomic;
 mod backup;
+mod batch;
+mod buffer;
+mod catalog;
+mod collection;
+mod collections;
 #[cfg(test)]
 mod collisions;
+mod counts;
 mod error;
 mod flusher;
+mod group;
 mod iter;
 mod keys;
 mod large;
 #[doc(hidden)]
 pub mod layout;
 mod live;
+mod lookup;
 mod memtable;
+mod modify;
 mod open;
 mod operation;
 mod options;
-mod pending;
 mod rebuild;
+mod recent;
 mod replay;
+mod reserve;
 mod resolve;
 mod salvage;
+mod sections;
 mod shared;
+mod snapshot;
+mod spill;
 mod stats;
 mod store;
 mod tail;
+mod transaction;
 mod verify;
 mod view;
+mod write_set;
 mod writer;
 
+pub use batch::WriteBatch;
+pub use collection::{
+    Collection, CollectionInfo, CollectionIter, CollectionOptions, RawCollection,
+    SnapshotCollection, TransactionCollection,
+};
 pub use error::{Error, ErrorKind, Result};
 pub use iter::IterBytes;
 pub use options::{Durability, Options};
 pub use salvage::{LostRange, SalvageEvent, SalvageReport, salvage};
+pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
+pub use transaction::{Transaction, TransactionIter};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
 pub use zkv_io::ReadMode;
 pub use zkv_log::Severity;
+pub use zkv_record::Codec;

@@ -4,7 +4,7 @@ mod arena;
 mod list;
 mod slots;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use zkv_index::KeyHash;
@@ -19,17 +19,42 @@ use slots::Slots;
 /// as are in use at the worst.
 const ENTRY_OVERHEAD_BYTES: usize = 96;
 
-/// A buffer of records, the newest of each key. Readers take no lock.
+/// Where no older record of the key is in the buffer.
+const NONE: u32 = u32::MAX;
+
+/// A buffer of records, all that came, so that whoever has seen it at some moment can see it so
+/// again. Readers take no lock.
 pub(crate) struct Memtable {
-    /// All records in the order in which they came, also those that were replaced since.
+    /// In the order in which they came.
     entries: AppendList<Entry>,
+    /// Leads to the newest of each key.
     slots: Slots,
     bytes: AtomicUsize,
+    /// How many of them may be seen: those of one commit appear together.
+    published: AtomicU32,
 }
 
 struct Entry {
     hash: KeyHash,
     record: Bytes,
+    /// The record of the same key before this one, or [`NONE`].
+    before: u32,
+    /// Whether the key had a value beneath this buffer, once somebody has asked.
+    beneath: AtomicU8,
+}
+
+/// What [`Entry::beneath`] may be.
+const NOT_ASKED: u8 = 0;
+const ABSENT: u8 = 1;
+const PRESENT: u8 = 2;
+
+/// How many of a buffer's records a reader sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen(u32);
+
+impl Seen {
+    /// Of a buffer that nobody writes to any more.
+    pub(crate) const ALL: Self = Self(u32::MAX);
 }
 
 impl Memtable {
@@ -47,42 +72,67 @@ impl Memtable {
             entries: AppendList::new(),
             slots: Slots::with_room_for(count),
             bytes: AtomicUsize::new(0),
+            published: AtomicU32::new(0),
         }
     }
 
-    /// Puts an encoded record in the place of an older one; only one thread at a time may. Returns
-    /// whether a put stood there, and `None` where nothing did.
-    pub(crate) fn insert(&self, hash: KeyHash, record: Bytes) -> Option<bool> {
+    /// Adds an encoded record, to be seen once it is published; only one thread at a time may.
+    pub(crate) fn insert(&self, hash: KeyHash, record: Bytes) {
         self.bytes.fetch_add(record.len() + ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
-        let before = self.find(hash);
-        let number = self.entries.push(Entry { hash, record });
+        let before = self.newest(hash);
+        let entry =
+            Entry { hash, record, before: before.unwrap_or(NONE), beneath: NOT_ASKED.into() };
+        let number = self.entries.push(entry);
         self.slots.put(hash, number, before, |number| self.hash_of(number));
-        before.and_then(|before| self.entries.get(before)).map(|entry| is_put(&entry.record))
     }
 
-    /// Shows the record of the key to `found`.
+    /// Lets readers see all that was inserted.
+    pub(crate) fn publish(&self) {
+        self.published.store(self.entries.len(), Ordering::Release);
+    }
+
+    /// What readers see now.
     #[inline]
-    pub(crate) fn get<T>(&self, hash: KeyHash, found: impl FnOnce(&[u8]) -> T) -> Option<T> {
-        let number = self.find(hash)?;
+    pub(crate) fn seen(&self) -> Seen {
+        Seen(self.published.load(Ordering::Acquire))
+    }
+
+    /// Shows the newest record of the key among those `seen` to `found`.
+    #[inline]
+    pub(crate) fn get<T>(
+        &self,
+        hash: KeyHash,
+        seen: Seen,
+        found: impl FnOnce(&[u8]) -> T,
+    ) -> Option<T> {
+        let number = self.find(hash, seen)?;
         self.entries.get(number).map(|entry| found(&entry.record))
     }
 
-    pub(crate) fn contains(&self, hash: KeyHash) -> bool {
-        self.find(hash).is_some()
+    pub(crate) fn contains(&self, hash: KeyHash, seen: Seen) -> bool {
+        self.find(hash, seen).is_some()
     }
 
     #[inline]
-    fn find(&self, hash: KeyHash) -> Option<u32> {
+    fn find(&self, hash: KeyHash, seen: Seen) -> Option<u32> {
+        let mut number = self.newest(hash)?;
+        while number >= seen.0 {
+            number = self.entries.get(number)?.before;
+            if number == NONE {
+                return None;
+            }
+        }
+        Some(number)
+    }
+
+    #[inline]
+    fn newest(&self, hash: KeyHash) -> Option<u32> {
         let is_it = |number| self.entries.get(number).is_some_and(|entry| entry.hash == hash);
         self.slots.find(hash, is_it)
     }
 
     fn hash_of(&self, number: u32) -> KeyHash {
         self.entries.get(number).map_or(KeyHash(0), |entry| entry.hash)
-    }
-
-    pub(crate) fn hashes(&self) -> Vec<KeyHash> {
-        self.by_hash().into_iter().map(|operation| operation.hash).collect()
     }
 
     /// About how much memory the records take, with those that were replaced.
@@ -92,6 +142,47 @@ impl Memtable {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.used() == 0
+    }
+
+    /// How many records came before `seen`.
+    pub(crate) fn count(&self, seen: Seen) -> u32 {
+        self.entries.len().min(seen.0)
+    }
+
+    /// The record `number`, with its key's hash, where it is the newest of its key among those
+    /// `seen`.
+    pub(crate) fn newest_at(&self, number: u32, seen: Seen) -> Option<(KeyHash, &[u8])> {
+        let entry = self.entries.get(number)?;
+        (self.find(entry.hash, seen) == Some(number)).then_some((entry.hash, &*entry.record))
+    }
+
+    /// How the records `seen` change the count of keys. `is_beneath` says whether a key had a value
+    /// beneath this buffer; it is asked once for each key, whoever counts.
+    pub(crate) fn count_keys<E>(
+        &self,
+        seen: Seen,
+        is_of: impl Fn(&[u8]) -> bool,
+        mut is_beneath: impl FnMut(KeyHash, &[u8]) -> Result<bool, E>,
+    ) -> Result<i64, E> {
+        let mut change = 0;
+        for entry in self.entries.iter().take(self.count(seen) as usize) {
+            if !is_of(&entry.record) {
+                continue;
+            }
+            let was = match self.entries.get(entry.before) {
+                Some(before) => is_put(&before.record),
+                None => match entry.beneath.load(Ordering::Relaxed) {
+                    NOT_ASKED => {
+                        let was = is_beneath(entry.hash, &entry.record)?;
+                        entry.beneath.store(if was { PRESENT } else { ABSENT }, Ordering::Relaxed);
+                        was
+                    }
+                    known => known == PRESENT,
+                },
+            };
+            change += i64::from(is_put(&entry.record)) - i64::from(was);
+        }
+        Ok(change)
     }
 
     /// The newest record of each key, in the order of their hashes.
@@ -159,28 +250,82 @@ mod tests {
         const KEYS: u32 = 2000;
         for value in 0..3 * KEYS {
             let key = value % KEYS;
-            let before = value.checked_sub(KEYS).map(|before| is_put(&record(key, before)));
-            assert_eq!(memtable.insert(hash(key), arena.add(record(key, value))), before);
+            memtable.insert(hash(key), arena.add(record(key, value)));
         }
+        memtable.publish();
         let mut expected: Vec<(KeyHash, Vec<u8>)> =
             (0..KEYS).map(|key| (hash(key), record(key, 2 * KEYS + key))).collect();
         expected.sort();
         let found = memtable.by_hash();
         assert!(found.iter().map(|one| (one.hash, one.record.to_vec())).eq(expected));
-        assert_eq!(memtable.get(hash(7), <[u8]>::to_vec), Some(record(7, 2 * KEYS + 7)));
-        assert!(!memtable.contains(hash(KEYS + 1)));
+        let seen = memtable.seen();
+        assert_eq!(memtable.get(hash(7), seen, <[u8]>::to_vec), Some(record(7, 2 * KEYS + 7)));
+        assert!(!memtable.contains(hash(KEYS + 1), seen));
         assert!(memtable.bytes() >= 3 * KEYS as usize * ENTRY_OVERHEAD_BYTES);
+    }
+
+    #[test]
+    fn what_was_seen_stays_as_it_was_and_what_is_not_published_is_not_seen() {
+        let (memtable, mut arena) = (Memtable::new(), Arena::default());
+        const KEYS: u32 = 700;
+        let mut moments = Vec::new();
+        for round in 0..4 {
+            moments.push(memtable.seen());
+            for key in 0..KEYS {
+                memtable.insert(hash(key), arena.add(record(key, round)));
+            }
+            assert_eq!(Some(&memtable.seen()), moments.last());
+            memtable.publish();
+        }
+        for (round, seen) in (0u32..4).zip(moments) {
+            for key in 0..KEYS {
+                let found = memtable.get(hash(key), seen, <[u8]>::to_vec);
+                assert_eq!(found, round.checked_sub(1).map(|round| record(key, round)));
+            }
+            let newest = (0..memtable.count(seen)).filter_map(|n| memtable.newest_at(n, seen));
+            assert_eq!(newest.count(), if round == 0 { 0 } else { KEYS as usize });
+        }
+    }
+
+    #[test]
+    fn keys_are_counted_and_what_lies_beneath_is_asked_once() {
+        let (memtable, mut arena) = (Memtable::new(), Arena::default());
+        // Of each three values one is a mark; the even keys lie beneath.
+        let mut model = std::collections::BTreeSet::from([0, 2, 4, 6, 8]);
+        let mut asked = 0;
+        for value in 0..40u32 {
+            let key = value * 7 % 10;
+            memtable.insert(hash(key), arena.add(record(key, value)));
+            memtable.publish();
+            if value % 3 == 0 {
+                model.remove(&key)
+            } else {
+                model.insert(key)
+            };
+            let change = memtable.count_keys(
+                memtable.seen(),
+                |_| true,
+                |_, record| {
+                    asked += 1;
+                    let key = Record::decode(record).unwrap().key[0];
+                    Ok::<_, ()>(key.is_multiple_of(2))
+                },
+            );
+            assert_eq!(change, Ok(model.len() as i64 - 5));
+        }
+        assert_eq!(asked, 10);
     }
 
     #[test]
     fn readers_find_what_was_inserted_before_they_looked() {
         let (memtable, mut arena) = (Memtable::new(), Arena::default());
-        let inserted = std::sync::atomic::AtomicU32::new(0);
+        let inserted = AtomicU32::new(0);
         const KEYS: u32 = 20_000;
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for key in 0..KEYS {
                     memtable.insert(hash(key), arena.add(record(key, key)));
+                    memtable.publish();
                     inserted.store(key + 1, Ordering::Release);
                 }
             });
@@ -188,7 +333,8 @@ mod tests {
             while seen < KEYS {
                 seen = inserted.load(Ordering::Acquire);
                 for key in (0..seen).rev().take(3).chain((0..seen).step_by(997)) {
-                    assert_eq!(memtable.get(hash(key), <[u8]>::to_vec), Some(record(key, key)));
+                    let found = memtable.get(hash(key), memtable.seen(), <[u8]>::to_vec);
+                    assert_eq!(found, Some(record(key, key)));
                 }
             }
         });

@@ -11,13 +11,14 @@ use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
-use crate::live::{self, LiveTable};
+use crate::live::LiveTable;
 use crate::options::Options;
 use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
+use crate::sections::{LOG_SECTION, Tables};
 use crate::tail::Tail;
 use crate::view::{Committed, LookupError};
-use crate::writer::{IndexPlace, LOG_SECTION, WriteError, Writer};
+use crate::writer::{IndexPlace, WriteError, Writer};
 
 /// What opening a store yields.
 pub(crate) struct Opened {
@@ -32,7 +33,7 @@ pub(crate) struct Opened {
 /// An index file that fits the log.
 struct UsableCheckpoint {
     checkpoint: Checkpoint,
-    live: LiveTable,
+    tables: Tables,
 }
 
 /// The index file of the store at `path`.
@@ -76,8 +77,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         // A damaged index is as good as none.
         (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), Some(log)) => {
             let view = log.log().view().until(log.end());
-            let committed =
-                Committed { runs: Vec::new(), checkpoint: None, log: view, key_count: 0 };
+            let committed = Committed::nothing_of(view);
             let live = LiveTable::default();
             let is_empty = log.last_commit() == 0;
             let mut writer =
@@ -171,8 +171,8 @@ fn load_checkpoint(
     let checkpoint =
         Checkpoint::open(&*options.index_storage(), &index_path(path), store_id, writable).ok()?;
     let log_section = checkpoint.section(LOG_SECTION).ok()??;
-    let live = LiveTable::decode(&checkpoint.section(live::SECTION).ok()??).ok()?;
-    Some((UsableCheckpoint { checkpoint, live }, log_section))
+    let tables = Tables::read(&checkpoint)?;
+    Some((UsableCheckpoint { checkpoint, tables }, log_section))
 }
 
 pub(crate) fn index_place(path: &Path, options: &Options) -> IndexPlace {
@@ -202,12 +202,12 @@ fn replay(
     keys: &Keys,
     tail: &mut Tail,
 ) -> Result<Indexed, LookupError> {
-    let UsableCheckpoint { checkpoint, mut live } = usable;
+    let UsableCheckpoint { checkpoint, tables: Tables { mut live, counts, catalog } } = usable;
     let mut committed = Committed {
-        runs: Vec::new(),
-        key_count: checkpoint.key_count(),
         checkpoint: Some(Arc::new(checkpoint)),
-        log: log.clone(),
+        counts: Arc::new(counts),
+        catalog: Arc::new(catalog),
+        ..Committed::nothing_of(log.clone())
     };
     let mut replay = Replay::new(keys, &mut committed, &mut live, log.identity().slot_bytes);
     for segment in log.segments() {

@@ -13,6 +13,7 @@ pub(crate) struct Operation<'a> {
     pub hash: KeyHash,
     pub record: &'a [u8],
     pub key_start: KeyStart,
+    pub collection: u32,
     /// The user's bytes in it.
     pub raw_bytes: u64,
     pub kind: RecordKind,
@@ -28,7 +29,8 @@ impl<'a> Operation<'a> {
         let decoded = Record::decode(record).ok()?;
         let key_start = KeyStart::of(decoded.key);
         let (raw_bytes, kind) = (raw_bytes(&decoded), RecordKind::of(&decoded));
-        Some(Self { hash, record, key_start, raw_bytes, kind })
+        let collection = decoded.collection;
+        Some(Self { hash, record, key_start, collection, raw_bytes, kind })
     }
 }
 

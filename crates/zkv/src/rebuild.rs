@@ -6,6 +6,8 @@ use zkv_index::{CheckpointMeta, IndexError, KeyHash, Rebuild, Rebuilt};
 use zkv_log::{LogError, LogView, ScannedBlock, layout};
 use zkv_record::{Kind, Record, RecordError};
 
+use crate::catalog::{CATALOG, Catalog, forget_dropped};
+use crate::counts::KeyCounts;
 use crate::keys::Keys;
 use crate::live::{LiveTable, raw_bytes, slot_of};
 use crate::view::{Committed, from_index, to_index};
@@ -13,14 +15,17 @@ use crate::writer::{IndexPlace, WriteError};
 
 /// Memory for the facts of a rebuild, of 32 bytes each, before they spill to a file.
 const MEMORY_BYTES: usize = 32 << 20;
-/// Set in a fact's weight where it is that of a piece, which is no key. Records are shorter.
-const PIECE_FLAG: u32 = 1 << 31;
+/// A fact's weight is the bytes of its record; from bit 32 on its collection;
+const COLLECTION_SHIFT: u32 = 32;
+/// and this, where it is a piece, which is no key. Records are shorter.
+const PIECE_FLAG: u64 = 1 << 31;
 
 /// An index that is ready to be written, and what was counted on the way.
 pub(crate) struct RebuiltIndex {
     pub index: Rebuilt,
     pub live: LiveTable,
-    pub key_count: u64,
+    pub counts: KeyCounts,
+    pub catalog: Catalog,
 }
 
 /// What is in the log, and how much of it is in use.
@@ -41,14 +46,15 @@ pub(crate) fn in_memory(
         store_id: log.identity().store_id,
         watermark: &[],
         sections: &[],
-        key_count: rebuilt.key_count,
+        key_count: rebuilt.counts.total(),
     };
     let checkpoint = rebuilt.index.write(&*place.storage, &place.path, &meta)?;
     let committed = Committed {
         runs: Vec::new(),
         checkpoint: Some(Arc::new(checkpoint)),
         log: log.clone(),
-        key_count: rebuilt.key_count,
+        counts: Arc::new(rebuilt.counts),
+        catalog: Arc::new(rebuilt.catalog),
     };
     Ok(Indexed { committed, live: rebuilt.live })
 }
@@ -80,6 +86,7 @@ pub(crate) fn from_log(
 pub(crate) struct Facts {
     rebuild: Rebuild,
     live: LiveTable,
+    catalog: Catalog,
 }
 
 impl Facts {
@@ -87,7 +94,7 @@ impl Facts {
     pub(crate) fn new(place: &IndexPlace) -> Self {
         let storage = Arc::clone(&place.scratch_storage);
         let rebuild = Rebuild::new(storage, place.scratch.clone(), MEMORY_BYTES);
-        Self { rebuild, live: LiveTable::default() }
+        Self { rebuild, live: LiveTable::default(), catalog: Catalog::default() }
     }
 
     /// Adds a record that stands at `location`, in `slot`, behind all added before.
@@ -98,25 +105,31 @@ impl Facts {
         location: zkv_log::Location,
         slot: u32,
     ) -> Result<(), IndexError> {
-        let bytes = u32::try_from(raw_bytes(record)).unwrap_or(PIECE_FLAG - 1);
+        let bytes = raw_bytes(record).min(PIECE_FLAG - 1);
         let is_piece = record.kind == Kind::Piece;
         let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
         let location = if is_gone { None } else { to_index(location) };
-        let weight = bytes | if is_piece { PIECE_FLAG } else { 0 };
-        self.live.add(slot, bytes.into(), false);
+        let collection = u64::from(record.collection) << COLLECTION_SHIFT;
+        let weight = collection | bytes | if is_piece { PIECE_FLAG } else { 0 };
+        self.live.add(slot, bytes);
+        if record.collection == CATALOG {
+            self.catalog.apply(record);
+        }
         self.rebuild.push(hash, location, weight)
     }
 
     /// Of all that was said of a key, the last counts.
     pub(crate) fn finish(self, slot_bytes: u32) -> Result<RebuiltIndex, IndexError> {
-        let Self { rebuild, mut live } = self;
-        let mut key_count = 0;
+        let Self { rebuild, mut live, catalog } = self;
+        let mut counts = KeyCounts::default();
         let index = rebuild.finish(&mut |location, weight| {
-            let bytes = u64::from(weight & !PIECE_FLAG);
-            live.add_live(slot_of(from_index(location), slot_bytes), bytes);
-            key_count += u64::from(weight & PIECE_FLAG == 0);
+            let collection = u32::try_from(weight >> COLLECTION_SHIFT).unwrap_or(u32::MAX);
+            let bytes = weight & (PIECE_FLAG - 1);
+            live.add_live(slot_of(from_index(location), slot_bytes), collection, bytes);
+            counts.add(collection, i64::from(weight & PIECE_FLAG == 0));
         })?;
-        Ok(RebuiltIndex { index, live, key_count })
+        forget_dropped(&catalog, &mut counts, &mut live);
+        Ok(RebuiltIndex { index, live, counts, catalog })
     }
 }
 

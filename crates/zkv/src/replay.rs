@@ -1,13 +1,15 @@
 //! Bringing an index up to the log's end when a store is opened.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use zkv_index::{Change, KeyHash, Run, push_run};
 use zkv_log::{Location, Position};
 use zkv_record::{Kind, Record};
 
+use crate::catalog::{CATALOG, forget_dropped};
 use crate::keys::Keys;
-use crate::live::{LiveTable, raw_bytes, slot_of};
+use crate::live::{LiveChange, LiveTable, raw_bytes, slot_of};
 use crate::resolve::{Before, RecordKind, certain_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
@@ -16,6 +18,7 @@ pub(crate) struct Replay<'a> {
     keys: &'a Keys,
     committed: &'a mut Committed,
     live: &'a mut LiveTable,
+    live_change: LiveChange,
     changes: HashMap<KeyHash, Change>,
     slot_bytes: u32,
 }
@@ -27,7 +30,8 @@ impl<'a> Replay<'a> {
         live: &'a mut LiveTable,
         slot_bytes: u32,
     ) -> Self {
-        Self { keys, committed, live, changes: HashMap::new(), slot_bytes }
+        let live_change = LiveChange::default();
+        Self { keys, committed, live, live_change, changes: HashMap::new(), slot_bytes }
     }
 
     /// Takes away what stands at `position` or behind it, which later records have written.
@@ -44,7 +48,8 @@ impl<'a> Replay<'a> {
         let kind = RecordKind::of(record);
         let is_piece = record.kind == Kind::Piece;
         let hash = self.keys.hash_record(record);
-        let key = KeyRef { hash, key: record.key, is_piece };
+        let collection = record.collection;
+        let key = KeyRef { hash, key: record.key, collection, is_piece };
         let known = self.changes.get(&hash).copied();
         let old = match known {
             Some(Change { new: None, .. }) => Before::Nothing,
@@ -53,12 +58,16 @@ impl<'a> Replay<'a> {
             }
             None => resolve(self.committed, hash, || key)?,
         };
-        self.live.add(slot_of(location, self.slot_bytes), raw_bytes(record), kind.is_live());
+        let slot = slot_of(location, self.slot_bytes);
+        self.live_change.add(slot, collection, raw_bytes(record), kind.is_live());
         if let Some(old) = old.existing() {
             let slot = slot_of(from_index(old.location), self.slot_bytes);
-            self.live.kill(slot, old.raw_bytes);
+            self.live_change.kill(slot, collection, old.raw_bytes);
         }
-        self.committed.key_count = kind.count_keys(self.committed.key_count, &old);
+        Arc::make_mut(&mut self.committed.counts).add(collection, kind.key_change(&old));
+        if collection == CATALOG {
+            Arc::make_mut(&mut self.committed.catalog).apply(record);
+        }
         let new = if kind.is_live() { to_index(location) } else { None };
         let beneath = match known {
             Some(change) => change.old,
@@ -70,6 +79,9 @@ impl<'a> Replay<'a> {
 
     /// Makes a run of all that was applied.
     pub(crate) fn finish(self) {
+        self.live.apply(&self.live_change);
+        let Committed { counts, catalog, .. } = self.committed;
+        forget_dropped(catalog, Arc::make_mut(counts), self.live);
         if !self.changes.is_empty() {
             let run = Run::from_changes(self.changes.into_values().collect());
             push_run(&mut self.committed.runs, run);

@@ -6,10 +6,11 @@ use zkv_index::KeyHash;
 use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
+use crate::keys::Keys;
 use crate::live::raw_bytes;
 use crate::operation::{KeyStart, Operation, key_of};
 use crate::view::{Committed, KeyRef, LookupError, from_index};
-use crate::writer::{WriteError, Writer};
+use crate::writer::WriteError;
 
 /// What a key had before.
 #[derive(Debug)]
@@ -35,6 +36,7 @@ pub(crate) struct Resolved<'a> {
     pub hash: KeyHash,
     pub record: RecordBytes<'a>,
     key_start: KeyStart,
+    pub collection: u32,
     pub raw_bytes: u64,
     pub kind: RecordKind,
     pub old: Before,
@@ -87,22 +89,23 @@ impl RecordKind {
         matches!(self, Self::Put | Self::Piece)
     }
 
-    /// The count of keys after a record of this kind. A forged index may lie about the count.
-    pub(crate) fn count_keys(self, key_count: u64, old: &Before) -> u64 {
+    /// What a record of this kind does to the count of keys.
+    pub(crate) fn key_change(self, old: &Before) -> i64 {
         match (self, old) {
-            (Self::Put, Before::Nothing) => key_count.saturating_add(1),
-            (Self::Delete, Before::At(_)) => key_count.saturating_sub(1),
-            _ => key_count,
+            (Self::Put, Before::Nothing) => 1,
+            (Self::Delete, Before::At(_)) => -1,
+            _ => 0,
         }
     }
 }
 
 impl<'a> Resolved<'a> {
-    /// A piece of a new value: nothing was there before, and its record is in the log already.
-    pub(crate) fn new_piece(hash: KeyHash, record: &[u8]) -> Self {
-        let raw_bytes = Record::decode(record).map_or(0, |record| raw_bytes(&record));
-        let (record, kind) = (RecordBytes::Made(Vec::new()), RecordKind::Piece);
-        Self { hash, record, key_start: KeyStart::of(&[]), raw_bytes, kind, old: Before::Nothing }
+    /// A piece of a new value: nothing was there before.
+    pub(crate) fn new_piece(hash: KeyHash, record: &'a [u8]) -> Option<Self> {
+        let Operation { key_start, collection, raw_bytes, kind, .. } =
+            Operation::new(hash, record)?;
+        let record = RecordBytes::Given(record);
+        Some(Self { hash, record, key_start, collection, raw_bytes, kind, old: Before::Nothing })
     }
 }
 
@@ -119,28 +122,38 @@ pub(crate) fn order_by_key(resolved: &[Resolved<'_>]) -> Vec<usize> {
     order.into_iter().map(|(_, number)| number).collect()
 }
 
-impl Writer {
-    pub(crate) fn resolve_all<'a>(
+/// Finds out what the records of one commit supersede.
+pub(crate) struct Resolver<'a> {
+    pub committed: &'a Committed,
+    pub keys: &'a Keys,
+    /// Whether the commit has a record of a key, be it behind those resolved so far.
+    pub is_written: &'a dyn Fn(KeyHash) -> bool,
+}
+
+impl Resolver<'_> {
+    /// Resolves `operations`. What else has to be written with them is added, but not what is `added`
+    /// already: twins, and marks of pieces.
+    pub(crate) fn resolve<'r>(
         &self,
-        operations: &[Operation<'a>],
-    ) -> Result<Vec<Resolved<'a>>, WriteError> {
+        operations: &[Operation<'r>],
+        added: &mut HashSet<KeyHash>,
+    ) -> Result<Vec<Resolved<'r>>, WriteError> {
         let mut resolved = Vec::with_capacity(operations.len());
-        let mut pieces = HashSet::new();
         for operation in operations {
-            let Operation { hash, record, key_start, raw_bytes, kind } = *operation;
-            let key = || KeyRef { hash, key: key_of(record), is_piece: false };
-            let old = resolve(&self.committed, hash, key)?;
+            let Operation { hash, record, key_start, collection, raw_bytes, kind } = *operation;
+            let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
+            let old = resolve(self.committed, hash, key)?;
             // Nothing to delete: it never reached the log.
             if kind == RecordKind::Delete && old.existing().is_none() {
                 continue;
             }
             if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
-                self.delete_pieces(head, &mut pieces, &mut resolved)?;
+                self.delete_pieces(head, collection, added, &mut resolved)?;
             }
             let record = RecordBytes::Given(record);
-            resolved.push(Resolved { hash, record, key_start, raw_bytes, kind, old });
+            resolved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
         }
-        self.move_twins(&mut resolved)?;
+        self.move_twins(&mut resolved, added)?;
         Ok(resolved)
     }
 
@@ -150,7 +163,11 @@ impl Writer {
     /// The place stays in the index for the twin's sake, and would lead to the superseded record.
     /// With this, no cell but the log's last ever holds a dead record and a live one that begin
     /// alike; in the last, the newer block decides.
-    fn move_twins(&self, resolved: &mut Vec<Resolved<'_>>) -> Result<(), WriteError> {
+    fn move_twins(
+        &self,
+        resolved: &mut Vec<Resolved<'_>>,
+        added: &mut HashSet<KeyHash>,
+    ) -> Result<(), WriteError> {
         let mut twins = Vec::new();
         for one in resolved.iter() {
             if let Some(old) = one.old.existing() {
@@ -159,7 +176,7 @@ impl Writer {
         }
         for twin in twins {
             // One that this commit writes anyway leaves its place, too.
-            if resolved.iter().all(|one| one.hash != twin.hash) {
+            if !(self.is_written)(twin.hash) && added.insert(twin.hash) {
                 resolved.push(twin);
             }
         }
@@ -184,11 +201,19 @@ impl Writer {
             seen.push(other);
             let kind = RecordKind::of(&record);
             if kind.is_live() {
-                let raw_bytes = raw_bytes(&record);
+                let (raw_bytes, collection) = (raw_bytes(&record), record.collection);
                 let old = Before::At(Existing { location, raw_bytes, head: None });
                 let key_start = KeyStart::of(record.key);
                 let record = RecordBytes::Made(entry.to_vec());
-                into.push(Resolved { hash: other, record, key_start, raw_bytes, kind, old });
+                into.push(Resolved {
+                    hash: other,
+                    record,
+                    key_start,
+                    collection,
+                    raw_bytes,
+                    kind,
+                    old,
+                });
             }
         });
         match visited {
@@ -199,30 +224,32 @@ impl Writer {
     }
 
     /// A superseded value's pieces go with it: each gets a mark, so that an index made from the log
-    /// alone does not know them either. Those that are `seen` have theirs: two heads of a forged log
+    /// alone does not know them either. Those that are `added` have theirs: two heads of a forged log
     /// may name the same pieces.
     fn delete_pieces(
         &self,
         head: &Head,
-        seen: &mut HashSet<KeyHash>,
+        collection: u32,
+        added: &mut HashSet<KeyHash>,
         into: &mut Vec<Resolved<'_>>,
     ) -> Result<(), WriteError> {
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
             let hash = self.keys.hash_piece(&key);
-            if !seen.insert(hash) {
+            if added.contains(&hash) {
                 continue;
             }
-            let of_piece = || KeyRef { hash, key: &key, is_piece: true };
-            let old = resolve(&self.committed, hash, of_piece)?;
+            let of_piece = || KeyRef { hash, key: &key, collection, is_piece: true };
+            let old = resolve(self.committed, hash, of_piece)?;
             // The pieces are one commit: where one is missing, the head is forged, and the work it
             // asks for is not done.
             if matches!(old, Before::Nothing) {
                 break;
             }
+            added.insert(hash);
             let record = Record {
                 kind: Kind::Piece,
-                collection: 0,
+                collection,
                 expires_at_ms: None,
                 key: &key,
                 value: &[],
@@ -234,6 +261,7 @@ impl Writer {
                 hash,
                 record,
                 key_start: KeyStart::of(&key),
+                collection,
                 raw_bytes: 0,
                 kind,
                 old,
@@ -300,11 +328,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_count_of_keys_that_an_index_may_claim_overflows() {
+    fn only_new_and_deleted_keys_change_the_count() {
         let location = zkv_index::Location::new(1).unwrap();
         let existing = Before::At(Existing { location, raw_bytes: 0, head: None });
-        assert_eq!(RecordKind::Delete.count_keys(0, &existing), 0);
-        assert_eq!(RecordKind::Put.count_keys(u64::MAX, &Before::Nothing), u64::MAX);
-        assert_eq!(RecordKind::Put.count_keys(5, &Before::Damaged), 5);
+        assert_eq!(RecordKind::Delete.key_change(&existing), -1);
+        assert_eq!(RecordKind::Put.key_change(&existing), 0);
+        assert_eq!(RecordKind::Put.key_change(&Before::Nothing), 1);
+        assert_eq!(RecordKind::Put.key_change(&Before::Damaged), 0);
+        assert_eq!(RecordKind::Piece.key_change(&Before::Nothing), 0);
     }
 }

@@ -13,8 +13,8 @@ use crate::backup::{check_is_free, make_whole};
 use crate::error::{Error, Result};
 use crate::open::index_path;
 use crate::options::Options;
+use crate::sections::LOG_SECTION;
 use crate::store::Store;
-use crate::writer::LOG_SECTION;
 use collect::Collector;
 pub use report::{LostRange, SalvageReport};
 

@@ -1,9 +1,9 @@
 //! What a store can tell of itself.
 
-use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 
+use crate::catalog::FIRST_NAMED;
 use crate::error::{Error, Result};
-use crate::live::LiveTable;
 use crate::store::Store;
 
 /// Sizes and counts of a store. What still waits in buffers is counted as keys only.
@@ -26,6 +26,11 @@ pub struct Stats {
     pub segments: u64,
     /// Different dictionaries in use.
     pub dictionaries: u64,
+    /// Snapshots of this store that live.
+    pub snapshots: u64,
+    /// Memory of buffers that were written to the log, and that snapshots, transactions and
+    /// iterations still hold.
+    pub held_bytes: u64,
 }
 
 impl Stats {
@@ -46,14 +51,16 @@ impl Store {
     /// Of kind `Io` where the files cannot be measured, `Corrupt` where a dictionary is damaged.
     pub fn stats(&self) -> Result<Stats> {
         let shared = self.shared();
-        let keys = self.len();
+        let moment = shared.now();
+        let counts = &moment.committed().counts;
+        let named = counts.collections().filter(|id| *id >= FIRST_NAMED);
+        let keys = named.fold(self.len(), |sum, id| {
+            sum.saturating_add(shared.key_count(id, || moment.clone()))
+        });
         let view = shared.view.load_full();
         let log = &view.committed.log;
-        let measure = |live: &LiveTable| (live.live_raw_bytes(), live.live_data_bytes(log));
-        let (raw_bytes, live_bytes) = match &shared.writer {
-            Some(writer) => measure(&writer.lock().unwrap_or_else(PoisonError::into_inner).live),
-            None => measure(&shared.live_at_opening),
-        };
+        let live = shared.live();
+        let (raw_bytes, live_bytes) = (live.live_raw_bytes(None), live.live_data_bytes(log, None));
         let segments = log.segments();
         let data_bytes: u64 = segments.iter().map(|segment| u64::from(segment.data_bytes)).sum();
         let index = view.committed.checkpoint.as_ref().filter(|_| shared.options.use_index_file);
@@ -67,6 +74,8 @@ impl Store {
             dead_bytes: data_bytes.saturating_sub(live_bytes),
             segments: segments.len() as u64,
             dictionaries: dictionaries as u64,
+            snapshots: shared.snapshots.load(Ordering::Relaxed),
+            held_bytes: shared.held_bytes(),
         })
     }
 }

@@ -1,24 +1,28 @@
 //! The store.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Head, Kind, Record, RecordError, decode_within, encode};
+use zkv_record::{decode_within, encode};
 
+use crate::catalog::DEFAULT;
+use crate::collections::Collections;
 use crate::error::{Error, Result};
 use crate::flusher;
+use crate::group::Queue;
 use crate::iter::IterBytes;
 use crate::memtable::{Arena, Memtable};
+use crate::modify::Place;
 use crate::open::{self, Opened};
 use crate::options::{Durability, Options};
-use crate::pending::PendingCount;
+use crate::recent::Recent;
 use crate::shared::{Front, Shared};
-use crate::view::{Committed, View};
+use crate::view::View;
 
 /// An open store. Clones are handles of the same store; threads may share or clone it.
 ///
@@ -50,14 +54,6 @@ pub struct Store {
 /// How often one handle makes a damaged index anew without being asked; then it reports the damage.
 const MENDS_MAX: u32 = 16;
 
-/// What a lookup came upon.
-enum Found {
-    Value(Vec<u8>),
-    /// A value in pieces, and where they are.
-    Head(Result<Head, RecordError>, Committed),
-    Nothing,
-}
-
 /// What the last handle's drop ends.
 #[derive(Debug)]
 struct Handle {
@@ -88,11 +84,12 @@ impl Store {
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
         let Opened { index, keys, log, committed, live, writer } = open::open(path, &options)?;
         let active = Arc::new(Memtable::new());
-        let pending = vec![PendingCount::default()];
         let front = Front {
             active: Arc::clone(&active),
             arena: Arena::default(),
-            pending,
+            recent: Recent::default(),
+            written: Vec::new(),
+            reserved: None,
             is_ending: false,
         };
         let view = View { active, frozen: Vec::new(), committed };
@@ -107,6 +104,9 @@ impl Store {
             wake: Condvar::new(),
             live_at_opening: live,
             writer: writer.map(Mutex::new),
+            queue: Queue::default(),
+            collections: Collections::default(),
+            snapshots: AtomicU64::new(0),
             mends_left: AtomicU32::new(MENDS_MAX),
             is_closed: AtomicBool::new(false),
         });
@@ -175,15 +175,7 @@ impl Store {
     /// happened. Only where the sync of a `Synced` store fails has it: it is visible, and whether
     /// the next opening finds it cannot be known.
     pub fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        let shared = self.shared();
-        self.before_writing(key)?;
-        if value.len() > shared.inline_bytes_max() {
-            return shared.put_large(key, value);
-        }
-        let record = Record::put(key, value);
-        let mut bytes = Vec::with_capacity(record.encoded_bytes());
-        record.encode_into(&mut bytes);
-        shared.write(shared.keys.hash(key), bytes)
+        self.set_in(Place::Default, key, value)
     }
 
     /// The value of `key`.
@@ -193,7 +185,8 @@ impl Store {
     /// `Limit` where the value is longer than [`Options::max_value_bytes`], `Io` where it cannot be
     /// read.
     pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        self.shared().mended(|| self.look_up(key))
+        let shared = self.shared();
+        shared.mended(|| shared.get(shared.key(DEFAULT, key)))
     }
 
     /// Removes `key`, and says whether it was there.
@@ -201,8 +194,7 @@ impl Store {
     /// # Errors
     /// As [`Store::set_bytes`] and [`Store::get_bytes`].
     pub fn delete_bytes(&self, key: &[u8]) -> Result<bool> {
-        self.before_writing(key)?;
-        self.shared().delete(key)
+        self.delete_in(Place::Default, key)
     }
 
     /// Whether `key` has a value.
@@ -211,35 +203,17 @@ impl Store {
     /// As [`Store::get_bytes`].
     pub fn contains_bytes(&self, key: &[u8]) -> Result<bool> {
         let shared = self.shared();
-        let is_value = |_: &View, record: &Record<'_>| record.kind != Kind::Delete;
-        let found = shared.mended(|| shared.find(shared.user_key(key), is_value))?;
-        Ok(found.unwrap_or(false))
-    }
-
-    fn look_up(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let shared = self.shared();
-        let found = shared.find(shared.user_key(key), |view, record| match record.kind {
-            Kind::Put => Found::Value(record.value.to_vec()),
-            Kind::Head => Found::Head(Head::decode(record.value), view.committed.clone()),
-            Kind::Delete | Kind::Piece => Found::Nothing,
-        })?;
-        match found {
-            Some(Found::Value(value)) => Ok(Some(value)),
-            // Only now, since this read's decoder is free again: pieces need one, too.
-            Some(Found::Head(head, committed)) => shared.read_pieces(&committed, &head?).map(Some),
-            Some(Found::Nothing) | None => Ok(None),
-        }
+        shared.mended(|| shared.contains(shared.key(DEFAULT, key)))
     }
 
     /// What must hold before anything is written; starts the thread that flushes.
-    fn before_writing(&self, key: &[u8]) -> Result<()> {
+    pub(crate) fn before_writing(&self, durability: Durability) -> Result<()> {
         let shared = self.shared();
         if shared.writer.is_none() {
             return Err(Error::ReadOnly);
         }
-        shared.check_key(key)?;
         let handle = &self.handle;
-        let is_buffered = shared.options.durability == Durability::Buffered;
+        let is_buffered = durability == Durability::Buffered;
         if is_buffered && !handle.has_flusher.load(Ordering::Acquire) {
             let mut flusher = handle.flusher.lock().unwrap_or_else(PoisonError::into_inner);
             if flusher.is_none() && !shared.is_closed.load(Ordering::Acquire) {
@@ -253,7 +227,8 @@ impl Store {
     /// How many keys there are.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.shared().key_count()
+        let shared = self.shared();
+        shared.key_count(DEFAULT, || shared.now())
     }
 
     /// Whether there are no keys.
@@ -263,15 +238,11 @@ impl Store {
     }
 
     /// All keys and values, as the store has them now, in no particular order. Writes that come
-    /// later are not seen, and do not wait for the iteration. What waits in buffers is flushed, or
-    /// read from them where it cannot be written.
+    /// later are not seen, and do not wait for the iteration.
     #[must_use]
     pub fn iter_bytes(&self) -> IterBytes {
         let shared = self.shared();
-        if self.flush().is_err() {
-            shared.freeze_active();
-        }
-        IterBytes::new(shared, &shared.view.load())
+        IterBytes::new(shared, shared.now(), DEFAULT)
     }
 
     /// Hands what waits in buffers to the operating system: it then survives a crash of the
@@ -365,7 +336,7 @@ impl Drop for Handle {
     }
 }
 
-fn encode_key<K: Serialize + ?Sized>(key: &K) -> Result<Vec<u8>> {
+pub(crate) fn encode_key<K: Serialize + ?Sized>(key: &K) -> Result<Vec<u8>> {
     let mut encoded = Vec::with_capacity(64);
     encode(key, &mut encoded)?;
     Ok(encoded)

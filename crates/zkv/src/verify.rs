@@ -17,10 +17,11 @@ use crate::live::LiveTable;
 use crate::open::{index_path, index_place};
 use crate::options::Options;
 use crate::rebuild::Facts;
+use crate::sections::LOG_SECTION;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::view::Committed;
-use crate::writer::{IndexPlace, LOG_SECTION, Writer, merge_all};
+use crate::writer::{IndexPlace, Writer, merge_all};
 
 use self::index::KnownIndex;
 use self::records::Records;
@@ -164,14 +165,14 @@ impl Store {
     pub fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         let shared = self.shared();
         let mut work = Work::new(&shared.path, &shared.options, &mut progress);
-        let Some(snapshot) = shared.snapshot()? else {
+        let Some(opened) = shared.opened()? else {
             let log = shared.view.load_full().committed.log.clone();
             let known = work.check_index_file(log.identity().store_id)?;
             let section = known.as_ref().map(|known| &*known.log_section);
             return work.check_all(&log.verifier(section, false), &shared.keys, known);
         };
-        let log = snapshot.committed.log.clone();
-        let known = work.check_open_index(snapshot);
+        let log = opened.committed.log.clone();
+        let known = work.check_open_index(opened);
         let section = known.as_ref().map(|known| &*known.log_section);
         let verifier = log.verifier(section.filter(|section| !section.is_empty()), true);
         work.check_all(&verifier, &shared.keys, known)
@@ -179,16 +180,16 @@ impl Store {
 }
 
 /// A store that is open for writing, at one moment.
-struct Snapshot {
+struct Opened {
     committed: Committed,
     live: LiveTable,
 }
 
 impl Shared {
     /// Flushes, and takes what is then in the log; `None` where the store is open read-only.
-    fn snapshot(&self) -> Result<Option<Snapshot>> {
+    fn opened(&self) -> Result<Option<Opened>> {
         let of = |writer: &Writer| {
-            Some(Snapshot { committed: writer.committed_view(), live: writer.live.clone() })
+            Some(Opened { committed: writer.committed_view(), live: writer.live.clone() })
         };
         let flushed = self.mended(|| {
             let mut writer = self.writer()?;

@@ -4,11 +4,14 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
 use zkv_log::{Location, LogError, LogView};
 use zkv_record::{Kind, Record};
 
-use crate::memtable::Memtable;
+use crate::catalog::Catalog;
+use crate::counts::KeyCounts;
+use crate::memtable::{Memtable, Seen, is_put};
 
 /// Everything that a read needs, published as one pointer: a reader that holds it takes no lock.
 ///
@@ -29,7 +32,16 @@ pub(crate) struct Committed {
     pub runs: Vec<Arc<Run>>,
     pub checkpoint: Option<Arc<Checkpoint>>,
     pub log: LogView,
-    pub key_count: u64,
+    pub counts: Arc<KeyCounts>,
+    pub catalog: Arc<Catalog>,
+}
+
+/// A view, and how much of its active buffer was there: what a reader sees who looks again and
+/// again.
+#[derive(Clone, Debug)]
+pub(crate) struct Moment {
+    view: Arc<View>,
+    seen: Seen,
 }
 
 /// A key, as records and the index know it.
@@ -37,6 +49,7 @@ pub(crate) struct Committed {
 pub(crate) struct KeyRef<'a> {
     pub hash: KeyHash,
     pub key: &'a [u8],
+    pub collection: u32,
     /// Whether it is the key of a piece: those live apart.
     pub is_piece: bool,
 }
@@ -45,7 +58,7 @@ impl KeyRef<'_> {
     #[inline]
     pub(crate) fn is_of(&self, record: &Record<'_>) -> bool {
         record.key == self.key
-            && record.collection == 0
+            && record.collection == self.collection
             && (record.kind == Kind::Piece) == self.is_piece
     }
 }
@@ -77,10 +90,20 @@ impl View {
     pub(crate) fn find<T>(
         &self,
         key: KeyRef<'_>,
+        take: impl FnMut(&Record<'_>) -> T,
+    ) -> Result<Option<T>, LookupError> {
+        self.find_seen(key, self.active.seen(), take)
+    }
+
+    #[inline]
+    fn find_seen<T>(
+        &self,
+        key: KeyRef<'_>,
+        seen: Seen,
         mut take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
-        for memtable in std::iter::once(&self.active).chain(&self.frozen) {
-            let found = memtable.get(key.hash, |bytes| {
+        for (memtable, seen) in self.tables(seen) {
+            let found = memtable.get(key.hash, seen, |bytes| {
                 Record::decode(bytes).ok().filter(|record| key.is_of(record)).map(|r| take(&r))
             });
             if let Some(Some(found)) = found {
@@ -89,9 +112,79 @@ impl View {
         }
         self.committed.find(key, take)
     }
+
+    /// All buffers, the newest first, with what is seen of each.
+    #[inline]
+    fn tables(&self, seen: Seen) -> impl Iterator<Item = (&Arc<Memtable>, Seen)> {
+        let frozen = self.frozen.iter().map(|table| (table, Seen::ALL));
+        std::iter::once((&self.active, seen)).chain(frozen)
+    }
+}
+
+impl Moment {
+    /// The moment of this call. `published` is where views are published.
+    pub(crate) fn now(published: &ArcSwap<View>) -> Self {
+        loop {
+            let view = published.load_full();
+            let seen = view.active.seen();
+            // Where another view has been published since, something may have been seen that came
+            // behind it.
+            if Arc::ptr_eq(&view, &published.load()) {
+                return Self { view, seen };
+            }
+        }
+    }
+
+    /// As [`View::find`], at this moment.
+    pub(crate) fn find<T>(
+        &self,
+        key: KeyRef<'_>,
+        take: impl FnMut(&Record<'_>) -> T,
+    ) -> Result<Option<T>, LookupError> {
+        self.view.find_seen(key, self.seen, take)
+    }
+
+    /// How many keys `collection` has.
+    pub(crate) fn count_keys(&self, collection: u32) -> Result<u64, LookupError> {
+        let tables = self.tables();
+        let committed = &self.view.committed;
+        let mut count = i64::try_from(committed.counts.of(collection)).unwrap_or(i64::MAX);
+        for (number, (table, seen)) in tables.iter().enumerate() {
+            let older = &tables[number + 1..];
+            let is_of = |record: &[u8]| {
+                Record::decode(record).is_ok_and(|record| record.collection == collection)
+            };
+            let change = table.count_keys(*seen, is_of, |hash, record| {
+                is_there(hash, record, older, committed)
+            })?;
+            count = count.saturating_add(change);
+        }
+        Ok(u64::try_from(count).unwrap_or(0))
+    }
+
+    pub(crate) fn committed(&self) -> &Committed {
+        &self.view.committed
+    }
+
+    /// All buffers, the newest first, with what is seen of each.
+    pub(crate) fn tables(&self) -> Vec<(&Arc<Memtable>, Seen)> {
+        self.view.tables(self.seen).collect()
+    }
+
+    /// The same moment, with another index of the same log.
+    pub(crate) fn with_committed(&self, committed: Committed) -> Self {
+        let view = View { committed, ..View::clone(&self.view) };
+        Self { view: Arc::new(view), seen: self.seen }
+    }
 }
 
 impl Committed {
+    /// A log of which nothing is known yet.
+    pub(crate) fn nothing_of(log: LogView) -> Self {
+        let (counts, catalog) = (Arc::default(), Arc::default());
+        Self { runs: Vec::new(), checkpoint: None, log, counts, catalog }
+    }
+
     /// As [`View::find`], in the log alone.
     #[inline]
     pub(crate) fn find<T>(
@@ -150,6 +243,26 @@ impl Committed {
             let record = Record::decode(entry).ok()?;
             key.is_of(&record).then(|| take(&record))
         })
+    }
+}
+
+/// Whether the key of a buffered record has a value in what is older than its buffer.
+fn is_there(
+    hash: KeyHash,
+    record: &[u8],
+    older: &[(&Arc<Memtable>, Seen)],
+    committed: &Committed,
+) -> Result<bool, LookupError> {
+    let Ok(record) = Record::decode(record) else { return Ok(false) };
+    if let Some(is_put) = older.iter().find_map(|(older, seen)| older.get(hash, *seen, is_put)) {
+        return Ok(is_put);
+    }
+    let key = KeyRef { hash, key: record.key, collection: record.collection, is_piece: false };
+    match committed.find(key, |record| record.kind != Kind::Delete) {
+        Ok(found) => Ok(found.unwrap_or(false)),
+        // A place that the index knows and that cannot be read is one all the same.
+        Err(LookupError::Log(_)) => Ok(true),
+        Err(error) => Err(error),
     }
 }
 

@@ -1,25 +1,18 @@
-//! Committing: what the records of one commit supersede, their way into the log, and the index of
-//! them.
+//! The store's only writer, and the index files that it writes.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zkv_index::{
-    Change, Checkpoint, CheckpointMeta, IndexError, KeyHash, Run, push_run, write_first,
-};
+use zkv_index::{Checkpoint, IndexError, Run, write_first};
 use zkv_io::{MemoryStorage, Storage};
-use zkv_log::{Location, LogError, LogWriter, Packed, Position, Room};
+use zkv_log::{LogError, LogWriter};
 
 use crate::keys::Keys;
-use crate::live::{self, LiveTable, slot_of};
-use crate::operation::Operation;
-use crate::rebuild::{self, Indexed};
-use crate::resolve::{Resolved, order_by_key};
+use crate::live::LiveTable;
+use crate::rebuild::{self, Indexed, RebuiltIndex};
+use crate::sections::Sections;
 use crate::tail::Tail;
-use crate::view::{Committed, LookupError, from_index, to_index};
-
-/// The section of an index checkpoint that holds the log's own.
-pub(crate) const LOG_SECTION: u32 = 1;
+use crate::view::{Committed, LookupError};
 
 /// Why a commit failed. Nothing of it is visible then.
 #[derive(Debug)]
@@ -86,14 +79,14 @@ pub(crate) struct Writer {
     pub live: LiveTable,
     pub index: IndexPlace,
     /// What came behind the last checkpoint; its `changes` are those of the runs.
-    tail: Tail,
+    pub tail: Tail,
     /// What that was when a checkpoint was attempted last, and failed.
     attempted: Tail,
     /// Whether the index is in memory because its file could not be written.
     is_index_file_missing: bool,
     /// Set while the index learns of a commit. It stays set where that panics: the index then lacks
     /// what the log has.
-    is_applying: bool,
+    pub is_applying: bool,
 }
 
 impl Writer {
@@ -118,92 +111,9 @@ impl Writer {
         }
     }
 
-    /// Commits `operations`, at most one a key. Best by hash: that is how the index lies in memory.
-    /// Returns the log's end.
-    pub(crate) fn commit(
-        &mut self,
-        operations: Vec<Operation<'_>>,
-        room: Room,
-    ) -> Result<Position, WriteError> {
-        self.catch_up()?;
-        let resolved = self.resolve_all(&operations)?;
-        // There may be many, and what follows takes memory of its own.
-        drop(operations);
-        if resolved.is_empty() {
-            return Ok(self.log.end());
-        }
-        let order = order_by_key(&resolved);
-        let entries: Vec<&[u8]> =
-            order.iter().map(|number| resolved[*number].record.get()).collect();
-        let packed = self.log.log().pack(&entries)?;
-        let mut commit = self.log.begin()?;
-        let appended = commit.append_located(&packed)?;
-        let end = commit.finish(room)?.end;
-        let mut locations = appended.clone();
-        for (number, location) in order.iter().zip(&appended) {
-            locations[*number] = *location;
-        }
-        self.apply(&resolved, &locations, packed.payload_bytes());
-        Ok(end)
-    }
-
-    /// Commits a value in pieces, `groups` of them packed together, and its head at the end. The
-    /// pieces are written as they come, so that only one group is held at a time.
-    pub(crate) fn commit_large<'a>(
-        &mut self,
-        head: &[Operation<'_>],
-        groups: impl Iterator<Item = Vec<(KeyHash, Vec<u8>)>> + 'a,
-        room: Room,
-    ) -> Result<Position, WriteError> {
-        self.catch_up()?;
-        let heads = self.resolve_all(head)?;
-        let entries: Vec<&[u8]> = heads.iter().map(|one| one.record.get()).collect();
-        let packed_head = self.log.log().pack(&entries)?;
-        let (mut pieces, mut locations, mut bytes) = (Vec::new(), Vec::new(), 0);
-        let log = self.log.log();
-        let mut commit = self.log.begin()?;
-        for group in groups {
-            let entries: Vec<&[u8]> = group.iter().map(|(_, record)| &**record).collect();
-            let packed: Packed = log.pack(&entries)?;
-            bytes += packed.payload_bytes();
-            locations.extend(commit.append_located(&packed)?);
-            pieces
-                .extend(group.into_iter().map(|(hash, record)| Resolved::new_piece(hash, &record)));
-        }
-        locations.extend(commit.append_located(&packed_head)?);
-        let end = commit.finish(room)?.end;
-        pieces.extend(heads);
-        self.apply(&pieces, &locations, bytes + packed_head.payload_bytes());
-        Ok(end)
-    }
-
     /// Makes the index anew where a panic has kept it from learning of the last commit.
-    fn catch_up(&mut self) -> Result<(), WriteError> {
+    pub(crate) fn catch_up(&mut self) -> Result<(), WriteError> {
         if self.is_applying { self.rebuild_index() } else { Ok(()) }
-    }
-
-    /// Makes the index know what the log now holds.
-    fn apply(&mut self, resolved: &[Resolved<'_>], locations: &[Location], payload_bytes: usize) {
-        self.is_applying = true;
-        let slot_bytes = self.log.log().identity().slot_bytes;
-        let mut changes = Vec::with_capacity(resolved.len());
-        for (one, location) in resolved.iter().zip(locations) {
-            let slot = slot_of(*location, slot_bytes);
-            self.live.add(slot, one.raw_bytes, one.kind.is_live());
-            let old = one.old.existing();
-            if let Some(old) = old {
-                self.live.kill(slot_of(from_index(old.location), slot_bytes), old.raw_bytes);
-            }
-            self.committed.key_count = one.kind.count_keys(self.committed.key_count, &one.old);
-            let new = if one.kind.is_live() { to_index(*location) } else { None };
-            let old = old.map(|old| old.location);
-            changes.push(Change { hash: one.hash, old, new });
-        }
-        push_run(&mut self.committed.runs, Run::from_changes(changes));
-        self.committed.log = self.log.log().view().until(self.log.end());
-        self.tail.bytes += payload_bytes as u64;
-        self.tail.records += resolved.len() as u64;
-        self.is_applying = false;
     }
 
     /// What readers may see: nothing behind the last commit.
@@ -235,19 +145,14 @@ impl Writer {
         }
         let log_section = self.log.checkpoint()?;
         let run = merge_all(&self.committed.runs);
-        let live_section = self.live.encode();
-        let sections = [(LOG_SECTION, &log_section[..]), (live::SECTION, &live_section[..])];
-        let meta = CheckpointMeta {
-            store_id: self.log.log().identity().store_id,
-            watermark: watermark(&log_section),
-            sections: &sections,
-            key_count: self.committed.key_count,
-        };
+        let Committed { counts, catalog, .. } = &self.committed;
+        let store_id = self.log.log().identity().store_id;
+        let sections = Sections::new(store_id, log_section, &self.live, counts, catalog);
         let (storage, path) = (&*self.index.storage, &*self.index.path);
-        let next = match &self.committed.checkpoint {
-            Some(checkpoint) => checkpoint.write_next(storage, path, &run, &meta),
-            None => write_first(storage, path, &run, &meta),
-        };
+        let next = sections.write_with(|meta| match &self.committed.checkpoint {
+            Some(checkpoint) => checkpoint.write_next(storage, path, &run, meta),
+            None => write_first(storage, path, &run, meta),
+        });
         match next {
             Ok(next) => self.set_checkpoint(next),
             // The file beneath is damaged: the log knows better.
@@ -278,17 +183,14 @@ impl Writer {
         let log_section = self.log.checkpoint()?;
         let view = self.log.log().view();
         let rebuilt = rebuild::from_log(&view, &self.keys, &self.index)?;
-        let live_section = rebuilt.live.encode();
-        let sections = [(LOG_SECTION, &log_section[..]), (live::SECTION, &live_section[..])];
-        let meta = CheckpointMeta {
-            store_id: self.log.log().identity().store_id,
-            watermark: watermark(&log_section),
-            sections: &sections,
-            key_count: rebuilt.key_count,
-        };
-        let written = rebuilt.index.write(&*self.index.storage, &self.index.path, &meta)?;
-        self.committed.key_count = rebuilt.key_count;
-        self.live = rebuilt.live;
+        let RebuiltIndex { index, live, counts, catalog } = rebuilt;
+        let store_id = self.log.log().identity().store_id;
+        let sections = Sections::new(store_id, log_section, &live, &counts, &catalog);
+        let (storage, path) = (&*self.index.storage, &*self.index.path);
+        let written = sections.write_with(|meta| index.write(storage, path, meta))?;
+        self.committed.counts = Arc::new(counts);
+        self.committed.catalog = Arc::new(catalog);
+        self.live = live;
         self.set_checkpoint(written);
         Ok(())
     }
@@ -300,11 +202,6 @@ impl Writer {
         (self.tail, self.attempted) = (Tail::default(), Tail::default());
         (self.is_index_file_missing, self.is_applying) = (false, false);
     }
-}
-
-/// What the index file's header repeats of the log's section, for who looks at it.
-fn watermark(log_section: &[u8]) -> &[u8] {
-    log_section.get(..24).unwrap_or(log_section)
 }
 
 pub(crate) fn merge_all(runs: &[Arc<Run>]) -> Run {
@@ -331,7 +228,7 @@ mod tests {
             // As a panic would leave it.
             let mut writer = store.shared().writer().unwrap();
             writer.committed.runs.clear();
-            writer.committed.key_count = 0;
+            writer.committed.counts = Arc::default();
             writer.is_applying = true;
         }
         store.set_bytes(b"b", b"2").unwrap();

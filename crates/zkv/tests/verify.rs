@@ -173,9 +173,10 @@ fn what_a_crash_leaves_behind_is_no_damage() {
 fn forge_index(memory: &MemoryStorage, key_count: u64, changes: Vec<Change>) {
     let store_id = store_id(memory);
     let old = Checkpoint::open(memory, Path::new(INDEX), store_id, false).unwrap();
-    let (log, live) = (old.section(1).unwrap().unwrap(), old.section(2).unwrap().unwrap());
-    let sections = [(1, &log[..]), (2, &live[..])];
-    let meta = CheckpointMeta { store_id, watermark: &log[..24], sections: &sections, key_count };
+    let sections = [1, 2, 3, 4, 5].map(|kind| (kind, old.section(kind).unwrap().unwrap()));
+    let sections = sections.each_ref().map(|(kind, bytes)| (*kind, &bytes[..]));
+    let watermark = &sections[0].1[..24];
+    let meta = CheckpointMeta { store_id, watermark, sections: &sections, key_count };
     write_first(memory, Path::new(INDEX), &Run::from_changes(changes), &meta).unwrap();
 }
 
@@ -210,26 +211,30 @@ fn counts_that_do_not_add_up_are_found_out() {
     let Sample { memory, .. } = sample();
     let store_id = store_id(&memory);
     let old = Checkpoint::open(&memory, Path::new(INDEX), store_id, true).unwrap();
-    let (log, mut live) = (old.section(1).unwrap().unwrap(), old.section(2).unwrap().unwrap());
-    live[8] ^= 1;
-    let sections = [(1, &log[..]), (2, &live[..])];
-    let key_count = old.key_count();
-    let meta = CheckpointMeta { store_id, watermark: &log[..24], sections: &sections, key_count };
-    old.write_next(&memory, Path::new(INDEX), &Run::from_changes(Vec::new()), &meta).unwrap();
-    let report = verified(&memory);
-    assert_eq!(report.findings.len(), 1, "{report:?}");
-    assert_eq!(report.findings[0].offset, 4096);
-    assert!(report.findings[0].what.contains("in this segment"));
-
-    let mut log = log.clone();
-    log[40] ^= 1;
-    let live = old.section(2).unwrap().unwrap();
-    let sections = [(1, &log[..]), (2, &live[..])];
-    let meta = CheckpointMeta { sections: &sections, ..meta };
-    old.write_next(&memory, Path::new(INDEX), &Run::from_changes(Vec::new()), &meta).unwrap();
-    let report = verified(&memory);
-    let is_told = report.findings.iter().any(|found| found.what.contains("keeps of the log"));
-    assert!(is_told, "{report:?}");
+    let section = |kind| old.section(kind).unwrap().unwrap();
+    let of = |changed: u32, byte: usize| {
+        let mut sections = [1, 2, 3, 4, 5].map(|kind| (kind, section(kind)));
+        sections[changed as usize - 1].1[byte] ^= 1;
+        let sections = sections.each_ref().map(|(kind, bytes)| (*kind, &bytes[..]));
+        let (log, key_count) = (section(1), old.key_count());
+        let watermark = &log[..24];
+        let meta = CheckpointMeta { store_id, watermark, sections: &sections, key_count };
+        old.write_next(&memory, Path::new(INDEX), &Run::from_changes(Vec::new()), &meta).unwrap();
+        verified(&memory).findings
+    };
+    // Records of the first segment, live ones, and keys of a collection.
+    let found = of(2, 4);
+    assert_eq!((found.len(), found[0].offset), (1, 4096), "{found:?}");
+    assert!(found[0].what.contains("in this segment"));
+    let found = of(3, 8);
+    assert_eq!((found.len(), found[0].offset), (1, 4096), "{found:?}");
+    let found = of(4, 4);
+    assert!(found.len() == 1 && found[0].what.contains("keys"), "{found:?}");
+    // The next collection's number, in the record that the catalog starts with.
+    let found = of(5, 4 + 4);
+    assert!(found.len() == 1 && found[0].what.contains("collections"), "{found:?}");
+    let found = of(1, 40);
+    assert!(found.iter().any(|found| found.what.contains("keeps of the log")), "{found:?}");
 }
 
 fn log_writer(memory: &MemoryStorage) -> LogWriter {

@@ -123,6 +123,7 @@ impl Recovery<'_> {
             interner: std::mem::take(&mut self.interner),
             synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
+            finished_upto: Mutex::new(Position::default()),
             sync_gate: Mutex::new(()),
         });
         let replay_from = self.replay_from;

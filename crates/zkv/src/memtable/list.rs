@@ -35,6 +35,11 @@ impl<T> AppendList<T> {
         number
     }
 
+    /// How many items there are.
+    pub(super) fn len(&self) -> u32 {
+        self.len.load(Ordering::Acquire)
+    }
+
     /// The item `number`; `None` where that was not appended yet.
     #[inline]
     pub(super) fn get(&self, number: u32) -> Option<&T> {

@@ -1,12 +1,14 @@
 //! The newest record of each key, as the log is read from its end.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use zkv_index::KeyHash;
 use zkv_log::{BlockAddress, Salvage, Salvaged, SalvagedBlock};
-use zkv_record::{Head, Kind, Record};
+use zkv_record::{Codec, Head, Kind, Record};
 
+use crate::catalog::{CATALOG, Catalog, DEFAULT, Entry, FIRST_NAMED};
 use crate::error::Result;
+use crate::modify::Place;
 use crate::store::Store;
 
 use super::{SalvageEvent, SalvageReport};
@@ -25,6 +27,10 @@ pub(super) struct Collector<'a> {
     pieces: HashMap<KeyHash, Option<BlockAddress>>,
     /// Values in pieces: a piece may come before its head or behind it.
     heads: Vec<HeadPlace>,
+    /// What the newest records of the catalog say.
+    catalog: Catalog,
+    /// What was brought of each named collection, by its number: its name may come behind it.
+    brought: BTreeMap<u32, Brought>,
     commit: CommitState,
     /// Whether anything newer than what comes now is lost, or may be.
     is_newer_lost: bool,
@@ -35,6 +41,14 @@ struct HeadPlace {
     address: BlockAddress,
     ordinal: usize,
     is_newer_lost: bool,
+}
+
+/// Keys and bytes.
+#[derive(Clone, Copy, Default)]
+struct Brought {
+    keys: u64,
+    bytes: u64,
+    possibly_superseded: u64,
 }
 
 /// The commit to which the records belong that come now.
@@ -55,6 +69,8 @@ impl<'a> Collector<'a> {
             seen: HashSet::new(),
             pieces: HashMap::new(),
             heads: Vec::new(),
+            catalog: Catalog::default(),
+            brought: BTreeMap::new(),
             commit: CommitState::default(),
             is_newer_lost: false,
         }
@@ -133,16 +149,20 @@ impl<'a> Collector<'a> {
         if !self.seen.insert(hash) {
             return Ok(());
         }
-        let is_plain = record.collection == 0 && record.expires_at_ms.is_none();
+        if record.collection == CATALOG {
+            self.catalog.apply(record);
+            return Ok(());
+        }
+        let is_known = matches!(record.collection, DEFAULT | FIRST_NAMED..);
         match record.kind {
             // No version writes such yet.
-            Kind::Put | Kind::Head if !is_plain => {
+            Kind::Put | Kind::Head if !is_known || record.expires_at_ms.is_some() => {
                 self.report.unknown_entries += 1;
                 Ok(())
             }
             Kind::Put => {
                 self.commit.keys += 1;
-                self.bring(record.key, record.value, self.is_newer_lost)
+                self.bring(record.collection, record.key, record.value, self.is_newer_lost)
             }
             Kind::Head => {
                 self.commit.keys += 1;
@@ -154,15 +174,50 @@ impl<'a> Collector<'a> {
         }
     }
 
-    fn bring(&mut self, key: &[u8], value: &[u8], is_newer_lost: bool) -> Result<()> {
-        self.store.set_bytes(key, value)?;
-        self.report.keys += 1;
-        self.report.bytes += (key.len() + value.len()) as u64;
+    fn bring(
+        &mut self,
+        collection: u32,
+        key: &[u8],
+        value: &[u8],
+        is_newer_lost: bool,
+    ) -> Result<()> {
+        self.store.set_in(Place::Number(collection), key, value)?;
+        let brought = self.brought.entry(collection).or_default();
+        brought.keys += 1;
+        brought.bytes += (key.len() + value.len()) as u64;
         if is_newer_lost {
-            self.report.possibly_superseded += 1;
+            brought.possibly_superseded += 1;
             (self.listen)(SalvageEvent::PossiblySuperseded { key });
         }
         Ok(())
+    }
+
+    /// Names the collections. What no name was found for was cleared or dropped, unless something is
+    /// lost: then that may be the name.
+    fn name_collections(&mut self) -> Result<()> {
+        let shared = self.store.shared();
+        for (name, entry) in self.catalog.names() {
+            shared.commit_catalog(name, Some(entry), None)?;
+        }
+        let is_lost = !self.report.is_complete() || self.is_newer_lost;
+        for (id, brought) in std::mem::take(&mut self.brought) {
+            let is_named = self.catalog.is_alive(id);
+            if !is_named && !is_lost {
+                continue;
+            }
+            if !is_named {
+                let unknown = || "unknown".to_owned();
+                let (key_type, value_type) = (unknown(), unknown());
+                let entry = Entry { id, codec: Codec::Postcard.code(), key_type, value_type };
+                shared.commit_catalog(&format!("recovered-{id}"), Some(&entry), None)?;
+                self.report.recovered_collections += 1;
+            }
+            self.report.keys += brought.keys;
+            self.report.bytes += brought.bytes;
+            self.report.possibly_superseded += brought.possibly_superseded;
+        }
+        // Where all were cleared, the store has not heard of it yet.
+        shared.forget_dropped()
     }
 
     /// Brings the values in pieces, now that all pieces were met.
@@ -178,10 +233,10 @@ impl<'a> Collector<'a> {
                 self.report.incomplete_values += 1;
                 continue;
             };
-            let key = record.key.to_vec();
+            let (collection, key) = (record.collection, record.key.to_vec());
             let head = Head::decode(record.value).ok();
             match head.and_then(|head| self.gather(&head, salvage)) {
-                Some(value) => self.bring(&key, &value, place.is_newer_lost)?,
+                Some(value) => self.bring(collection, &key, &value, place.is_newer_lost)?,
                 None => {
                     self.report.incomplete_values += 1;
                     self.report.incomplete_value_bytes += head.map_or(0, |head| head.value_bytes);
@@ -189,6 +244,7 @@ impl<'a> Collector<'a> {
                 }
             }
         }
+        self.name_collections()?;
         Ok(self.report)
     }
 

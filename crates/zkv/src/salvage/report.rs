@@ -39,6 +39,10 @@ pub struct SalvageReport {
     pub incomplete_value_bytes: u64,
     /// Entries that are whole and no records that this version knows. They were not brought.
     pub unknown_entries: u64,
+    /// Collections that have lost their names, or were cleared or dropped, which cannot be told apart.
+    /// They are called `recovered-` and a number; see
+    /// [`Store::raw_collection`](crate::Store::raw_collection).
+    pub recovered_collections: u64,
     /// Records of commits that were never whole, as far as can be known: a crash leaves such. They
     /// were not brought.
     pub uncommitted_records: u64,

@@ -3,11 +3,13 @@
 use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex};
 use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
 
-use crate::live;
+use crate::catalog::Catalog;
+use crate::counts::KeyCounts;
 use crate::rebuild::RebuiltIndex;
+use crate::sections::Tables;
 
 use super::{
-    Error, Facts, IndexState, LOG_SECTION, LiveTable, Result, Run, Severity, Snapshot, StoreFile,
+    Error, Facts, IndexState, LOG_SECTION, LiveTable, Opened, Result, Run, Severity, StoreFile,
     Work, index_path, merge_all,
 };
 
@@ -17,7 +19,8 @@ pub(super) struct KnownIndex {
     /// What came behind the checkpoint.
     changes: Run,
     live: LiveTable,
-    key_count: u64,
+    counts: KeyCounts,
+    catalog: Catalog,
     /// What the checkpoint keeps of the log; empty where it keeps nothing.
     pub log_section: Vec<u8>,
     /// Whether it is what stands in the file, and so the index of an earlier moment.
@@ -80,8 +83,8 @@ impl Work<'_> {
         let checkpoint = verified.checkpoint?;
         // Damage to the sections is found already.
         let section = |kind| checkpoint.section(kind).ok().flatten();
-        let live = section(live::SECTION).and_then(|bytes| LiveTable::decode(&bytes).ok());
-        let (Some(log_section), Some(live)) = (section(LOG_SECTION), live) else {
+        let tables = Tables::read(&checkpoint);
+        let (Some(log_section), Some(tables)) = (section(LOG_SECTION), tables) else {
             if is_whole {
                 let what = "the index file lacks a section";
                 self.add_in(StoreFile::Index, checkpoint.file_bytes(), what, Severity::Mendable);
@@ -90,8 +93,9 @@ impl Work<'_> {
         };
         Some(KnownIndex {
             changes: Run::from_changes(Vec::new()),
-            live,
-            key_count: checkpoint.key_count(),
+            live: tables.live,
+            counts: tables.counts,
+            catalog: tables.catalog,
             log_section,
             is_of_file: true,
             is_whole,
@@ -100,8 +104,8 @@ impl Work<'_> {
     }
 
     /// Checks the index of a store that is open for writing.
-    pub(super) fn check_open_index(&mut self, snapshot: Snapshot) -> Option<KnownIndex> {
-        let Snapshot { committed, live } = snapshot;
+    pub(super) fn check_open_index(&mut self, opened: Opened) -> Option<KnownIndex> {
+        let Opened { committed, live } = opened;
         let mut findings = Vec::new();
         let verified = committed.checkpoint.map_or_else(VerifiedIndex::default, |checkpoint| {
             checkpoint.verify_with(&mut |found| findings.push(found))
@@ -115,7 +119,8 @@ impl Work<'_> {
         Some(KnownIndex {
             changes: merge_all(&committed.runs),
             live,
-            key_count: committed.key_count,
+            counts: KeyCounts::clone(&committed.counts),
+            catalog: Catalog::clone(&committed.catalog),
             log_section: section.unwrap_or_default(),
             is_of_file: false,
             is_whole: verified.is_whole,
@@ -134,7 +139,7 @@ impl Work<'_> {
         if !known.is_whole || self.report.worst == Some(Severity::Loss) {
             return Ok(());
         }
-        let RebuiltIndex { index, live, key_count } = facts.finish(slot_bytes)?;
+        let RebuiltIndex { index, live, counts, catalog } = facts.finish(slot_bytes)?;
         let mut differ = |difference| {
             let (location, what) = match difference {
                 Difference::Unknown(location) => {
@@ -154,8 +159,12 @@ impl Work<'_> {
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
             return Ok(());
         }
-        if key_count != known.key_count {
+        if counts != known.counts {
             let what = "the index counts more or fewer keys than there are";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+        }
+        if catalog != known.catalog {
+            let what = "the index knows other collections than there are";
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
         }
         for slot in live.differing_slots(&known.live) {

@@ -1,0 +1,185 @@
+//! One commit on its way into the log, and into the index of it.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use zkv_index::{Change, KeyHash, Run, push_run};
+use zkv_log::{Commit, Location, Log, Position, Room};
+
+use crate::catalog::{CATALOG, Catalog, forget_dropped};
+use crate::keys::Keys;
+use crate::live::{LiveChange, LiveTable, slot_of};
+use crate::operation::Operation;
+use crate::resolve::{Resolved, Resolver, order_by_key};
+use crate::tail::Tail;
+use crate::view::{Committed, from_index, to_index};
+use crate::writer::{WriteError, Writer};
+
+/// Records that belong together, being appended part by part. Dropped before
+/// [`Append::finish`], it leaves nothing behind.
+pub(crate) struct Append<'w> {
+    commit: Commit<'w>,
+    /// Where the log ends without it.
+    end: Position,
+    log: Log,
+    keys: &'w Keys,
+    committed: &'w mut Committed,
+    live: &'w mut LiveTable,
+    tail: &'w mut Tail,
+    is_applying: &'w mut bool,
+    is_written: &'w dyn Fn(KeyHash) -> bool,
+    /// Keys that the user has not named.
+    added: HashSet<KeyHash>,
+    effects: Effects,
+}
+
+/// What a commit does to the index, once it is in the log.
+#[derive(Default)]
+struct Effects {
+    changes: Vec<Change>,
+    live: LiveChange,
+    key_changes: BTreeMap<u32, i64>,
+    /// As the commit changes it.
+    catalog: Option<Catalog>,
+    payload_bytes: u64,
+}
+
+impl Writer {
+    /// Begins a commit, each key of which it has once. `is_written` knows those keys.
+    pub(crate) fn append<'w>(
+        &'w mut self,
+        is_written: &'w dyn Fn(KeyHash) -> bool,
+    ) -> Result<Append<'w>, WriteError> {
+        self.catch_up()?;
+        let (log, end) = (self.log.log(), self.log.end());
+        Ok(Append {
+            commit: self.log.begin()?,
+            end,
+            log,
+            keys: &self.keys,
+            committed: &mut self.committed,
+            live: &mut self.live,
+            tail: &mut self.tail,
+            is_applying: &mut self.is_applying,
+            is_written,
+            added: HashSet::new(),
+            effects: Effects::default(),
+        })
+    }
+
+    /// Commits `operations`, which are best sorted by hash: that is how the index lies in memory.
+    pub(crate) fn commit(
+        &mut self,
+        operations: Vec<Operation<'_>>,
+        is_written: &dyn Fn(KeyHash) -> bool,
+        room: Room,
+    ) -> Result<Position, WriteError> {
+        let mut append = self.append(is_written)?;
+        let resolved = append.resolve(&operations)?;
+        // There may be many, and what follows takes memory of its own.
+        drop(operations);
+        append.put(&resolved)?;
+        drop(resolved);
+        append.finish(room)
+    }
+}
+
+impl Append<'_> {
+    /// Appends records of the user's.
+    pub(crate) fn add(&mut self, operations: &[Operation<'_>]) -> Result<(), WriteError> {
+        let resolved = self.resolve(operations)?;
+        self.put(&resolved)
+    }
+
+    /// Appends pieces of a new value, which its head is to follow.
+    pub(crate) fn add_pieces(&mut self, pieces: &[(KeyHash, Vec<u8>)]) -> Result<(), WriteError> {
+        let resolved: Vec<Resolved<'_>> =
+            pieces.iter().filter_map(|(hash, record)| Resolved::new_piece(*hash, record)).collect();
+        self.put(&resolved)
+    }
+
+    fn resolve<'r>(
+        &mut self,
+        operations: &[Operation<'r>],
+    ) -> Result<Vec<Resolved<'r>>, WriteError> {
+        let Self { committed, keys, is_written, .. } = self;
+        let resolver = Resolver { committed, keys, is_written };
+        resolver.resolve(operations, &mut self.added)
+    }
+
+    fn put(&mut self, resolved: &[Resolved<'_>]) -> Result<(), WriteError> {
+        if resolved.is_empty() {
+            return Ok(());
+        }
+        let order = order_by_key(resolved);
+        let entries: Vec<&[u8]> =
+            order.iter().map(|number| resolved[*number].record.get()).collect();
+        let packed = self.log.pack(&entries)?;
+        let appended = self.commit.append_located(&packed)?;
+        let slot_bytes = self.log.identity().slot_bytes;
+        self.effects.payload_bytes += packed.payload_bytes() as u64;
+        self.effects.changes.reserve(resolved.len());
+        let mut locations = appended.clone();
+        for (number, location) in order.iter().zip(&appended) {
+            locations[*number] = *location;
+        }
+        for (one, location) in resolved.iter().zip(locations) {
+            self.effects.add(one, location, slot_bytes);
+            if one.collection == CATALOG {
+                self.effects.learn(&self.committed.catalog, one.record.get());
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the commit: what is in the log and in its index is one again. Returns the log's end.
+    pub(crate) fn finish(self, room: Room) -> Result<Position, WriteError> {
+        if self.effects.changes.is_empty() {
+            return Ok(self.end);
+        }
+        let end = self.commit.finish(room)?.end;
+        // It stays set where this panics: the index then lacks what the log has.
+        *self.is_applying = true;
+        let Effects { changes, live, key_changes, catalog, payload_bytes } = self.effects;
+        self.live.apply(&live);
+        let counts = Arc::make_mut(&mut self.committed.counts);
+        for (collection, change) in key_changes {
+            counts.add(collection, change);
+        }
+        if let Some(catalog) = catalog {
+            forget_dropped(&catalog, counts, self.live);
+            self.committed.catalog = Arc::new(catalog);
+        }
+        self.tail.bytes += payload_bytes;
+        self.tail.records += changes.len() as u64;
+        push_run(&mut self.committed.runs, Run::from_changes(changes));
+        self.committed.log = self.log.view().until(end);
+        *self.is_applying = false;
+        Ok(end)
+    }
+}
+
+impl Effects {
+    fn add(&mut self, one: &Resolved<'_>, location: Location, slot_bytes: u32) {
+        let (collection, is_live) = (one.collection, one.kind.is_live());
+        self.live.add(slot_of(location, slot_bytes), collection, one.raw_bytes, is_live);
+        let old = one.old.existing();
+        if let Some(old) = old {
+            let slot = slot_of(from_index(old.location), slot_bytes);
+            self.live.kill(slot, collection, old.raw_bytes);
+        }
+        let key_change = one.kind.key_change(&one.old);
+        if key_change != 0 {
+            *self.key_changes.entry(collection).or_default() += key_change;
+        }
+        let new = if is_live { to_index(location) } else { None };
+        self.changes.push(Change { hash: one.hash, old: old.map(|old| old.location), new });
+    }
+
+    fn learn(&mut self, catalog: &Catalog, record: &[u8]) {
+        let catalog = self.catalog.get_or_insert_with(|| catalog.clone());
+        if let Ok(record) = zkv_record::Record::decode(record) {
+            catalog.apply(&record);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Writes that wait in memory, and their way into the log.
+
+use std::mem::take;
+use std::sync::Arc;
+use std::sync::MutexGuard;
+use std::sync::atomic::Ordering;
+
+use zkv_log::{LogError, Room};
+
+use crate::error::{Error, Result};
+use crate::memtable::{Memtable, Seen};
+use crate::shared::{Front, Shared};
+use crate::view::View;
+use crate::write_set::{Body, WriteSet};
+use crate::writer::Writer;
+
+/// Frozen buffers that may wait; who fills one more writes the oldest itself.
+const FROZEN_MAX: usize = 2;
+
+impl Shared {
+    /// Puts writes into the active buffer, all at once, where what they depend on is still so. Their
+    /// records are taken, unless this fails.
+    pub(crate) fn buffer(&self, set: &mut WriteSet<'_>) -> Result<()> {
+        loop {
+            {
+                let mut front = self.front();
+                if front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(set)) {
+                    drop(front);
+                    // Until the commit that has reserved them is done.
+                    drop(self.writer()?);
+                    continue;
+                }
+                if self.make_room(&mut front)? {
+                    check(&front, set)?;
+                    insert(&mut front, set);
+                    return Ok(());
+                }
+            }
+            self.mended(|| self.help_flushing())?;
+        }
+    }
+
+    /// Whether the active buffer takes one more record, after freezing a full one.
+    fn make_room(&self, front: &mut Front) -> Result<bool> {
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        if self.log.is_sync_failed() {
+            return Err(Error::data(&self.path)(LogError::SyncFailed));
+        }
+        let is_full = front.active.bytes() >= self.options.memory_buffer_bytes;
+        let frozen_count = self.view.load().frozen.len();
+        // One more may be frozen early, by a flush or an iteration.
+        if frozen_count > FROZEN_MAX || (is_full && frozen_count == FROZEN_MAX) {
+            return Ok(false);
+        }
+        if !is_full {
+            return Ok(true);
+        }
+        self.freeze(front);
+        self.wake.notify_one();
+        Ok(true)
+    }
+
+    /// Makes the active buffer a frozen one. The caller holds `front`.
+    fn freeze(&self, front: &mut Front) {
+        let view = self.view.load_full();
+        let mut frozen = vec![Arc::clone(&view.active)];
+        frozen.extend(view.frozen.iter().cloned());
+        let active = Arc::new(Memtable::like(&view.active));
+        front.active = Arc::clone(&active);
+        self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
+    }
+
+    /// Makes all that is buffered immutable.
+    pub(crate) fn freeze_active(&self) {
+        let mut front = self.front();
+        if !self.view.load().active.is_empty() {
+            self.freeze(&mut front);
+        }
+    }
+
+    /// Writes the oldest frozen buffer in the caller's own time: it writes faster than the disk.
+    fn help_flushing(&self) -> Result<()> {
+        let mut writer = self.writer()?;
+        if self.view.load().frozen.len() >= FROZEN_MAX {
+            self.flush_oldest(&mut writer)?;
+        }
+        Ok(())
+    }
+
+    /// Hands everything buffered to the operating system.
+    pub(crate) fn flush_all(&self, writer: &mut Writer) -> Result<()> {
+        // Those that are frozen come first: where they cannot be written, no more pile up.
+        self.flush_frozen(writer)?;
+        self.freeze_active();
+        self.flush_frozen(writer)
+    }
+
+    /// Commits the buffers that are frozen now, not those that others freeze meanwhile.
+    fn flush_frozen(&self, writer: &mut Writer) -> Result<()> {
+        for _ in 0..self.view.load().frozen.len() {
+            self.flush_oldest(writer)?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is buffered, and lets nothing more in. Where it cannot be written, the store stays
+    /// open: it is all still there, for another attempt.
+    pub(crate) fn stop_writing(&self) -> Result<MutexGuard<'_, Writer>> {
+        let mut writer = self.writer()?;
+        self.set_closed(true);
+        let flushed = self.flush_all(&mut writer);
+        if flushed.is_err() {
+            self.set_closed(false);
+        }
+        flushed.map(|()| writer)
+    }
+
+    /// Whoever buffers a record looks at this under `front`.
+    fn set_closed(&self, is_closed: bool) {
+        let _front = self.front();
+        self.is_closed.store(is_closed, Ordering::Release);
+    }
+
+    /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
+    pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
+        let Some(oldest) = self.view.load().frozen.last().cloned() else { return Ok(()) };
+        let is_written = |hash| oldest.contains(hash, Seen::ALL);
+        let flushed = writer.commit(oldest.by_hash(), &is_written, Room::Exact);
+        flushed.map_err(|error| self.write_error(error))?;
+        {
+            let mut front = self.front();
+            front.written.retain(|table| table.strong_count() > 0);
+            front.written.push(Arc::downgrade(&oldest));
+            self.publish(|view| {
+                view.frozen.pop();
+                view.committed = writer.committed_view();
+            });
+        }
+        // A checkpoint takes memory of its own.
+        drop(oldest);
+        self.checkpoint_if_due(writer);
+        Ok(())
+    }
+
+    pub(crate) fn checkpoint_if_due(&self, writer: &mut Writer) {
+        if writer.is_checkpoint_due() {
+            // A checkpoint only shortens the next opening: it is tried again when as much has come
+            // again, and `close` reports what stands in its way.
+            let _ = writer.checkpoint();
+            self.publish_committed(writer);
+        }
+    }
+}
+
+/// What must still be so when a commit takes effect. The caller holds `front`.
+pub(crate) fn check(front: &Front, set: &WriteSet<'_>) -> Result<()> {
+    let is_numbered = set.collections.iter().all(|collection| collection.is_current());
+    let is_current = set.reads.as_ref().is_none_or(|reads| front.recent.is_current(reads));
+    if is_numbered && is_current { Ok(()) } else { Err(Error::Conflict) }
+}
+
+fn insert(front: &mut Front, set: &mut WriteSet<'_>) {
+    front.recent.note(set.writes.keys());
+    for write in set.writes.in_memory_mut() {
+        // Whoever calls this has only records.
+        if let Body::Record(record) = &mut write.body {
+            front.active.insert(write.hash, front.arena.add(take(record)));
+        }
+    }
+    front.active.publish();
+}

@@ -1,0 +1,255 @@
+//! Named collections: their own keys, their own types.
+
+mod open;
+mod raw;
+mod view;
+
+use std::borrow::Borrow;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::atomic::Coding;
+use crate::error::Result;
+use crate::iter::IterBytes;
+use crate::modify::Place;
+use crate::store::encode_key;
+use crate::write_set::CollectionState;
+
+pub use open::{CollectionInfo, CollectionOptions};
+pub use raw::RawCollection;
+pub use view::{SnapshotCollection, TransactionCollection};
+
+/// A named part of a store, with keys and values of one type each. See [`Store::collection`].
+///
+/// Its keys are its own: the same key may stand in any number of collections. Clones are handles of
+/// the same collection. A key may be given as whatever `K` borrows as, so long as serde writes it
+/// alike: a `String` as a `str`.
+///
+/// [`Store::collection`]: crate::Store::collection
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+/// let titles: zkv::Collection<String, String> = store.collection("titles")?;
+/// titles.set("https://example.org/", &"Home".to_owned())?;
+/// assert_eq!(titles.get("https://example.org/")?.as_deref(), Some("Home"));
+/// assert_eq!(titles.len(), 1);
+/// # Ok::<(), zkv::Error>(())
+/// ```
+pub struct Collection<K, V> {
+    raw: RawCollection,
+    coding: Coding,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V> Collection<K, V>
+where
+    K: Serialize + DeserializeOwned,
+    V: Serialize + DeserializeOwned,
+{
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.raw.name()
+    }
+
+    /// As [`Store::set`](crate::Store::set).
+    ///
+    /// # Errors
+    /// As [`Store::set`](crate::Store::set); of kind `NotFound` where the collection was dropped.
+    pub fn set<Q>(&self, key: &Q, value: &V) -> Result<()>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.raw.set(&encode_key(key)?, &self.encode_value(value)?)
+    }
+
+    /// As [`Store::get`](crate::Store::get).
+    ///
+    /// # Errors
+    /// As [`Store::get`](crate::Store::get); of kind `NotFound` where the collection was dropped.
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let value = self.raw.get(&encode_key(key)?)?;
+        value.map(|value| self.coding.decode(&value)).transpose()
+    }
+
+    /// As [`Store::delete`](crate::Store::delete).
+    ///
+    /// # Errors
+    /// As [`Store::delete`](crate::Store::delete); of kind `NotFound` where the collection was
+    /// dropped.
+    pub fn delete<Q>(&self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.raw.delete(&encode_key(key)?)
+    }
+
+    /// As [`Store::contains`](crate::Store::contains).
+    ///
+    /// # Errors
+    /// As [`Store::contains`](crate::Store::contains); of kind `NotFound` where the collection was
+    /// dropped.
+    pub fn contains<Q>(&self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.raw.contains(&encode_key(key)?)
+    }
+
+    /// As [`Store::get_or_insert_with`](crate::Store::get_or_insert_with).
+    ///
+    /// # Errors
+    /// As [`Collection::get`] and [`Collection::set`].
+    pub fn get_or_insert_with<Q>(&self, key: &Q, make: impl FnMut() -> V) -> Result<V>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let place = Place::Named(self.state());
+        self.raw.store().get_or_insert_in(place, &encode_key(key)?, self.coding, make)
+    }
+
+    /// As [`Store::update`](crate::Store::update).
+    ///
+    /// # Errors
+    /// As [`Collection::get`] and [`Collection::set`].
+    pub fn update<Q>(
+        &self,
+        key: &Q,
+        change: impl FnMut(Option<V>) -> Option<V>,
+    ) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let place = Place::Named(self.state());
+        self.raw.store().update_in(place, &encode_key(key)?, self.coding, change)
+    }
+
+    /// As [`Store::compare_and_set`](crate::Store::compare_and_set).
+    ///
+    /// # Errors
+    /// As [`Collection::get`] and [`Collection::set`].
+    pub fn compare_and_set<Q>(&self, key: &Q, expected: Option<&V>, new: Option<&V>) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let expected = expected.map(|value| self.encode_value(value)).transpose()?;
+        let new = new.map(|value| self.encode_value(value)).transpose()?;
+        let place = Place::Named(self.state());
+        let (expected, new) = (expected.as_deref(), new.as_deref());
+        self.raw.store().compare_and_set_in(place, &encode_key(key)?, expected, new)
+    }
+
+    /// As [`Store::remove`](crate::Store::remove).
+    ///
+    /// # Errors
+    /// As [`Collection::get`] and [`Collection::delete`].
+    pub fn remove<Q>(&self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let place = Place::Named(self.state());
+        self.raw.store().remove_in(place, &encode_key(key)?, self.coding)
+    }
+
+    /// How many keys it has; none once it is dropped.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.raw.len()
+    }
+
+    /// Whether it has no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All keys and values, as the collection has them now, in no particular order. Writes that come
+    /// later are not seen, and do not wait for the iteration.
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where the collection was dropped.
+    pub fn iter(&self) -> Result<CollectionIter<K, V>> {
+        Ok(CollectionIter::new(self.raw.iter()?, self.coding))
+    }
+
+    /// Removes all keys, at once and however many they are.
+    ///
+    /// # Errors
+    /// As [`Store::set`](crate::Store::set); of kind `NotFound` where the collection was dropped.
+    pub fn clear(&self) -> Result<()> {
+        self.raw.clear()
+    }
+
+    pub(crate) fn encode_value(&self, value: &V) -> Result<Vec<u8>> {
+        self.coding.encode(value)
+    }
+
+    pub(crate) fn state(&self) -> &Arc<CollectionState> {
+        self.raw.state()
+    }
+}
+
+impl<K, V> Clone for Collection<K, V> {
+    fn clone(&self) -> Self {
+        Self { raw: self.raw.clone(), coding: self.coding, types: PhantomData }
+    }
+}
+
+impl<K, V> std::fmt::Debug for Collection<K, V> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Collection").field("name", &self.raw.name()).finish_non_exhaustive()
+    }
+}
+
+/// All keys and values of a collection at one moment, in no particular order. See
+/// [`Collection::iter`].
+pub struct CollectionIter<K, V, I = IterBytes> {
+    entries: I,
+    coding: Coding,
+    types: PhantomData<fn() -> (K, V)>,
+}
+
+impl<K, V, I> CollectionIter<K, V, I> {
+    pub(crate) fn new(entries: I, coding: Coding) -> Self {
+        Self { entries, coding, types: PhantomData }
+    }
+}
+
+impl<K, V, I> Iterator for CollectionIter<K, V, I>
+where
+    K: DeserializeOwned,
+    V: DeserializeOwned,
+    I: Iterator<Item = Result<(Vec<u8>, Vec<u8>)>>,
+{
+    type Item = Result<(K, V)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let decoded = |(key, value): (Vec<u8>, Vec<u8>)| {
+            // Keys are always postcard's.
+            let key = zkv_record::decode_within(&key, self.coding.depth_max)?;
+            Ok((key, self.coding.decode(&value)?))
+        };
+        self.entries.next().map(|entry| entry.and_then(decoded))
+    }
+}
+
+impl<K, V, I> std::fmt::Debug for CollectionIter<K, V, I> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CollectionIter").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,287 @@
+//! Opening, making and dropping collections.
+
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zkv_record::{Codec, outer_shape_of, shape_of};
+
+use crate::catalog::{Entry, NAME_BYTES_MAX, forget_dropped};
+use crate::error::{Error, Result};
+use crate::options::Durability;
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::view::Committed;
+use crate::write_set::{CollectionState, Move, Numbered, Write, WriteSet, Writes};
+use crate::writer::Writer;
+
+use super::{Collection, RawCollection};
+
+/// How a collection's values are encoded, and what its types are called.
+///
+/// A store keeps both, and refuses to open a collection otherwise.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+/// let options = zkv::CollectionOptions::new().codec(zkv::Codec::Json).value_type("page v1");
+/// let pages: zkv::Collection<String, serde_json::Value> =
+///     store.collection_with("pages", &options)?;
+/// pages.set("/", &serde_json::json!({"title": "Home"}))?;
+/// # Ok::<(), zkv::Error>(())
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[must_use]
+pub struct CollectionOptions {
+    codec: Codec,
+    key_type: Option<String>,
+    value_type: Option<String>,
+}
+
+/// What a store knows of one of its collections.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CollectionInfo {
+    /// Its name.
+    pub name: String,
+    /// How its values are encoded; `None` where only a newer version knows.
+    pub codec: Option<Codec>,
+    /// What its keys' type is called, or looks like.
+    pub key_type: String,
+    /// What its values' type is called, or looks like.
+    pub value_type: String,
+    /// How many keys it has.
+    pub keys: u64,
+    /// Its keys and values, before compression. What waits in buffers is not counted.
+    pub raw_bytes: u64,
+    /// What they take of the data file. What waits in buffers is not counted.
+    pub live_bytes: u64,
+}
+
+impl CollectionOptions {
+    /// postcard, and types that are told apart by what they look like to serde.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How values are encoded, default [`Codec::Postcard`]. Keys are always postcard.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// What the type of the keys is called, instead of what it looks like: to be changed when the
+    /// type changes in a way that its encoding does not show.
+    pub fn key_type(mut self, name: impl Into<String>) -> Self {
+        self.key_type = Some(name.into());
+        self
+    }
+
+    /// As [`CollectionOptions::key_type`], of the values.
+    pub fn value_type(mut self, name: impl Into<String>) -> Self {
+        self.value_type = Some(name.into());
+        self
+    }
+
+    /// What is kept of a collection with these options and types.
+    fn entry<K: DeserializeOwned, V: DeserializeOwned>(&self) -> Entry {
+        // Fields of JSON come and go.
+        let shape_of_value = || match self.codec {
+            Codec::Json => outer_shape_of::<V>(Codec::Json),
+            codec => shape_of::<V>(codec),
+        };
+        Entry {
+            id: 0,
+            codec: self.codec.code(),
+            key_type: self.key_type.clone().unwrap_or_else(|| shape_of::<K>(Codec::Postcard)),
+            value_type: self.value_type.clone().unwrap_or_else(shape_of_value),
+        }
+    }
+}
+
+impl Store {
+    /// Opens the collection `name`, or makes it, with values that postcard encodes. A name has 1 to
+    /// 255 bytes.
+    ///
+    /// # Errors
+    /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
+    /// serde asks for when it reads them, names of structs and fields included. Of kind `Misuse`
+    /// where the name is too long or empty; `NotFound` where it does not exist and the store is
+    /// open read-only; as [`Store::set`] where it has to be made.
+    pub fn collection<K, V>(&self, name: &str) -> Result<Collection<K, V>>
+    where
+        K: Serialize + DeserializeOwned,
+        V: Serialize + DeserializeOwned,
+    {
+        self.collection_with(name, &CollectionOptions::new())
+    }
+
+    /// As [`Store::collection`], with another codec or with names for the types.
+    ///
+    /// # Errors
+    /// As [`Store::collection`], and [`Error::TypeMismatch`] where the codec is another one.
+    pub fn collection_with<K, V>(
+        &self,
+        name: &str,
+        options: &CollectionOptions,
+    ) -> Result<Collection<K, V>>
+    where
+        K: Serialize + DeserializeOwned,
+        V: Serialize + DeserializeOwned,
+    {
+        let asked = options.entry::<K, V>();
+        // Nobody drops it between the look at the catalog and the handle.
+        let _gate = self.shared().collections.gate();
+        let found = match self.shared().collection_entry(name) {
+            Some(found) => found,
+            None => self.make_collection(name, &asked)?,
+        };
+        check_types(name, &found, &asked)?;
+        let raw = self.raw_of(name, &found);
+        Ok(Collection { raw, coding: self.coding(options.codec), types: PhantomData })
+    }
+
+    /// The collection `name` as bytes, whatever its types; `None` where there is none.
+    #[must_use]
+    pub fn raw_collection(&self, name: &str) -> Option<RawCollection> {
+        let _gate = self.shared().collections.gate();
+        self.shared().collection_entry(name).map(|found| self.raw_of(name, &found))
+    }
+
+    /// All collections, by name.
+    #[must_use]
+    pub fn collections(&self) -> Vec<CollectionInfo> {
+        let shared = self.shared();
+        let moment = shared.now();
+        let live = shared.live();
+        let log = &moment.committed().log;
+        let infos = moment.committed().catalog.names().map(|(name, entry)| CollectionInfo {
+            name: name.to_owned(),
+            codec: Codec::from_code(entry.codec),
+            key_type: entry.key_type.clone(),
+            value_type: entry.value_type.clone(),
+            keys: shared.key_count(entry.id, || moment.clone()),
+            raw_bytes: live.live_raw_bytes(Some(entry.id)),
+            live_bytes: live.live_data_bytes(log, Some(entry.id)),
+        });
+        infos.collect()
+    }
+
+    /// Removes a collection with all its keys, at once and however many they are, and says whether it
+    /// was there. Handles of it get errors of kind `NotFound` from then on.
+    ///
+    /// # Errors
+    /// As [`Store::set_bytes`].
+    pub fn drop_collection(&self, name: &str) -> Result<bool> {
+        let shared = self.shared();
+        shared.check_writable()?;
+        let _gate = shared.collections.gate();
+        let Some(entry) = shared.collection_entry(name) else { return Ok(false) };
+        let of = Numbered { state: shared.collections.get(name, entry.id), id: entry.id };
+        shared.commit_catalog(name, None, Some(Move { of, to: None }))?;
+        Ok(true)
+    }
+
+    pub(super) fn clear_collection(&self, name: &str, state: &Arc<CollectionState>) -> Result<()> {
+        let shared = self.shared();
+        shared.check_writable()?;
+        let _gate = shared.collections.gate();
+        let of = Numbered::now(state)?;
+        let entry = shared.collection_entry(name).ok_or(Error::CollectionDropped)?;
+        let id = shared.next_collection_id()?;
+        let moves = Move { of, to: Some(id) };
+        shared.commit_catalog(name, Some(&Entry { id, ..entry }), Some(moves))
+    }
+
+    /// Makes a collection with the codec and the types of `entry`, which is another store's.
+    pub(crate) fn copy_collection(&self, name: &str, entry: &Entry) -> Result<RawCollection> {
+        let _gate = self.shared().collections.gate();
+        let made = self.make_collection(name, entry)?;
+        Ok(self.raw_of(name, &made))
+    }
+
+    /// The caller holds the gate.
+    fn make_collection(&self, name: &str, asked: &Entry) -> Result<Entry> {
+        let shared = self.shared();
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::InvalidName { bytes: name.len(), max: NAME_BYTES_MAX });
+        }
+        if shared.writer.is_none() {
+            return Err(Error::NoCollection);
+        }
+        let entry = Entry { id: shared.next_collection_id()?, ..asked.clone() };
+        shared.commit_catalog(name, Some(&entry), None)?;
+        Ok(entry)
+    }
+
+    fn raw_of(&self, name: &str, entry: &Entry) -> RawCollection {
+        let state = self.shared().collections.get(name, entry.id);
+        RawCollection::new(self.clone(), name.into(), state)
+    }
+}
+
+impl Shared {
+    /// Forgets what is counted of collections that the catalog does not name.
+    pub(crate) fn forget_dropped(&self) -> Result<()> {
+        let mut writer = self.writer()?;
+        self.flush_all(&mut writer)?;
+        let Writer { committed: Committed { catalog, counts, .. }, live, .. } = &mut *writer;
+        forget_dropped(catalog, Arc::make_mut(counts), live);
+        self.publish_committed(&writer);
+        Ok(())
+    }
+
+    fn collection_entry(&self, name: &str) -> Option<Entry> {
+        self.view.load().committed.catalog.get(name).cloned()
+    }
+
+    fn next_collection_id(&self) -> Result<u32> {
+        self.view.load().committed.catalog.next_id().ok_or(Error::TooManyCollections)
+    }
+
+    /// Commits what the catalog is to say of `name`, straight to the log: what is buffered of the
+    /// collection stands before it. The caller holds the gate.
+    pub(crate) fn commit_catalog(
+        &self,
+        name: &str,
+        entry: Option<&Entry>,
+        moves: Option<Move>,
+    ) -> Result<()> {
+        let records = self.view.load().committed.catalog.records(name, entry)?;
+        let writes = records.iter().filter_map(|record| {
+            Some(Write::new(&self.keys, &zkv_record::Record::decode(record).ok()?))
+        });
+        let durability = match self.options.durability {
+            Durability::Synced => Durability::Synced,
+            Durability::Buffered | Durability::Flushed => Durability::Flushed,
+        };
+        self.commit_alone(&WriteSet {
+            writes: Writes::Few(writes.collect()),
+            reads: None,
+            collections: Vec::new(),
+            moves,
+            durability,
+        })
+    }
+}
+
+fn check_types(name: &str, found: &Entry, asked: &Entry) -> Result<()> {
+    let mismatch = |what, found: String, asked: String| {
+        Err(Error::TypeMismatch { name: name.to_owned(), what, found, asked })
+    };
+    if found.codec != asked.codec {
+        let codec = |code| match Codec::from_code(code) {
+            Some(codec) => format!("{codec:?}"),
+            None => format!("number {code}, which only a newer version knows"),
+        };
+        return mismatch("codec", codec(found.codec), codec(asked.codec));
+    }
+    if found.key_type != asked.key_type {
+        return mismatch("keys", found.key_type.clone(), asked.key_type.clone());
+    }
+    if found.value_type != asked.value_type {
+        return mismatch("values", found.value_type.clone(), asked.value_type.clone());
+    }
+    Ok(())
+}

@@ -1,0 +1,110 @@
+//! A collection without its types.
+
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::iter::IterBytes;
+use crate::modify::Place;
+use crate::store::Store;
+use crate::write_set::CollectionState;
+
+/// A collection's keys and values as bytes, whatever their types. See [`Store::raw_collection`].
+///
+/// It suits tools that know no types. What is written here is not held against the collection's
+/// types: whoever reads it with them gets an error of kind `Encoding`.
+#[derive(Clone, Debug)]
+pub struct RawCollection {
+    store: Store,
+    name: Arc<str>,
+    state: Arc<CollectionState>,
+}
+
+impl RawCollection {
+    pub(super) fn new(store: Store, name: Arc<str>, state: Arc<CollectionState>) -> Self {
+        Self { store, name, state }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// As [`Store::set_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::set_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.store.set_in(Place::Named(&self.state), key, value)
+    }
+
+    /// As [`Store::get_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let shared = self.store.shared();
+        let key = shared.key(self.id()?, key);
+        shared.mended(|| shared.get(key))
+    }
+
+    /// As [`Store::delete_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::delete_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn delete(&self, key: &[u8]) -> Result<bool> {
+        self.store.delete_in(Place::Named(&self.state), key)
+    }
+
+    /// As [`Store::contains_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::contains_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn contains(&self, key: &[u8]) -> Result<bool> {
+        let shared = self.store.shared();
+        let key = shared.key(self.id()?, key);
+        shared.mended(|| shared.contains(key))
+    }
+
+    /// How many keys it has; none once it is dropped.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        let shared = self.store.shared();
+        self.state.id().map_or(0, |id| shared.key_count(id, || shared.now()))
+    }
+
+    /// Whether it has no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As [`Store::iter_bytes`].
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where the collection was dropped.
+    pub fn iter(&self) -> Result<IterBytes> {
+        let shared = self.store.shared();
+        Ok(IterBytes::new(shared, shared.now(), self.id()?))
+    }
+
+    /// Removes all keys, at once and however many they are.
+    ///
+    /// # Errors
+    /// As [`Store::set_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn clear(&self) -> Result<()> {
+        self.store.clear_collection(&self.name, &self.state)
+    }
+
+    pub(crate) fn id(&self) -> Result<u32> {
+        self.state.id().ok_or(Error::CollectionDropped)
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn state(&self) -> &Arc<CollectionState> {
+        &self.state
+    }
+}

@@ -1,0 +1,196 @@
+//! Collections within snapshots and transactions.
+
+use std::borrow::Borrow;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{Error, Result};
+use crate::iter::IterBytes;
+use crate::snapshot::Snapshot;
+use crate::store::encode_key;
+use crate::transaction::{Transaction, TransactionIter};
+use crate::write_set::Numbered;
+
+use super::{Collection, CollectionIter};
+
+/// A collection at a snapshot's moment. See [`Collection::at`].
+#[derive(Debug)]
+pub struct SnapshotCollection<'a, K, V> {
+    of: &'a Collection<K, V>,
+    snapshot: &'a Snapshot,
+    id: u32,
+}
+
+/// A collection as a transaction sees it. See [`Collection::within`].
+#[derive(Debug)]
+pub struct TransactionCollection<'a, K, V> {
+    of: &'a Collection<K, V>,
+    transaction: &'a mut Transaction,
+    id: u32,
+}
+
+impl<K, V> Collection<K, V>
+where
+    K: Serialize + DeserializeOwned,
+    V: Serialize + DeserializeOwned,
+{
+    /// The collection as it was at the moment of `snapshot`, be it cleared or dropped since.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let titles: zkv::Collection<u32, String> = store.collection("titles")?;
+    /// titles.set(&1, &"Home".to_owned())?;
+    /// let snapshot = store.snapshot();
+    /// titles.clear()?;
+    /// assert_eq!(titles.at(&snapshot)?.len(), 1);
+    /// # Ok::<(), zkv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where it did not exist then.
+    pub fn at<'a>(&'a self, snapshot: &'a Snapshot) -> Result<SnapshotCollection<'a, K, V>> {
+        let moment = snapshot.reader.moment();
+        let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        Ok(SnapshotCollection { of: self, snapshot, id: entry.id })
+    }
+
+    /// The collection as `transaction` sees it, to be read and written within it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let titles: zkv::Collection<u32, String> = store.collection("titles")?;
+    /// store.transaction(|tx| {
+    ///     titles.within(tx)?.set(&1, &"Home".to_owned())?;
+    ///     tx.set("count", &titles.within(tx)?.iter().count())
+    /// })?;
+    /// # Ok::<(), zkv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began.
+    pub fn within<'a>(
+        &'a self,
+        transaction: &'a mut Transaction,
+    ) -> Result<TransactionCollection<'a, K, V>> {
+        let moment = transaction.reader().moment();
+        let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        // It may have been cleared since: the transaction goes on, and finds out at its commit.
+        transaction.use_collection(&Numbered { state: self.state().clone(), id: entry.id });
+        Ok(TransactionCollection { of: self, transaction, id: entry.id })
+    }
+}
+
+impl<K, V> SnapshotCollection<'_, K, V>
+where
+    K: Serialize + DeserializeOwned,
+    V: Serialize + DeserializeOwned,
+{
+    /// As [`Collection::get`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let (reader, key) = (&self.snapshot.reader, encode_key(key)?);
+        let value = reader.get(reader.shared.key(self.id, &key))?;
+        value.map(|value| self.of.coding.decode(&value)).transpose()
+    }
+
+    /// As [`Collection::contains`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Collection::contains`].
+    pub fn contains<Q>(&self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let (reader, key) = (&self.snapshot.reader, encode_key(key)?);
+        reader.contains(reader.shared.key(self.id, &key))
+    }
+
+    /// How many keys there were.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.snapshot.reader.key_count(self.id)
+    }
+
+    /// Whether there were no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// As [`Collection::iter`], at the snapshot's moment.
+    #[must_use]
+    pub fn iter(&self) -> CollectionIter<K, V, IterBytes> {
+        CollectionIter::new(self.snapshot.reader.iter(self.id), self.of.coding)
+    }
+}
+
+impl<K, V> TransactionCollection<'_, K, V>
+where
+    K: Serialize + DeserializeOwned,
+    V: Serialize + DeserializeOwned,
+{
+    /// As [`Collection::get`], as the transaction sees the collection.
+    ///
+    /// # Errors
+    /// As [`Collection::get`].
+    pub fn get<Q>(&self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let value = self.transaction.get_in(self.id, &encode_key(key)?)?;
+        value.map(|value| self.of.coding.decode(&value)).transpose()
+    }
+
+    /// As [`Collection::contains`], as the transaction sees the collection.
+    ///
+    /// # Errors
+    /// As [`Collection::contains`].
+    pub fn contains<Q>(&self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.transaction.contains_in(self.id, &encode_key(key)?)
+    }
+
+    /// As [`Collection::set`], once the transaction is committed.
+    ///
+    /// # Errors
+    /// As [`Transaction::set`].
+    pub fn set<Q>(&mut self, key: &Q, value: &V) -> Result<()>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.transaction.set_in(self.id, &encode_key(key)?, &self.of.encode_value(value)?)
+    }
+
+    /// As [`Collection::delete`], once the transaction is committed. Says whether the key was there.
+    ///
+    /// # Errors
+    /// As [`Transaction::delete`].
+    pub fn delete<Q>(&mut self, key: &Q) -> Result<bool>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.transaction.delete_in(self.id, &encode_key(key)?)
+    }
+
+    /// As [`Transaction::iter_bytes`], of this collection.
+    #[must_use]
+    pub fn iter(&self) -> CollectionIter<K, V, TransactionIter> {
+        CollectionIter::new(self.transaction.iter_in(self.id), self.of.coding)
+    }
+}

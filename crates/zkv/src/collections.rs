@@ -1,0 +1,29 @@
+//! The named collections that are in use.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::write_set::CollectionState;
+
+/// Every handle of a collection shares its state.
+#[derive(Debug, Default)]
+pub(crate) struct Collections {
+    by_name: Mutex<HashMap<String, Arc<CollectionState>>>,
+    gate: Mutex<()>,
+}
+
+impl Collections {
+    /// To be held while what the catalog says is changed.
+    pub(crate) fn gate(&self) -> MutexGuard<'_, ()> {
+        self.gate.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of `name`, whose number is `id`.
+    pub(crate) fn get(&self, name: &str, id: u32) -> Arc<CollectionState> {
+        let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = by_name.get(name).filter(|state| state.id().is_some());
+        let state = known.map_or_else(|| Arc::new(CollectionState::new(id)), Arc::clone);
+        by_name.insert(name.to_owned(), Arc::clone(&state));
+        state
+    }
+}

@@ -1,0 +1,358 @@
+//! Commits that go straight to the log. Those that wait together are written together.
+
+use std::collections::HashMap;
+use std::mem::take;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use zkv_index::KeyHash;
+use zkv_log::{Position, Room};
+
+use crate::append::Append;
+use crate::buffer::check;
+use crate::error::{Error, Result};
+use crate::operation::Operation;
+use crate::options::Durability;
+use crate::reserve::Reserved;
+use crate::shared::Shared;
+use crate::spill::Spilled;
+use crate::write_set::{Body, Move, Write, WriteSet, Writes};
+use crate::writer::{WriteError, Writer};
+
+/// Commits that wait for the writer. The first of them that finds nobody at it writes them all.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    state: Mutex<Waiting>,
+    /// Tells that outcomes are known, or that nobody writes any more.
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Waiting {
+    tickets: Vec<Arc<Ticket>>,
+    has_leader: bool,
+}
+
+/// One commit that waits.
+#[derive(Debug)]
+struct Ticket {
+    set: Arc<WriteSet<'static>>,
+    outcome: Mutex<Option<Result<Position>>>,
+}
+
+impl Ticket {
+    fn set_outcome(&self, outcome: Result<Position>) {
+        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
+    }
+
+    fn take_outcome(&self) -> Option<Result<Position>> {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn is_waiting(&self) -> bool {
+        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_none()
+    }
+}
+
+/// Ends a leader's turn, also where it panics.
+struct Turn<'a> {
+    queue: &'a Queue,
+    tickets: Vec<Arc<Ticket>>,
+}
+
+impl Queue {
+    fn state(&self) -> MutexGuard<'_, Waiting> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the outcome of `ticket` is known, or it is this thread's turn to write.
+    fn wait(&self, ticket: &Arc<Ticket>) -> std::result::Result<Result<Position>, Turn<'_>> {
+        let mut state = self.state();
+        state.tickets.push(Arc::clone(ticket));
+        loop {
+            if let Some(outcome) = ticket.take_outcome() {
+                return Ok(outcome);
+            }
+            if !state.has_leader {
+                state.has_leader = true;
+                return Err(Turn { queue: self, tickets: Vec::new() });
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Turn<'_> {
+    /// Takes all that wait by now.
+    fn take_tickets(&mut self) -> &[Arc<Ticket>] {
+        self.tickets = take(&mut self.queue.state().tickets);
+        &self.tickets
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let mut state = self.queue.state();
+        if self.tickets.is_empty() {
+            // The writer could not be had.
+            self.tickets = take(&mut state.tickets);
+        }
+        for ticket in self.tickets.iter().filter(|ticket| ticket.is_waiting()) {
+            ticket.set_outcome(Err(Error::Interrupted));
+        }
+        state.has_leader = false;
+        self.queue.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Commits writes, and waits for what `set` asks for.
+    pub(crate) fn commit(&self, mut set: WriteSet<'static>) -> Result<()> {
+        if set.fits_buffer() {
+            return self.buffer(&mut set);
+        }
+        let set = Arc::new(set);
+        let end = self.mended(|| self.commit_in_turn(&set))?;
+        self.sync_for(set.durability, end)
+    }
+
+    /// As [`Shared::commit`], by itself: `set` may borrow what it holds.
+    pub(crate) fn commit_alone(&self, set: &WriteSet<'_>) -> Result<()> {
+        let end = self.mended(|| {
+            let mut writer = self.writer()?;
+            let committed = self.commit_set(&mut writer, set);
+            self.checkpoint_if_due(&mut writer);
+            committed
+        })?;
+        self.sync_for(set.durability, end)
+    }
+
+    fn sync_for(&self, durability: Durability, end: Position) -> Result<()> {
+        match durability {
+            Durability::Synced => self.log.sync(end).map_err(Error::data(&self.path)),
+            Durability::Buffered | Durability::Flushed => Ok(()),
+        }
+    }
+
+    fn commit_in_turn(&self, set: &Arc<WriteSet<'static>>) -> Result<Position> {
+        let ticket = Arc::new(Ticket { set: Arc::clone(set), outcome: Mutex::new(None) });
+        let mut turn = match self.queue.wait(&ticket) {
+            Ok(outcome) => return outcome,
+            Err(turn) => turn,
+        };
+        // While this waits, others join.
+        let mut writer = self.writer()?;
+        self.commit_tickets(&mut writer, turn.take_tickets());
+        drop(turn);
+        self.checkpoint_if_due(&mut writer);
+        ticket.take_outcome().unwrap_or(Err(Error::Interrupted))
+    }
+
+    fn commit_tickets(&self, writer: &mut Writer, tickets: &[Arc<Ticket>]) {
+        let (grouped, alone): (Vec<&Arc<Ticket>>, Vec<&Arc<Ticket>>) =
+            tickets.iter().partition(|ticket| {
+                ticket.set.moves.is_none() && !matches!(ticket.set.writes, Writes::Many(_))
+            });
+        let sets: Vec<&WriteSet<'_>> = grouped.iter().map(|ticket| &*ticket.set).collect();
+        match self.commit_sets(writer, &sets) {
+            Ok(outcomes) => {
+                for (ticket, outcome) in grouped.iter().zip(outcomes) {
+                    ticket.set_outcome(outcome);
+                }
+            }
+            // One of them may be to blame: each gets an outcome of its own.
+            Err(_) if grouped.len() > 1 => {
+                for ticket in grouped {
+                    ticket.set_outcome(self.commit_set(writer, &ticket.set));
+                }
+            }
+            Err(error) => {
+                if let Some(ticket) = grouped.first() {
+                    ticket.set_outcome(Err(error));
+                }
+            }
+        }
+        for ticket in alone {
+            ticket.set_outcome(self.commit_set(writer, &ticket.set));
+        }
+    }
+
+    fn commit_set(&self, writer: &mut Writer, set: &WriteSet<'_>) -> Result<Position> {
+        let outcomes = self.commit_sets(writer, &[set])?;
+        outcomes.into_iter().next().unwrap_or(Err(Error::Interrupted))
+    }
+
+    /// Commits those of `sets` that conflict with nothing, in one commit of the log, and publishes
+    /// them. What waits in buffers goes first: it came before.
+    fn commit_sets(
+        &self,
+        writer: &mut Writer,
+        sets: &[&WriteSet<'_>],
+    ) -> Result<Vec<Result<Position>>> {
+        if sets.is_empty() {
+            return Ok(Vec::new());
+        }
+        let _reservation = Reservation::new(self, sets);
+        self.flush_all(writer)?;
+        let checked = self.check_all(sets);
+        let agreed: Vec<&WriteSet<'_>> = sets
+            .iter()
+            .zip(&checked)
+            .filter_map(|(set, checked)| checked.is_ok().then_some(*set))
+            .collect();
+        if agreed.is_empty() {
+            return Ok(checked
+                .into_iter()
+                .map(|checked| checked.map(|()| writer.log.end()))
+                .collect());
+        }
+        let end = self.write_all(writer, &agreed)?;
+        self.publish_sets(writer, &agreed);
+        Ok(checked.into_iter().map(|checked| checked.map(|()| end)).collect())
+    }
+
+    /// Whether what each of `sets` depends on is still so, with those before it committed.
+    fn check_all(&self, sets: &[&WriteSet<'_>]) -> Vec<Result<()>> {
+        let front = self.front();
+        let mut earlier: Vec<(KeyHash, u32)> = Vec::new();
+        let mut checked = Vec::with_capacity(sets.len());
+        for set in sets {
+            let mut agreed = check(&front, set);
+            if let Some(reads) = &set.reads
+                && earlier.iter().any(|(hash, collection)| reads.depends_on(*hash, *collection))
+            {
+                agreed = Err(Error::Conflict);
+            }
+            if agreed.is_ok() && sets.len() > 1 {
+                earlier.extend(set.writes.keys());
+            }
+            checked.push(agreed);
+        }
+        checked
+    }
+
+    fn write_all(&self, writer: &mut Writer, sets: &[&WriteSet<'_>]) -> Result<Position> {
+        let is_synced = sets.iter().any(|set| set.durability == Durability::Synced);
+        let room = if is_synced { Room::Ahead } else { Room::Exact };
+        match sets {
+            [WriteSet { writes: Writes::Many(spilled), .. }] => {
+                self.write_spilled(writer, spilled, room)
+            }
+            [set] => self.write(writer, set.writes.in_memory().iter(), room),
+            sets => {
+                let mut last: HashMap<KeyHash, &Write<'_>> = HashMap::new();
+                for write in sets.iter().flat_map(|set| set.writes.in_memory()) {
+                    last.insert(write.hash, write);
+                }
+                self.write(writer, last.into_values(), room)
+            }
+        }
+    }
+
+    /// Writes one commit of a few writes. Long values come first, so that all else is packed together.
+    fn write<'w>(
+        &self,
+        writer: &mut Writer,
+        writes: impl Iterator<Item = &'w Write<'w>>,
+        room: Room,
+    ) -> Result<Position> {
+        let mut writes: Vec<&Write<'_>> = writes.collect();
+        writes.sort_unstable_by_key(|write| write.hash);
+        let is_written = |hash| writes.binary_search_by_key(&hash, |write| write.hash).is_ok();
+        let mut append = writer.append(&is_written).map_err(|error| self.write_error(error))?;
+        let mut heads = Vec::new();
+        for write in &writes {
+            if let Body::Large { key, value } = &write.body {
+                let head = self.append_large(&mut append, write.collection, key, value)?;
+                heads.push((write.hash, head));
+            }
+        }
+        let mut operations: Vec<Operation<'_>> =
+            heads.iter().filter_map(|(hash, record)| Operation::new(*hash, record)).collect();
+        operations.extend(writes.iter().filter_map(|write| match &write.body {
+            Body::Record(record) => Operation::new(write.hash, record),
+            Body::Large { .. } => None,
+        }));
+        let appended = append.add(&operations).and_then(|()| append.finish(room));
+        appended.map_err(|error| self.write_error(error))
+    }
+
+    /// Writes one commit of any size, as much of it at a time as a buffer holds.
+    fn write_spilled(
+        &self,
+        writer: &mut Writer,
+        spilled: &Spilled,
+        room: Room,
+    ) -> Result<Position> {
+        let is_written = |hash| spilled.has(hash);
+        let mut append = writer.append(&is_written).map_err(|error| self.write_error(error))?;
+        let mut chunk = Chunk::default();
+        spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {
+            let record = match write.body {
+                Body::Record(record) => record,
+                Body::Large { key, value } => {
+                    self.append_large(&mut append, write.collection, &key, &value)?
+                }
+            };
+            chunk.push(write.hash, record);
+            if chunk.bytes >= self.options.memory_buffer_bytes {
+                chunk.append(&mut append).map_err(|error| self.write_error(error))?;
+            }
+            Ok(())
+        })?;
+        let appended = chunk.append(&mut append).and_then(|()| append.finish(room));
+        appended.map_err(|error| self.write_error(error))
+    }
+
+    fn publish_sets(&self, writer: &Writer, sets: &[&WriteSet<'_>]) {
+        let mut front = self.front();
+        for set in sets {
+            front.recent.note(set.writes.keys());
+            if let Some(Move { of, to }) = &set.moves {
+                front.recent.note_end_of(of.id);
+                of.state.set_id(*to);
+            }
+        }
+        self.publish(|view| view.committed = writer.committed_view());
+    }
+}
+
+/// Records that are appended together.
+#[derive(Default)]
+struct Chunk {
+    records: Vec<(KeyHash, Vec<u8>)>,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, hash: KeyHash, record: Vec<u8>) {
+        self.bytes += record.len() + size_of::<(KeyHash, Vec<u8>)>();
+        self.records.push((hash, record));
+    }
+
+    /// Appends what is there, and empties this.
+    fn append(&mut self, append: &mut Append<'_>) -> std::result::Result<(), WriteError> {
+        let Self { mut records, .. } = take(self);
+        // That is how the index lies in memory.
+        records.sort_unstable_by_key(|(hash, _)| *hash);
+        let operations: Vec<Operation<'_>> =
+            records.iter().filter_map(|(hash, record)| Operation::new(*hash, record)).collect();
+        append.add(&operations)
+    }
+}
+
+/// What a commit has reserved, given back when it is done.
+struct Reservation<'a>(&'a Shared);
+
+impl<'a> Reservation<'a> {
+    fn new(shared: &'a Shared, sets: &[&WriteSet<'_>]) -> Self {
+        let reserved = Reserved::of(sets);
+        shared.front().reserved = Some(reserved);
+        Self(shared)
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        self.0.front().reserved = None;
+    }
+}

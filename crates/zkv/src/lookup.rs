@@ -1,0 +1,74 @@
+//! Looking keys up, and what was found.
+
+use zkv_record::{Head, Kind, Record, RecordError};
+
+use crate::error::Result;
+use crate::shared::Shared;
+use crate::view::{Committed, KeyRef, LookupError, Moment};
+
+/// What a lookup came upon.
+enum Found {
+    Value(Vec<u8>),
+    /// A value in pieces, and where they are.
+    Head(Result<Head, RecordError>, Committed),
+    Nothing,
+}
+
+impl Found {
+    fn of(record: &Record<'_>, committed: &Committed) -> Self {
+        match record.kind {
+            Kind::Put => Self::Value(record.value.to_vec()),
+            Kind::Head => Self::Head(Head::decode(record.value), committed.clone()),
+            Kind::Delete | Kind::Piece => Self::Nothing,
+        }
+    }
+}
+
+impl Shared {
+    /// The value of `key`; to be called within [`Shared::mended`].
+    #[inline]
+    pub(crate) fn get(&self, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {
+        let view = self.view.load();
+        let found = view.find(key, |record| Found::of(record, &view.committed));
+        drop(view);
+        self.value_of(key, found)
+    }
+
+    /// As [`Shared::get`], at `moment`.
+    pub(crate) fn get_at(&self, moment: &Moment, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {
+        let found = moment.find(key, |record| Found::of(record, moment.committed()));
+        self.value_of(key, found)
+    }
+
+    #[inline]
+    fn value_of(
+        &self,
+        key: KeyRef<'_>,
+        found: Result<Option<Found>, LookupError>,
+    ) -> Result<Option<Vec<u8>>> {
+        match found.map_err(|error| self.lookup_error(error))? {
+            Some(Found::Value(value)) => Ok(Some(value)),
+            // Only now, since the lookup's decoder is free again: pieces need one, too.
+            Some(Found::Head(head, committed)) => {
+                self.read_pieces(&committed, key.collection, &head?).map(Some)
+            }
+            Some(Found::Nothing) | None => Ok(None),
+        }
+    }
+
+    /// Whether `key` has a value; to be called within [`Shared::mended`].
+    pub(crate) fn contains(&self, key: KeyRef<'_>) -> Result<bool> {
+        let found = self.view.load().find(key, is_value);
+        Ok(found.map_err(|error| self.lookup_error(error))?.unwrap_or(false))
+    }
+
+    /// As [`Shared::contains`], at `moment`.
+    pub(crate) fn contains_at(&self, moment: &Moment, key: KeyRef<'_>) -> Result<bool> {
+        let found = moment.find(key, is_value);
+        Ok(found.map_err(|error| self.lookup_error(error))?.unwrap_or(false))
+    }
+}
+
+fn is_value(record: &Record<'_>) -> bool {
+    record.kind != Kind::Delete
+}

@@ -1,0 +1,140 @@
+//! Writes to one key: blind ones, and those that depend on what the key had.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use crate::catalog::DEFAULT;
+use crate::error::{Error, Result};
+use crate::recent::{Reads, Tick};
+use crate::shared::Shared;
+use crate::store::Store;
+use crate::view::{KeyRef, Moment};
+use crate::write_set::{CollectionState, Numbered, Write, WriteSet};
+
+/// A collection that is written to.
+#[derive(Clone, Copy)]
+pub(crate) enum Place<'a> {
+    Default,
+    Named(&'a Arc<CollectionState>),
+    /// One that nobody else knows yet.
+    Number(u32),
+}
+
+/// What becomes of a key.
+pub(crate) enum Fate {
+    Keep,
+    Set(Vec<u8>),
+    Delete,
+}
+
+/// A transaction's beginning, which keeps what is written since in mind until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Begun<'a> {
+    shared: &'a Shared,
+    pub since: Tick,
+    pub moment: Moment,
+}
+
+impl Place<'_> {
+    /// Its number now, and what has to stay so.
+    fn now(self) -> Result<(u32, Vec<Numbered>)> {
+        match self {
+            Self::Default => Ok((DEFAULT, Vec::new())),
+            Self::Number(id) => Ok((id, Vec::new())),
+            Self::Named(state) => {
+                let numbered = Numbered::now(state)?;
+                Ok((numbered.id, vec![numbered]))
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(crate) fn begin(&self) -> Begun<'_> {
+        let mut front = self.front();
+        // Nothing is published meanwhile.
+        Begun { shared: self, since: front.recent.begin(), moment: self.now() }
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        self.shared.front().recent.end(self.since);
+    }
+}
+
+impl Store {
+    /// Gives a key a value, whatever it had.
+    pub(crate) fn set_in(&self, place: Place<'_>, key: &[u8], value: &[u8]) -> Result<()> {
+        let shared = self.shared();
+        let durability = shared.options.durability;
+        self.before_writing(durability)?;
+        shared.check_key(key)?;
+        shared.check_value_bytes(value.len() as u64)?;
+        loop {
+            let (id, collections) = place.now()?;
+            let write = Write::put(&shared.keys, id, key, value, shared.inline_bytes_max());
+            let committed = match write.into_record() {
+                Ok(write) => {
+                    shared.commit(WriteSet { collections, ..WriteSet::one(write, durability) })
+                }
+                Err(write) => {
+                    let set = WriteSet { collections, ..WriteSet::one(write, durability) };
+                    shared.commit_alone(&set)
+                }
+            };
+            match committed {
+                // The collection was cleared meanwhile, and has another number.
+                Err(Error::Conflict) => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Removes a key, and says whether it was there.
+    pub(crate) fn delete_in(&self, place: Place<'_>, key: &[u8]) -> Result<bool> {
+        self.decide(place, key, |moment, key| {
+            let is_there = self.shared().contains_at(moment, key)?;
+            Ok((is_there, if is_there { Fate::Delete } else { Fate::Keep }))
+        })
+    }
+
+    /// Lets `decide` say what becomes of a key, and lets that happen if nobody else has written to the
+    /// key meanwhile; otherwise asks again.
+    pub(crate) fn decide<T>(
+        &self,
+        place: Place<'_>,
+        key: &[u8],
+        mut decide: impl FnMut(&Moment, KeyRef<'_>) -> Result<(T, Fate)>,
+    ) -> Result<T> {
+        let shared = self.shared();
+        let durability = shared.options.durability;
+        self.before_writing(durability)?;
+        shared.check_key(key)?;
+        loop {
+            let begun = shared.begin();
+            let (id, collections) = place.now()?;
+            let key = shared.key(id, key);
+            let (said, fate) = shared.mended_at(&begun.moment, |moment| decide(moment, key))?;
+            let write = match &fate {
+                Fate::Keep => return Ok(said),
+                Fate::Set(value) => {
+                    shared.check_value_bytes(value.len() as u64)?;
+                    Write::put(&shared.keys, id, key.key, value, shared.inline_bytes_max())
+                }
+                Fate::Delete => Write::delete(&shared.keys, id, key.key),
+            };
+            let reads = Reads {
+                since: begun.since,
+                keys: [key.hash].into(),
+                scanned: BTreeSet::new(),
+                touched: [id].into(),
+            };
+            let set = WriteSet::one(write.into_owned(), durability);
+            match shared.commit(WriteSet { reads: Some(reads), collections, ..set }) {
+                Err(Error::Conflict) => {}
+                done => return done.map(|()| said),
+            }
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What the store keeps in its index file beside the index.
+
+use zkv_index::{Checkpoint, CheckpointMeta};
+
+use crate::catalog::Catalog;
+use crate::counts::{self, KeyCounts};
+use crate::live::{self, LiveTable};
+
+/// The section that holds the log's own.
+pub(crate) const LOG_SECTION: u32 = 1;
+/// The section that holds the catalog.
+const CATALOG_SECTION: u32 = 5;
+
+/// The store's tables, as an index file keeps them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tables {
+    pub live: LiveTable,
+    pub counts: KeyCounts,
+    pub catalog: Catalog,
+}
+
+impl Tables {
+    /// `None` where one is missing, or damaged.
+    pub(crate) fn read(checkpoint: &Checkpoint) -> Option<Self> {
+        let section = |kind| checkpoint.section(kind).ok().flatten();
+        let (segments, live) = (section(live::SEGMENTS_SECTION)?, section(live::LIVE_SECTION)?);
+        Some(Self {
+            live: LiveTable::decode(&segments, &live).ok()?,
+            counts: KeyCounts::decode(&section(counts::SECTION)?).ok()?,
+            catalog: Catalog::decode(&section(CATALOG_SECTION)?)?,
+        })
+    }
+}
+
+/// All sections of an index file, encoded.
+pub(crate) struct Sections {
+    store_id: [u8; 16],
+    key_count: u64,
+    log: Vec<u8>,
+    segments: Vec<u8>,
+    live: Vec<u8>,
+    counts: Vec<u8>,
+    catalog: Vec<u8>,
+}
+
+impl Sections {
+    pub(crate) fn new(
+        store_id: [u8; 16],
+        log: Vec<u8>,
+        live: &LiveTable,
+        counts: &KeyCounts,
+        catalog: &Catalog,
+    ) -> Self {
+        let (segments, live) = live.encode();
+        let key_count = counts.total();
+        let (counts, catalog) = (counts.encode(), catalog.encode());
+        Self { store_id, key_count, log, segments, live, counts, catalog }
+    }
+
+    /// Lets `write` write an index file with these sections.
+    pub(crate) fn write_with<T>(&self, write: impl FnOnce(&CheckpointMeta<'_>) -> T) -> T {
+        let sections = [
+            (LOG_SECTION, &self.log[..]),
+            (live::SEGMENTS_SECTION, &self.segments[..]),
+            (live::LIVE_SECTION, &self.live[..]),
+            (counts::SECTION, &self.counts[..]),
+            (CATALOG_SECTION, &self.catalog[..]),
+        ];
+        write(&CheckpointMeta {
+            store_id: self.store_id,
+            // What the header repeats of the log's section, for who looks at it.
+            watermark: self.log.get(..24).unwrap_or(&self.log),
+            sections: &sections,
+            key_count: self.key_count,
+        })
+    }
+}

@@ -1,0 +1,161 @@
+//! The store as it was at one moment.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use arc_swap::ArcSwap;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zkv_record::decode_within;
+
+use crate::catalog::DEFAULT;
+use crate::error::Result;
+use crate::iter::IterBytes;
+use crate::shared::Shared;
+use crate::store::{Store, encode_key};
+use crate::view::{KeyRef, Moment};
+
+/// The store as it was when [`Store::snapshot`] was called, for as long as this lives. Threads may
+/// share it.
+///
+/// Nothing waits for a snapshot, and taking one copies nothing. What it costs: the buffers, the
+/// index and the segments of its moment stay, where the store needs them no longer; see
+/// [`Stats::held_bytes`](crate::Stats::held_bytes). The files stay open and locked, too.
+///
+/// ```
+/// # let directory = tempfile::tempdir()?;
+/// let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+/// store.set("key", "old")?;
+/// let snapshot = store.snapshot();
+/// store.set("key", "new")?;
+/// assert_eq!(snapshot.get::<_, String>("key")?.as_deref(), Some("old"));
+/// # Ok::<(), zkv::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Snapshot {
+    pub(crate) reader: Reader,
+}
+
+/// Reads at one moment.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    pub shared: Arc<Shared>,
+    /// Another one, of the same log, once the index was found damaged.
+    moment: ArcSwap<Moment>,
+}
+
+impl Store {
+    /// The store as it is now. Takes no lock.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let shared = self.shared();
+        shared.snapshots.fetch_add(1, Ordering::Relaxed);
+        Snapshot { reader: Reader::new(Arc::clone(shared), shared.now()) }
+    }
+}
+
+impl Snapshot {
+    /// As [`Store::get`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get<K, V>(&self, key: &K) -> Result<Option<V>>
+    where
+        K: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let value = self.get_bytes(&encode_key(key)?)?;
+        let depth_max = self.reader.shared.options.decode_depth_max;
+        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
+    }
+
+    /// As [`Store::contains`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Store::contains`].
+    pub fn contains<K: Serialize + ?Sized>(&self, key: &K) -> Result<bool> {
+        self.contains_bytes(&encode_key(key)?)
+    }
+
+    /// As [`Store::get_bytes`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`].
+    pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.reader.get(self.reader.shared.key(DEFAULT, key))
+    }
+
+    /// As [`Store::contains_bytes`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Store::contains_bytes`].
+    pub fn contains_bytes(&self, key: &[u8]) -> Result<bool> {
+        self.reader.contains(self.reader.shared.key(DEFAULT, key))
+    }
+
+    /// As [`Store::iter_bytes`], at the snapshot's moment.
+    #[must_use]
+    pub fn iter_bytes(&self) -> IterBytes {
+        self.reader.iter(DEFAULT)
+    }
+
+    /// How many keys there were.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.reader.key_count(DEFAULT)
+    }
+
+    /// Whether there were no keys.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Drop for Snapshot {
+    fn drop(&mut self) {
+        self.reader.shared.snapshots.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Reader {
+    pub(crate) fn new(shared: Arc<Shared>, moment: Moment) -> Self {
+        Self { shared, moment: ArcSwap::from_pointee(moment) }
+    }
+
+    /// Makes `attempt`, and once more with an index that is made anew where this one is damaged.
+    fn mended<T>(&self, attempt: impl Fn(&Moment) -> Result<T>) -> Result<T> {
+        match attempt(&self.moment.load()) {
+            Err(error) if error.is_index_damage() => {
+                let moment = self.shared.mended_moment(&self.moment.load())?;
+                let done = attempt(&moment);
+                self.moment.store(Arc::new(moment));
+                done
+            }
+            done => done,
+        }
+    }
+
+    pub(crate) fn get(&self, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {
+        self.mended(|moment| self.shared.get_at(moment, key))
+    }
+
+    pub(crate) fn contains(&self, key: KeyRef<'_>) -> Result<bool> {
+        self.mended(|moment| self.shared.contains_at(moment, key))
+    }
+
+    pub(crate) fn iter(&self, collection: u32) -> IterBytes {
+        IterBytes::new(&self.shared, Moment::clone(&self.moment.load()), collection)
+    }
+
+    pub(crate) fn key_count(&self, collection: u32) -> u64 {
+        let counted = self.mended(|moment| {
+            moment.count_keys(collection).map_err(|error| self.shared.lookup_error(error))
+        });
+        counted.unwrap_or_else(|_| self.moment.load().committed().counts.of(collection))
+    }
+
+    pub(crate) fn moment(&self) -> Arc<Moment> {
+        self.moment.load_full()
+    }
+}

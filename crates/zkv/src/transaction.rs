@@ -1,0 +1,357 @@
+//! Transactions: reads and writes that take effect as one.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zkv_index::KeyHash;
+use zkv_record::{Kind, Record, decode_within};
+
+use crate::catalog::DEFAULT;
+use crate::error::{Error, Result};
+use crate::iter::IterBytes;
+use crate::options::Durability;
+use crate::recent::Reads;
+use crate::snapshot::Reader;
+use crate::store::{Store, encode_key};
+use crate::view::KeyRef;
+use crate::write_set::{Body, Numbered, Write, WriteSet, Writes};
+
+/// How often [`Store::transaction`] tries.
+const ATTEMPTS_MAX: u32 = 100;
+
+/// Reads and writes that take effect as one, or not at all. See [`Store::begin`].
+///
+/// It sees the store as it was when it began, and its own writes. They are kept in memory until
+/// [`Transaction::commit`], and dropped with it: dropping a transaction undoes it.
+///
+/// Transactions are serializable: those that commit could have run one after another, each at the
+/// moment of its commit. Nobody waits for one; where another commit has written what this one has
+/// read, its own commit fails with [`Error::Conflict`], and nothing has happened.
+#[derive(Debug)]
+pub struct Transaction {
+    store: Store,
+    reader: Reader,
+    reads: RefCell<Reads>,
+    writes: HashMap<KeyHash, Write<'static>>,
+    collections: Vec<Numbered>,
+}
+
+impl Store {
+    /// Begins a transaction.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;
+    /// let mut tx = store.begin()?;
+    /// let balance: u64 = tx.get("alice")?.unwrap_or(0);
+    /// tx.set("alice", &(balance + 10))?;
+    /// tx.commit()?;
+    /// # Ok::<(), zkv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind `ReadOnly`, and `Misuse` after `close`.
+    pub fn begin(&self) -> Result<Transaction> {
+        let shared = self.shared();
+        shared.check_writable()?;
+        let (since, moment) = {
+            let mut front = shared.front();
+            // Nothing is published meanwhile.
+            (front.recent.begin(), shared.now())
+        };
+        Ok(Transaction {
+            store: self.clone(),
+            reader: Reader::new(Arc::clone(shared), moment),
+            reads: RefCell::new(Reads { since, ..Reads::default() }),
+            writes: HashMap::new(),
+            collections: Vec::new(),
+        })
+    }
+
+    /// Runs `body` in a transaction and commits it, anew where it conflicts with another one, up to a
+    /// hundred times. Where `body` fails or panics, nothing has happened.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;
+    /// let sum = store.transaction(|tx| {
+    ///     let balance: u64 = tx.get("alice")?.unwrap_or(0);
+    ///     tx.set("alice", &(balance + 10))?;
+    ///     Ok::<u64, zkv::Error>(balance + 10)
+    /// })?;
+    /// assert_eq!(sum, 10);
+    /// # Ok::<(), zkv::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `body` returns; as [`Transaction::commit`], with [`Error::Conflict`] where it conflicts
+    /// every time.
+    pub fn transaction<T, E: From<Error>>(
+        &self,
+        mut body: impl FnMut(&mut Transaction) -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        for _ in 1..ATTEMPTS_MAX {
+            let mut transaction = self.begin()?;
+            let value = body(&mut transaction)?;
+            match transaction.commit() {
+                Err(Error::Conflict) => std::thread::yield_now(),
+                done => return Ok(done.map(|()| value)?),
+            }
+        }
+        let mut transaction = self.begin()?;
+        let value = body(&mut transaction)?;
+        Ok(transaction.commit().map(|()| value)?)
+    }
+}
+
+impl Transaction {
+    /// As [`Store::get`], as the transaction sees the store.
+    ///
+    /// # Errors
+    /// As [`Store::get`].
+    pub fn get<K, V>(&self, key: &K) -> Result<Option<V>>
+    where
+        K: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let value = self.get_bytes(&encode_key(key)?)?;
+        let depth_max = self.reader.shared.options.decode_depth_max;
+        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
+    }
+
+    /// As [`Store::contains`], as the transaction sees the store.
+    ///
+    /// # Errors
+    /// As [`Store::contains`].
+    pub fn contains<K: Serialize + ?Sized>(&self, key: &K) -> Result<bool> {
+        self.contains_bytes(&encode_key(key)?)
+    }
+
+    /// As [`Store::set`], once the transaction is committed.
+    ///
+    /// # Errors
+    /// Of kind `Encoding` where a key or value cannot be encoded; as [`Transaction::set_bytes`].
+    pub fn set<K, V>(&mut self, key: &K, value: &V) -> Result<()>
+    where
+        K: Serialize + ?Sized,
+        V: Serialize + ?Sized,
+    {
+        self.set_bytes(&encode_key(key)?, &encode_key(value)?)
+    }
+
+    /// As [`Store::delete`], once the transaction is committed. Says whether the key was there.
+    ///
+    /// # Errors
+    /// As [`Transaction::delete_bytes`].
+    pub fn delete<K: Serialize + ?Sized>(&mut self, key: &K) -> Result<bool> {
+        self.delete_bytes(&encode_key(key)?)
+    }
+
+    /// As [`Store::get_bytes`], as the transaction sees the store.
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`].
+    pub fn get_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.get_in(DEFAULT, key)
+    }
+
+    /// As [`Store::contains_bytes`], as the transaction sees the store.
+    ///
+    /// # Errors
+    /// As [`Store::contains_bytes`].
+    pub fn contains_bytes(&self, key: &[u8]) -> Result<bool> {
+        self.contains_in(DEFAULT, key)
+    }
+
+    /// As [`Store::set_bytes`], once the transaction is committed.
+    ///
+    /// # Errors
+    /// Of kind `Limit` where the key or value is too long.
+    pub fn set_bytes(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        self.set_in(DEFAULT, key, value)
+    }
+
+    /// As [`Store::delete_bytes`], once the transaction is committed. Says whether the key was there.
+    ///
+    /// # Errors
+    /// Of kind `Limit` where the key is too long; as [`Store::get_bytes`].
+    pub fn delete_bytes(&mut self, key: &[u8]) -> Result<bool> {
+        self.delete_in(DEFAULT, key)
+    }
+
+    /// As [`Store::iter_bytes`], as the transaction sees the store now: what it writes later is not
+    /// seen. The transaction then conflicts with whoever writes any key meanwhile.
+    #[must_use]
+    pub fn iter_bytes(&self) -> TransactionIter {
+        self.iter_in(DEFAULT)
+    }
+
+    /// Makes the transaction's writes take effect, all at once, and waits for what the store's
+    /// [`Durability`] says.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where another commit has written what this one has read, or has cleared
+    /// or dropped a collection that it used; as [`Store::set_bytes`]. Then nothing has happened.
+    pub fn commit(self) -> Result<()> {
+        let durability = self.reader.shared.options.durability;
+        self.commit_with(durability)
+    }
+
+    /// As [`Transaction::commit`], waiting for `durability`, whatever the store's own is. All that
+    /// was committed before is then as durable.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn commit_with(mut self, durability: Durability) -> Result<()> {
+        if self.writes.is_empty() {
+            // What it has read was all so at the moment at which it began.
+            return Ok(());
+        }
+        self.store.before_writing(durability)?;
+        let writes = Writes::Few(std::mem::take(&mut self.writes).into_values().collect());
+        let reads = Some(self.reads.borrow().clone());
+        let collections = std::mem::take(&mut self.collections);
+        let set = WriteSet { writes, reads, collections, moves: None, durability };
+        self.reader.shared.commit(set)
+    }
+
+    pub(crate) fn get_in(&self, collection: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        let key = self.reader.shared.key(collection, key);
+        match self.writes.get(&key.hash) {
+            Some(write) => Ok(value_of(write)),
+            None => {
+                self.note_read(key);
+                self.reader.get(key)
+            }
+        }
+    }
+
+    pub(crate) fn contains_in(&self, collection: u32, key: &[u8]) -> Result<bool> {
+        let key = self.reader.shared.key(collection, key);
+        match self.writes.get(&key.hash) {
+            Some(write) => Ok(is_put(write)),
+            None => {
+                self.note_read(key);
+                self.reader.contains(key)
+            }
+        }
+    }
+
+    fn note_read(&self, key: KeyRef<'_>) {
+        let mut reads = self.reads.borrow_mut();
+        reads.keys.insert(key.hash);
+        reads.touched.insert(key.collection);
+    }
+
+    pub(crate) fn set_in(&mut self, collection: u32, key: &[u8], value: &[u8]) -> Result<()> {
+        let shared = &self.reader.shared;
+        shared.check_key(key)?;
+        shared.check_value_bytes(value.len() as u64)?;
+        let write = Write::put(&shared.keys, collection, key, value, shared.inline_bytes_max());
+        self.writes.insert(write.hash, write.into_owned());
+        Ok(())
+    }
+
+    pub(crate) fn delete_in(&mut self, collection: u32, key: &[u8]) -> Result<bool> {
+        let shared = &self.reader.shared;
+        shared.check_key(key)?;
+        let is_there = self.contains_in(collection, key)?;
+        let write = Write::delete(&self.reader.shared.keys, collection, key);
+        self.writes.insert(write.hash, write);
+        Ok(is_there)
+    }
+
+    pub(crate) fn iter_in(&self, collection: u32) -> TransactionIter {
+        let mut reads = self.reads.borrow_mut();
+        reads.scanned.insert(collection);
+        reads.touched.insert(collection);
+        let own = self.writes.values().filter(|write| write.collection == collection);
+        let written = own.clone().map(|write| write.hash).collect();
+        let own: Vec<(Vec<u8>, Vec<u8>)> =
+            own.filter_map(|write| Some((key_of(write)?, value_of(write)?))).collect();
+        TransactionIter {
+            own: own.into_iter(),
+            written,
+            below: self.reader.iter(collection),
+            collection,
+            shared: Arc::clone(&self.reader.shared),
+        }
+    }
+
+    /// Notes a named collection that the transaction uses: it must not be cleared meanwhile.
+    pub(crate) fn use_collection(&mut self, numbered: &Numbered) {
+        self.reads.get_mut().touched.insert(numbered.id);
+        if !self.collections.iter().any(|known| Arc::ptr_eq(&known.state, &numbered.state)) {
+            self.collections.push(numbered.clone());
+        }
+    }
+
+    pub(crate) fn reader(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl Drop for Transaction {
+    fn drop(&mut self) {
+        let since = self.reads.get_mut().since;
+        self.reader.shared.front().recent.end(since);
+    }
+}
+
+/// All keys and values as a transaction sees them, in no particular order. See
+/// [`Transaction::iter_bytes`].
+#[derive(Debug)]
+pub struct TransactionIter {
+    own: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+    written: std::collections::HashSet<KeyHash>,
+    below: IterBytes,
+    collection: u32,
+    shared: Arc<crate::shared::Shared>,
+}
+
+impl Iterator for TransactionIter {
+    type Item = Result<(Vec<u8>, Vec<u8>)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(own) = self.own.next() {
+            return Some(Ok(own));
+        }
+        loop {
+            let entry = self.below.next()?;
+            let is_written = entry.as_ref().is_ok_and(|(key, _)| {
+                self.written.contains(&self.shared.keys.hash(self.collection, key))
+            });
+            if !is_written {
+                return Some(entry);
+            }
+        }
+    }
+}
+
+fn key_of(write: &Write<'_>) -> Option<Vec<u8>> {
+    match &write.body {
+        Body::Record(record) => Record::decode(record).ok().map(|record| record.key.to_vec()),
+        Body::Large { key, .. } => Some(key.to_vec()),
+    }
+}
+
+/// What a write puts; `None` where it deletes.
+fn value_of(write: &Write<'_>) -> Option<Vec<u8>> {
+    match &write.body {
+        Body::Record(record) => {
+            let record = Record::decode(record).ok()?;
+            (record.kind == Kind::Put).then(|| record.value.to_vec())
+        }
+        Body::Large { value, .. } => Some(value.to_vec()),
+    }
+}
+
+fn is_put(write: &Write<'_>) -> bool {
+    match &write.body {
+        Body::Record(record) => crate::memtable::is_put(record),
+        Body::Large { .. } => true,
+    }
+}

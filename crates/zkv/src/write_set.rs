@@ -1,0 +1,204 @@
+//! Writes that become visible together, and survive a crash together.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use zkv_index::KeyHash;
+use zkv_record::Record;
+
+use crate::error::{Error, Result};
+use crate::keys::Keys;
+use crate::options::Durability;
+use crate::recent::Reads;
+use crate::spill::Spilled;
+
+/// One commit's writes, and what they depend on.
+#[derive(Debug)]
+pub(crate) struct WriteSet<'a> {
+    pub writes: Writes<'a>,
+    /// What must not have been written since it was read.
+    pub reads: Option<Reads>,
+    /// The named collections that it writes to.
+    pub collections: Vec<Numbered>,
+    /// The collection that it gives another number, or none.
+    pub moves: Option<Move>,
+    pub durability: Durability,
+}
+
+/// Writes, one a key.
+#[derive(Debug)]
+pub(crate) enum Writes<'a> {
+    One(Write<'a>),
+    Few(Vec<Write<'a>>),
+    Many(&'a Spilled),
+}
+
+/// What happens to one key.
+#[derive(Debug)]
+pub(crate) struct Write<'a> {
+    pub hash: KeyHash,
+    pub collection: u32,
+    pub body: Body<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Body<'a> {
+    /// An encoded record.
+    Record(Vec<u8>),
+    /// A value that is too long for one record.
+    Large { key: Cow<'a, [u8]>, value: Cow<'a, [u8]> },
+}
+
+/// What is known of a named collection while the store is open.
+#[derive(Debug)]
+pub(crate) struct CollectionState {
+    id: AtomicU32,
+}
+
+/// A collection, and the number that it had when something was prepared for it.
+#[derive(Clone, Debug)]
+pub(crate) struct Numbered {
+    pub state: Arc<CollectionState>,
+    pub id: u32,
+}
+
+/// A collection's new number.
+#[derive(Debug)]
+pub(crate) struct Move {
+    pub of: Numbered,
+    pub to: Option<u32>,
+}
+
+impl CollectionState {
+    /// Where a collection was dropped.
+    const NONE: u32 = u32::MAX;
+
+    pub(crate) fn new(id: u32) -> Self {
+        Self { id: id.into() }
+    }
+
+    /// `None` once the collection is dropped.
+    pub(crate) fn id(&self) -> Option<u32> {
+        let id = self.id.load(Ordering::Acquire);
+        (id != Self::NONE).then_some(id)
+    }
+
+    /// The caller holds `front`.
+    pub(crate) fn set_id(&self, id: Option<u32>) {
+        self.id.store(id.unwrap_or(Self::NONE), Ordering::Release);
+    }
+}
+
+impl Numbered {
+    /// A collection with the number that it has now.
+    pub(crate) fn now(state: &Arc<CollectionState>) -> Result<Self> {
+        let id = state.id().ok_or(Error::CollectionDropped)?;
+        Ok(Self { state: Arc::clone(state), id })
+    }
+
+    /// Whether it still has that number. Whoever holds `front` knows that it stays so meanwhile.
+    pub(crate) fn is_current(&self) -> bool {
+        self.state.id() == Some(self.id)
+    }
+}
+
+impl<'a> Write<'a> {
+    /// A put or a delete mark.
+    pub(crate) fn new(keys: &Keys, record: &Record<'_>) -> Self {
+        let mut bytes = Vec::with_capacity(record.encoded_bytes());
+        record.encode_into(&mut bytes);
+        let collection = record.collection;
+        Self { hash: keys.hash(collection, record.key), collection, body: Body::Record(bytes) }
+    }
+
+    /// A put of `value`, in pieces where it is longer than `inline_bytes_max`.
+    pub(crate) fn put(
+        keys: &Keys,
+        collection: u32,
+        key: &'a [u8],
+        value: &'a [u8],
+        inline_bytes_max: usize,
+    ) -> Self {
+        if value.len() <= inline_bytes_max {
+            return Self::new(keys, &Record { collection, ..Record::put(key, value) });
+        }
+        let body = Body::Large { key: key.into(), value: value.into() };
+        Self { hash: keys.hash(collection, key), collection, body }
+    }
+
+    pub(crate) fn delete(keys: &Keys, collection: u32, key: &[u8]) -> Self {
+        Self::new(keys, &Record { collection, ..Record::delete(key) })
+    }
+
+    /// The same, where it has borrowed nothing.
+    pub(crate) fn into_record(self) -> std::result::Result<Write<'static>, Self> {
+        let Self { hash, collection, body } = self;
+        match body {
+            Body::Record(record) => Ok(Write { hash, collection, body: Body::Record(record) }),
+            body @ Body::Large { .. } => Err(Self { hash, collection, body }),
+        }
+    }
+
+    /// The same, without what it has borrowed.
+    pub(crate) fn into_owned(self) -> Write<'static> {
+        let body = match self.body {
+            Body::Record(record) => Body::Record(record),
+            Body::Large { key, value } => {
+                Body::Large { key: key.into_owned().into(), value: value.into_owned().into() }
+            }
+        };
+        Write { hash: self.hash, collection: self.collection, body }
+    }
+}
+
+impl<'a> Writes<'a> {
+    /// Those that are in memory.
+    pub(crate) fn in_memory(&self) -> &[Write<'a>] {
+        match self {
+            Self::One(write) => std::slice::from_ref(write),
+            Self::Few(writes) => writes,
+            Self::Many(_) => &[],
+        }
+    }
+
+    pub(crate) fn in_memory_mut(&mut self) -> &mut [Write<'a>] {
+        match self {
+            Self::One(write) => std::slice::from_mut(write),
+            Self::Few(writes) => writes,
+            Self::Many(_) => &mut [],
+        }
+    }
+
+    /// All keys, with their collections.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = (KeyHash, u32)> + '_ {
+        let spilled = match self {
+            Self::Many(spilled) => Some(spilled.keys()),
+            Self::One(_) | Self::Few(_) => None,
+        };
+        let in_memory = self.in_memory().iter().map(|write| (write.hash, write.collection));
+        in_memory.chain(spilled.into_iter().flatten())
+    }
+}
+
+impl<'a> WriteSet<'a> {
+    /// One write that depends on nothing.
+    pub(crate) fn one(write: Write<'a>, durability: Durability) -> Self {
+        Self {
+            writes: Writes::One(write),
+            reads: None,
+            collections: Vec::new(),
+            moves: None,
+            durability,
+        }
+    }
+
+    /// Whether it may wait in a buffer.
+    pub(crate) fn fits_buffer(&self) -> bool {
+        let is_record = |write: &Write<'_>| matches!(write.body, Body::Record(_));
+        self.durability == Durability::Buffered
+            && self.moves.is_none()
+            && !matches!(self.writes, Writes::Many(_))
+            && self.writes.in_memory().iter().all(is_record)
+    }
+}
