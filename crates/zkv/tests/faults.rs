@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use zkv::{Durability, ErrorKind, Options, Store};
 use zkv_io::{MemoryStorage, Storage};
-use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure};
+use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
 use common::faulty::{
     Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
@@ -260,8 +260,9 @@ fn a_read_that_fails_while_a_store_is_opened_spoils_no_count() {
     drop(store);
     for number in 1.. {
         let disk = SimDisk::from_image(&image, 1);
-        let (calls, error, sync) = (Calls::Reads, io::ErrorKind::Other, SyncFailure::CacheNew);
-        disk.set_fault(Some(Fault { calls, number, lasts: false, error, sync }));
+        let (calls, error) = (Calls::Reads, io::ErrorKind::Other);
+        let (write, sync) = (WriteFailure::Nothing, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
         let opened = options(&disk).open(PATH);
         if disk.counted_calls() < number {
             break;
