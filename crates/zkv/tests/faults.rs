@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use zkv::{Durability, ErrorKind, Options, Store};
-use zkv_io::{MemoryStorage, Storage};
-use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
+use zkv_io::{MemoryStorage, Storage, replace_atomically};
+use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use common::faulty::{
     Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
@@ -269,6 +269,42 @@ fn a_read_that_fails_while_a_store_is_opened_spoils_no_count() {
         }
         if let Ok(store) = opened {
             assert_eq!(store.stats().unwrap().raw_bytes, 1 + 400, "the read {number}");
+        }
+    }
+}
+
+/// The files of a store that a backup was put in the place of, and the index of what came behind the
+/// backup. The log of the backup ends with a value of so many bytes.
+fn restored_beside_later_index(options: impl Fn(&SimDisk) -> Options, bytes: usize) -> Image {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open(PATH).unwrap();
+    store.set_bytes(b"a", &noise(1, bytes)).unwrap();
+    store.backup("dir/backup.zkv").unwrap();
+    store.set_bytes(b"b", &noise(2, 900)).unwrap();
+    store.close().unwrap();
+    let image = disk.image();
+    let backup = image.get(Path::new("dir/backup.zkv")).unwrap();
+    replace_atomically(&disk, Path::new(PATH), |file| file.write_at(0, backup)).unwrap();
+    disk.image()
+}
+
+#[test]
+fn a_power_cut_while_a_backup_is_opened_beside_a_later_index_loses_nothing() {
+    let options = |disk: &SimDisk| Options::new().storage(Arc::new(disk.clone()));
+    // What opening appends crosses the border of a sector behind one of these values, and is torn.
+    for bytes in (0..512).step_by(40) {
+        let image = restored_beside_later_index(options, bytes);
+        let disk = SimDisk::recording_from(&image, 2);
+        drop(options(&disk).open(PATH).unwrap());
+        let (mut cut, mut random) = (PowerCut::from_image(&image), fastrand::Rng::with_seed(1));
+        for event in disk.events(0) {
+            let is_new = cut.follow(&event);
+            for way in cut.cuts(is_new, 40, &mut random) {
+                let opened = options(&SimDisk::from_image(&cut.image(&way), 3)).open(PATH);
+                let store = opened.unwrap_or_else(|error| panic!("{event}, {way:?}: {error}"));
+                let expected = record(b"a", &noise(1, bytes));
+                assert_eq!(contents(&store), [expected].into(), "{event}, {way:?}");
+            }
         }
     }
 }
