@@ -308,3 +308,32 @@ fn a_power_cut_while_a_backup_is_opened_beside_a_later_index_loses_nothing() {
         }
     }
 }
+
+#[test]
+fn what_is_synced_survives_where_making_the_store_has_failed_before() {
+    for number in 1.. {
+        let disk = SimDisk::recording(1);
+        let options = || Options::new().storage(Arc::new(disk.clone()));
+        let (calls, error) = (Calls::Changes, io::ErrorKind::Other);
+        let (write, sync) = (WriteFailure::Half, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
+        let has_failed = options().open(PATH).is_err();
+        disk.set_fault(None);
+        let store = options().durability(Durability::Synced).open(PATH).unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
+        let mut cut = PowerCut::new();
+        for event in disk.events(0) {
+            cut.follow(&event);
+        }
+        for way in cut.cuts(false, 40, &mut fastrand::Rng::with_seed(1)) {
+            let left = SimDisk::from_image(&cut.image(&way), 1);
+            let left = Options::new().storage(Arc::new(left)).create(false).open(PATH);
+            let left = left.unwrap_or_else(|error| panic!("the call {number}, {way:?}: {error}"));
+            assert_eq!(contents(&left), [record(b"a", b"1")].into(), "the call {number}, {way:?}");
+        }
+        if !has_failed {
+            assert!(number > 3, "making a store takes several calls");
+            break;
+        }
+    }
+}
