@@ -54,6 +54,41 @@ fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
 }
 
 #[test]
+fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_call() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let (end, before) = (writer.end(), disk.event_count());
+    let packed = writer.log().pack(&[&noise(8, 40_000)]).unwrap();
+    writer.begin().unwrap().append(&packed).unwrap();
+    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
+    for (number, event) in disk.events(0).iter().enumerate() {
+        let is_new = cut.follow(event);
+        if number < before {
+            continue;
+        }
+        for way in cut.cuts(is_new, 40, &mut random) {
+            // From the log alone: the header in the freed slot says where its newest roll call is.
+            let left = try_open(&SimDisk::from_image(&cut.image(&way), 2));
+            let left = left.unwrap_or_else(|error| panic!("{error}: {event}, {way:?}"));
+            assert_eq!(left.writer.unwrap().end(), end, "{event}, {way:?}");
+        }
+    }
+    // It says so until another one does.
+    drop(writer);
+    let mut writer = open(&disk.kill());
+    writer.append(&[b"goes on"]).unwrap();
+    let end = writer.end();
+    drop(writer);
+    assert_eq!(open(&disk.kill()).end(), end);
+}
+
+#[test]
 fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
     let disk = SimDisk::recording(1);
     create(&disk, Path::new(PATH), &options()).unwrap();
