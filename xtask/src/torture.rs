@@ -2,7 +2,8 @@
 //!
 //! A victim is a run of `zkv` that says what it has stored. Something is done to it while it runs;
 //! then the store is held against what it said: all that was acknowledged is there, what is there
-//! is the store as it was behind one of the operations, every value is whole, and it opens.
+//! is the store as it was behind one of the operations, every value is whole, and it opens; behind kills
+//! and power cuts `zkv verify` finds no damage, either.
 //!
 //! What cannot run on this machine is named, and is no pass.
 
@@ -15,6 +16,7 @@ mod power;
 mod processes;
 mod report;
 mod syscall;
+mod verify;
 mod victim;
 mod workload;
 

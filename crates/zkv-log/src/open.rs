@@ -4,14 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically};
+use zkv_io::{
+    FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically, parent_directory,
+};
 
 use crate::error::{LogError, Result};
 use crate::header::{FileHeader, Identity, SegmentHeader};
 use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, PAGE_BYTES, SEGMENT_HEADER_FIELD_BYTES};
 use crate::log::Log;
 use crate::options::LogOptions;
-use crate::position::Position;
+use crate::position::{FIRST_END, Position};
 use crate::recover::recover;
 use crate::writer::LogWriter;
 
@@ -126,13 +128,19 @@ impl OpenFile {
     /// Finds the log's end, from `checkpoint` (see [`LogWriter::checkpoint`]) or from the log alone.
     ///
     /// What a crash has torn is dropped; it is wiped before the first append, so that opening
-    /// writes nothing.
+    /// writes nothing. Where nothing proves that the log was ever synced, the file's name is made
+    /// durable for a writer: whoever made the file may have died, or failed, before that.
     ///
     /// # Errors
     /// [`LogError::Corrupt`] where the log is damaged below a place that was durable, as far as log
     /// and checkpoint tell. [`LogError::Io`].
     pub fn recover(&self, checkpoint: Option<&[u8]>) -> Result<Recovered> {
-        recover(self, checkpoint)
+        let recovered = recover(self, checkpoint)?;
+        if recovered.writer.is_some() && recovered.log.synced_upto() <= FIRST_END {
+            let synced = self.storage.sync_dir(parent_directory(&self.path));
+            synced.map_err(LogError::io("sync the folder of"))?;
+        }
+        Ok(recovered)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU64;
 
-use crate::layout::CELL_BYTES;
+use crate::layout::{CELL_BYTES, SEGMENT_HEADER_BYTES};
 
 /// A place in the order of the log: segments by sequence number, bytes within one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -12,6 +12,9 @@ pub struct Position {
     /// Bytes from the segment's start.
     pub offset: u32,
 }
+
+/// The end of a log without a commit: its file is synced with this much before it gets its name.
+pub(crate) const FIRST_END: Position = Position { sequence: 1, offset: SEGMENT_HEADER_BYTES };
 
 /// Where an entry can be found again: the slot, and the cell of [`CELL_BYTES`] bytes in which the
 /// entry's block starts. Several blocks may start in one cell, so a reader also needs to know the

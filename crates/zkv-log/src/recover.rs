@@ -26,7 +26,7 @@ use crate::layout::{
     seal_offset,
 };
 use crate::open::{OpenFile, Recovered};
-use crate::position::Position;
+use crate::position::{FIRST_END, Position};
 use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, Chain, CommitMark, Seeds};
@@ -139,8 +139,7 @@ impl<'a> Recovery<'a> {
                 position: Position { sequence: start.id.sequence, offset: SEGMENT_HEADER_BYTES },
                 ..CommitEnd::default()
             },
-            // The file was synced with this much before it got its name.
-            proven: Position { sequence: 1, offset: SEGMENT_HEADER_BYTES },
+            proven: FIRST_END,
             roll_call: RollCallPlace::default(),
             replay_from: None,
         })

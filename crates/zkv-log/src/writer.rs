@@ -13,6 +13,7 @@ use crate::error::{LogError, Result};
 use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::{Log, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
+use crate::recover::header_in;
 use crate::segment::{Segment, SegmentId};
 use crate::walk::{Chain, CommitMark};
 
@@ -324,22 +325,13 @@ impl LogWriter {
             self.write_again(from)?;
         }
         let start = self.tail.segment.place.start;
-        let slot_bytes = self.tail.segment.place.slot_bytes;
-        let slot_end = start + u64::from(slot_bytes);
+        let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
         let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
         // What an abandoned commit has put behind the file's end is seen by nobody, and comes to light
         // when the file grows.
         let wiped_end = slot_end.min(file_bytes.next_multiple_of(PAGE_BYTES));
         self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;
-        for slot in repair.stray_slots {
-            // Both say which segment this is.
-            let stray = self.shared.identity.slot_start(slot);
-            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
-            let seal_start = stray + u64::from(seal_offset(slot_bytes));
-            let seal_end = stray + u64::from(slot_bytes);
-            self.write_zeros(stray, header_end.min(file_bytes))?;
-            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
-        }
+        self.wipe_strays(&repair.stray_slots, file_bytes)?;
         self.log().sync_again(self.end())?;
         if repair.renew_tail {
             self.renew_tail();
@@ -347,6 +339,36 @@ impl LogWriter {
         self.file_end = self.file_end.max(file_bytes).max(wiped_end);
         self.repair = None;
         Ok(())
+    }
+
+    /// Wipes both places that say which segment a slot has. Where one of them names a newer roll call
+    /// than all headers of the log, it stays until the next segment's header names that, too: in a slot
+    /// that was freed, it is what leads a reader of the log alone past the segment that was there.
+    fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let newest =
+            self.members.values().filter_map(|segment| self.roll_call_named_in(segment.id().slot));
+        let newest = newest.max().unwrap_or_default();
+        let slot_bytes = self.shared.identity.slot_bytes;
+        for slot in slots {
+            if self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {
+                continue;
+            }
+            let stray = self.shared.identity.slot_start(*slot);
+            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
+            let seal_start = stray + u64::from(seal_offset(slot_bytes));
+            let seal_end = stray + u64::from(slot_bytes);
+            self.write_zeros(stray, header_end.min(file_bytes))?;
+            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
+        }
+        Ok(())
+    }
+
+    fn roll_call_named_in(&self, slot: u32) -> Option<Position> {
+        let header = header_in(&*self.shared.file, &self.shared.identity, slot)?;
+        Some(header.roll_call)
     }
 
     /// Replaces the tail's segment by one that knows nothing of an aborted commit.

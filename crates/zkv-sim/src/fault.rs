@@ -13,6 +13,17 @@ pub enum Calls {
     Syncs,
 }
 
+/// How much of a write that fails has arrived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriteFailure {
+    /// Nothing.
+    Nothing,
+    /// The first half.
+    Half,
+    /// All but the last byte.
+    AllButLast,
+}
+
 /// What a sync that fails leaves behind (Rebello et al., ATC 2020). In all three the system takes
 /// the changes before it for written, which they are not, or only in part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,8 +47,21 @@ pub struct Fault {
     pub lasts: bool,
     /// What they report.
     pub error: io::ErrorKind,
+    /// What a failed write leaves.
+    pub write: WriteFailure,
     /// What a failed sync leaves.
     pub sync: SyncFailure,
+}
+
+impl WriteFailure {
+    /// How many of a write's bytes have arrived.
+    pub(crate) fn arrived(self, len: usize) -> usize {
+        match self {
+            Self::Nothing => 0,
+            Self::Half => len / 2,
+            Self::AllButLast => len.saturating_sub(1),
+        }
+    }
 }
 
 /// A fault, and how far it has come.

@@ -52,12 +52,7 @@ impl StorageFile for SimFile {
         self.check_writable()?;
         let (mut state, struck) = self.disk.call_struck(Call::Change)?;
         let Some(fault) = struck else { return state.write(self.id, offset, bytes) };
-        // Any part of it may have arrived: nothing, a half, or all but the last byte.
-        let arrived = match state.random.u8(..3) {
-            0 => 0,
-            1 => bytes.len() / 2,
-            _ => bytes.len().saturating_sub(1),
-        };
+        let arrived = fault.write.arrived(bytes.len());
         if arrived > 0 {
             state.write(self.id, offset, &bytes[..arrived])?;
         }

@@ -41,6 +41,6 @@ mod power_cut;
 pub use cut::{Cut, Growth, Sectors, Tear};
 pub use disk::SimDisk;
 pub use event::{Event, FileId};
-pub use fault::{Calls, Fault, SyncFailure};
+pub use fault::{Calls, Fault, SyncFailure, WriteFailure};
 pub use image::Image;
 pub use power_cut::PowerCut;

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
-use zkv_sim::{Calls, Cut, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure};
+use zkv_sim::{Calls, Cut, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 const A: &str = "dir/a";
 
@@ -42,7 +42,8 @@ fn some(bytes: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn fault(calls: Calls, number: u64, sync: SyncFailure) -> Fault {
-    Fault { calls, number, lasts: false, error: io::ErrorKind::StorageFull, sync }
+    let (error, write) = (io::ErrorKind::StorageFull, WriteFailure::Half);
+    Fault { calls, number, lasts: false, error, write, sync }
 }
 
 #[test]
@@ -194,6 +195,19 @@ fn a_fault_strikes_once_or_for_ever_and_counts_its_own_calls() {
     disk.set_fault(Some(Fault { calls: Calls::Reads, number: 1, ..once }));
     file.write_at(0, b"x").unwrap();
     assert_eq!(file.len().unwrap_err().kind(), io::ErrorKind::StorageFull);
+}
+
+#[test]
+fn a_write_that_fails_arrives_as_far_as_the_fault_says() {
+    let manners = [WriteFailure::Nothing, WriteFailure::Half, WriteFailure::AllButLast];
+    for (write, expected) in manners.into_iter().zip([&b"...."[..], b"xy..", b"xyz."]) {
+        let disk = SimDisk::recording(1);
+        let file = durable_file(&disk, b"....");
+        let once = fault(Calls::Changes, 1, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { write, ..once }));
+        file.write_at(0, b"xyzw").unwrap_err();
+        assert_eq!(disk.image().get(path(A)).unwrap(), expected, "{write:?}");
+    }
 }
 
 #[test]

@@ -153,10 +153,21 @@ fn recover(
     options: &Options,
 ) -> Result<(Recovered, Option<UsableCheckpoint>)> {
     let loaded = if options.use_index_file { load_checkpoint(file, path, options) } else { None };
-    let (usable, log_section) = loaded.unzip();
+    let (mut usable, log_section) = loaded.unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
-    let usable = usable.filter(|_| recovered.replay_from.is_some());
+    if recovered.replay_from.is_none() && usable.take().is_some() && !options.read_only {
+        remove_foreign_index(path, options)?;
+    }
     Ok((recovered, usable))
+}
+
+/// Removes an index file that is of another state than the log's past, before anything is appended:
+/// what a crash tears then would stand below a place that this file knows to be durable, and would be
+/// taken for damage.
+fn remove_foreign_index(path: &Path, options: &Options) -> Result<()> {
+    let (storage, index) = (options.index_storage(), index_path(path));
+    let removed = storage.remove(&index).and_then(|()| storage.sync_dir(parent_directory(&index)));
+    removed.map_err(Error::file(&index))
 }
 
 /// The index file, where it is whole and this store's. Anything else is set aside: the log has all

@@ -11,8 +11,8 @@ use std::thread;
 use std::time::Duration;
 
 use zkv::{Durability, ErrorKind, Options, Store};
-use zkv_io::{MemoryStorage, Storage};
-use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure};
+use zkv_io::{MemoryStorage, Storage, replace_atomically};
+use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use common::faulty::{
     Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
@@ -268,14 +268,80 @@ fn a_read_that_fails_while_a_store_is_opened_spoils_no_count() {
     drop(store);
     for number in 1.. {
         let disk = SimDisk::from_image(&image, 1);
-        let (calls, error, sync) = (Calls::Reads, io::ErrorKind::Other, SyncFailure::CacheNew);
-        disk.set_fault(Some(Fault { calls, number, lasts: false, error, sync }));
+        let (calls, error) = (Calls::Reads, io::ErrorKind::Other);
+        let (write, sync) = (WriteFailure::Nothing, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
         let opened = options(&disk).open(PATH);
         if disk.counted_calls() < number {
             break;
         }
         if let Ok(store) = opened {
             assert_eq!(store.stats().unwrap().raw_bytes, 1 + 400, "the read {number}");
+        }
+    }
+}
+
+/// The files of a store that a backup was put in the place of, and the index of what came behind the
+/// backup. The log of the backup ends with a value of so many bytes.
+fn restored_beside_later_index(options: impl Fn(&SimDisk) -> Options, bytes: usize) -> Image {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open(PATH).unwrap();
+    store.set_bytes(b"a", &noise(1, bytes)).unwrap();
+    store.backup("dir/backup.zkv").unwrap();
+    store.set_bytes(b"b", &noise(2, 900)).unwrap();
+    store.close().unwrap();
+    let image = disk.image();
+    let backup = image.get(Path::new("dir/backup.zkv")).unwrap();
+    replace_atomically(&disk, Path::new(PATH), |file| file.write_at(0, backup)).unwrap();
+    disk.image()
+}
+
+#[test]
+fn a_power_cut_while_a_backup_is_opened_beside_a_later_index_loses_nothing() {
+    let options = |disk: &SimDisk| Options::new().storage(Arc::new(disk.clone()));
+    // What opening appends crosses the border of a sector behind one of these values, and is torn.
+    for bytes in (0..512).step_by(40) {
+        let image = restored_beside_later_index(options, bytes);
+        let disk = SimDisk::recording_from(&image, 2);
+        drop(options(&disk).open(PATH).unwrap());
+        let (mut cut, mut random) = (PowerCut::from_image(&image), fastrand::Rng::with_seed(1));
+        for event in disk.events(0) {
+            let is_new = cut.follow(&event);
+            for way in cut.cuts(is_new, 40, &mut random) {
+                let opened = options(&SimDisk::from_image(&cut.image(&way), 3)).open(PATH);
+                let store = opened.unwrap_or_else(|error| panic!("{event}, {way:?}: {error}"));
+                let expected = record(b"a", &noise(1, bytes));
+                assert_eq!(contents(&store), [expected].into(), "{event}, {way:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_synced_survives_where_making_the_store_has_failed_before() {
+    for number in 1.. {
+        let disk = SimDisk::recording(1);
+        let options = || Options::new().storage(Arc::new(disk.clone()));
+        let (calls, error) = (Calls::Changes, io::ErrorKind::Other);
+        let (write, sync) = (WriteFailure::Half, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
+        let has_failed = options().open(PATH).is_err();
+        disk.set_fault(None);
+        let store = options().durability(Durability::Synced).open(PATH).unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
+        let mut cut = PowerCut::new();
+        for event in disk.events(0) {
+            cut.follow(&event);
+        }
+        for way in cut.cuts(false, 40, &mut fastrand::Rng::with_seed(1)) {
+            let left = SimDisk::from_image(&cut.image(&way), 1);
+            let left = Options::new().storage(Arc::new(left)).create(false).open(PATH);
+            let left = left.unwrap_or_else(|error| panic!("the call {number}, {way:?}: {error}"));
+            assert_eq!(contents(&left), [record(b"a", b"1")].into(), "the call {number}, {way:?}");
+        }
+        if !has_failed {
+            assert!(number > 3, "making a store takes several calls");
+            break;
         }
     }
 }

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use zkv::Durability;
 use zkv_io::{Storage, TEMPORARY_SUFFIX};
-use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure};
+use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use super::check::{Expected, PROBE, check, is_told};
 use super::images::{Depth, Tally};
@@ -54,21 +54,29 @@ pub fn cases() -> Result<Vec<Case>, String> {
 }
 
 fn faults() -> Vec<Fault> {
-    let fault = |calls, error, lasts, sync| Fault { calls, number: 0, lasts, error, sync };
     let mut faults = Vec::new();
     for lasts in [false, true] {
-        // Full disk, quota, size limit, and the disk's own failure.
-        for error in [
-            ErrorKind::StorageFull,
-            ErrorKind::QuotaExceeded,
-            ErrorKind::FileTooLarge,
-            ErrorKind::Other,
+        let fault = Fault {
+            calls: Calls::Changes,
+            number: 0,
+            lasts,
+            error: ErrorKind::Other,
+            write: WriteFailure::Half,
+            sync: SyncFailure::CacheNew,
+        };
+        // Full disk, quota, size limit, and the disk's own failure: to the store they are one, so that
+        // each may leave something else of what was written.
+        for (error, write) in [
+            (ErrorKind::StorageFull, WriteFailure::AllButLast),
+            (ErrorKind::QuotaExceeded, WriteFailure::Half),
+            (ErrorKind::FileTooLarge, WriteFailure::Nothing),
+            (ErrorKind::Other, WriteFailure::AllButLast),
         ] {
-            faults.push(fault(Calls::Changes, error, lasts, SyncFailure::CacheNew));
+            faults.push(Fault { error, write, ..fault.clone() });
         }
-        faults.push(fault(Calls::Reads, ErrorKind::Other, lasts, SyncFailure::CacheNew));
+        faults.push(Fault { calls: Calls::Reads, ..fault.clone() });
         for sync in [SyncFailure::CacheNew, SyncFailure::CacheReverted, SyncFailure::ToldLate] {
-            faults.push(fault(Calls::Syncs, ErrorKind::Other, lasts, sync));
+            faults.push(Fault { calls: Calls::Syncs, sync, ..fault.clone() });
         }
     }
     faults

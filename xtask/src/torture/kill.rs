@@ -14,6 +14,7 @@ use crate::torture::Budget;
 use crate::torture::command::{Outcome, Zkv, finish, start};
 use crate::torture::oracle::{Model, left_behind};
 use crate::torture::report::Report;
+use crate::torture::verify::{May, verify};
 use crate::torture::victim::{COPY, Kind, STORE, Victim, Waits};
 
 /// A longer store takes longer to check than to hurt.
@@ -146,6 +147,7 @@ impl Chain<'_> {
         }
         let acknowledged = victim.acknowledged(outcome);
         model.check(&self.path(STORE), &victim.operations, acknowledged)?;
+        verify(self.zkv, &self.path(STORE), May::BeSound)?;
         report.add("operations acknowledged", acknowledged);
         report.count(if is_killed { "kills" } else { "runs that were faster" });
         match victim.kind {

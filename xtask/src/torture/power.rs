@@ -18,6 +18,7 @@ use crate::torture::command::{Outcome, Zkv, start, tool};
 use crate::torture::mounts::{Mount, text};
 use crate::torture::oracle::Model;
 use crate::torture::report::Report;
+use crate::torture::verify::{May, verify};
 use crate::torture::victim::{Kind, STORE, Victim, Waits};
 
 /// Room for the largest store, and for ext4's journal.
@@ -121,11 +122,13 @@ impl Chain<'_> {
             report.count(what);
             report.add("operations acknowledged", acknowledged);
             report.count(if is_cut_short { "while it ran" } else { "after it had ended" });
-            self.judge(&victim, &outcome, acknowledged, &mut model, options).map_err(
-                |problem| {
-                    format!("cut {number}, {options}, {kind:?}, {}: {problem}", outcome.describe())
-                },
-            )?;
+            let judged = self.judge(&victim, &outcome, acknowledged, &mut model, options);
+            let lacks_header = judged.map_err(|problem| {
+                format!("cut {number}, {options}, {kind:?}, {}: {problem}", outcome.describe())
+            })?;
+            if lacks_header {
+                report.count("stores that lacked a header");
+            }
         }
         Ok(())
     }
@@ -159,7 +162,8 @@ impl Chain<'_> {
         })
     }
 
-    /// Mounts what is left, and holds the store in it against what was acknowledged.
+    /// Mounts what is left, and holds the store in it against what was acknowledged. Says whether the
+    /// cut took a segment's header.
     fn judge(
         &self,
         victim: &Victim,
@@ -167,14 +171,16 @@ impl Chain<'_> {
         acknowledged: usize,
         model: &mut Model,
         options: &str,
-    ) -> Result<(), String> {
+    ) -> Result<bool, String> {
         if !victim.is_done(outcome) && !outcome.is_clear_failure() {
             return Err("it did not fail as documented".to_owned());
         }
         let is_synced = victim.kind != Kind::Import(Waits::Flushed) || victim.is_done(outcome);
         let acknowledged = if is_synced { acknowledged } else { 0 };
         let mount = self.mount(options)?;
-        let checked = model.check(&mount.path().join(STORE), &victim.operations, acknowledged);
+        let store = mount.path().join(STORE);
+        let checked = model.check(&store, &victim.operations, acknowledged);
+        let checked = checked.and_then(|_| verify(self.zkv, &store, May::LackHeaders));
         if checked.is_err() {
             // Beside the image, where whoever looks into it finds it.
             for name in [STORE.to_owned(), format!("{STORE}.idx")] {
@@ -182,7 +188,7 @@ impl Chain<'_> {
             }
         }
         mount.unmount()?;
-        checked.map(drop)
+        checked
     }
 }
 

@@ -83,12 +83,12 @@ impl<'a> Recovery<'a> {
     /// Starts at the newest roll call that a segment's header names, or at the log's beginning.
     pub(super) fn from_log(open: &'a OpenFile) -> Result<Self> {
         let file_bytes = open.file.len().map_err(LogError::io("measure"))?;
-        let mut headers: Vec<SegmentHeader> =
+        let headers: Vec<SegmentHeader> =
             (0..slot_count(open, file_bytes)).filter_map(|slot| read_header(open, slot)).collect();
-        headers.sort_by_key(|header| std::cmp::Reverse(header.sequence));
-        // Any durable roll call will do; the newest is the shortest way.
+        // From an older one, the way may lead through slots that are used again.
         let mut roll_calls: Vec<Position> = headers.iter().map(|header| header.roll_call).collect();
         roll_calls.retain(|roll_call| roll_call.sequence > 0);
+        roll_calls.sort_by_key(|roll_call| std::cmp::Reverse(*roll_call));
         roll_calls.dedup();
         for roll_call in roll_calls.into_iter().take(ROLL_CALLS_TRIED_MAX) {
             if let Some(recovery) = Self::from_roll_call(open, &headers, roll_call)? {
