@@ -24,7 +24,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a synced write is not synced",
-        file: "crates/zkv/src/shared.rs",
+        file: "crates/zkv/src/group.rs",
         right: "            Durability::Synced => self.log.sync(end)",
         wrong: "            Durability::Synced if PLANTED => Ok(()),\n            \
                 Durability::Synced => self.log.sync(end)",
