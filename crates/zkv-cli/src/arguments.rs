@@ -44,8 +44,8 @@ pub enum Command {
 
 /// Read files or folders into a store, which is created where it does not exist.
 ///
-/// A line that cannot be parsed ends the import; what was imported before it stands. A key that
-/// occurs twice keeps its last value.
+/// A line that cannot be parsed ends the import; what was imported before it stands, unless --atomic
+/// is given. A key that occurs twice keeps its last value.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
@@ -81,6 +81,9 @@ pub struct Import {
     /// with --durability flushed, in the system's hands
     #[arg(long, value_name = "N")]
     pub acknowledge: Option<NonZeroU64>,
+    /// Import everything or nothing, also where the command is killed
+    #[arg(long, conflicts_with = "acknowledge")]
+    pub atomic: bool,
     /// Bytes of a segment of a new store: a power of two from 262144 to 16777216
     #[arg(long, value_name = "BYTES")]
     pub slot_bytes: Option<u32>,
@@ -147,8 +150,11 @@ pub enum ExportFormat {
 }
 
 /// How the keys and values of a command are given and shown.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Debug)]
 pub struct Types {
+    /// Work on the keys of this collection, instead of the store's own
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
     /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
     pub key_type: Type,
@@ -195,6 +201,9 @@ pub struct Del {
     /// The keys
     #[arg(required = true, value_name = "KEY", allow_negative_numbers = true)]
     pub keys: Vec<OsString>,
+    /// Delete keys of this collection, instead of the store's own
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
     /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
     pub key_type: Type,
@@ -208,6 +217,9 @@ pub struct Del {
 pub struct List {
     /// The store's data file
     pub store: PathBuf,
+    /// Print the keys of this collection, instead of the store's own
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
     /// Print only keys that start with this: bytes, or characters of str keys
     #[arg(long, value_name = "P")]
     pub prefix: Option<OsString>,

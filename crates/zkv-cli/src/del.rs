@@ -1,10 +1,8 @@
 //! `zkv del`.
 
-use zkv::Store;
-
 use crate::arguments::Del;
 use crate::failure::Failure;
-use crate::store;
+use crate::store::{self, Keys};
 use crate::types::argument_bytes;
 
 /// Deletes keys.
@@ -13,16 +11,16 @@ pub fn run(arguments: &Del) -> Result<(), Failure> {
         arguments.keys.iter().map(|key| arguments.key_type.encode(argument_bytes(key))).collect();
     let keys = keys.map_err(|problem| Failure::Usage(format!("a key: {problem}")))?;
     let store = store::open_to_change(&arguments.store)?;
-    let done = delete(&store, &keys);
+    let done = Keys::of(&store, arguments.collection.as_deref()).and_then(|of| delete(&of, &keys));
     let missing = store::close(store, done)?;
     if missing == 0 { Ok(()) } else { Err(Failure::KeysNotFound { missing, asked: keys.len() }) }
 }
 
 /// How many of `keys` were not there.
-fn delete(store: &Store, keys: &[Vec<u8>]) -> Result<usize, Failure> {
+fn delete(of: &Keys<'_>, keys: &[Vec<u8>]) -> Result<usize, Failure> {
     let mut missing = 0;
     for key in keys {
-        if !store.delete_bytes(key)? {
+        if !of.delete(key)? {
             missing += 1;
         }
     }

@@ -15,7 +15,8 @@ pub fn run(arguments: &Get) -> Result<(), Failure> {
         .encode(argument_bytes(&arguments.key))
         .map_err(|problem| Failure::Usage(format!("the key: {problem}")))?;
     let store = store::open_to_read(&arguments.store)?;
-    let found = store.get_bytes(&key)?;
+    let keys = store::Keys::of(&store, arguments.types.collection.as_deref())?;
+    let found = keys.get(&key)?;
     let value = found.ok_or(Failure::KeysNotFound { missing: 1, asked: 1 })?;
     let text = match kind {
         Type::Bytes => value,

@@ -8,7 +8,7 @@ mod tsv_jsonl;
 
 use std::time::Instant;
 
-use zkv::{ErrorKind, Options, Store};
+use zkv::{ErrorKind, Options, Store, WriteBatch};
 
 use crate::arguments::Import;
 use crate::failure::{Failure, chain, records};
@@ -33,15 +33,17 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
         progress: Progress::of_bytes(total),
         record_count: 0,
         bytes: 0,
+        batch: arguments.atomic.then(WriteBatch::new),
     };
     let imported = sources.iter().try_for_each(|source| import(source, arguments, &mut sink));
+    let imported = imported.and_then(|()| sink.write_batch());
     // What came before a bad line is as safe as the rest.
     let acknowledged = sink.acknowledgements.finish(&store, sink.record_count);
     let (record_count, bytes) = (sink.record_count, sink.bytes);
     // The bar goes before anything is said.
     drop(sink);
     let closed = store.close();
-    if closed.is_ok() {
+    if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
         eprintln!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count));
@@ -77,9 +79,18 @@ struct Sink<'a> {
     progress: Progress,
     record_count: u64,
     bytes: u64,
+    /// What is written at the end, all of it or nothing.
+    batch: Option<WriteBatch>,
 }
 
 impl Sink<'_> {
+    fn write_batch(&mut self) -> Result<(), Failure> {
+        match self.batch.take() {
+            Some(batch) => Ok(self.store.write(batch)?),
+            None => Ok(()),
+        }
+    }
+
     /// Stores a record that took `input_bytes` of the input. `refused` makes a failure of what the
     /// record itself is to blame for.
     fn put(
@@ -89,10 +100,14 @@ impl Sink<'_> {
         input_bytes: usize,
         refused: impl FnOnce(String) -> Failure,
     ) -> Result<(), Failure> {
-        self.store.set_bytes(key, value).map_err(|error| match error.kind() {
-            ErrorKind::Limit => refused(chain(&error)),
-            _ => Failure::Store(error),
-        })?;
+        if let Some(batch) = &mut self.batch {
+            batch.set_bytes(key, value);
+        } else {
+            self.store.set_bytes(key, value).map_err(|error| match error.kind() {
+                ErrorKind::Limit => refused(chain(&error)),
+                _ => Failure::Store(error),
+            })?;
+        }
         self.record_count += 1;
         self.bytes += (key.len() + value.len()) as u64;
         let store = self.store;

@@ -18,7 +18,7 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         Lines { arguments, prefix: &prefix, escapes: output::is_terminal(None), left_out: 0 };
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    for entry in store.iter_bytes() {
+    for entry in store::Keys::of(&store, arguments.collection.as_deref())?.iter()? {
         if room == 0 {
             break;
         }

@@ -27,7 +27,8 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
         .map_err(|problem| Failure::Usage(format!("the value: {problem}")))?;
     // Nothing is created for a value that cannot be stored.
     let store = store::open_or_create(&arguments.store, Options::new())?;
-    let done = store.set_bytes(&key, &value).map_err(Failure::from);
+    let done = store::Keys::of(&store, arguments.types.collection.as_deref())
+        .and_then(|keys| keys.set(&key, &value).map_err(Failure::from));
     store::close(store, done)
 }
 

@@ -1,6 +1,7 @@
 //! `zkv stats`.
 
 use serde::Serialize;
+use zkv::CollectionInfo;
 
 use crate::arguments::Stats;
 use crate::failure::Failure;
@@ -19,11 +20,43 @@ struct Figures {
     segments: u64,
     dictionaries: u64,
     ratio: f64,
+    collections: Vec<Collection>,
+}
+
+/// What is printed of each named collection.
+#[derive(Serialize)]
+struct Collection {
+    name: String,
+    keys: u64,
+    raw_bytes: u64,
+    live_bytes: u64,
+    /// Of values.
+    codec: String,
+    key_type: String,
+    value_type: String,
+}
+
+impl From<CollectionInfo> for Collection {
+    fn from(info: CollectionInfo) -> Self {
+        Self {
+            name: info.name,
+            keys: info.keys,
+            raw_bytes: info.raw_bytes,
+            live_bytes: info.live_bytes,
+            codec: match info.codec {
+                Some(codec) => format!("{codec:?}").to_lowercase(),
+                None => "unknown".to_owned(),
+            },
+            key_type: info.key_type,
+            value_type: info.value_type,
+        }
+    }
 }
 
 /// Prints how many keys a store has, and what they take.
 pub fn run(arguments: &Stats) -> Result<(), Failure> {
-    let stats = store::open_to_read(&arguments.store)?.stats()?;
+    let store = store::open_to_read(&arguments.store)?;
+    let stats = store.stats()?;
     let figures = Figures {
         keys: stats.keys,
         data_file_bytes: stats.data_file_bytes,
@@ -35,6 +68,7 @@ pub fn run(arguments: &Stats) -> Result<(), Failure> {
         dictionaries: stats.dictionaries,
         // Four places say all that there is to say, and make no line of seventeen.
         ratio: (stats.ratio() * 10_000.0).round() / 10_000.0,
+        collections: store.collections().into_iter().map(Collection::from).collect(),
     };
     let text = if arguments.json { json(&figures) } else { table(&figures) };
     let mut output = Output::open(None, &arguments.store)?;
@@ -43,7 +77,7 @@ pub fn run(arguments: &Stats) -> Result<(), Failure> {
 }
 
 fn json(figures: &Figures) -> String {
-    let mut text = serde_json::to_string(figures).expect("numbers are always JSON");
+    let mut text = serde_json::to_string(figures).expect("numbers and text are always JSON");
     text.push('\n');
     text
 }
@@ -62,5 +96,11 @@ fn table(figures: &Figures) -> String {
     let mut text: String =
         rows.iter().map(|(name, value, unit)| format!("{name:<16}{value:>16}{unit}\n")).collect();
     text.push_str(&format!("{:<16}{:>16.2}\n", "ratio", figures.ratio));
+    for collection in &figures.collections {
+        let Collection { name, keys, raw_bytes, key_type, value_type, .. } = collection;
+        text.push_str(&format!(
+            "collection {name}: {keys} keys of {key_type}, values of {value_type}, {raw_bytes} bytes\n"
+        ));
+    }
     text
 }

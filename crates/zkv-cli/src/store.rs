@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zkv::{Options, Store};
+use zkv::{IterBytes, Options, RawCollection, Store};
 
 use crate::failure::Failure;
 
@@ -19,6 +19,52 @@ pub fn open_to_change(path: &Path) -> Result<Store, Failure> {
 /// Opens a store, or creates it.
 pub fn open_or_create(path: &Path, options: Options) -> Result<Store, Failure> {
     Ok(options.create(true).open(path)?)
+}
+
+/// The keys that a command works on: a store's own, or a collection's.
+pub enum Keys<'a> {
+    Own(&'a Store),
+    Of(RawCollection),
+}
+
+impl<'a> Keys<'a> {
+    /// The keys of the collection that is named, or the store's own.
+    pub fn of(store: &'a Store, collection: Option<&str>) -> Result<Self, Failure> {
+        let Some(name) = collection else { return Ok(Self::Own(store)) };
+        store.raw_collection(name).map(Self::Of).ok_or_else(|| {
+            Failure::Usage(format!(
+                "there is no collection {name}; `zkv stats` names those there are"
+            ))
+        })
+    }
+
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, zkv::Error> {
+        match self {
+            Self::Own(store) => store.get_bytes(key),
+            Self::Of(collection) => collection.get(key),
+        }
+    }
+
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<(), zkv::Error> {
+        match self {
+            Self::Own(store) => store.set_bytes(key, value),
+            Self::Of(collection) => collection.set(key, value),
+        }
+    }
+
+    pub fn delete(&self, key: &[u8]) -> Result<bool, zkv::Error> {
+        match self {
+            Self::Own(store) => store.delete_bytes(key),
+            Self::Of(collection) => collection.delete(key),
+        }
+    }
+
+    pub fn iter(&self) -> Result<IterBytes, zkv::Error> {
+        match self {
+            Self::Own(store) => Ok(store.iter_bytes()),
+            Self::Of(collection) => collection.iter(),
+        }
+    }
 }
 
 /// Closes `store` whether the work on it succeeded or not: what was done before a failure stands.

@@ -134,6 +134,7 @@ mod tests {
             level: None,
             durability: Waits::Buffered,
             acknowledge: None,
+            atomic: false,
             slot_bytes: None,
         };
         let mut sources = check(&arguments).map_err(|failure| failure.to_string())?;

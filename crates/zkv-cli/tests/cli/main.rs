@@ -1,6 +1,7 @@
 //! The command as its users run it: arguments in, output and exit code out.
 
 mod acknowledge;
+mod collections;
 mod exit_codes;
 mod export;
 mod import;

@@ -133,3 +133,40 @@ fn where_memory_runs_out_it_aborts_or_fails_clearly() {
         assert!(is_clear, "{kilobytes} KB: {outcome:?}");
     }
 }
+
+#[test]
+fn an_atomic_import_that_is_killed_leaves_all_of_its_lines_or_none() {
+    const LINES: usize = 30_000;
+    let folder = Folder::new();
+    let lines: String = (0..LINES).map(|n| format!("{n}\t{}\n", value_of(n as u64))).collect();
+    let table = folder.write("lines.tsv", &lines);
+    let mut seen = [0; 2];
+    // As the file grows, the kill comes later and later; the last ones come too late.
+    for step in 0..12 {
+        let store = folder.text(&format!("{step}.zkv"));
+        zkv(&["set", &store, "before", "1"]).check(0);
+        let mut import = command(&["import", &store, &table, "--atomic"]);
+        let mut child = spawn(import.stderr(Stdio::null()));
+        let size = || fs::metadata(&store).map_or(0, |found| found.len());
+        while size() < step * (700 << 10) && child.try_wait().unwrap().is_none() {}
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let text = zkv(&["export", &store, "--format", "tsv"]).check(0);
+        let count = text.lines().filter(|line| *line != "before\t1").count();
+        assert!(count == 0 || count == LINES, "{count} of {LINES} after step {step}");
+        assert_eq!(text.lines().count(), count + 1);
+        seen[usize::from(count > 0)] += 1;
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "killed too early or too late: {seen:?}");
+}
+
+#[test]
+fn an_atomic_import_with_a_bad_line_changes_nothing() {
+    let folder = Folder::new();
+    let (store, lines) = (folder.text("s.zkv"), folder.write("lines.tsv", "a\t1\nno tab\n"));
+    let import = ["import", &store, &lines];
+    zkv(&[&import[..], &["--atomic"]].concat()).check(5);
+    assert_eq!(zkv(&["list", &store]).check(0), "");
+    zkv(&import).check(5);
+    assert_eq!(zkv(&["list", &store]).check(0), "a\n");
+}

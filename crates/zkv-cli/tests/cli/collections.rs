@@ -1,0 +1,57 @@
+//! Named collections, which programs make and the command reads.
+
+use crate::{Folder, sorted, zkv};
+
+fn store_with_collections(folder: &Folder) -> String {
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
+    titles.set(&7, &"Home".to_owned()).unwrap();
+    titles.set(&8, &"News".to_owned()).unwrap();
+    store.set("own", "value").unwrap();
+    store.close().unwrap();
+    path
+}
+
+#[test]
+fn keys_of_a_collection_are_read_and_changed_by_its_name() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let of = ["--collection", "titles", "--key-type", "u64", "--value-type", "str"];
+    let run =
+        |command: &str, arguments: &[&str]| zkv(&[&[command, &store], arguments, &of].concat());
+    assert_eq!(run("get", &["7"]).check(0), "Home\n");
+    run("set", &["9", "Blog"]).check(0);
+    run("del", &["7"]).check(0);
+    run("del", &["7"]).check(1);
+    assert_eq!(sorted(&run("list", &[]).check(0)), ["8\tNews", "9\tBlog"]);
+    // The store's own keys are others.
+    assert_eq!(zkv(&["list", &store, "--key-type", "str"]).check(0), "own\n");
+    zkv(&["get", &store, "7", "--key-type", "u64"]).check(1);
+}
+
+#[test]
+fn a_collection_that_is_not_there_is_named_as_such() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    for command in [["list"].as_slice(), &["get", "1"], &["set", "1", "2"], &["del", "1"]] {
+        let (name, rest) = command.split_first().unwrap();
+        let messages =
+            zkv(&[&[name, &*store], rest, &["--collection", "none"]].concat()).check_messages(2);
+        assert!(messages.contains("no collection none"), "{messages}");
+    }
+}
+
+#[test]
+fn stats_tell_of_each_collection() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let text = zkv(&["stats", &store]).check(0);
+    assert!(text.contains("collection titles: 2 keys of u64, values of string, "), "{text}");
+    let text = zkv(&["stats", &store, "--json"]).check(0);
+    let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let titles = &stats["collections"][0];
+    assert_eq!((&titles["name"], &titles["keys"]), (&"titles".into(), &2.into()));
+    assert_eq!((&titles["codec"], &titles["key_type"]), (&"postcard".into(), &"u64".into()));
+    assert_eq!(stats["keys"], 3);
+}
