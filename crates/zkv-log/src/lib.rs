@@ -37,6 +37,7 @@ mod copy;
 mod dictionary;
 mod entries;
 mod error;
+mod gather;
 mod header;
 #[doc(hidden)]
 pub mod layout;

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::{self, AtomicBool};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use zkv_io::{FileMap, StorageFile};
@@ -12,6 +13,7 @@ use zkv_io::{FileMap, StorageFile};
 use crate::codec::DecoderPool;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
+use crate::gather::Gather;
 use crate::header::Identity;
 use crate::layout::SEGMENT_HEADER_BYTES;
 use crate::pack::{Packed, Packer};
@@ -44,6 +46,7 @@ pub(crate) struct Shared {
     /// Held during a sync. A failure of the disk is reported to one caller only: who syncs at the
     /// same time must not take its own success for proof. Who waits here may find its work done.
     pub sync_gate: Mutex<()>,
+    pub gather: Gather,
 }
 
 /// The segments of the log at one moment, by slot.
@@ -117,16 +120,22 @@ impl Log {
         if !self.is_sync_failed() && upto <= self.synced_upto() {
             return Ok(());
         }
+        let _waiting = self.shared.gather.enter(upto);
         let _gate = self.shared.sync_gate.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
-        if upto <= self.synced_upto() {
+        let synced_upto = self.synced_upto();
+        if upto <= synced_upto {
             return Ok(());
         }
-        // Whoever has committed while this waited need not sync again.
+        self.shared.gather.wait_for_others(synced_upto);
+        // Whoever has committed by now need not sync again.
         let finished = *self.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sync_file(upto.max(finished))
+        let start = Instant::now();
+        let synced = self.sync_file(upto.max(finished));
+        self.shared.gather.note_time(start.elapsed());
+        synced
     }
 
     /// Whether a sync has failed since the log was opened: nothing is written any more.

@@ -10,6 +10,7 @@ use arc_swap::ArcSwap;
 use crate::codec::DecoderPool;
 use crate::dictionary::Dictionary;
 use crate::error::Result;
+use crate::gather::Gather;
 use crate::layout::{CELL_BYTES, PAGE_BYTES};
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
@@ -125,6 +126,7 @@ impl Recovery<'_> {
             is_sync_failed: AtomicBool::new(false),
             finished_upto: Mutex::new(Position::default()),
             sync_gate: Mutex::new(()),
+            gather: Gather::default(),
         });
         let replay_from = self.replay_from;
         let writer = (self.open.access == Access::ReadWrite).then(|| LogWriter {
