@@ -91,3 +91,8 @@ pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, v
 pub use zkv_io::ReadMode;
 pub use zkv_log::Severity;
 pub use zkv_record::Codec;
+
+/// The README's example is compiled as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -64,7 +64,8 @@ where
     /// let titles: zkv::Collection<u32, String> = store.collection("titles")?;
     /// store.transaction(|tx| {
     ///     titles.within(tx)?.set(&1, &"Home".to_owned())?;
-    ///     tx.set("count", &titles.within(tx)?.iter().count())
+    ///     let count = titles.within(tx)?.iter().count();
+    ///     tx.set("count", &count)
     /// })?;
     /// # Ok::<(), zkv::Error>(())
     /// ```
