@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::memtable::{Memtable, Seen};
 use crate::shared::{Front, Shared};
 use crate::view::View;
-use crate::write_set::{Body, WriteSet};
+use crate::write_set::{Body, Condition, Numbered, Write};
 use crate::writer::Writer;
 
 /// Frozen buffers that may wait; who fills one more writes the oldest itself.
@@ -20,19 +20,19 @@ const FROZEN_MAX: usize = 2;
 impl Shared {
     /// Puts writes into the active buffer, all at once, where what they depend on is still so. Their
     /// records are taken, unless this fails.
-    pub(crate) fn buffer(&self, set: &mut WriteSet<'_>) -> Result<()> {
+    pub(crate) fn buffer(&self, writes: &mut [Write<'_>], on: Condition<'_>) -> Result<()> {
         loop {
             {
                 let mut front = self.front();
-                if front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(set)) {
+                if front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(writes)) {
                     drop(front);
                     // Until the commit that has reserved them is done.
                     drop(self.writer()?);
                     continue;
                 }
                 if self.make_room(&mut front)? {
-                    check(&front, set)?;
-                    insert(&mut front, set);
+                    check(&front, on)?;
+                    insert(&mut front, writes);
                     return Ok(());
                 }
             }
@@ -155,15 +155,17 @@ impl Shared {
 }
 
 /// What must still be so when a commit takes effect. The caller holds `front`.
-pub(crate) fn check(front: &Front, set: &WriteSet<'_>) -> Result<()> {
-    let is_numbered = set.collections.iter().all(|collection| collection.is_current());
-    let is_current = set.reads.as_ref().is_none_or(|reads| front.recent.is_current(reads));
+#[inline]
+pub(crate) fn check(front: &Front, on: Condition<'_>) -> Result<()> {
+    let is_numbered = on.collections.iter().all(Numbered::is_current);
+    let is_current = on.reads.is_none_or(|reads| front.recent.is_current(reads));
     if is_numbered && is_current { Ok(()) } else { Err(Error::Conflict) }
 }
 
-fn insert(front: &mut Front, set: &mut WriteSet<'_>) {
-    front.recent.note(set.writes.keys());
-    for write in set.writes.in_memory_mut() {
+#[inline]
+fn insert(front: &mut Front, writes: &mut [Write<'_>]) {
+    front.recent.note(writes.iter().map(|write| (write.hash, write.collection)));
+    for write in writes {
         // Whoever calls this has only records.
         if let Body::Record(record) = &mut write.body {
             front.active.insert(write.hash, front.arena.add(take(record)));

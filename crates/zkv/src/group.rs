@@ -1,6 +1,5 @@
 //! Commits that go straight to the log. Those that wait together are written together.
 
-use std::collections::HashMap;
 use std::mem::take;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
@@ -10,12 +9,13 @@ use zkv_log::{Position, Room};
 use crate::append::Append;
 use crate::buffer::check;
 use crate::error::{Error, Result};
+use crate::hashed::KeyMap;
 use crate::operation::Operation;
 use crate::options::Durability;
 use crate::reserve::Reserved;
 use crate::shared::Shared;
 use crate::spill::Spilled;
-use crate::write_set::{Body, Move, Write, WriteSet, Writes};
+use crate::write_set::{Body, Condition, Large, Move, Write, WriteSet, Writes};
 use crate::writer::{WriteError, Writer};
 
 /// Commits that wait for the writer. The first of them that finds nobody at it writes them all.
@@ -108,7 +108,9 @@ impl Shared {
     /// Commits writes, and waits for what `set` asks for.
     pub(crate) fn commit(&self, mut set: WriteSet<'static>) -> Result<()> {
         if set.fits_buffer() {
-            return self.buffer(&mut set);
+            let WriteSet { writes, reads, collections, .. } = &mut set;
+            let on = Condition { reads: reads.as_deref(), collections };
+            return self.buffer(writes.in_memory_mut(), on);
         }
         let set = Arc::new(set);
         let end = self.mended(|| self.commit_in_turn(&set))?;
@@ -216,7 +218,7 @@ impl Shared {
         let mut earlier: Vec<(KeyHash, u32)> = Vec::new();
         let mut checked = Vec::with_capacity(sets.len());
         for set in sets {
-            let mut agreed = check(&front, set);
+            let mut agreed = check(&front, set.condition());
             if let Some(reads) = &set.reads
                 && earlier.iter().any(|(hash, collection)| reads.depends_on(*hash, *collection))
             {
@@ -239,7 +241,7 @@ impl Shared {
             }
             [set] => self.write(writer, set.writes.in_memory().iter(), room),
             sets => {
-                let mut last: HashMap<KeyHash, &Write<'_>> = HashMap::new();
+                let mut last: KeyMap<&Write<'_>> = KeyMap::default();
                 for write in sets.iter().flat_map(|set| set.writes.in_memory()) {
                     last.insert(write.hash, write);
                 }
@@ -261,7 +263,8 @@ impl Shared {
         let mut append = writer.append(&is_written).map_err(|error| self.write_error(error))?;
         let mut heads = Vec::new();
         for write in &writes {
-            if let Body::Large { key, value } = &write.body {
+            if let Body::Large(large) = &write.body {
+                let Large { key, value } = &**large;
                 let head = self.append_large(&mut append, write.collection, key, value)?;
                 heads.push((write.hash, head));
             }
@@ -270,7 +273,7 @@ impl Shared {
             heads.iter().filter_map(|(hash, record)| Operation::new(*hash, record)).collect();
         operations.extend(writes.iter().filter_map(|write| match &write.body {
             Body::Record(record) => Operation::new(write.hash, record),
-            Body::Large { .. } => None,
+            Body::Large(_) => None,
         }));
         let appended = append.add(&operations).and_then(|()| append.finish(room));
         appended.map_err(|error| self.write_error(error))
@@ -289,8 +292,9 @@ impl Shared {
         spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {
             let record = match write.body {
                 Body::Record(record) => record,
-                Body::Large { key, value } => {
-                    self.append_large(&mut append, write.collection, &key, &value)?
+                Body::Large(large) => {
+                    let Large { key, value } = &*large;
+                    self.append_large(&mut append, write.collection, key, value)?
                 }
             };
             chunk.push(write.hash, record);
@@ -307,7 +311,8 @@ impl Shared {
         let mut front = self.front();
         for set in sets {
             front.recent.note(set.writes.keys());
-            if let Some(Move { of, to }) = &set.moves {
+            if let Some(moves) = &set.moves {
+                let Move { of, to } = &**moves;
                 front.recent.note_end_of(of.id);
                 of.state.set_id(*to);
             }

@@ -43,6 +43,7 @@ mod counts;
 mod error;
 mod flusher;
 mod group;
+mod hashed;
 mod iter;
 mod keys;
 mod large;

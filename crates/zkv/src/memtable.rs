@@ -77,6 +77,7 @@ impl Memtable {
     }
 
     /// Adds an encoded record, to be seen once it is published; only one thread at a time may.
+    #[inline]
     pub(crate) fn insert(&self, hash: KeyHash, record: Bytes) {
         self.bytes.fetch_add(record.len() + ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
         let before = self.newest(hash);

@@ -1,15 +1,15 @@
 //! Writes to one key: blind ones, and those that depend on what the key had.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
+use crate::options::Durability;
 use crate::recent::{Reads, Tick};
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::view::{KeyRef, Moment};
-use crate::write_set::{CollectionState, Numbered, Write, WriteSet};
+use crate::write_set::{CollectionState, Condition, Numbered, Write, WriteSet};
 
 /// A collection that is written to.
 #[derive(Clone, Copy)]
@@ -37,6 +37,7 @@ pub(crate) struct Begun<'a> {
 
 impl Place<'_> {
     /// Its number now, and what has to stay so.
+    #[inline]
     fn now(self) -> Result<(u32, Vec<Numbered>)> {
         match self {
             Self::Default => Ok((DEFAULT, Vec::new())),
@@ -73,15 +74,16 @@ impl Store {
         shared.check_value_bytes(value.len() as u64)?;
         loop {
             let (id, collections) = place.now()?;
-            let write = Write::put(&shared.keys, id, key, value, shared.inline_bytes_max());
-            let committed = match write.into_record() {
-                Ok(write) => {
-                    shared.commit(WriteSet { collections, ..WriteSet::one(write, durability) })
-                }
-                Err(write) => {
-                    let set = WriteSet { collections, ..WriteSet::one(write, durability) };
-                    shared.commit_alone(&set)
-                }
+            let mut write = Write::put(shared.key(id, key), value, shared.inline_bytes_max());
+            let committed = if !write.is_record() {
+                // It is not copied.
+                shared.commit_alone(&WriteSet { collections, ..WriteSet::one(write, durability) })
+            } else if durability == Durability::Buffered {
+                let on = Condition { reads: None, collections: &collections };
+                shared.buffer(std::slice::from_mut(&mut write), on)
+            } else {
+                let set = WriteSet::one(write.into_owned(), durability);
+                shared.commit(WriteSet { collections, ..set })
             };
             match committed {
                 // The collection was cleared meanwhile, and has another number.
@@ -120,16 +122,13 @@ impl Store {
                 Fate::Keep => return Ok(said),
                 Fate::Set(value) => {
                     shared.check_value_bytes(value.len() as u64)?;
-                    Write::put(&shared.keys, id, key.key, value, shared.inline_bytes_max())
+                    Write::put(key, value, shared.inline_bytes_max())
                 }
-                Fate::Delete => Write::delete(&shared.keys, id, key.key),
+                Fate::Delete => Write::delete(key),
             };
-            let reads = Reads {
-                since: begun.since,
-                keys: [key.hash].into(),
-                scanned: BTreeSet::new(),
-                touched: [id].into(),
-            };
+            let mut reads = Box::new(Reads { since: begun.since, ..Reads::default() });
+            reads.keys.insert(key.hash);
+            reads.note_touch(id);
             let set = WriteSet::one(write.into_owned(), durability);
             match shared.commit(WriteSet { reads: Some(reads), collections, ..set }) {
                 Err(Error::Conflict) => {}

@@ -1,8 +1,11 @@
 //! What was written lately: whether what a transaction has read is still so.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use zkv_index::KeyHash;
+
+use crate::catalog::DEFAULT;
+use crate::hashed::{KeyMap, KeySet};
 
 /// Keys that are remembered at most, of about 100 bytes each. Where a transaction lives so long
 /// that more are written, it conflicts.
@@ -18,7 +21,7 @@ pub(crate) struct Recent {
     /// When the open transactions began, and how many did at that moment.
     open: BTreeMap<Tick, usize>,
     /// When each key was written last.
-    keys: HashMap<KeyHash, Tick>,
+    keys: KeyMap<Tick>,
     /// The same, the oldest first; a key may have been written again since.
     order: VecDeque<(Tick, KeyHash)>,
     /// When a key of each collection was written last.
@@ -33,11 +36,11 @@ pub(crate) struct Recent {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reads {
     pub since: Tick,
-    pub keys: HashSet<KeyHash>,
+    pub keys: KeySet,
     /// Collections of which all keys were read.
-    pub scanned: BTreeSet<u32>,
-    /// Collections of which any were.
-    pub touched: BTreeSet<u32>,
+    pub scanned: Vec<u32>,
+    /// Named collections of which any were.
+    pub touched: Vec<u32>,
 }
 
 impl Recent {
@@ -116,6 +119,19 @@ impl Recent {
 }
 
 impl Reads {
+    pub(crate) fn note_scan(&mut self, collection: u32) {
+        if !self.scanned.contains(&collection) {
+            self.scanned.push(collection);
+        }
+    }
+
+    /// The default collection never ends.
+    pub(crate) fn note_touch(&mut self, collection: u32) {
+        if collection != DEFAULT && !self.touched.contains(&collection) {
+            self.touched.push(collection);
+        }
+    }
+
     /// Whether a commit of these keys would change what was read.
     pub(crate) fn depends_on(&self, hash: KeyHash, collection: u32) -> bool {
         self.keys.contains(&hash) || self.scanned.contains(&collection)
@@ -131,7 +147,7 @@ mod tests {
             since,
             keys: keys.iter().copied().map(KeyHash).collect(),
             scanned: scanned.iter().copied().collect(),
-            touched: BTreeSet::from([0]),
+            touched: vec![0],
         }
     }
 

@@ -1,16 +1,15 @@
 //! What a commit that is on its way to the log keeps others from writing.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
-use zkv_index::KeyHash;
-
-use crate::write_set::WriteSet;
+use crate::hashed::KeySet;
+use crate::write_set::{Write, WriteSet};
 
 /// Keys that a commit has read or writes. Between the moment at which it was found to conflict with
 /// nothing and the one at which it becomes visible, nobody may buffer a write to them.
 #[derive(Debug, Default)]
 pub(crate) struct Reserved {
-    keys: HashSet<KeyHash>,
+    keys: KeySet,
     collections: BTreeSet<u32>,
 }
 
@@ -28,10 +27,10 @@ impl Reserved {
         reserved
     }
 
-    pub(crate) fn concerns(&self, set: &WriteSet<'_>) -> bool {
-        let concerns = |(hash, collection): (KeyHash, u32)| {
-            self.keys.contains(&hash) || self.collections.contains(&collection)
+    pub(crate) fn concerns(&self, writes: &[Write<'_>]) -> bool {
+        let concerns = |write: &Write<'_>| {
+            self.keys.contains(&write.hash) || self.collections.contains(&write.collection)
         };
-        set.writes.keys().any(concerns)
+        writes.iter().any(concerns)
     }
 }

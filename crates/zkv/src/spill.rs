@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use zkv_index::KeyHash;
 use zkv_io::{Cursor, FileStorage, Overrun, Scratch, Storage, put_varint};
-use zkv_record::Record;
 
 use crate::keys::Keys;
+use crate::view::KeyRef;
 use crate::write_set::Write;
 
 /// Bytes that are kept in memory before they go to the file.
@@ -223,9 +223,11 @@ pub(crate) fn write_of<'a>(
     keys: &Keys,
     inline_bytes_max: usize,
 ) -> Write<'a> {
+    let hash = keys.hash(collection, wish.key);
+    let key = KeyRef { hash, key: wish.key, collection, is_piece: false };
     match wish.value {
-        Some(value) => Write::put(keys, collection, wish.key, value, inline_bytes_max),
-        None => Write::new(keys, &Record { collection, ..Record::delete(wish.key) }),
+        Some(value) => Write::put(key, value, inline_bytes_max),
+        None => Write::delete(key),
     }
 }
 

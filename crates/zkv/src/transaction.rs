@@ -1,16 +1,15 @@
 //! Transactions: reads and writes that take effect as one.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_index::KeyHash;
 use zkv_record::{Kind, Record, decode_within};
 
 use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
+use crate::hashed::{KeyMap, KeySet};
 use crate::iter::IterBytes;
 use crate::options::Durability;
 use crate::recent::Reads;
@@ -35,7 +34,7 @@ pub struct Transaction {
     store: Store,
     reader: Reader,
     reads: RefCell<Reads>,
-    writes: HashMap<KeyHash, Write<'static>>,
+    writes: KeyMap<Write<'static>>,
     collections: Vec<Numbered>,
 }
 
@@ -66,7 +65,7 @@ impl Store {
             store: self.clone(),
             reader: Reader::new(Arc::clone(shared), moment),
             reads: RefCell::new(Reads { since, ..Reads::default() }),
-            writes: HashMap::new(),
+            writes: KeyMap::default(),
             collections: Vec::new(),
         })
     }
@@ -212,7 +211,7 @@ impl Transaction {
         }
         self.store.before_writing(durability)?;
         let writes = Writes::Few(std::mem::take(&mut self.writes).into_values().collect());
-        let reads = Some(self.reads.borrow().clone());
+        let reads = Some(Box::new(self.reads.borrow().clone()));
         let collections = std::mem::take(&mut self.collections);
         let set = WriteSet { writes, reads, collections, moves: None, durability };
         self.reader.shared.commit(set)
@@ -243,14 +242,15 @@ impl Transaction {
     fn note_read(&self, key: KeyRef<'_>) {
         let mut reads = self.reads.borrow_mut();
         reads.keys.insert(key.hash);
-        reads.touched.insert(key.collection);
+        reads.note_touch(key.collection);
     }
 
     pub(crate) fn set_in(&mut self, collection: u32, key: &[u8], value: &[u8]) -> Result<()> {
         let shared = &self.reader.shared;
         shared.check_key(key)?;
         shared.check_value_bytes(value.len() as u64)?;
-        let write = Write::put(&shared.keys, collection, key, value, shared.inline_bytes_max());
+        let key = shared.key(collection, key);
+        let write = Write::put(key, value, shared.inline_bytes_max());
         self.writes.insert(write.hash, write.into_owned());
         Ok(())
     }
@@ -259,15 +259,15 @@ impl Transaction {
         let shared = &self.reader.shared;
         shared.check_key(key)?;
         let is_there = self.contains_in(collection, key)?;
-        let write = Write::delete(&self.reader.shared.keys, collection, key);
+        let write = Write::delete(self.reader.shared.key(collection, key));
         self.writes.insert(write.hash, write);
         Ok(is_there)
     }
 
     pub(crate) fn iter_in(&self, collection: u32) -> TransactionIter {
         let mut reads = self.reads.borrow_mut();
-        reads.scanned.insert(collection);
-        reads.touched.insert(collection);
+        reads.note_scan(collection);
+        reads.note_touch(collection);
         let own = self.writes.values().filter(|write| write.collection == collection);
         let written = own.clone().map(|write| write.hash).collect();
         let own: Vec<(Vec<u8>, Vec<u8>)> =
@@ -283,7 +283,7 @@ impl Transaction {
 
     /// Notes a named collection that the transaction uses: it must not be cleared meanwhile.
     pub(crate) fn use_collection(&mut self, numbered: &Numbered) {
-        self.reads.get_mut().touched.insert(numbered.id);
+        self.reads.get_mut().note_touch(numbered.id);
         if !self.collections.iter().any(|known| Arc::ptr_eq(&known.state, &numbered.state)) {
             self.collections.push(numbered.clone());
         }
@@ -306,7 +306,7 @@ impl Drop for Transaction {
 #[derive(Debug)]
 pub struct TransactionIter {
     own: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
-    written: std::collections::HashSet<KeyHash>,
+    written: KeySet,
     below: IterBytes,
     collection: u32,
     shared: Arc<crate::shared::Shared>,
@@ -334,7 +334,7 @@ impl Iterator for TransactionIter {
 fn key_of(write: &Write<'_>) -> Option<Vec<u8>> {
     match &write.body {
         Body::Record(record) => Record::decode(record).ok().map(|record| record.key.to_vec()),
-        Body::Large { key, .. } => Some(key.to_vec()),
+        Body::Large(large) => Some(large.key.to_vec()),
     }
 }
 
@@ -345,13 +345,13 @@ fn value_of(write: &Write<'_>) -> Option<Vec<u8>> {
             let record = Record::decode(record).ok()?;
             (record.kind == Kind::Put).then(|| record.value.to_vec())
         }
-        Body::Large { value, .. } => Some(value.to_vec()),
+        Body::Large(large) => Some(large.value.to_vec()),
     }
 }
 
 fn is_put(write: &Write<'_>) -> bool {
     match &write.body {
         Body::Record(record) => crate::memtable::is_put(record),
-        Body::Large { .. } => true,
+        Body::Large(_) => true,
     }
 }

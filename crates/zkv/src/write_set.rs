@@ -12,17 +12,18 @@ use crate::keys::Keys;
 use crate::options::Durability;
 use crate::recent::Reads;
 use crate::spill::Spilled;
+use crate::view::KeyRef;
 
 /// One commit's writes, and what they depend on.
 #[derive(Debug)]
 pub(crate) struct WriteSet<'a> {
     pub writes: Writes<'a>,
     /// What must not have been written since it was read.
-    pub reads: Option<Reads>,
+    pub reads: Option<Box<Reads>>,
     /// The named collections that it writes to.
     pub collections: Vec<Numbered>,
     /// The collection that it gives another number, or none.
-    pub moves: Option<Move>,
+    pub moves: Option<Box<Move>>,
     pub durability: Durability,
 }
 
@@ -47,7 +48,14 @@ pub(crate) enum Body<'a> {
     /// An encoded record.
     Record(Vec<u8>),
     /// A value that is too long for one record.
-    Large { key: Cow<'a, [u8]>, value: Cow<'a, [u8]> },
+    Large(Box<Large<'a>>),
+}
+
+/// A key with a value that is stored in pieces.
+#[derive(Debug)]
+pub(crate) struct Large<'a> {
+    pub key: Cow<'a, [u8]>,
+    pub value: Cow<'a, [u8]>,
 }
 
 /// What is known of a named collection while the store is open.
@@ -106,46 +114,44 @@ impl Numbered {
 impl<'a> Write<'a> {
     /// A put or a delete mark.
     pub(crate) fn new(keys: &Keys, record: &Record<'_>) -> Self {
+        Self::hashed(keys.hash(record.collection, record.key), record)
+    }
+
+    #[inline]
+    fn hashed(hash: KeyHash, record: &Record<'_>) -> Self {
         let mut bytes = Vec::with_capacity(record.encoded_bytes());
         record.encode_into(&mut bytes);
-        let collection = record.collection;
-        Self { hash: keys.hash(collection, record.key), collection, body: Body::Record(bytes) }
+        Self { hash, collection: record.collection, body: Body::Record(bytes) }
     }
 
     /// A put of `value`, in pieces where it is longer than `inline_bytes_max`.
-    pub(crate) fn put(
-        keys: &Keys,
-        collection: u32,
-        key: &'a [u8],
-        value: &'a [u8],
-        inline_bytes_max: usize,
-    ) -> Self {
+    #[inline]
+    pub(crate) fn put(key: KeyRef<'a>, value: &'a [u8], inline_bytes_max: usize) -> Self {
+        let KeyRef { hash, key, collection, .. } = key;
         if value.len() <= inline_bytes_max {
-            return Self::new(keys, &Record { collection, ..Record::put(key, value) });
+            return Self::hashed(hash, &Record { collection, ..Record::put(key, value) });
         }
-        let body = Body::Large { key: key.into(), value: value.into() };
-        Self { hash: keys.hash(collection, key), collection, body }
+        let body = Body::Large(Box::new(Large { key: key.into(), value: value.into() }));
+        Self { hash, collection, body }
     }
 
-    pub(crate) fn delete(keys: &Keys, collection: u32, key: &[u8]) -> Self {
-        Self::new(keys, &Record { collection, ..Record::delete(key) })
+    pub(crate) fn delete(key: KeyRef<'_>) -> Self {
+        Self::hashed(key.hash, &Record { collection: key.collection, ..Record::delete(key.key) })
     }
 
-    /// The same, where it has borrowed nothing.
-    pub(crate) fn into_record(self) -> std::result::Result<Write<'static>, Self> {
-        let Self { hash, collection, body } = self;
-        match body {
-            Body::Record(record) => Ok(Write { hash, collection, body: Body::Record(record) }),
-            body @ Body::Large { .. } => Err(Self { hash, collection, body }),
-        }
+    #[inline]
+    pub(crate) fn is_record(&self) -> bool {
+        matches!(self.body, Body::Record(_))
     }
 
     /// The same, without what it has borrowed.
     pub(crate) fn into_owned(self) -> Write<'static> {
         let body = match self.body {
             Body::Record(record) => Body::Record(record),
-            Body::Large { key, value } => {
-                Body::Large { key: key.into_owned().into(), value: value.into_owned().into() }
+            Body::Large(large) => {
+                let Large { key, value } = *large;
+                let (key, value) = (key.into_owned().into(), value.into_owned().into());
+                Body::Large(Box::new(Large { key, value }))
             }
         };
         Write { hash: self.hash, collection: self.collection, body }
@@ -181,7 +187,18 @@ impl<'a> Writes<'a> {
     }
 }
 
+/// What must still be so when writes take effect.
+#[derive(Clone, Copy)]
+pub(crate) struct Condition<'a> {
+    pub reads: Option<&'a Reads>,
+    pub collections: &'a [Numbered],
+}
+
 impl<'a> WriteSet<'a> {
+    pub(crate) fn condition(&self) -> Condition<'_> {
+        Condition { reads: self.reads.as_deref(), collections: &self.collections }
+    }
+
     /// One write that depends on nothing.
     pub(crate) fn one(write: Write<'a>, durability: Durability) -> Self {
         Self {
@@ -195,10 +212,9 @@ impl<'a> WriteSet<'a> {
 
     /// Whether it may wait in a buffer.
     pub(crate) fn fits_buffer(&self) -> bool {
-        let is_record = |write: &Write<'_>| matches!(write.body, Body::Record(_));
         self.durability == Durability::Buffered
             && self.moves.is_none()
             && !matches!(self.writes, Writes::Many(_))
-            && self.writes.in_memory().iter().all(is_record)
+            && self.writes.in_memory().iter().all(Write::is_record)
     }
 }

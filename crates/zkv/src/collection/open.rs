@@ -260,7 +260,7 @@ impl Shared {
             writes: Writes::Few(writes.collect()),
             reads: None,
             collections: Vec::new(),
-            moves,
+            moves: moves.map(Box::new),
             durability,
         })
     }
