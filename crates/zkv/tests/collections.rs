@@ -247,7 +247,7 @@ fn writes_beside_a_clear_are_before_or_after_it() {
             });
             // What is left is what was written behind the last clear: an end of it.
             let left = all(&pages);
-            let first = 200 - left.len() as u32;
+            let first = 200 - u32::try_from(left.len()).unwrap();
             assert!(left.keys().copied().eq(first..200), "{left:?}");
             assert_eq!(pages.len(), left.len() as u64);
         }
