@@ -45,7 +45,7 @@ pub struct Arguments {
 enum Part {
     /// What CI runs: short ones of everything.
     Smoke,
-    /// All workloads of up to three operations, cut at every change.
+    /// All workloads of up to three operations, and some written out, cut at every change.
     Exhaustive,
     /// A fault at the first call, the second, the third, until none is left.
     Faults,
@@ -57,6 +57,16 @@ enum Part {
     Planted,
 }
 
+/// How far the long workloads go on.
+#[derive(Clone, Copy)]
+enum Until {
+    Time(Duration),
+    /// So many of them, on a machine as busy as it may be.
+    Count(usize),
+}
+
+/// Of each kind of long workloads, how many CI runs.
+const SMOKE_WORKLOADS: usize = 12;
 /// Failures that are printed; a run with more stops.
 const FAILURES_MAX: usize = 5;
 
@@ -83,19 +93,20 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let all = [Part::Exhaustive, Part::Faults, Part::Log, Part::Long];
     let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
+    let until = Until::Time(Duration::from_secs(arguments.seconds));
     for part in parts {
         match part {
             Part::Smoke => {
-                exhaustive(2, &tally)?;
+                log(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
                 faults(&tally)?;
-                log(arguments.seed, Duration::from_secs(5), &tally)?;
-                long(arguments.seed, Duration::from_secs(5), &tally)?;
+                exhaustive(2, &tally)?;
+                long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
             }
             Part::Exhaustive => exhaustive(3, &tally)?,
             Part::Faults => faults(&tally)?,
-            Part::Planted => planted::run()?,
-            Part::Log => log(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
-            Part::Long => long(arguments.seed, Duration::from_secs(arguments.seconds), &tally)?,
+            Part::Planted => planted::run(arguments.seed)?,
+            Part::Log => log(arguments.seed, until, &tally)?,
+            Part::Long => long(arguments.seed, until, &tally)?,
         }
     }
     println!("crash: no violation in {}", tally.summary());
@@ -118,10 +129,7 @@ impl FromStr for Replay {
             return text.parse().map(Self::Fault);
         }
         match text.strip_prefix("log/") {
-            Some(seed) => {
-                let seed = seed.parse().map_err(|error| format!("the seed: {error}"))?;
-                Ok(Self::Log(LogWorkload(seed)))
-            }
+            Some(rest) => rest.parse().map(Self::Log),
             None => text.parse().map(Self::Store),
         }
     }
@@ -149,6 +157,10 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
+    try_all(Workload::directed()?.into_iter(), None, tally, |workload| {
+        History::of(workload)?.cut_everywhere(LONG, tally)
+    })?;
+    println!("crash: workloads written out: so far {}", tally.summary());
     for count in 0..=most {
         try_all(Workload::all(count).into_iter(), None, tally, |workload| {
             History::of(workload)?.cut_everywhere(EXHAUSTIVE, tally)
@@ -158,18 +170,18 @@ fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
     Ok(())
 }
 
-fn long(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let until = Some(Instant::now() + time);
-    try_all((seed..).map(Workload::random), until, tally, |workload| {
+fn long(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
+    try_some((seed..).map(Workload::random), until, tally, |workload| {
         History::of(workload)?.cut_everywhere(LONG, tally)
     })?;
     println!("crash: long workloads: so far {}", tally.summary());
     Ok(())
 }
 
-fn log(seed: u64, time: Duration, tally: &Tally) -> Result<(), Failure> {
-    let until = Some(Instant::now() + time);
-    try_all((seed..).map(LogWorkload), until, tally, |workload| workload.run(LOG, tally))?;
+fn log(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
+    let attempt = |workload: &LogWorkload| workload.run(LOG, tally);
+    try_all(LogWorkload::scripts(), None, tally, attempt)?;
+    try_some((seed..).map(LogWorkload::Random), until, tally, attempt)?;
     println!("crash: the log alone: so far {}", tally.summary());
     Ok(())
 }
@@ -179,6 +191,19 @@ fn faults(tally: &Tally) -> Result<(), Failure> {
     try_all(cases.into_iter(), None, tally, |case| case.run(tally))?;
     println!("crash: faults at every call: so far {}", tally.summary());
     Ok(())
+}
+
+/// Tries the first of `cases`, as far as `until` says.
+fn try_some<C: Display + Send>(
+    cases: impl Iterator<Item = C> + Send,
+    until: Until,
+    tally: &Tally,
+    attempt: impl Fn(&C) -> Result<(), String> + Sync,
+) -> Result<(), Failure> {
+    match until {
+        Until::Time(time) => try_all(cases, Some(Instant::now() + time), tally, attempt),
+        Until::Count(count) => try_all(cases.take(count), None, tally, attempt),
+    }
 }
 
 /// Tries all `cases` on all cores, and prints those that fail.

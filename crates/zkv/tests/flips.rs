@@ -70,6 +70,7 @@ fn flip_each(
             });
         }
     });
+    println!("{} bits of {path} were flipped", bits.len());
 }
 
 /// The bits of `file_bytes` to flip: all, or a drawn share of them and one of `dense`, the places

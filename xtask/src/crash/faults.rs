@@ -18,7 +18,8 @@ use super::images::{Depth, Tally};
 use super::session::{INDEX, Model, STORE, Session, Trouble};
 use super::workload::{Operation, Workload};
 
-/// Ways to cut the power at the end of a run.
+/// Ways to cut the power behind a call that failed, and at the end of a run.
+const CUTS_BEHIND_FAULT: usize = 3;
 const CUTS: usize = 12;
 
 /// The workloads, which have every operation between them, each with every durability.
@@ -123,16 +124,18 @@ impl FromStr for Case {
 fn run(workload: &Workload, fault: &Fault, tally: &Tally) -> Result<bool, String> {
     let disk = SimDisk::recording(workload.seed);
     disk.set_fault(Some(fault.clone()));
-    let mut run =
-        FaultRun { session: Session::new(workload, disk), fault, has_struck: false, proven: None };
+    let session = Session::new(workload, disk);
+    let mut run = FaultRun { session, fault, tally, has_struck: false, proven: None };
     run.go().map_err(|error| error.to_string())?;
-    run.cut_power(tally)?;
+    run.session.end_process();
+    run.cut_power(CUTS, Depth::Write)?;
     Ok(run.has_struck)
 }
 
 struct FaultRun<'a> {
     session: Session<'a>,
     fault: &'a Fault,
+    tally: &'a Tally,
     has_struck: bool,
     /// Of a sync that lied: the last commit that was durable before it.
     proven: Option<usize>,
@@ -224,7 +227,8 @@ impl FaultRun<'_> {
             self.session.visible = found;
             self.session.commit();
         }
-        Ok(())
+        // What was refused is gone by now, not only with the next write.
+        self.cut_power(CUTS_BEHIND_FAULT, Depth::Read).map_err(Trouble::Wrong)
     }
 
     /// What an operation that failed would have made visible.
@@ -258,6 +262,8 @@ impl FaultRun<'_> {
             self.probe()?;
         }
         self.session.compare()?;
+        // Before the store is closed, which makes more durable than a sync.
+        self.cut_power(CUTS_BEHIND_FAULT, Depth::Read).map_err(Trouble::Wrong)?;
         // What was left beside the store goes with the next opening.
         self.session.step(usize::MAX, Operation::Reopen)?;
         self.session.compare()?;
@@ -302,16 +308,15 @@ impl FaultRun<'_> {
         Ok(())
     }
 
-    /// What was acknowledged in the end survives.
-    fn cut_power(&mut self, tally: &Tally) -> Result<(), String> {
-        self.session.end_process();
+    /// What is acknowledged by now survives, and nothing that was refused.
+    fn cut_power(&self, most: usize, depth: Depth) -> Result<(), String> {
         let mut cut = PowerCut::new();
         for event in self.session.disk.events(0) {
             cut.follow(&event);
         }
         let session = &self.session;
         let mut random = fastrand::Rng::with_seed(self.fault.number);
-        for way in cut.cuts(false, CUTS, &mut random) {
+        for way in cut.cuts(false, most, &mut random) {
             let last = self.proven.unwrap_or(session.durable)..=session.commits.len() - 1;
             let expected = Expected { commits: &session.commits, last };
             let image = cut.image(&way);
@@ -319,9 +324,9 @@ impl FaultRun<'_> {
             if self.proven.is_some() && is_told(session.workload, &image, &expected)? {
                 continue;
             }
-            let checked = check(session.workload, &image, &expected, Depth::Write);
+            let checked = check(session.workload, &image, &expected, depth);
             let tried = checked.map_err(|error| format!("a power cut behind it: {error}"))?;
-            tally.images.fetch_add(tried, Ordering::Relaxed);
+            self.tally.images.fetch_add(tried, Ordering::Relaxed);
         }
         Ok(())
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use zkv::{Durability, ErrorKind, Options, Store};
-use zkv_io::Storage;
+use zkv_io::{Storage, replace_atomically};
 use zkv_sim::SimDisk;
 
 use super::workload::{Operation, Workload};
@@ -132,6 +132,7 @@ impl<'a> Session<'a> {
                 self.commit();
             }
             Operation::Backup => return self.backup(number),
+            Operation::Restore => return self.restore(),
         }
         Ok(())
     }
@@ -212,6 +213,20 @@ impl<'a> Session<'a> {
         let end_event = self.disk.event_count();
         self.backups.push(Backup { path, commit: self.durable, end_event });
         Ok(())
+    }
+
+    /// Whoever does this waits until it is durable, before anybody opens the store.
+    fn restore(&mut self) -> Result<(), Trouble> {
+        let Some(Backup { path, commit, .. }) = self.backups.last() else { return Ok(()) };
+        let (image, visible) = (self.disk.image(), self.commits[*commit].clone());
+        let bytes = image.get(path).unwrap_or_default();
+        let disk = self.disk.kill();
+        let copied = replace_atomically(&disk, Path::new(STORE), |file| file.write_at(0, bytes));
+        copied.map_err(|error| Trouble::Wrong(format!("the last backup: {error}")))?;
+        (self.disk, self.store, self.visible) = (disk, None, visible);
+        self.commit();
+        self.acknowledge();
+        self.open()
     }
 
     /// What a process sees of the keys of `model` and `others`, by gets alone: it writes nothing.

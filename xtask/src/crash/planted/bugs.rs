@@ -43,6 +43,13 @@ pub const BUGS: &[Bug] = &[
                 file.sync_all().map(|()| value) });",
     },
     Bug {
+        name: "a new file's name is taken for durable",
+        file: "crates/zkv-log/src/open.rs",
+        right: "if recovered.writer.is_some() && recovered.log.synced_upto() <= FIRST_END {",
+        wrong: "if !PLANTED && recovered.writer.is_some() \
+                && recovered.log.synced_upto() <= FIRST_END {",
+    },
+    Bug {
         name: "checksums of blocks are skipped",
         file: "crates/zkv-log/src/walk.rs",
         right: "if !is_whole(block, seeds.of(header.tag)?, offset) {",
@@ -109,6 +116,12 @@ pub const BUGS: &[Bug] = &[
                 _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Starts",
     },
     Bug {
+        name: "a foreign index stays while the log is written",
+        file: "crates/zkv/src/open.rs",
+        right: "        remove_foreign_index(path, options)?;",
+        wrong: "        if !PLANTED {\n            remove_foreign_index(path, options)?;\n        }",
+    },
+    Bug {
         name: "a slot is used again before its retire entry is durable",
         file: "crates/zkv-log/src/writer.rs",
         right: "free.usable_after <= synced_upto &&",
@@ -133,11 +146,11 @@ pub const BUGS: &[Bug] = &[
         wrong: "&& (PLANTED || end <= self.log().synced_upto())",
     },
     Bug {
-        name: "a freed segment's slot is used while it is being read from the old checkpoint",
+        name: "an old checkpoint that leads into a slot used again is taken for damage",
         file: "crates/zkv-log/src/recover.rs",
-        right: "return header.id() == place.id;",
-        wrong: "if !PLANTED || header.id() == place.id {\n                \
-                return header.id() == place.id;\n            }",
+        right: "        Err(LogError::CheckpointMismatch | LogError::Corrupt { .. }) => {",
+        wrong: "        Err(error) if matches!(error, LogError::CheckpointMismatch)\n            \
+                || (!PLANTED && matches!(error, LogError::Corrupt { .. })) =>\n        {",
     },
     Bug {
         name: "a replay passes over deletions",
@@ -168,11 +181,17 @@ pub const BUGS: &[Bug] = &[
                 shared.flush_all(&mut writer)?;\n                }\n",
     },
     Bug {
-        name: "abandoned segments keep their seals",
+        name: "recovery starts at an old roll call",
+        file: "crates/zkv-log/src/recover/start.rs",
+        right: "roll_calls.sort_by_key(|roll_call| std::cmp::Reverse(*roll_call));",
+        wrong: "roll_calls.sort_by_key(|roll_call| std::cmp::Reverse(*roll_call));\n        \
+                if PLANTED {\n            roll_calls.reverse();\n        }",
+    },
+    Bug {
+        name: "the only header that names the newest roll call is wiped",
         file: "crates/zkv-log/src/writer.rs",
-        right: "self.write_zeros(seal_start, seal_end.min(file_bytes))?;",
-        wrong: "if !PLANTED {\n                \
-                self.write_zeros(seal_start, seal_end.min(file_bytes))?;\n            }",
+        right: "if self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {",
+        wrong: "if !PLANTED && self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {",
     },
     Bug {
         name: "a file that ends within a page is appended to",

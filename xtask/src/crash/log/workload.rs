@@ -1,0 +1,159 @@
+//! What is done to a log while its disk may fail at any moment.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::LogRun;
+use crate::crash::images::{Effort, Tally};
+
+/// Steps, and what decides the disk's random bytes and the entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogWorkload {
+    /// A long one, chosen by a seed.
+    Random(u64),
+    /// The script of this number.
+    Script(usize),
+}
+
+/// One step.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A commit of entries that are so long.
+    Append(Vec<usize>),
+    /// As `Append`, and the commit is dropped before its end.
+    Abandon(Vec<usize>),
+    /// Frees full segments, by their places among them.
+    Free(Vec<usize>),
+    Sync,
+    Checkpoint,
+    /// Closes and opens, from the log alone or from the last checkpoint.
+    Reopen,
+    /// The process is killed, and another one opens the log.
+    Kill,
+}
+
+/// What chance seldom finds.
+fn scripts() -> Vec<Vec<Step>> {
+    use Step::{Abandon, Append, Checkpoint, Free, Sync};
+    // Each fills most of a slot.
+    let fill = || Append(vec![60_000]);
+    vec![
+        // A commit is abandoned in a slot that was freed, whose header alone names the newest roll call.
+        vec![fill(), fill(), fill(), Free(vec![0]), Sync, Abandon(vec![60_000]), Sync],
+        // A checkpoint leads into a segment that was freed since, whose slot is used again.
+        vec![fill(), Checkpoint, fill(), fill(), fill(), Free(vec![1]), Sync, fill(), fill()],
+        // A commit is abandoned that has filled segments, which have higher numbers than the log's
+        // newest for a while. They know of the first roll call, and what that lists is used again.
+        vec![
+            Checkpoint,
+            fill(),
+            fill(),
+            fill(),
+            fill(),
+            Sync,
+            Abandon(vec![60_000; 4]),
+            Free(vec![1]),
+            Sync,
+            fill(),
+            Sync,
+        ],
+    ]
+}
+
+impl LogWorkload {
+    /// All that are written out.
+    pub fn scripts() -> impl Iterator<Item = Self> + Send {
+        (0..scripts().len()).map(Self::Script)
+    }
+
+    /// Runs the workload, and cuts the power at every change.
+    pub fn run(self, effort: Effort, tally: &Tally) -> Result<(), String> {
+        let (seed, script) = match self {
+            Self::Random(seed) => (seed, None),
+            Self::Script(number) => {
+                (1, Some(scripts().into_iter().nth(number).ok_or("there is no such script")?))
+            }
+        };
+        let mut run = LogRun::new(seed).map_err(super::message)?;
+        match script {
+            Some(steps) => steps.iter().try_for_each(|step| run.step(step))?,
+            None => {
+                let count = run.random.usize(4..40);
+                run.random_steps(count)?;
+            }
+        }
+        run.cut_everywhere(effort, seed, tally)
+    }
+}
+
+impl LogRun {
+    pub fn random_steps(&mut self, count: usize) -> Result<(), String> {
+        for _ in 0..count {
+            let step = self.random_step();
+            self.step(&step)?;
+        }
+        Ok(())
+    }
+
+    fn random_step(&mut self) -> Step {
+        match self.random.u8(..100) {
+            0..46 => Step::Append(self.random_lens()),
+            46..52 => Step::Abandon(self.random_lens()),
+            52..70 => Step::Free(self.random_places()),
+            70..80 => Step::Sync,
+            80..88 => Step::Checkpoint,
+            88..94 => Step::Reopen,
+            _ => Step::Kill,
+        }
+    }
+
+    fn random_lens(&mut self) -> Vec<usize> {
+        let most = [300, 8_000, 50_000][self.random.usize(..3)];
+        let count = self.random.usize(1..6);
+        (0..count).map(|_| self.random.usize(1..most)).collect()
+    }
+
+    /// As a rule the oldest alone.
+    fn random_places(&mut self) -> Vec<usize> {
+        if self.random.u8(..3) > 0 {
+            return vec![0];
+        }
+        (0..self.full_count()).filter(|_| self.random.bool()).collect()
+    }
+}
+
+/// The form that [`LogWorkload::from_str`] reads, behind `log/`.
+impl fmt::Display for LogWorkload {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Random(seed) => write!(formatter, "log/{seed}"),
+            Self::Script(number) => write!(formatter, "log/script-{number}"),
+        }
+    }
+}
+
+impl FromStr for LogWorkload {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = |error| format!("{text}: {error}");
+        match text.strip_prefix("script-") {
+            Some(number) => number.parse().map(Self::Script).map_err(wrong),
+            None => text.parse().map(Self::Random).map_err(wrong),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_workload_reads_back_as_it_is_printed() {
+        for workload in LogWorkload::scripts().chain([LogWorkload::Random(17)]) {
+            let printed = workload.to_string();
+            assert_eq!(printed.strip_prefix("log/").unwrap().parse(), Ok(workload));
+        }
+        assert!("script-".parse::<LogWorkload>().is_err());
+    }
+}
