@@ -146,7 +146,7 @@ mod tests {
         Reads {
             since,
             keys: keys.iter().copied().map(KeyHash).collect(),
-            scanned: scanned.iter().copied().collect(),
+            scanned: scanned.to_vec(),
             touched: vec![0],
         }
     }
