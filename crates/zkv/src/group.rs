@@ -93,7 +93,7 @@ impl Drop for Turn<'_> {
     fn drop(&mut self) {
         let mut state = self.queue.state();
         if self.tickets.is_empty() {
-            // The writer could not be had.
+            // It panicked before it took any.
             self.tickets = take(&mut state.tickets);
         }
         for ticket in self.tickets.iter().filter(|ticket| ticket.is_waiting()) {
@@ -142,7 +142,15 @@ impl Shared {
             Err(turn) => turn,
         };
         // While this waits, others join.
-        let mut writer = self.writer()?;
+        let mut writer = match self.writer() {
+            Ok(writer) => writer,
+            Err(error) => {
+                turn.take_tickets()
+                    .iter()
+                    .for_each(|ticket| ticket.set_outcome(Err(Error::Closed)));
+                return Err(error);
+            }
+        };
         self.commit_tickets(&mut writer, turn.take_tickets());
         drop(turn);
         self.checkpoint_if_due(&mut writer);

@@ -111,6 +111,7 @@ impl Store {
     ) -> Result<T> {
         let shared = self.shared();
         let durability = shared.options.durability;
+        shared.check_writable()?;
         self.before_writing(durability)?;
         shared.check_key(key)?;
         loop {

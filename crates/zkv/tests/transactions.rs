@@ -334,6 +334,35 @@ fn one_key_is_read_and_written_in_one_step() {
 }
 
 #[test]
+fn nothing_is_written_to_a_store_that_was_closed_through_another_handle() {
+    for durability in ALL {
+        let store = new_store(durability);
+        let other = store.clone();
+        store.set("a", &1u32).unwrap();
+        let mut tx = store.begin().unwrap();
+        tx.set("b", &1u32).unwrap();
+        let snapshot = store.snapshot();
+        other.close().unwrap();
+        let mut batch = WriteBatch::new();
+        batch.set("b", &1u32);
+        let refused = [
+            store.set("b", &1u32),
+            store.delete("a").map(drop),
+            store.delete("none").map(drop),
+            store.update("a", |old: Option<u32>| old).map(drop),
+            store.write(batch),
+            tx.commit(),
+            store.begin().map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().kind(), ErrorKind::Misuse);
+        }
+        assert_eq!(store.get::<_, u32>("a").unwrap(), Some(1));
+        assert_eq!((store.len(), snapshot.len()), (1, 1));
+    }
+}
+
+#[test]
 fn a_commit_may_be_more_durable_than_its_store() {
     let storage = MemoryStorage::new();
     let store = open(&storage, Durability::Buffered);
