@@ -1,4 +1,4 @@
-//! Who waits for a sync, so that one covers as many commits as it can.
+//! Who syncs and who waits for it, so that one sync covers as many commits as it can.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -17,10 +17,14 @@ const PATIENCE_MAX: Duration = Duration::from_millis(2);
 pub(crate) struct Gather {
     state: Mutex<State>,
     arrived: Condvar,
+    ended: Condvar,
 }
 
 #[derive(Debug, Default)]
 struct State {
+    /// A failure of the disk is reported to one caller only: who syncs at the same time must not take
+    /// its own success for proof.
+    is_syncing: bool,
     /// The ends of the commits that wait.
     waiting: Vec<Position>,
     /// How many the last sync has covered.
@@ -33,6 +37,9 @@ impl State {
         self.waiting.iter().filter(|end| **end > synced_upto).count()
     }
 }
+
+/// The turn to sync, which ends with this.
+pub(crate) struct Turn<'a>(&'a Gather);
 
 /// One commit that waits.
 pub(crate) struct Waiting<'a> {
@@ -52,6 +59,24 @@ impl Gather {
         Waiting { gather: self, end }
     }
 
+    /// Waits until `answer` knows one, or nobody syncs: then it is the caller's turn.
+    pub(crate) fn wait_for_turn<T>(
+        &self,
+        answer: impl Fn() -> Option<T>,
+    ) -> Result<Turn<'_>, T> {
+        let mut state = self.state();
+        loop {
+            if let Some(answer) = answer() {
+                return Err(answer);
+            }
+            if !state.is_syncing {
+                state.is_syncing = true;
+                return Ok(Turn(self));
+            }
+            state = self.ended.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
     /// Waits for those that the last sync has covered, as long as that is worth it. The caller is about
     /// to sync what lies behind `synced_upto`.
     pub(crate) fn wait_for_others(&self, synced_upto: Position) {
@@ -66,6 +91,13 @@ impl Gather {
     /// Notes how long the sync took.
     pub(crate) fn note_time(&self, time: Duration) {
         self.state().patience = (time / PATIENCE_SHARE).min(PATIENCE_MAX);
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_syncing = false;
+        self.0.ended.notify_all();
     }
 }
 

@@ -43,9 +43,7 @@ pub(crate) struct Shared {
     pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
     pub is_sync_failed: AtomicBool,
-    /// Held during a sync. A failure of the disk is reported to one caller only: who syncs at the
-    /// same time must not take its own success for proof. Who waits here may find its work done.
-    pub sync_gate: Mutex<()>,
+    /// Who syncs, and who waits for that.
     pub gather: Gather,
 }
 
@@ -121,15 +119,15 @@ impl Log {
             return Ok(());
         }
         let _waiting = self.shared.gather.enter(upto);
-        let _gate = self.shared.sync_gate.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.is_sync_failed() {
-            return Err(LogError::SyncFailed);
-        }
-        let synced_upto = self.synced_upto();
-        if upto <= synced_upto {
-            return Ok(());
-        }
-        self.shared.gather.wait_for_others(synced_upto);
+        let answer = || match self.is_sync_failed() {
+            true => Some(Err(LogError::SyncFailed)),
+            false => (upto <= self.synced_upto()).then_some(Ok(())),
+        };
+        let _turn = match self.shared.gather.wait_for_turn(answer) {
+            Ok(turn) => turn,
+            Err(answer) => return answer,
+        };
+        self.shared.gather.wait_for_others(self.synced_upto());
         // Whoever has committed by now need not sync again.
         let finished = *self.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner);
         let start = Instant::now();
@@ -144,7 +142,7 @@ impl Log {
         self.shared.is_sync_failed.load(atomic::Ordering::Acquire)
     }
 
-    /// The caller holds the gate, or is the writer, who wants this to happen whatever was synced.
+    /// It is the caller's turn, or the caller is the writer, who wants this to happen whatever was synced.
     fn sync_file(&self, upto: Position) -> Result<()> {
         let synced = self.shared.file.sync_data();
         let mut synced_upto =
@@ -163,7 +161,7 @@ impl Log {
 
     /// As [`Log::sync`], though `upto` may have been durable before: what was written again was not.
     pub(crate) fn sync_again(&self, upto: Position) -> Result<()> {
-        let _gate = self.shared.sync_gate.lock().unwrap_or_else(PoisonError::into_inner);
+        let _turn = self.shared.gather.wait_for_turn(|| None::<()>);
         self.sync_file(upto)
     }
 

@@ -125,7 +125,6 @@ impl Recovery<'_> {
             synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
             finished_upto: Mutex::new(Position::default()),
-            sync_gate: Mutex::new(()),
             gather: Gather::default(),
         });
         let replay_from = self.replay_from;
