@@ -6,6 +6,7 @@ mod faults;
 mod history;
 mod images;
 mod log;
+mod model;
 mod planted;
 mod session;
 mod workload;
