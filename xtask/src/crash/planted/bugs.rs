@@ -147,6 +147,36 @@ pub const BUGS: &[Bug] = &[
                 if PLANTED && kind == RecordKind::Delete {\n            return Ok(());\n        }\n",
     },
     Bug {
+        name: "a replay counts the keys of collections that are gone",
+        file: "crates/zkv/src/replay.rs",
+        right: "        forget_dropped(catalog, Arc::make_mut(counts), self.live);\n",
+        wrong: "        if !PLANTED {\n            \
+                forget_dropped(catalog, Arc::make_mut(counts), self.live);\n        }\n",
+    },
+    Bug {
+        name: "a collection's number is used again",
+        file: "crates/zkv/src/catalog.rs",
+        right: "        if entry.id >= self.next_id {\n",
+        wrong: "        if !PLANTED && entry.id >= self.next_id {\n",
+    },
+    Bug {
+        name: "a catalog change is written before what is buffered",
+        file: "crates/zkv/src/group.rs",
+        right: "        self.flush_all(writer)?;\n        let checked",
+        wrong: "        if !PLANTED || sets.iter().all(|set| set.moves.is_none()) {\n            \
+                self.flush_all(writer)?;\n        }\n        let checked",
+    },
+    Bug {
+        name: "a spilled batch is several commits",
+        file: "crates/zkv/src/group.rs",
+        right: "        let is_written = |hash| spilled.has(hash);\n",
+        wrong: "        if PLANTED {\n            let mut end = writer.log.end();\n            \
+                spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {\n                \
+                end = self.write(writer, std::iter::once(&write), room)?;\n                \
+                Ok(())\n            })?;\n            return Ok(end);\n        }\n        \
+                let is_written = |hash| spilled.has(hash);\n",
+    },
+    Bug {
         name: "a rebuild passes over deletions",
         file: "crates/zkv/src/rebuild.rs",
         right: "                let record = decode_entry(entry?, &block, log)?;\n",
