@@ -10,7 +10,7 @@ use zkv_io::Storage;
 use zkv_sim::SimDisk;
 
 use super::model::{self, DEFAULT, Model};
-use super::workload::{Change, Operation, Workload};
+use super::workload::{Change, Operation, Place, Workload};
 
 pub const STORE: &str = "dir/store.zkv";
 pub const INDEX: &str = "dir/store.zkv.idx";
@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
             }
             _ => {
                 for (place, key, value) in writes {
-                    self.write_one(place, key, value, after)?;
+                    self.write_one(place, &key, value, after)?;
                 }
             }
         }
@@ -210,18 +210,18 @@ impl<'a> Session<'a> {
 
     fn write_one(
         &self,
-        place: u8,
-        key: Vec<u8>,
+        place: Place,
+        key: &Vec<u8>,
         value: Option<Vec<u8>>,
         after: &Model,
     ) -> Result<(), Trouble> {
         let store = self.store()?;
-        let expected = self.visible.get(place, &key).is_some();
+        let expected = self.visible.get(place, key).is_some();
         match (place, value) {
-            (DEFAULT, Some(value)) => store.set_bytes(&key, &value)?,
-            (DEFAULT, None) => expect("delete", store.delete_bytes(&key)?, expected)?,
-            (_, Some(value)) => after.open(store, place)?.set(&key, &value)?,
-            (_, None) => expect("delete", after.open(store, place)?.delete(&key)?, expected)?,
+            (DEFAULT, Some(value)) => store.set_bytes(key, &value)?,
+            (DEFAULT, None) => expect("delete", store.delete_bytes(key)?, expected)?,
+            (_, Some(value)) => after.open(store, place)?.set(key, &value)?,
+            (_, None) => expect("delete", after.open(store, place)?.delete(key)?, expected)?,
         }
         Ok(())
     }

@@ -147,26 +147,6 @@ pub const BUGS: &[Bug] = &[
                 if PLANTED && kind == RecordKind::Delete {\n            return Ok(());\n        }\n",
     },
     Bug {
-        name: "a replay counts the keys of collections that are gone",
-        file: "crates/zkv/src/replay.rs",
-        right: "        forget_dropped(catalog, Arc::make_mut(counts), self.live);\n",
-        wrong: "        if !PLANTED {\n            \
-                forget_dropped(catalog, Arc::make_mut(counts), self.live);\n        }\n",
-    },
-    Bug {
-        name: "a collection's number is used again",
-        file: "crates/zkv/src/catalog.rs",
-        right: "        if entry.id >= self.next_id {\n",
-        wrong: "        if !PLANTED && entry.id >= self.next_id {\n",
-    },
-    Bug {
-        name: "a catalog change is written before what is buffered",
-        file: "crates/zkv/src/group.rs",
-        right: "        self.flush_all(writer)?;\n        let checked",
-        wrong: "        if !PLANTED || sets.iter().all(|set| set.moves.is_none()) {\n            \
-                self.flush_all(writer)?;\n        }\n        let checked",
-    },
-    Bug {
         name: "a spilled batch is several commits",
         file: "crates/zkv/src/group.rs",
         right: "        let is_written = |hash| spilled.has(hash);\n",
