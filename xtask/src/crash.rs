@@ -6,6 +6,7 @@ mod faults;
 mod history;
 mod images;
 mod log;
+mod model;
 mod planted;
 mod session;
 mod workload;
@@ -72,6 +73,8 @@ const FAILURES_MAX: usize = 5;
 
 const EXHAUSTIVE: Effort =
     Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: true };
+/// Of all pairs, in CI.
+const SMOKE: Effort = Effort { cuts_most: 16, ..EXHAUSTIVE };
 const LONG: Effort =
     Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, crashes_most: 3, last_only: false };
 const LOG: Effort =
@@ -99,10 +102,10 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Part::Smoke => {
                 log(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
                 faults(&tally)?;
-                exhaustive(2, &tally)?;
+                exhaustive(2, SMOKE, &tally)?;
                 long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
             }
-            Part::Exhaustive => exhaustive(3, &tally)?,
+            Part::Exhaustive => exhaustive(3, EXHAUSTIVE, &tally)?,
             Part::Faults => faults(&tally)?,
             Part::Planted => planted::run(arguments.seed)?,
             Part::Log => log(arguments.seed, until, &tally)?,
@@ -141,7 +144,7 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
     match replay {
         Replay::Store(workload) => {
             let history = History::of(workload)?;
-            for effort in [EXHAUSTIVE, LONG, THOROUGH] {
+            for effort in [SMOKE, EXHAUSTIVE, LONG, THOROUGH] {
                 history.cut_everywhere(effort, tally)?;
             }
         }
@@ -156,14 +159,14 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
     Ok(())
 }
 
-fn exhaustive(most: u32, tally: &Tally) -> Result<(), Failure> {
+fn exhaustive(most: u32, effort: Effort, tally: &Tally) -> Result<(), Failure> {
     try_all(Workload::directed()?.into_iter(), None, tally, |workload| {
         History::of(workload)?.cut_everywhere(LONG, tally)
     })?;
     println!("crash: workloads written out: so far {}", tally.summary());
     for count in 0..=most {
         try_all(Workload::all(count).into_iter(), None, tally, |workload| {
-            History::of(workload)?.cut_everywhere(EXHAUSTIVE, tally)
+            History::of(workload)?.cut_everywhere(effort, tally)
         })?;
         println!("crash: every workload of {count} operations: so far {}", tally.summary());
     }

@@ -60,10 +60,7 @@ impl Gather {
     }
 
     /// Waits until `answer` knows one, or nobody syncs: then it is the caller's turn.
-    pub(crate) fn wait_for_turn<T>(
-        &self,
-        answer: impl Fn() -> Option<T>,
-    ) -> Result<Turn<'_>, T> {
+    pub(crate) fn wait_for_turn<T>(&self, answer: impl Fn() -> Option<T>) -> Result<Turn<'_>, T> {
         let mut state = self.state();
         loop {
             if let Some(answer) = answer() {

@@ -64,7 +64,12 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
     };
     let mut tail = Tail::default();
     let from = replay_from.unwrap_or_default();
-    let replay = |usable| replay(usable, &log.view(), from, &keys, &mut tail);
+    // What is appended later may stand in the cell in which the log ends now.
+    let view = match &writer {
+        Some(writer) => log.view().until(writer.end()),
+        None => log.view(),
+    };
+    let replay = |usable| replay(usable, &view, from, &keys, &mut tail);
     let indexed = usable.map(replay).transpose();
     let (indexed, writer) = match (indexed, writer) {
         (Ok(Some(indexed)), writer) => {

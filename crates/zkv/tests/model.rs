@@ -1,4 +1,4 @@
-//! The store against a map: any operations, in any order, through reopening, lost indexes and
+//! The store against maps: any operations, in any order, through reopening, lost indexes and
 //! checkpoints.
 
 use std::collections::BTreeMap;
@@ -6,16 +6,32 @@ use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{
+    Collection, CollectionOptions, Durability, ErrorKind, Options, Snapshot, Store, WriteBatch,
+};
 use zkv_io::{MemoryStorage, Storage};
 
 const PATH: &str = "dir/store.zkv";
 
+/// The default collection; the others have names.
+const DEFAULT: usize = 0;
+const PLACES: usize = 3;
+
+type Named = Collection<u8, Vec<u8>>;
+/// A key of a collection, and its new value; none deletes it.
+type Write = (usize, u8, Option<Value>);
+
 #[derive(Clone, Debug)]
 enum Step {
-    Set(u8, Value),
-    Delete(u8),
-    Get(u8),
+    Set(usize, u8, Value),
+    Delete(usize, u8),
+    Get(usize, u8),
+    Batch(Vec<Write>, Option<Durability>),
+    Transact(Vec<Write>, End),
+    /// Held until the next one, or until the store is opened anew.
+    Snapshot,
+    Clear(usize),
+    Drop(usize),
     Flush,
     Sync,
     RebuildIndex,
@@ -25,6 +41,13 @@ enum Step {
     Backup,
     Len,
     Iterate,
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    Commit,
+    CommitWith(Durability),
+    Drop,
 }
 
 #[derive(Clone, Debug)]
@@ -64,11 +87,33 @@ fn value() -> impl Strategy<Value = Value> {
     (any::<u8>(), bytes).prop_map(|(byte, bytes)| Value { byte, bytes })
 }
 
+fn place() -> impl Strategy<Value = usize> {
+    prop_oneof![3 => Just(DEFAULT), 2 => 1..PLACES]
+}
+
+fn writes() -> impl Strategy<Value = Vec<Write>> {
+    prop::collection::vec((place(), 0u8..40, prop::option::weighted(0.7, value())), 0..12)
+}
+
+fn durability() -> impl Strategy<Value = Durability> {
+    prop_oneof![Just(Durability::Buffered), Just(Durability::Flushed), Just(Durability::Synced)]
+}
+
+fn end() -> impl Strategy<Value = End> {
+    prop_oneof![Just(End::Commit), durability().prop_map(End::CommitWith), Just(End::Drop)]
+}
+
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        20 => (0u8..40, value()).prop_map(|(key, value)| Step::Set(key, value)),
-        8 => (0u8..40).prop_map(Step::Delete),
-        8 => (0u8..40).prop_map(Step::Get),
+        20 => (place(), 0u8..40, value()).prop_map(|(place, key, value)| Step::Set(place, key, value)),
+        8 => (place(), 0u8..40).prop_map(|(place, key)| Step::Delete(place, key)),
+        8 => (place(), 0u8..40).prop_map(|(place, key)| Step::Get(place, key)),
+        3 => (writes(), prop::option::of(durability()))
+            .prop_map(|(writes, durability)| Step::Batch(writes, durability)),
+        3 => (writes(), end()).prop_map(|(writes, end)| Step::Transact(writes, end)),
+        2 => Just(Step::Snapshot),
+        1 => (1..PLACES).prop_map(Step::Clear),
+        1 => (1..PLACES).prop_map(Step::Drop),
         2 => Just(Step::Flush),
         1 => Just(Step::Sync),
         1 => Just(Step::RebuildIndex),
@@ -90,73 +135,356 @@ fn options(storage: &MemoryStorage, durability: Durability, use_index_file: bool
         .max_parallel_reads(1)
 }
 
-fn check_all(store: &Store, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
-    let found: BTreeMap<Vec<u8>, Vec<u8>> = store.iter_bytes().map(Result::unwrap).collect();
-    assert_eq!(found.len(), model.len());
-    assert!(found == *model, "iteration differs");
-    assert_eq!(store.iter_bytes().count(), model.len(), "no key twice");
-    assert_eq!(store.len(), model.len() as u64);
+/// What a store holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Model {
+    /// By collection and key's number.
+    entries: BTreeMap<(usize, u8), Vec<u8>>,
+    /// What the types of the named collections that exist are called.
+    types: BTreeMap<usize, String>,
+    /// Collections that were ever made.
+    made: usize,
+}
+
+impl Model {
+    fn get(&self, place: usize, key: u8) -> Option<&Vec<u8>> {
+        self.entries.get(&(place, key))
+    }
+
+    fn len_of(&self, place: usize) -> u64 {
+        self.entries.keys().filter(|(of, _)| *of == place).count() as u64
+    }
+
+    /// The bytes of all keys and values of a collection, as they are encoded.
+    fn raw_bytes_of(&self, place: usize) -> usize {
+        let entries = self.entries.iter().filter(|((of, _), _)| *of == place);
+        entries
+            .map(|((_, number), value)| match place {
+                DEFAULT => key(*number).len() + value.len(),
+                _ => 1 + encoded_bytes(value),
+            })
+            .sum()
+    }
+
+    fn write(&mut self, writes: &[Write]) {
+        for (place, key, value) in writes {
+            match value {
+                Some(value) => self.entries.insert((*place, *key), value.bytes()),
+                None => self.entries.remove(&(*place, *key)),
+            };
+        }
+    }
+
+    /// Opens a collection, and makes it where it is missing: with a type that it never had.
+    fn open(&mut self, store: &Store, place: usize) -> Named {
+        if !self.types.contains_key(&place) {
+            self.made += 1;
+            self.types.insert(place, format!("made as {}", self.made));
+        }
+        self.existing(store, place)
+    }
+
+    fn existing(&self, store: &Store, place: usize) -> Named {
+        let options = CollectionOptions::new().value_type(&self.types[&place]);
+        store.collection_with(&name(place), &options).unwrap()
+    }
+}
+
+fn name(place: usize) -> String {
+    format!("collection {place}")
+}
+
+/// A length as a varint, and the bytes.
+fn encoded_bytes(value: &[u8]) -> usize {
+    let length_bytes = match value.len() {
+        0..0x80 => 1,
+        0x80..0x4000 => 2,
+        _ => 3,
+    };
+    length_bytes + value.len()
+}
+
+fn check_all(store: &Store, model: &Model) {
+    let mut found = BTreeMap::new();
+    for entry in store.iter_bytes() {
+        let (key, value) = entry.unwrap();
+        assert!(found.insert(key, value).is_none(), "no key twice");
+    }
+    let of_default = model.entries.iter().filter(|((place, _), _)| *place == DEFAULT);
+    let expected = of_default.map(|((_, number), value)| (key(*number), value.clone()));
+    assert!(found == expected.collect(), "iteration differs");
+    assert_eq!(store.len(), model.len_of(DEFAULT));
     for number in 0..40 {
-        let key = key(number);
-        assert!(store.get_bytes(&key).unwrap() == model.get(&key).cloned(), "key {number}");
+        let got = store.get_bytes(&key(number)).unwrap();
+        assert!(got.as_ref() == model.get(DEFAULT, number), "key {number}");
     }
     // What waits in buffers is counted as keys only.
     match store.flush() {
         Ok(()) => {}
         Err(error) => assert_eq!(error.kind(), ErrorKind::ReadOnly),
     }
+    let named_bytes = check_named(store, model);
     let stats = store.stats().unwrap();
-    let raw: usize = model.iter().map(|(key, value)| key.len() + value.len()).sum();
-    assert_eq!(stats.raw_bytes, raw as u64, "live bytes");
+    assert_eq!(stats.keys, model.entries.len() as u64);
+    let raw = (model.raw_bytes_of(DEFAULT) + named_bytes) as u64;
+    // The catalog is counted where there is one.
+    assert!(stats.raw_bytes == raw || (model.made > 0 && stats.raw_bytes > raw), "live bytes");
+}
+
+/// Returns how many bytes the named collections have.
+fn check_named(store: &Store, model: &Model) -> usize {
+    let infos = store.collections();
+    assert!(infos.iter().map(|info| &info.value_type).eq(model.types.values()), "collections");
+    let mut bytes = 0;
+    for (info, place) in infos.iter().zip(model.types.keys()) {
+        let collection = model.existing(store, *place);
+        let expected: Vec<(u8, Vec<u8>)> =
+            (0..40).filter_map(|key| Some((key, model.get(*place, key)?.clone()))).collect();
+        let mut found: Vec<_> = collection.iter().unwrap().map(Result::unwrap).collect();
+        found.sort();
+        assert!(found == expected, "iteration of {} differs", info.name);
+        for key in 0..40 {
+            assert!(collection.get(&key).unwrap().as_ref() == model.get(*place, key), "key {key}");
+        }
+        let len = model.len_of(*place);
+        assert_eq!((info.keys, collection.len()), (len, len), "{}", info.name);
+        assert_eq!(info.raw_bytes, model.raw_bytes_of(*place) as u64, "{}", info.name);
+        bytes += model.raw_bytes_of(*place);
+    }
+    bytes
+}
+
+/// A snapshot, and what it must show for ever.
+struct Held {
+    snapshot: Snapshot,
+    model: Model,
+    collections: BTreeMap<usize, Named>,
+}
+
+impl Held {
+    fn take(store: &Store, model: &Model) -> Self {
+        let places = model.types.keys();
+        let collections = places.map(|place| (*place, model.existing(store, *place))).collect();
+        Self { snapshot: store.snapshot(), model: model.clone(), collections }
+    }
+
+    /// Whatever has been done to the collections since.
+    fn check(&self) {
+        let Self { snapshot, model, collections } = self;
+        assert_eq!(snapshot.len(), model.len_of(DEFAULT));
+        assert_eq!(snapshot.iter_bytes().map(Result::unwrap).count() as u64, snapshot.len());
+        for number in 0..40 {
+            let got = snapshot.get_bytes(&key(number)).unwrap();
+            assert!(got.as_ref() == model.get(DEFAULT, number), "key {number} of a snapshot");
+        }
+        for (place, collection) in collections {
+            let then = collection.at(snapshot).unwrap();
+            assert_eq!(then.len(), model.len_of(*place));
+            assert_eq!(then.iter().map(Result::unwrap).count() as u64, then.len());
+            for key in 0..40 {
+                let got = then.get(&key).unwrap();
+                assert!(got.as_ref() == model.get(*place, key), "key {key} of a snapshot");
+            }
+        }
+    }
+}
+
+/// A store, and what it must hold.
+struct Run {
+    storage: MemoryStorage,
+    durability: Durability,
+    use_index_file: bool,
+    store: Store,
+    model: Model,
+    held: Option<Held>,
+    backups: u32,
+}
+
+impl Run {
+    fn new(durability: Durability, use_index_file: bool) -> Self {
+        let storage = MemoryStorage::new();
+        let store = options(&storage, durability, use_index_file).open(PATH).unwrap();
+        let model = Model::default();
+        Self { storage, durability, use_index_file, store, model, held: None, backups: 0 }
+    }
+
+    fn options(&self) -> Options {
+        options(&self.storage, self.durability, self.use_index_file)
+    }
+
+    fn step(&mut self, step: &Step) {
+        match step {
+            Step::Set(place, number, value) => self.set(*place, *number, value),
+            Step::Delete(place, number) => self.delete(*place, *number),
+            Step::Get(place, number) => self.get(*place, *number),
+            Step::Batch(writes, durability) => self.batch(writes, *durability),
+            Step::Transact(writes, end) => self.transact(writes, end),
+            Step::Snapshot => {
+                self.release();
+                self.held = Some(Held::take(&self.store, &self.model));
+            }
+            Step::Clear(place) => {
+                self.model.open(&self.store, *place).clear().unwrap();
+                self.model.entries.retain(|(of, _), _| of != place);
+            }
+            Step::Drop(place) => {
+                let existed = self.model.types.remove(place).is_some();
+                assert_eq!(self.store.drop_collection(&name(*place)).unwrap(), existed);
+                self.model.entries.retain(|(of, _), _| of != place);
+            }
+            Step::Flush => self.store.flush().unwrap(),
+            Step::Sync => self.store.sync().unwrap(),
+            Step::RebuildIndex => self.store.rebuild_index().unwrap(),
+            Step::Reopen => self.reopen(true),
+            Step::LoseIndexAndReopen => self.reopen(false),
+            Step::Backup => self.backup(),
+            Step::Len => {
+                assert_eq!(self.store.len(), self.model.len_of(DEFAULT));
+                for place in self.model.types.keys() {
+                    let len = self.model.existing(&self.store, *place).len();
+                    assert_eq!(len, self.model.len_of(*place), "collection {place}");
+                }
+            }
+            Step::Iterate => check_all(&self.store, &self.model),
+        }
+    }
+
+    fn set(&mut self, place: usize, number: u8, value: &Value) {
+        match place {
+            DEFAULT => self.store.set_bytes(&key(number), &value.bytes()).unwrap(),
+            _ => self.model.open(&self.store, place).set(&number, &value.bytes()).unwrap(),
+        }
+        self.model.entries.insert((place, number), value.bytes());
+    }
+
+    fn delete(&mut self, place: usize, number: u8) {
+        let deleted = match place {
+            DEFAULT => self.store.delete_bytes(&key(number)).unwrap(),
+            _ => self.model.open(&self.store, place).delete(&number).unwrap(),
+        };
+        assert_eq!(deleted, self.model.entries.remove(&(place, number)).is_some());
+    }
+
+    fn get(&mut self, place: usize, number: u8) {
+        let (is_there, found) = if place == DEFAULT {
+            let key = key(number);
+            (self.store.contains_bytes(&key).unwrap(), self.store.get_bytes(&key).unwrap())
+        } else {
+            let collection = self.model.open(&self.store, place);
+            (collection.contains(&number).unwrap(), collection.get(&number).unwrap())
+        };
+        assert_eq!(is_there, self.model.get(place, number).is_some());
+        assert!(found.as_ref() == self.model.get(place, number));
+    }
+
+    fn batch(&mut self, writes: &[Write], durability: Option<Durability>) {
+        let mut batch = WriteBatch::new();
+        for (place, number, value) in writes {
+            let value = value.as_ref().map(Value::bytes);
+            match (*place, value) {
+                (DEFAULT, Some(value)) => batch.set_bytes(&key(*number), &value),
+                (DEFAULT, None) => batch.delete_bytes(&key(*number)),
+                (place, Some(value)) => {
+                    batch.set_in(&self.model.open(&self.store, place), number, &value)
+                }
+                (place, None) => batch.delete_in(&self.model.open(&self.store, place), number),
+            };
+        }
+        assert_eq!(batch.len(), writes.len());
+        match durability {
+            Some(durability) => self.store.write_with(batch, durability).unwrap(),
+            None => self.store.write(batch).unwrap(),
+        }
+        self.model.write(writes);
+    }
+
+    fn transact(&mut self, writes: &[Write], end: &End) {
+        // A collection that did not exist when the transaction began is none to it.
+        for (place, ..) in writes.iter().filter(|(place, ..)| *place != DEFAULT) {
+            self.model.open(&self.store, *place);
+        }
+        let mut after = self.model.clone();
+        let mut transaction = self.store.begin().unwrap();
+        for write in writes {
+            let (place, number, value) = write;
+            let value = value.as_ref().map(Value::bytes);
+            let (found, deleted) = if *place == DEFAULT {
+                let key = key(*number);
+                let found = transaction.get_bytes(&key).unwrap();
+                match value {
+                    Some(value) => transaction.set_bytes(&key, &value).map(|()| (found, None)),
+                    None => transaction.delete_bytes(&key).map(|deleted| (found, Some(deleted))),
+                }
+            } else {
+                let collection = after.existing(&self.store, *place);
+                let mut within = collection.within(&mut transaction).unwrap();
+                let found = within.get(number).unwrap();
+                match value {
+                    Some(value) => within.set(number, &value).map(|()| (found, None)),
+                    None => within.delete(number).map(|deleted| (found, Some(deleted))),
+                }
+            }
+            .unwrap();
+            assert!(found.as_ref() == after.get(*place, *number), "a transaction's own read");
+            assert!(deleted.is_none_or(|deleted| deleted == found.is_some()));
+            after.write(std::slice::from_ref(write));
+        }
+        assert_eq!(transaction.iter_bytes().count() as u64, after.len_of(DEFAULT));
+        match end {
+            End::Commit => transaction.commit().unwrap(),
+            End::CommitWith(durability) => transaction.commit_with(*durability).unwrap(),
+            End::Drop => return,
+        }
+        self.model = after;
+    }
+
+    /// A snapshot keeps the files open.
+    fn release(&mut self) {
+        if let Some(held) = self.held.take() {
+            held.check();
+        }
+    }
+
+    fn reopen(&mut self, keeps_index: bool) {
+        self.release();
+        // The handle is gone before the next one opens the files.
+        let elsewhere = options(&MemoryStorage::new(), self.durability, true).open(PATH).unwrap();
+        let store = std::mem::replace(&mut self.store, elsewhere);
+        if keeps_index {
+            store.close().unwrap();
+        } else {
+            drop(store);
+            let _ = self.storage.remove(Path::new("dir/store.zkv.idx"));
+        }
+        self.store = self.options().open(PATH).unwrap();
+    }
+
+    fn backup(&mut self) {
+        self.backups += 1;
+        let copies = [format!("dir/copy {}", self.backups), format!("dir/fresh {}", self.backups)];
+        let options = options(&self.storage, self.durability, true);
+        self.store.backup(&copies[0]).unwrap();
+        self.store.backup_with(&copies[1], options.clone()).unwrap();
+        for copy in copies {
+            check_all(&options.clone().open(&copy).unwrap(), &self.model);
+        }
+    }
+
+    fn finish(mut self) {
+        self.release();
+        check_all(&self.store, &self.model);
+        let options = self.options();
+        self.store.close().unwrap();
+        check_all(&options.open_read_only(PATH).unwrap(), &self.model);
+    }
 }
 
 fn run(steps: &[Step], durability: Durability, use_index_file: bool) {
-    let storage = MemoryStorage::new();
-    let open = || options(&storage, durability, use_index_file).open(PATH).unwrap();
-    let mut store = open();
-    let mut model = BTreeMap::new();
-    let mut backups = 0;
+    let mut run = Run::new(durability, use_index_file);
     for step in steps {
-        match step {
-            Step::Set(number, value) => {
-                store.set_bytes(&key(*number), &value.bytes()).unwrap();
-                model.insert(key(*number), value.bytes());
-            }
-            Step::Delete(number) => {
-                let existed = model.remove(&key(*number)).is_some();
-                assert_eq!(store.delete_bytes(&key(*number)).unwrap(), existed);
-            }
-            Step::Get(number) => {
-                let key = key(*number);
-                assert_eq!(store.contains_bytes(&key).unwrap(), model.contains_key(&key));
-                assert!(store.get_bytes(&key).unwrap() == model.get(&key).cloned());
-            }
-            Step::Flush => store.flush().unwrap(),
-            Step::Sync => store.sync().unwrap(),
-            Step::RebuildIndex => store.rebuild_index().unwrap(),
-            Step::Reopen => {
-                store.close().unwrap();
-                store = open();
-            }
-            Step::LoseIndexAndReopen => {
-                drop(store);
-                let _ = storage.remove(Path::new("dir/store.zkv.idx"));
-                store = open();
-            }
-            Step::Backup => {
-                backups += 1;
-                let copy = format!("dir/copy {backups}");
-                store.backup(&copy).unwrap();
-                check_all(&options(&storage, durability, true).open(&copy).unwrap(), &model);
-            }
-            Step::Len => assert_eq!(store.len(), model.len() as u64),
-            Step::Iterate => check_all(&store, &model),
-        }
+        run.step(step);
     }
-    check_all(&store, &model);
-    store.close().unwrap();
-    let store = options(&storage, durability, use_index_file).open_read_only(PATH).unwrap();
-    check_all(&store, &model);
+    run.finish();
 }
 
 proptest! {

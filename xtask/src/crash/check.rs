@@ -1,10 +1,8 @@
 //! Whether what a crash has left is what it may leave.
 
-use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
-use std::sync::Arc;
 
 use zkv::{Durability, ErrorKind, Severity, Store};
 use zkv_io::Storage;
@@ -12,11 +10,16 @@ use zkv_sim::{Image, SimDisk};
 
 use super::history::History;
 use super::images::{Depth, Effort, Tally};
-use super::session::{INDEX, Model, STORE, options};
-use super::workload::Workload;
+use super::model::{self, DEFAULT, Model};
+use super::session::{INDEX, STORE, options};
+use super::workload::{Place, Workload};
 
 /// What is written behind a crash, to see that the store can go on.
 pub const PROBE: &[u8] = b"probe";
+
+/// A collection that is made behind a crash: it must get a number that no other ever had.
+const PROBE_PLACE: Place = 9;
+const PROBE_TYPE: &str = "probe";
 
 /// The states that may be found.
 #[derive(Clone, Debug)]
@@ -73,16 +76,26 @@ pub fn is_told(
         Err(error) => return Ok(error.kind() == ErrorKind::Corrupt),
     };
     let mut is_told = false;
-    for entry in store.iter_bytes() {
-        match entry {
-            Ok((key, value)) => {
-                let mut had = expected.commits.iter().filter_map(|state| state.get(&key));
-                if !had.any(|had| **had == value) {
-                    return Err("a wrong value beside damage".to_owned());
-                }
+    let mut note = |place: Place, entry: zkv::Result<(Vec<u8>, Vec<u8>)>| match entry {
+        Ok((key, value)) => {
+            let mut had = expected.commits.iter().filter_map(|state| state.get(place, &key));
+            if had.any(|had| **had == value) {
+                Ok(())
+            } else {
+                Err("a wrong value beside damage".to_owned())
             }
-            Err(error) => is_told |= error.kind() == ErrorKind::Corrupt,
         }
+        Err(error) => {
+            is_told |= error.kind() == ErrorKind::Corrupt;
+            Ok(())
+        }
+    };
+    store.iter_bytes().try_for_each(|entry| note(DEFAULT, entry))?;
+    let types = model::types(&store).map_err(|error| error.to_string())?;
+    for (place, value_type) in &types {
+        let collection = model::open(&store, *place, value_type);
+        let entries = collection.and_then(|collection| collection.iter());
+        entries.map_err(|error| error.to_string())?.try_for_each(|entry| note(*place, entry))?;
     }
     Ok(is_told)
 }
@@ -115,33 +128,18 @@ fn open(disk: &SimDisk, workload: &Workload) -> Result<Store, String> {
 
 /// The commit whose state the store has.
 fn find_commit(store: &Store, expected: &Expected<'_>) -> Result<usize, String> {
-    let found = contents(store)?;
+    let found = Model::of(store).map_err(|error| error.to_string())?;
     let last = expected.last.clone();
     let Some(commit) = last.rev().find(|commit| expected.commits[*commit] == found) else {
         let place = expected.commits.iter().position(|state| *state == found);
         let place = place.map_or("no commit".to_owned(), |commit| format!("commit {commit}"));
         return Err(format!("the state is that of {place}, not of {:?}", expected.last));
     };
-    let keys: BTreeSet<&Vec<u8>> = expected.commits.iter().flat_map(Model::keys).collect();
-    for key in keys {
-        let got = store.get_bytes(key).map_err(|error| format!("get: {error}"))?;
-        if got.as_ref() != found.get(key).map(|value| &**value) {
-            return Err("a get and the iteration differ".to_owned());
-        }
+    let got = Model::read(store, expected.commits.iter());
+    if got.map_err(|error| format!("get: {error}"))? != found {
+        return Err("a get and the iteration differ".to_owned());
     }
-    let (len, count) = (store.len(), found.len());
-    if len == count as u64 { Ok(commit) } else { Err(format!("len is {len}, with {count} keys")) }
-}
-
-fn contents(store: &Store) -> Result<Model, String> {
-    let mut found = Model::new();
-    for entry in store.iter_bytes() {
-        let (key, value) = entry.map_err(|error| format!("iteration: {error}"))?;
-        if found.insert(key, Arc::new(value)).is_some() {
-            return Err("the iteration yields a key twice".to_owned());
-        }
-    }
-    Ok(found)
+    Ok(commit)
 }
 
 fn only<'a>(state: &'a Model) -> Expected<'a> {
@@ -154,7 +152,11 @@ fn write_on(workload: &Workload, disk: &SimDisk, state: &Model) -> Result<(), St
     let after = |what: &'static str| move |error| format!("{what}: {error}");
     let state = with_probe(state);
     let store = open(disk, workload)?;
-    store.set_bytes(PROBE, b"1").map_err(|error| format!("a write behind it: {error}"))?;
+    let probed = store.set_bytes(PROBE, b"1").and_then(|()| {
+        let made = model::open(&store, PROBE_PLACE, PROBE_TYPE)?;
+        made.set(PROBE, &b"1".to_vec())
+    });
+    probed.map_err(|error| format!("a write behind it: {error}"))?;
     find_commit(&store, &only(&state)).map_err(after("a write behind it"))?;
     store.close().map_err(|error| format!("closing: {error}"))?;
     let store = open(disk, workload).map_err(after("a second opening"))?;
@@ -173,7 +175,10 @@ fn write_on(workload: &Workload, disk: &SimDisk, state: &Model) -> Result<(), St
 
 fn with_probe(state: &Model) -> Model {
     let mut state = state.clone();
-    state.insert(PROBE.to_vec(), Arc::new(b"1".to_vec()));
+    state.types.insert(PROBE_PLACE, PROBE_TYPE.to_owned());
+    for place in [DEFAULT, PROBE_PLACE] {
+        state.set(place, PROBE.to_vec(), b"1".to_vec());
+    }
     state
 }
 

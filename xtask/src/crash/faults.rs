@@ -6,7 +6,6 @@ use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use zkv::Durability;
@@ -15,7 +14,8 @@ use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use super::check::{Expected, PROBE, check, is_told};
 use super::images::{Depth, Tally};
-use super::session::{INDEX, Model, STORE, Session, Trouble};
+use super::model::{DEFAULT, Model};
+use super::session::{INDEX, STORE, Session, Trouble};
 use super::workload::{Operation, Workload};
 
 /// Ways to cut the power behind a call that failed, and at the end of a run.
@@ -30,6 +30,8 @@ const OPERATIONS: &[&str] = &[
     "s0.40,rebuild-index,s0.50,s1.50,lose-index,s2.40",
     "s0.40,s1.40,backup,d0,backup",
     "s0.5000,kill,s0.70,flush,d0,kill,s1.9000",
+    "b0.60x4,t0.50,c1.s3.90,c1.clear,c1.d3,t0.50!",
+    "c1.s0.40,b0.18000x4,c1.drop,c1.s0.50,reopen",
     "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
 ];
 
@@ -206,22 +208,26 @@ impl FaultRun<'_> {
         if self.fault.sync == SyncFailure::CacheReverted {
             // The process cannot read what it wrote, and is told so; what opens the store next can.
             self.session.commit();
-            if let Some((number, operation)) = operation {
-                self.session.visible = self.after(number, operation);
+            for after in self.after(operation) {
+                self.session.visible = after;
                 self.session.commit();
             }
             return self.reopen();
         }
-        let after = operation.map(|(number, operation)| self.after(number, operation));
-        let found = self.session.read(&[&before, after.as_ref().unwrap_or(&before)])?;
+        let after = self.after(operation);
+        let models: Vec<&Model> = std::iter::once(&before).chain(&after).collect();
+        let found = self.session.read(&models)?;
         self.session.commit();
-        if let Some(after) = after.as_ref().filter(|_| self.fault.lasts) {
+        if self.fault.lasts {
             // It cannot be wiped either, and a crash now may find it whole.
-            self.session.commits.extend([after.clone(), before.clone()]);
+            self.session.commits.extend(after.iter().cloned());
+            self.session.commit();
         }
         if found != before {
-            let is_synced = self.session.workload.durability == Durability::Synced;
-            if !is_synced || Some(&found) != after.as_ref() {
+            let place = after.iter().position(|state| *state == found);
+            // What an operation commits before its last commit may stand.
+            let is_whole = place.is_some_and(|place| place + 1 == after.len());
+            if place.is_none() || (is_whole && !self.is_synced(operation)) {
                 return Err(Trouble::Wrong("a write that failed has happened".to_owned()));
             }
             self.session.visible = found;
@@ -231,20 +237,15 @@ impl FaultRun<'_> {
         self.cut_power(CUTS_BEHIND_FAULT, Depth::Read).map_err(Trouble::Wrong)
     }
 
-    /// What an operation that failed would have made visible.
-    fn after(&self, number: usize, operation: Operation) -> Model {
-        let mut after = self.session.visible.clone();
-        match operation {
-            Operation::Set(key, bytes) => {
-                let value = self.session.workload.value(number, bytes);
-                after.insert(Operation::key(key), Arc::new(value));
-            }
-            Operation::Delete(key) => {
-                after.remove(&Operation::key(key));
-            }
-            _ => {}
-        }
-        after
+    /// What an operation that failed would have made visible, commit by commit.
+    fn after(&self, operation: Option<(usize, Operation)>) -> Vec<Model> {
+        let Some((number, operation)) = operation else { return Vec::new() };
+        self.session.visible.after(self.session.workload, number, operation)
+    }
+
+    fn is_synced(&self, operation: Option<(usize, Operation)>) -> bool {
+        let syncs = matches!(operation, Some((_, Operation::Transact { is_synced: true, .. })));
+        syncs || self.session.workload.durability == Durability::Synced
     }
 
     /// The disk works again: so does the store, after a failed sync once it is opened anew.
@@ -281,7 +282,7 @@ impl FaultRun<'_> {
     /// Writes, durably.
     fn probe(&mut self) -> Result<(), Trouble> {
         self.session.store()?.set_bytes(PROBE, b"1")?;
-        self.session.visible.insert(PROBE.to_vec(), Arc::new(b"1".to_vec()));
+        self.session.visible.set(DEFAULT, PROBE.to_vec(), b"1".to_vec());
         let synced = self.session.store()?.sync();
         self.session.commit();
         synced?;

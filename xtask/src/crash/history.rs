@@ -4,7 +4,8 @@ use zkv_sim::{Image, PowerCut, SimDisk};
 
 use super::check::{Expected, check, check_backup};
 use super::images::{Depth, Effort, Moment, Span, Tally, cut_everywhere};
-use super::session::{Backup, Model, STORE, Session, Trouble};
+use super::model::Model;
+use super::session::{Backup, STORE, Session, Trouble};
 use super::workload::Workload;
 
 /// A finished run.

@@ -1,22 +1,19 @@
 //! A store in use, and the model that it is held against.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{Durability, ErrorKind, Options, Store, WriteBatch};
 use zkv_io::{Storage, replace_atomically};
 use zkv_sim::SimDisk;
 
-use super::workload::{Operation, Workload};
+use super::model::{self, DEFAULT, Model};
+use super::workload::{Change, Operation, Place, Workload};
 
 pub const STORE: &str = "dir/store.zkv";
 pub const INDEX: &str = "dir/store.zkv.idx";
-
-/// What a store holds.
-pub type Model = BTreeMap<Vec<u8>, Arc<Vec<u8>>>;
 
 /// A store that runs a workload, step by step.
 pub struct Session<'a> {
@@ -31,6 +28,8 @@ pub struct Session<'a> {
     /// The last commit that is acknowledged as durable.
     pub durable: usize,
     pub backups: Vec<Backup>,
+    /// Values that may wait in the store's buffer, at the most.
+    buffered_bytes: u32,
 }
 
 /// A copy of the store: whole or absent, and there once its making has returned.
@@ -65,7 +64,11 @@ impl fmt::Display for Trouble {
 }
 
 pub fn options(disk: &SimDisk, workload: &Workload) -> Options {
-    Options::new()
+    let options = match workload.buffer_bytes() {
+        Some(bytes) => Options::new().memory_buffer_bytes(bytes as usize),
+        None => Options::new(),
+    };
+    options
         .storage(Arc::new(disk.clone()))
         .durability(workload.durability)
         .use_index_file(workload.use_index_file)
@@ -81,10 +84,11 @@ impl<'a> Session<'a> {
             workload,
             disk,
             store: None,
-            visible: Model::new(),
-            commits: vec![Model::new()],
+            visible: Model::default(),
+            commits: vec![Model::default()],
             durable: 0,
             backups: Vec::new(),
+            buffered_bytes: 0,
         }
     }
 
@@ -100,8 +104,12 @@ impl<'a> Session<'a> {
     /// Does the operation `number` of the workload. What fails changes nothing of the model.
     pub fn step(&mut self, number: usize, operation: Operation) -> Result<(), Trouble> {
         match operation {
-            Operation::Set(key, bytes) => return self.set(number, key, bytes),
-            Operation::Delete(key) => return self.delete(key),
+            Operation::Set(..)
+            | Operation::Delete(..)
+            | Operation::Batch { .. }
+            | Operation::Transact { .. }
+            | Operation::Clear(_)
+            | Operation::Drop(_) => return self.change(number, operation),
             Operation::Flush => {
                 self.store()?.flush()?;
                 self.commit();
@@ -137,40 +145,125 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn set(&mut self, number: usize, key: u8, bytes: u32) -> Result<(), Trouble> {
-        let (key, value) = (Operation::key(key), self.workload.value(number, bytes));
-        self.store()?.set_bytes(&key, &value)?;
-        let is_piecewise = value.len() > 64 << 10;
-        if is_piecewise {
-            // What waits in buffers is written before it.
-            self.commit();
+    /// Does an operation that changes what the store holds, and notes what its commits leave.
+    fn change(&mut self, number: usize, operation: Operation) -> Result<(), Trouble> {
+        self.make_room(operation)?;
+        let states = self.visible.after(self.workload, number, operation);
+        for place in operation.places().into_iter().filter(|place| *place != DEFAULT) {
+            if !self.visible.types.contains_key(&place) {
+                model::open(self.store()?, place, &model::type_of(number))?;
+            }
         }
-        self.visible.insert(key, Arc::new(value));
-        self.wrote(is_piecewise);
+        self.write(number, operation, states.last().unwrap_or(&self.visible))?;
+        let last = states.len().saturating_sub(1);
+        for (turn, state) in states.into_iter().enumerate() {
+            let goes_straight = turn < last || operation.goes_straight();
+            if goes_straight {
+                // What waits in buffers is written before it.
+                self.commit();
+            }
+            self.visible = state;
+            self.wrote(goes_straight);
+        }
+        if let Operation::Transact { is_synced: true, .. } = operation {
+            self.acknowledge();
+        }
         Ok(())
     }
 
-    fn delete(&mut self, key: u8) -> Result<(), Trouble> {
-        let key = Operation::key(key);
-        let existed = self.store()?.delete_bytes(&key)?;
-        let expected = self.visible.remove(&key).is_some();
-        if existed != expected {
-            let what = format!("delete said {existed}, and it was {expected}");
-            return Err(Trouble::Wrong(what));
+    /// Flushes before a small buffer is full: else the flushing thread would.
+    fn make_room(&mut self, operation: Operation) -> Result<(), Trouble> {
+        let Some(buffer_bytes) = self.workload.buffer_bytes() else { return Ok(()) };
+        let bytes = if operation.goes_straight() { 0 } else { operation.value_bytes() };
+        if self.buffered_bytes + bytes > buffer_bytes / 2 {
+            self.store()?.flush()?;
+            self.commit();
+            self.buffered_bytes = 0;
         }
-        self.wrote(false);
+        self.buffered_bytes += bytes;
+        Ok(())
+    }
+
+    /// Writes, to collections that exist. `after` is what the store then holds.
+    fn write(&self, number: usize, operation: Operation, after: &Model) -> Result<(), Trouble> {
+        let store = self.store()?;
+        let writes = operation.writes(self.workload, number);
+        match operation {
+            Operation::Clear(place) if self.visible.types.contains_key(&place) => {
+                self.visible.open(store, place)?.clear()?;
+            }
+            Operation::Drop(place) => {
+                let existed = store.drop_collection(&model::name(place))?;
+                expect("drop", existed, self.visible.types.contains_key(&place))?;
+            }
+            Operation::Batch { .. } => store.write(batch(store, writes, after)?)?,
+            Operation::Transact { is_synced, .. } => {
+                self.transact(writes, after, is_synced)?;
+            }
+            _ => {
+                for (place, key, value) in writes {
+                    self.write_one(place, &key, value, after)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write_one(
+        &self,
+        place: Place,
+        key: &Vec<u8>,
+        value: Option<Vec<u8>>,
+        after: &Model,
+    ) -> Result<(), Trouble> {
+        let store = self.store()?;
+        let expected = self.visible.get(place, key).is_some();
+        match (place, value) {
+            (DEFAULT, Some(value)) => store.set_bytes(key, &value)?,
+            (DEFAULT, None) => expect("delete", store.delete_bytes(key)?, expected)?,
+            (_, Some(value)) => after.open(store, place)?.set(key, &value)?,
+            (_, None) => expect("delete", after.open(store, place)?.delete(key)?, expected)?,
+        }
+        Ok(())
+    }
+
+    fn transact(&self, writes: Vec<Change>, after: &Model, is_synced: bool) -> Result<(), Trouble> {
+        let store = self.store()?;
+        let mut transaction = store.begin()?;
+        for (place, key, value) in writes {
+            let value = value.unwrap_or_default();
+            let found = if place == DEFAULT {
+                let found = transaction.get_bytes(&key)?;
+                transaction.set_bytes(&key, &value)?;
+                found
+            } else {
+                let collection = after.open(store, place)?;
+                let mut within = collection.within(&mut transaction)?;
+                let found = within.get(&key)?;
+                within.set(&key, &value)?;
+                found
+            };
+            if found.as_ref() != self.visible.get(place, &key).map(|value| &**value) {
+                return Err(Trouble::Wrong("a transaction reads another value".to_owned()));
+            }
+        }
+        if is_synced {
+            transaction.commit_with(Durability::Synced)?;
+        } else {
+            transaction.commit()?;
+        }
         Ok(())
     }
 
     /// Notes a write that has returned, as the durability has it.
-    fn wrote(&mut self, is_piecewise: bool) {
+    fn wrote(&mut self, went_straight: bool) {
         match self.workload.durability {
             Durability::Synced => {
                 self.commit();
                 self.acknowledge();
             }
             Durability::Flushed => self.commit(),
-            Durability::Buffered if is_piecewise => self.commit(),
+            Durability::Buffered if went_straight => self.commit(),
             Durability::Buffered => {}
         }
     }
@@ -202,6 +295,7 @@ impl<'a> Session<'a> {
         self.disk = self.disk.kill();
         // What it does while it is dropped reaches no disk.
         self.store = None;
+        self.buffered_bytes = 0;
     }
 
     fn backup(&mut self, number: usize) -> Result<(), Trouble> {
@@ -229,16 +323,9 @@ impl<'a> Session<'a> {
         self.open()
     }
 
-    /// What a process sees of the keys of `model` and `others`, by gets alone: it writes nothing.
-    pub fn read(&self, others: &[&Model]) -> Result<Model, Trouble> {
-        let store = self.store()?;
-        let mut found = Model::new();
-        for key in others.iter().flat_map(|model| model.keys()) {
-            if let Some(value) = store.get_bytes(key)? {
-                found.insert(key.clone(), Arc::new(value));
-            }
-        }
-        Ok(found)
+    /// What a process sees of the keys of `models`, by gets alone: it writes nothing.
+    pub fn read(&self, models: &[&Model]) -> Result<Model, Trouble> {
+        Model::read(self.store()?, models.iter().copied())
     }
 
     /// Holds what the process sees against what it wrote.
@@ -246,11 +333,31 @@ impl<'a> Session<'a> {
         if self.read(&[&self.visible])? != self.visible {
             return Err(Trouble::Wrong("the running store has another value".to_owned()));
         }
-        let (len, expected) = (self.store()?.len(), self.visible.len());
-        if len == expected as u64 {
-            Ok(())
-        } else {
-            Err(Trouble::Wrong(format!("len is {len}, not {expected}")))
+        let store = self.store()?;
+        self.visible.check_len(DEFAULT, store.len())?;
+        for place in self.visible.types.keys() {
+            self.visible.check_len(*place, self.visible.open(store, *place)?.len())?;
         }
+        Ok(())
     }
+}
+
+fn batch(store: &Store, writes: Vec<Change>, after: &Model) -> Result<WriteBatch, Trouble> {
+    let mut batch = WriteBatch::new();
+    for (place, key, value) in writes {
+        match (place, value) {
+            (DEFAULT, Some(value)) => batch.set_bytes(&key, &value),
+            (DEFAULT, None) => batch.delete_bytes(&key),
+            (_, Some(value)) => batch.set_in(&after.open(store, place)?, &key, &value),
+            (_, None) => batch.delete_in(&after.open(store, place)?, &key),
+        };
+    }
+    Ok(batch)
+}
+
+fn expect(what: &str, existed: bool, expected: bool) -> Result<(), Trouble> {
+    if existed == expected {
+        return Ok(());
+    }
+    Err(Trouble::Wrong(format!("{what} said {existed}, and it was {expected}")))
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use zkv::Durability;
 
+use super::model::DEFAULT;
+
 /// Operations on a store, with all that decides how they go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
@@ -15,12 +17,35 @@ pub struct Workload {
     pub operations: Vec<Operation>,
 }
 
+/// A collection: 0 has no name, and the others are made where a write finds them missing.
+pub type Place = u8;
+
+/// What a write does to a key of a collection: no value deletes it.
+pub type Change = (Place, Vec<u8>, Option<Vec<u8>>);
+
 /// One step, as a user takes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// Gives a key a value of so many bytes, each time another one.
-    Set(u8, u32),
-    Delete(u8),
+    Set(Place, u8, u32),
+    Delete(Place, u8),
+    /// Writes to a key and those behind it, in turn in the default collection and in the first named
+    /// one: so many values of so many bytes, and two deletes.
+    Batch {
+        key: u8,
+        bytes: u32,
+        count: u8,
+    },
+    /// Reads a key, and sets it and one of the first named collection.
+    Transact {
+        key: u8,
+        bytes: u32,
+        is_synced: bool,
+    },
+    /// Removes a collection's keys.
+    Clear(Place),
+    /// Removes a collection. Who writes to it next makes it again, with another type.
+    Drop(Place),
     Flush,
     Sync,
     /// Closes and opens.
@@ -42,13 +67,23 @@ const LARGE_BYTES: u32 = 150_000;
 /// Longer than a slot.
 const HUGE_BYTES: u32 = 300_000;
 
+/// The least that a store keeps in memory. A workload that writes a batch of more has that little.
+pub const BUFFER_BYTES: u32 = 64 << 10;
+/// Longer values are written in pieces.
+const INLINE_BYTES_MAX: u32 = 64 << 10;
+
 /// What the exhaustive run is made of: each kind of operation, and each kind of value.
-pub const ALPHABET: [Operation; 12] = [
-    Operation::Set(0, 40),
-    Operation::Set(1, 900),
-    Operation::Set(0, LARGE_BYTES),
-    Operation::Set(1, HUGE_BYTES),
-    Operation::Delete(0),
+pub const ALPHABET: [Operation; 17] = [
+    Operation::Set(DEFAULT, 0, 40),
+    Operation::Set(DEFAULT, 1, 900),
+    Operation::Set(DEFAULT, 0, LARGE_BYTES),
+    Operation::Set(DEFAULT, 1, HUGE_BYTES),
+    Operation::Delete(DEFAULT, 0),
+    Operation::Batch { key: 0, bytes: 60, count: 4 },
+    Operation::Batch { key: 0, bytes: 18_000, count: 4 },
+    Operation::Transact { key: 0, bytes: 50, is_synced: true },
+    Operation::Clear(1),
+    Operation::Drop(1),
     Operation::Flush,
     Operation::Sync,
     Operation::Reopen,
@@ -109,6 +144,11 @@ impl Workload {
         Self { durability, use_index_file, seed, operations }
     }
 
+    /// How much the store keeps in memory; `None` for what it does by itself.
+    pub fn buffer_bytes(&self) -> Option<u32> {
+        self.operations.iter().any(|operation| operation.is_spilled()).then_some(BUFFER_BYTES)
+    }
+
     /// What another process does with the store after a crash of this one.
     pub fn next_life(&self, number: u32) -> Self {
         let next = Self::random(self.seed ^ u64::from(number) << 20 ^ self.operations.len() as u64);
@@ -128,18 +168,31 @@ impl Workload {
 
 fn random_operation(random: &mut fastrand::Rng, keys: u8, most_bytes: u32) -> Operation {
     let key = random.u8(..keys);
+    let place = [DEFAULT, DEFAULT, 1, 2][random.usize(..4)];
     match random.u8(..100) {
-        0..60 => Operation::Set(key, random.u32(..most_bytes)),
-        60..63 => Operation::Set(key, random.u32(66_000..LARGE_BYTES)),
-        63 => Operation::Set(key, HUGE_BYTES),
-        64..76 => Operation::Delete(key),
-        76..80 => Operation::Flush,
-        80..84 => Operation::Sync,
-        84..89 => Operation::Reopen,
-        89..93 => Operation::Kill,
-        93..95 => Operation::LoseIndex,
-        95..97 => Operation::RebuildIndex,
-        97..99 => Operation::Backup,
+        0..46 => Operation::Set(place, key, random.u32(..most_bytes)),
+        46..49 => Operation::Set(place, key, random.u32(66_000..LARGE_BYTES)),
+        49 => Operation::Set(place, key, HUGE_BYTES),
+        50..60 => Operation::Delete(place, key),
+        60..67 => {
+            let bytes = random.u32(..most_bytes.min(BUFFER_BYTES / 16));
+            Operation::Batch { key, bytes, count: random.u8(1..10) }
+        }
+        // Longer than a buffer, and longer than a slot.
+        67..69 => Operation::Batch { key, bytes: random.u32(9_000..20_000), count: 8 },
+        69 => Operation::Batch { key, bytes: 60_000, count: 12 },
+        70..75 => {
+            Operation::Transact { key, bytes: random.u32(..most_bytes), is_synced: random.bool() }
+        }
+        75..78 => Operation::Clear(random.u8(1..3)),
+        78..80 => Operation::Drop(random.u8(1..3)),
+        80..83 => Operation::Flush,
+        83..86 => Operation::Sync,
+        86..90 => Operation::Reopen,
+        90..94 => Operation::Kill,
+        94..96 => Operation::LoseIndex,
+        96..98 => Operation::RebuildIndex,
+        98 => Operation::Backup,
         _ => Operation::Restore,
     }
 }
@@ -148,6 +201,71 @@ impl Operation {
     /// The bytes of a key.
     pub fn key(number: u8) -> Vec<u8> {
         format!("key {number}").into_bytes()
+    }
+
+    /// The collections that it needs.
+    pub fn places(self) -> Vec<Place> {
+        match self {
+            Self::Set(place, ..) | Self::Delete(place, _) => vec![place],
+            Self::Batch { .. } | Self::Transact { .. } => vec![1],
+            _ => Vec::new(),
+        }
+    }
+
+    /// What it writes as the operation `number` of its workload, all in one commit. Of several writes
+    /// to one key, the last counts.
+    pub fn writes(self, workload: &Workload, number: usize) -> Vec<Change> {
+        match self {
+            Self::Set(place, key, bytes) => {
+                vec![(place, Self::key(key), Some(workload.value(number, bytes)))]
+            }
+            Self::Delete(place, key) => vec![(place, Self::key(key), None)],
+            Self::Batch { key, bytes, count } => {
+                // The first key is deleted and set.
+                let mut writes = vec![(DEFAULT, Self::key(key), None)];
+                for turn in 0..count {
+                    let (place, key) = (turn % 2, Self::key(key.wrapping_add(turn / 2)));
+                    let value = workload.value(number ^ usize::from(turn) << 16, bytes);
+                    writes.push((place, key, Some(value)));
+                }
+                let behind = Self::key(key.wrapping_add(count));
+                writes.extend([(DEFAULT, behind.clone(), None), (1, behind, None)]);
+                writes
+            }
+            Self::Transact { key, bytes, .. } => {
+                let value = workload.value(number, bytes);
+                let other = Self::key(key.wrapping_add(1));
+                vec![(DEFAULT, Self::key(key), Some(value.clone())), (1, other, Some(value))]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Bytes of the values that it writes.
+    pub fn value_bytes(self) -> u32 {
+        match self {
+            Self::Set(_, _, bytes) => bytes,
+            Self::Batch { bytes, count, .. } => bytes * u32::from(count),
+            Self::Transact { bytes, .. } => 2 * bytes,
+            _ => 0,
+        }
+    }
+
+    /// Whether it is a batch of more than the least buffer.
+    pub fn is_spilled(self) -> bool {
+        matches!(self, Self::Batch { .. }) && self.value_bytes() > BUFFER_BYTES
+    }
+
+    /// Whether it goes straight to the log, whatever the store's durability, behind all that waits in
+    /// buffers.
+    pub fn goes_straight(self) -> bool {
+        match self {
+            Self::Set(_, _, bytes) => bytes > INLINE_BYTES_MAX,
+            Self::Batch { bytes, .. } => self.is_spilled() || bytes > INLINE_BYTES_MAX,
+            Self::Transact { bytes, is_synced, .. } => is_synced || bytes > INLINE_BYTES_MAX,
+            Self::Clear(_) | Self::Drop(_) => true,
+            _ => false,
+        }
     }
 }
 
@@ -172,8 +290,21 @@ impl fmt::Display for Workload {
 impl fmt::Display for Operation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Set(key, bytes) => write!(formatter, "s{key}.{bytes}"),
-            Self::Delete(key) => write!(formatter, "d{key}"),
+            Self::Set(place, key, bytes) => {
+                write_place(formatter, *place)?;
+                write!(formatter, "s{key}.{bytes}")
+            }
+            Self::Delete(place, key) => {
+                write_place(formatter, *place)?;
+                write!(formatter, "d{key}")
+            }
+            Self::Batch { key, bytes, count } => write!(formatter, "b{key}.{bytes}x{count}"),
+            Self::Transact { key, bytes, is_synced } => {
+                let synced = if *is_synced { "!" } else { "" };
+                write!(formatter, "t{key}.{bytes}{synced}")
+            }
+            Self::Clear(place) => write!(formatter, "c{place}.clear"),
+            Self::Drop(place) => write!(formatter, "c{place}.drop"),
             Self::Flush => formatter.write_str("flush"),
             Self::Sync => formatter.write_str("sync"),
             Self::Reopen => formatter.write_str("reopen"),
@@ -184,6 +315,10 @@ impl fmt::Display for Operation {
             Self::Restore => formatter.write_str("restore"),
         }
     }
+}
+
+fn write_place(formatter: &mut fmt::Formatter<'_>, place: Place) -> fmt::Result {
+    if place == DEFAULT { Ok(()) } else { write!(formatter, "c{place}.") }
 }
 
 impl FromStr for Workload {
@@ -210,7 +345,7 @@ impl FromStr for Operation {
     type Err = String;
 
     fn from_str(word: &str) -> Result<Self, String> {
-        let number = |text: &str| text.parse().map_err(|error| format!("{word}: {error}"));
+        let number = |text: &str| text.parse::<u8>().map_err(|error| format!("{word}: {error}"));
         match word {
             "flush" => return Ok(Self::Flush),
             "sync" => return Ok(Self::Sync),
@@ -222,12 +357,32 @@ impl FromStr for Operation {
             "restore" => return Ok(Self::Restore),
             _ => {}
         }
-        if let Some(key) = word.strip_prefix('d') {
-            return Ok(Self::Delete(number(key)?));
+        let named = word.strip_prefix('c').and_then(|rest| rest.split_once('.'));
+        let (place, rest) = match named {
+            Some((place, rest)) => (number(place)?, rest),
+            None => (DEFAULT, word),
+        };
+        let sized = |text: &str| {
+            let (key, bytes) = text.split_once('.').ok_or_else(|| format!("{word}: no size"))?;
+            let bytes = bytes.parse().map_err(|error| format!("{word}: {error}"))?;
+            Ok::<(u8, u32), String>((number(key)?, bytes))
+        };
+        match rest.split_at_checked(1) {
+            _ if rest == "clear" => Ok(Self::Clear(place)),
+            _ if rest == "drop" => Ok(Self::Drop(place)),
+            Some(("d", key)) => Ok(Self::Delete(place, number(key)?)),
+            Some(("s", text)) => sized(text).map(|(key, bytes)| Self::Set(place, key, bytes)),
+            Some(("b", text)) => {
+                let (text, count) = text.split_once('x').ok_or("a batch is bKEY.BYTESxCOUNT")?;
+                let (key, bytes) = sized(text)?;
+                Ok(Self::Batch { key, bytes, count: number(count)? })
+            }
+            Some(("t", text)) => {
+                let (key, bytes) = sized(text.trim_end_matches('!'))?;
+                Ok(Self::Transact { key, bytes, is_synced: text.ends_with('!') })
+            }
+            _ => Err(format!("no operation: {word}")),
         }
-        let set = word.strip_prefix('s').and_then(|rest| rest.split_once('.'));
-        let (key, bytes) = set.ok_or_else(|| format!("no operation: {word}"))?;
-        Ok(Self::Set(number(key)?, bytes.parse().map_err(|error| format!("{word}: {error}"))?))
     }
 }
 
@@ -248,8 +403,8 @@ mod tests {
     #[test]
     fn the_exhaustive_run_has_every_order_of_every_operation() {
         let all = Workload::all(2);
-        assert_eq!(all.len(), 3 * 12 * 12);
+        assert_eq!(all.len(), 3 * 17 * 17);
         let has = |first, second| all.iter().any(|one| one.operations == [first, second]);
-        assert!(has(ALPHABET[11], ALPHABET[0]) && has(ALPHABET[0], ALPHABET[11]));
+        assert!(has(ALPHABET[16], ALPHABET[0]) && has(ALPHABET[0], ALPHABET[16]));
     }
 }
