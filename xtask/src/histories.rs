@@ -145,3 +145,21 @@ impl Tally {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn histories_of_a_store_are_whole_and_clean() {
+        let tally = Tally::default();
+        for seed in 0..40 {
+            try_seed(seed, &tally).unwrap();
+        }
+        let planned: usize =
+            (0..40).map(|seed| Plan::new(seed).threads.iter().map(Vec::len).sum::<usize>()).sum();
+        // The last read of each comes on top.
+        assert_eq!(tally.transactions.into_inner(), planned as u64 + 40);
+        assert_eq!(tally.histories.into_inner(), 40);
+    }
+}

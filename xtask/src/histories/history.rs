@@ -125,3 +125,37 @@ impl fmt::Display for Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(thread: usize, span: (u64, u64), outcome: Outcome) -> Transaction {
+        let steps = vec![
+            Step::Read { key: 2, list: vec![1] },
+            Step::Append { key: 2, element: 4 },
+            Step::ReadGroup(vec![None, Some(3)]),
+        ];
+        Transaction { thread, kind: "update", span, effect: span, steps, outcome }
+    }
+
+    #[test]
+    fn a_history_is_printed_in_the_order_in_which_it_ended() {
+        let failed = Outcome::Failed("full".to_owned());
+        let transactions = vec![update(0, (5, 17), failed), update(1, (6, 9), Outcome::Committed)];
+        let expected = "  #1 thread 1 update 6-9 (effect 6-9) committed: k2=[1] k2+4 group=[- 3]\n  \
+                        #0 thread 0 update 5-17 (effect 5-17) FAILED (full): k2=[1] k2+4 group=[- 3]\n";
+        assert_eq!(History { transactions }.to_string(), expected);
+    }
+
+    #[test]
+    fn only_threads_that_had_transactions_open_at_once_are_side_by_side() {
+        let of = |transactions: &[Transaction]| {
+            History { transactions: transactions.to_vec() }.is_concurrent()
+        };
+        let conflicted = |thread, span| update(thread, span, Outcome::Conflicted);
+        assert!(of(&[conflicted(0, (1, 5)), conflicted(1, (2, 3))]));
+        assert!(!of(&[conflicted(0, (1, 2)), conflicted(1, (3, 4))]));
+        assert!(!of(&[conflicted(0, (1, 5)), conflicted(0, (2, 3))]));
+    }
+}

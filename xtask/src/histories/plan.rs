@@ -135,3 +135,32 @@ impl Plan {
         wishes
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_gives_the_same_plan_again_and_many_give_everything() {
+        let text = |seed| format!("{:?}", Plan::new(seed));
+        assert_eq!(text(7), text(7));
+        let all: String = (0..300).map(text).collect();
+        for word in [
+            "Transaction",
+            "None)",
+            "Synced)",
+            "Buffered)",
+            "Snapshot",
+            "Update",
+            "Get",
+            "Batch",
+            "Flush,",
+            "Sync,",
+            "RebuildIndex",
+            "Scan { is_named: true }",
+            "WriteGroup",
+        ] {
+            assert!(all.contains(word), "{word}");
+        }
+    }
+}
