@@ -1,6 +1,8 @@
 //! What the threads of a history are to do, chosen by seed. What comes of it depends on how the
 //! system schedules them.
 
+use std::ops::RangeInclusive;
+
 use fastrand::Rng;
 use zkv::Durability;
 
@@ -56,12 +58,31 @@ pub enum Wish {
     Yield,
 }
 
+/// What the threads of a history are after.
+#[derive(Clone, Copy)]
+enum Style {
+    /// Everything that there is.
+    Any,
+    /// Two keys, of which each transaction reads one and writes the other, with commits that go
+    /// straight to the log beside buffered ones.
+    Skew,
+    /// Long batches, which whoever looks or begins may meet half-way.
+    Batches,
+}
+
 impl Plan {
     pub fn new(seed: u64) -> Self {
         let mut random = Rng::with_seed(seed);
-        let durability = DURABILITIES[random.usize(..3)];
+        match random.u8(..20) {
+            0..12 => Self::any(&mut random),
+            12..16 => Self::skew(&mut random),
+            _ => Self::batches(&mut random),
+        }
+    }
+
+    fn any(random: &mut Rng) -> Self {
         let mut plan = Self {
-            durability,
+            durability: DURABILITIES[random.usize(..3)],
             list_count: random.u8(3..=6),
             register_count: [2, 3, 5, 20][random.usize(..4)],
             named: if random.bool() { random.u32(..) | 1 } else { 0 },
@@ -69,16 +90,61 @@ impl Plan {
             in_step: random.bool(),
             threads: Vec::new(),
         };
-        // Most commits are as the store is, or as they like: both kinds meet in many histories.
-        let is_mixed = random.u8(..3) > 0;
         let action_count = random.usize(3..=7);
-        let thread_count = random.usize(2..=4);
-        for _ in 0..thread_count {
-            let actions = (0..action_count).map(|_| plan.action(&mut random, is_mixed));
-            let actions = actions.collect();
-            plan.threads.push(actions);
-        }
+        plan.add_threads(random, 2..=4, action_count, Style::Any);
         plan
+    }
+
+    fn skew(random: &mut Rng) -> Self {
+        let mut plan = Self {
+            durability: Durability::Buffered,
+            list_count: 2,
+            register_count: 2,
+            named: if random.u8(..4) == 0 { 1 } else { 0 },
+            padding_bytes: 0,
+            in_step: random.bool(),
+            threads: Vec::new(),
+        };
+        plan.add_threads(random, 3..=4, 8, Style::Skew);
+        plan
+    }
+
+    fn batches(random: &mut Rng) -> Self {
+        let mut plan = Self {
+            durability: Durability::Buffered,
+            list_count: 3,
+            register_count: 150,
+            named: 0,
+            padding_bytes: 0,
+            in_step: false,
+            threads: Vec::new(),
+        };
+        plan.add_threads(random, 2..=3, 12, Style::Batches);
+        plan
+    }
+
+    fn add_threads(
+        &mut self,
+        random: &mut Rng,
+        threads: RangeInclusive<usize>,
+        action_count: usize,
+        style: Style,
+    ) {
+        // Where not all commits are as the store is, those of both kinds meet.
+        let is_mixed = random.u8(..3) > 0;
+        for _ in 0..random.usize(threads) {
+            let actions = (0..action_count).map(|_| {
+                let durability =
+                    if is_mixed { DURABILITIES[random.usize(..3)] } else { self.durability };
+                match style {
+                    Style::Any => self.any_action(random, durability),
+                    Style::Skew => skew_action(random),
+                    Style::Batches => self.batch_action(random),
+                }
+            });
+            let actions = actions.collect();
+            self.threads.push(actions);
+        }
     }
 
     pub fn has_collection(&self) -> bool {
@@ -87,8 +153,7 @@ impl Plan {
 
     /// Whether a list or a register is in the named collection.
     pub fn is_named(&self, key: u8) -> bool {
-        let bit = if key < REGISTERS { key } else { 8 + key - REGISTERS };
-        self.named >> bit & 1 == 1
+        self.named >> (key % 32) & 1 == 1
     }
 
     pub fn lists(&self) -> impl Iterator<Item = u8> {
@@ -99,15 +164,14 @@ impl Plan {
         REGISTERS..REGISTERS + self.register_count
     }
 
-    fn action(&self, random: &mut Rng, is_mixed: bool) -> Action {
-        let durability = if is_mixed { DURABILITIES[random.usize(..3)] } else { self.durability };
+    fn any_action(&self, random: &mut Rng, durability: Durability) -> Action {
         let key = random.u8(..self.list_count);
         match random.u8(..100) {
             0..55 => {
                 let end = (random.u8(..20) > 0).then_some(durability);
-                Action::Transaction(self.wishes(random, true), end)
+                Action::Transaction(self.any_wishes(random, true), end)
             }
-            55..67 => Action::Snapshot(self.wishes(random, false)),
+            55..67 => Action::Snapshot(self.any_wishes(random, false)),
             67..77 => Action::Update(key),
             77..81 => Action::Get(key),
             81..95 => Action::Batch(durability),
@@ -117,7 +181,7 @@ impl Plan {
         }
     }
 
-    fn wishes(&self, random: &mut Rng, may_write: bool) -> Vec<Wish> {
+    fn any_wishes(&self, random: &mut Rng, may_write: bool) -> Vec<Wish> {
         let may_write = may_write && random.u8(..6) > 0;
         let mut wishes = Vec::new();
         for _ in 0..random.u8(1..=4) {
@@ -133,6 +197,28 @@ impl Plan {
         }
         wishes.push(Wish::Yield);
         wishes
+    }
+
+    fn batch_action(&self, random: &mut Rng) -> Action {
+        let end = Some(self.durability);
+        let key = random.u8(..self.list_count);
+        match random.u8(..10) {
+            0..5 => Action::Batch(self.durability),
+            5..8 => Action::Snapshot(vec![Wish::ReadGroup]),
+            8 => Action::Transaction(vec![Wish::ReadGroup, Wish::Append(key)], end),
+            _ => Action::Transaction(vec![Wish::ReadGroup, Wish::WriteGroup], end),
+        }
+    }
+}
+
+fn skew_action(random: &mut Rng) -> Action {
+    let (read, written) = if random.bool() { (0, 1) } else { (1, 0) };
+    let end = Some(DURABILITIES[random.usize(..3)]);
+    let first = if random.u8(..4) == 0 { Wish::Scan { is_named: false } } else { Wish::Read(read) };
+    match random.u8(..10) {
+        0..5 => Action::Transaction(vec![first, Wish::Yield, Wish::Append(written)], end),
+        5..7 => Action::Update(read),
+        _ => Action::Snapshot(vec![Wish::Read(read), Wish::Read(written)]),
     }
 }
 
