@@ -1,6 +1,7 @@
 //! Runs a plan, and writes down what is seen.
 
 use std::collections::BTreeMap;
+use std::panic::{self, AssertUnwindSafe};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
@@ -53,7 +54,7 @@ pub fn run(plan: &Plan) -> Result<History, Error> {
             }));
         }
         for thread in threads {
-            history.transactions.extend(thread.join().unwrap_or_else(|_| vec![panicked()]));
+            history.transactions.extend(thread.join().unwrap_or_default());
         }
     });
     let mut actor = Actor::new(&stage, plan.threads.len());
@@ -61,11 +62,6 @@ pub fn run(plan: &Plan) -> Result<History, Error> {
     actor.snapshot("end", &everything.collect::<Vec<_>>());
     history.transactions.append(&mut actor.transactions);
     Ok(history)
-}
-
-fn panicked() -> Transaction {
-    let outcome = Outcome::Failed("a panic, printed above".to_owned());
-    Transaction { thread: 0, kind: "?", span: (0, 0), effect: (0, 0), steps: Vec::new(), outcome }
 }
 
 impl<'a> Stage<'a> {
@@ -107,7 +103,10 @@ impl<'a> Actor<'a> {
             if self.stage.plan.in_step && number > 0 {
                 barrier.wait();
             }
-            self.act(action);
+            // Others may wait for this thread at the barrier.
+            if panic::catch_unwind(AssertUnwindSafe(|| self.act(action))).is_err() {
+                self.note_panic();
+            }
         }
     }
 
@@ -116,7 +115,7 @@ impl<'a> Actor<'a> {
             Action::Transaction(wishes, end) => self.transaction(wishes, *end),
             Action::Snapshot(wishes) => self.snapshot("snapshot", wishes),
             Action::Update(key) => self.update(*key),
-            Action::Get(key) => self.get(*key),
+            Action::Read(wish) => self.read(*wish),
             Action::Batch(durability) => self.batch(*durability),
             Action::Flush => self.maintain("flush", Store::flush),
             Action::Sync => self.maintain("sync", Store::sync),
@@ -158,15 +157,13 @@ impl<'a> Actor<'a> {
         self.note(record, None, done.map(|()| Outcome::Committed));
     }
 
-    fn get(&mut self, key: u8) {
+    /// A read by itself.
+    fn read(&mut self, wish: Wish) {
         let at = self.stage.now();
-        let read = self.stage.store.clone().list(self.stage, key);
-        let moment = (at, self.stage.now());
-        let (steps, done) = match read {
-            Ok(list) => (vec![Step::Read { key, list }], Ok(Outcome::Committed)),
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        self.note(Begun { kind: "get", at, moment, steps }, None, done);
+        let mut steps = Vec::new();
+        let done = self.look(&mut self.stage.store.clone(), wish, &mut steps);
+        let record = Begun { kind: "read", at, moment: (at, self.stage.now()), steps };
+        self.note(record, None, done.map(|()| Outcome::Committed));
     }
 
     fn update(&mut self, key: u8) {
@@ -263,6 +260,13 @@ impl<'a> Actor<'a> {
             Wish::Append(_) | Wish::WriteGroup => {}
         }
         Ok(())
+    }
+
+    fn note_panic(&mut self) {
+        let at = self.stage.now();
+        let begun = Begun { kind: "?", at, moment: (at, self.stage.now()), steps: Vec::new() };
+        let done = Outcome::Failed("a panic, printed above".to_owned());
+        self.note(begun, None, Ok(done));
     }
 
     fn note(&mut self, begun: Begun, effect: Option<(u64, u64)>, done: zkv::Result<Outcome>) {
