@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Instant;
 
-use crate::{Failure, crash, examples, format, fuzz, tidy, workspace};
+use crate::{Failure, crash, examples, format, fuzz, histories, tidy, workspace};
 
 /// Runs every step.
 pub fn run() -> Result<(), Failure> {
@@ -19,6 +19,7 @@ pub fn run() -> Result<(), Failure> {
     step("cargo test", || cargo(&["test", "--workspace"], "a test above fails"))?;
     step("fuzz smoke", fuzz::smoke)?;
     step("crash smoke", crash::smoke)?;
+    step("histories smoke", histories::smoke)?;
     step("examples", examples::run)?;
     step("cargo doc", || {
         let mut command = workspace::cargo();

@@ -6,6 +6,7 @@ mod crash;
 mod examples;
 mod format;
 mod fuzz;
+mod histories;
 mod random;
 mod tidy;
 #[cfg(unix)]
@@ -40,6 +41,8 @@ enum Command {
     Tidy,
     /// Files that a stranger may have made: random ones, with checksums wrong and right.
     Fuzz(fuzz::Command),
+    /// Threads that use one store at once, held against one order of what they did.
+    Histories(histories::Arguments),
     /// The on-disk format: its pages and its golden files.
     #[command(subcommand)]
     Format(format::Command),
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Command::Torture(arguments) => torture::run(&arguments),
         Command::Tidy => tidy::run(),
         Command::Format(command) => format::run(&command),
+        Command::Histories(arguments) => histories::run(&arguments),
         Command::Fuzz(command) => fuzz::run(&command),
     };
     match done {

@@ -1,10 +1,11 @@
-//! Whether the simulation would see it: builds with one bug each, of the kinds that it is there for.
+//! Whether the smoke runs would see it: builds with one bug each, of the kinds that they are there for.
 //!
-//! The sources are copied, and every bug of [`bugs::BUGS`] is put into the copy, behind a switch.
-//! One build then runs with no bug, and once with each. What runs is a count of cases, not
-//! a time, so that a machine that is busy catches what others do.
+//! The sources are copied, and every bug of [`bugs::BUGS`] and [`races::RACES`] is put into the copy,
+//! behind a switch. One build then runs with no bug, and once with each. What `crash` runs is a count
+//! of cases, not a time, so that a machine that is busy catches what others do.
 
 mod bugs;
+mod races;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::Instant;
 
 use crate::{Failure, report, workspace};
 use bugs::{BUGS, Bug};
+use races::RACES;
 
 /// Names the bug that a run has.
 const SWITCH: &str = "ZKV_PLANTED_BUG";
@@ -27,24 +29,50 @@ pub fn planted(name: &str) -> bool {
 }
 "#;
 
+/// What has to see a bug: the smoke run of a task.
+#[derive(Clone, Copy)]
+enum Check {
+    Crash,
+    Histories,
+}
+
+impl Check {
+    fn task(self) -> &'static str {
+        match self {
+            Self::Crash => "crash",
+            Self::Histories => "histories",
+        }
+    }
+}
+
+/// Every bug, with what has to see it.
+fn all_bugs() -> impl Iterator<Item = (&'static Bug, Check)> {
+    let races = RACES.iter().map(|bug| (bug, Check::Histories));
+    BUGS.iter().map(|bug| (bug, Check::Crash)).chain(races)
+}
+
 /// Plants each bug, and fails where one is not caught, or where something is caught without one.
 pub fn run(seed: u64) -> Result<(), Failure> {
     let binary = build()?;
-    println!("planted: a run without a bug ...");
-    if is_caught(&binary, "none", seed)? {
-        return Err("planted: the run without a bug fails".into());
-    }
-    let mut missed = Vec::new();
-    for Bug { name, .. } in BUGS {
-        let start = Instant::now();
-        let caught = is_caught(&binary, name, seed)?;
-        let verdict = if caught { "caught" } else { "MISSED" };
-        println!("planted: {verdict} in {:>3.0} s: {name}", start.elapsed().as_secs_f64());
-        if !caught {
-            missed.push(format!("planted: nothing has seen this bug: {name}"));
+    println!("planted: runs without a bug ...");
+    for check in [Check::Crash, Check::Histories] {
+        if is_caught(&binary, "none", check, seed)? {
+            return Err(format!("planted: {} fails without a bug", check.task()).into());
         }
     }
-    println!("planted: {} of {} bugs caught", BUGS.len() - missed.len(), BUGS.len());
+    let mut missed = Vec::new();
+    for (Bug { name, .. }, check) in all_bugs() {
+        let start = Instant::now();
+        let caught = is_caught(&binary, name, check, seed)?;
+        let verdict = if caught { "caught" } else { "MISSED" };
+        let (seconds, task) = (start.elapsed().as_secs_f64(), check.task());
+        println!("planted: {verdict} by {task} in {seconds:>3.0} s: {name}");
+        if !caught {
+            missed.push(format!("planted: {task} has not seen this bug: {name}"));
+        }
+    }
+    let count = all_bugs().count();
+    println!("planted: {} of {count} bugs caught", count - missed.len());
     report("planted", &missed)
 }
 
@@ -53,7 +81,7 @@ fn build() -> Result<PathBuf, Failure> {
     let place = workspace::root().join("target/planted");
     let tree = place.join("tree");
     copy_sources(&tree)?;
-    for bug in BUGS {
+    for (bug, _) in all_bugs() {
         plant(&tree, bug)?;
     }
     let switch = tree.join("crates/zkv-io/src/lib.rs");
@@ -96,7 +124,7 @@ fn plant(tree: &Path, bug: &Bug) -> Result<(), Failure> {
     let text = fs::read_to_string(&path)?;
     if !stands_once(&text, bug) {
         let (name, file) = (bug.name, bug.file);
-        let remedy = "bring xtask/src/crash/planted/bugs.rs up to date";
+        let remedy = "bring xtask/src/crash/planted/ up to date";
         return Err(
             format!("planted: {file} has not once what the bug {name} replaces; {remedy}").into()
         );
@@ -111,9 +139,9 @@ fn stands_once(text: &str, bug: &Bug) -> bool {
     text.matches(bug.right).count() == 1
 }
 
-fn is_caught(binary: &Path, bug: &str, seed: u64) -> Result<bool, Failure> {
+fn is_caught(binary: &Path, bug: &str, check: Check, seed: u64) -> Result<bool, Failure> {
     let mut command = Command::new(binary);
-    command.args(["crash", "smoke", "--seed", &seed.to_string()]).env(SWITCH, bug);
+    command.args([check.task(), "smoke", "--seed", &seed.to_string()]).env(SWITCH, bug);
     Ok(!command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
 }
 
@@ -123,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_bug_replaces_what_stands_once_in_the_sources() {
-        for bug in BUGS {
+        for (bug, _) in all_bugs() {
             let text = fs::read_to_string(workspace::root().join(bug.file)).unwrap();
             assert!(stands_once(&text, bug), "{}: {}", bug.file, bug.name);
             assert!(bug.wrong.contains("PLANTED"), "{}", bug.name);

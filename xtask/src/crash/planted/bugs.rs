@@ -1,6 +1,6 @@
 //! The bugs: what is right, once in its file, and what is wrong.
 
-/// A bug that the simulation must see.
+/// A bug that a smoke run must see; of these, that of the crashes.
 pub struct Bug {
     pub name: &'static str,
     pub file: &'static str,

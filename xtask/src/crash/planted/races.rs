@@ -1,0 +1,120 @@
+//! Bugs that only show where several threads use a store at once: the histories must see them.
+
+use super::bugs::Bug;
+
+pub const RACES: &[Bug] = &[
+    Bug {
+        name: "a buffered commit does not look for conflicts",
+        file: "crates/zkv/src/buffer.rs",
+        right: "                    check(&front, set)?;\n",
+        wrong: "                    if !PLANTED {\n                        \
+                check(&front, set)?;\n                    }\n",
+    },
+    Bug {
+        name: "a grouped commit does not look for conflicts",
+        file: "crates/zkv/src/group.rs",
+        right: "let mut agreed = check(&front, set);",
+        wrong: "let mut agreed = if PLANTED { Ok(()) } else { check(&front, set) };",
+    },
+    Bug {
+        name: "commits of one group do not look at each other",
+        file: "crates/zkv/src/group.rs",
+        right: "                && earlier.iter().any(",
+        wrong: "                && !PLANTED\n                && earlier.iter().any(",
+    },
+    Bug {
+        name: "a grouped commit is not noted",
+        file: "crates/zkv/src/group.rs",
+        right: "            front.recent.note(set.writes.keys());",
+        wrong: "            if !PLANTED {\n                \
+                front.recent.note(set.writes.keys());\n            }",
+    },
+    Bug {
+        name: "a buffered commit is not noted",
+        file: "crates/zkv/src/buffer.rs",
+        right: "    front.recent.note(set.writes.keys());",
+        wrong: "    if !PLANTED {\n        front.recent.note(set.writes.keys());\n    }",
+    },
+    Bug {
+        name: "a snapshot reads what is published now",
+        file: "crates/zkv/src/view.rs",
+        right: "        self.view.find_seen(key, self.seen, take)",
+        wrong: "        let seen = if PLANTED { self.view.active.seen() } else { self.seen };\n        \
+                self.view.find_seen(key, seen, take)",
+    },
+    Bug {
+        name: "a scan is not remembered",
+        file: "crates/zkv/src/transaction.rs",
+        right: "        reads.scanned.insert(collection);",
+        wrong: "        if !PLANTED {\n            reads.scanned.insert(collection);\n        }",
+    },
+    Bug {
+        name: "a read of a transaction is not remembered",
+        file: "crates/zkv/src/transaction.rs",
+        right: "        reads.keys.insert(key.hash);",
+        wrong: "        if !PLANTED {\n            reads.keys.insert(key.hash);\n        }",
+    },
+    Bug {
+        name: "an update does not remember what it has read",
+        file: "crates/zkv/src/modify.rs",
+        right: "                keys: [key.hash].into(),",
+        wrong: "                keys: if PLANTED { Default::default() } else { [key.hash].into() },",
+    },
+    Bug {
+        name: "buffered writes pass over what is reserved",
+        file: "crates/zkv/src/buffer.rs",
+        right: "front.reserved.as_ref().is_some_and(",
+        wrong: "front.reserved.as_ref().filter(|_| !PLANTED).is_some_and(",
+    },
+    Bug {
+        name: "what a commit has read is not reserved",
+        file: "crates/zkv/src/reserve.rs",
+        right: "                reserved.keys.extend(&reads.keys);",
+        wrong: "                if !PLANTED {\n                    \
+                reserved.keys.extend(&reads.keys);\n                }",
+    },
+    Bug {
+        name: "what a commit has scanned is not reserved",
+        file: "crates/zkv/src/reserve.rs",
+        right: "                reserved.collections.extend(&reads.scanned);",
+        wrong: "                if !PLANTED {\n                    \
+                reserved.collections.extend(&reads.scanned);\n                }",
+    },
+    Bug {
+        name: "a batch appears record by record",
+        file: "crates/zkv/src/buffer.rs",
+        right: "            front.active.insert(write.hash, front.arena.add(take(record)));\n",
+        wrong: "            front.active.insert(write.hash, front.arena.add(take(record)));\n            \
+                if PLANTED {\n                front.active.publish();\n            }\n",
+    },
+    Bug {
+        name: "a transaction's moment is before its beginning",
+        file: "crates/zkv/src/transaction.rs",
+        right: "            let mut front = shared.front();\n            \
+                // Nothing is published meanwhile.\n            \
+                (front.recent.begin(), shared.now())",
+        wrong: "            let early = shared.now();\n            \
+                let mut front = shared.front();\n            \
+                (front.recent.begin(), if PLANTED { early } else { shared.now() })",
+    },
+    Bug {
+        name: "the first commit behind a transaction's beginning is passed over",
+        file: "crates/zkv/src/recent.rs",
+        right: "is_some_and(|tick| *tick > reads.since)",
+        wrong: "is_some_and(|tick| *tick > reads.since + u64::from(PLANTED))",
+    },
+    Bug {
+        name: "what an open transaction needs is forgotten",
+        file: "crates/zkv/src/recent.rs",
+        right: "            Some((oldest, _)) => self.forget_until(*oldest),",
+        wrong: "            Some(_) if PLANTED => self.forget_all(),\n            \
+                Some((oldest, _)) => self.forget_until(*oldest),",
+    },
+    Bug {
+        name: "a transaction reads over its own writes",
+        file: "crates/zkv/src/transaction.rs",
+        right: "            Some(write) => Ok(value_of(write)),",
+        wrong: "            Some(write) if !PLANTED => Ok(value_of(write)),\n            \
+                Some(_) => self.reader.get(key),",
+    },
+];

@@ -1,0 +1,88 @@
+//! Where lists are read from: a transaction, a snapshot, or the store as it is.
+
+use std::collections::BTreeMap;
+
+use zkv::{Error, Result, Snapshot, Store, Transaction};
+
+use super::history::Element;
+use super::run::Stage;
+
+/// A list, and what makes it longer.
+pub type Value = (Vec<Element>, String);
+
+pub trait Source {
+    /// The list of a key, empty where there is none.
+    fn list(&mut self, stage: &Stage<'_>, key: u8) -> Result<Vec<Element>>;
+
+    /// All keys of a collection.
+    fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>>;
+}
+
+impl Source for Transaction {
+    fn list(&mut self, stage: &Stage<'_>, key: u8) -> Result<Vec<Element>> {
+        let value = match stage.collection_of(key) {
+            Some(named) => named.within(self)?.get(&key)?,
+            None => self.get(&key)?,
+        };
+        Ok(list_of(value))
+    }
+
+    fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
+        match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => collect(named.within(self)?.iter()),
+            None => collect(self.iter_bytes().map(decode)),
+        }
+    }
+}
+
+impl Source for Snapshot {
+    fn list(&mut self, stage: &Stage<'_>, key: u8) -> Result<Vec<Element>> {
+        let value = match stage.collection_of(key) {
+            Some(named) => named.at(self)?.get(&key)?,
+            None => self.get(&key)?,
+        };
+        Ok(list_of(value))
+    }
+
+    fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
+        match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => collect(named.at(self)?.iter()),
+            None => collect(self.iter_bytes().map(decode)),
+        }
+    }
+}
+
+impl Source for Store {
+    fn list(&mut self, stage: &Stage<'_>, key: u8) -> Result<Vec<Element>> {
+        let value = match stage.collection_of(key) {
+            Some(named) => named.get(&key)?,
+            None => self.get(&key)?,
+        };
+        Ok(list_of(value))
+    }
+
+    fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
+        match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => collect(named.iter()?),
+            None => collect(self.iter_bytes().map(decode)),
+        }
+    }
+}
+
+fn list_of(value: Option<Value>) -> Vec<Element> {
+    value.map(|(list, _)| list).unwrap_or_default()
+}
+
+/// What is read as bytes, as postcard has written it.
+fn decode(entry: Result<(Vec<u8>, Vec<u8>)>) -> Result<(u8, Value)> {
+    let (key, value) = entry?;
+    let depth_max = 8;
+    let key = zkv_record::decode_within(&key, depth_max).map_err(Error::from)?;
+    Ok((key, zkv_record::decode_within(&value, depth_max).map_err(Error::from)?))
+}
+
+fn collect(
+    entries: impl Iterator<Item = Result<(u8, Value)>>,
+) -> Result<BTreeMap<u8, Vec<Element>>> {
+    entries.map(|entry| entry.map(|(key, (list, _))| (key, list))).collect()
+}
