@@ -145,7 +145,9 @@ struct FaultRun<'a> {
 
 impl FaultRun<'_> {
     fn go(&mut self) -> Result<(), Trouble> {
-        if let Err(trouble) = self.session.open() {
+        let opened = self.session.open();
+        self.note_lie(0, 0);
+        if let Err(trouble) = opened {
             self.refused(trouble, None)?;
         }
         for (number, operation) in self.session.workload.operations.iter().enumerate() {
@@ -168,11 +170,7 @@ impl FaultRun<'_> {
                 }
                 _ => self.session.step(number, *operation),
             };
-            let struck = before < self.fault.number
-                && self.fault.number <= self.session.disk.counted_calls();
-            if struck && self.fault.sync == SyncFailure::ToldLate {
-                self.proven = Some(durable);
-            }
+            self.note_lie(before, durable);
             match done {
                 Ok(()) if self.fault.calls != Calls::Reads => self.session.compare()?,
                 Ok(()) => {}
@@ -181,6 +179,16 @@ impl FaultRun<'_> {
         }
         self.has_struck = self.fault.number <= self.session.disk.counted_calls() || self.has_struck;
         self.settle()
+    }
+
+    /// Notes where a sync has lied since `before` calls were counted: then no more than `durable` was
+    /// proven.
+    fn note_lie(&mut self, before: u64, durable: usize) {
+        let calls = self.session.disk.counted_calls();
+        let has_struck = before < self.fault.number && self.fault.number <= calls;
+        if has_struck && self.fault.sync == SyncFailure::ToldLate {
+            self.proven = Some(durable);
+        }
     }
 
     /// After an operation that failed: it has not happened, unless only its sync has failed.
@@ -230,8 +238,11 @@ impl FaultRun<'_> {
             if place.is_none() || (is_whole && !self.is_synced(operation)) {
                 return Err(Trouble::Wrong("a write that failed has happened".to_owned()));
             }
-            self.session.visible = found;
-            self.session.commit();
+            // A sync that failed may have kept the first of them, and lost the rest.
+            for state in after.into_iter().take(place.map_or(0, |place| place + 1)) {
+                self.session.visible = state;
+                self.session.commit();
+            }
         }
         // What was refused is gone by now, not only with the next write.
         self.cut_power(CUTS_BEHIND_FAULT, Depth::Read).map_err(Trouble::Wrong)
