@@ -6,15 +6,15 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a buffered commit does not look for conflicts",
         file: "crates/zkv/src/buffer.rs",
-        right: "                    check(&front, set)?;\n",
+        right: "                    check(&front, on)?;\n",
         wrong: "                    if !PLANTED {\n                        \
-                check(&front, set)?;\n                    }\n",
+                check(&front, on)?;\n                    }\n",
     },
     Bug {
         name: "a grouped commit does not look for conflicts",
         file: "crates/zkv/src/group.rs",
-        right: "let mut agreed = check(&front, set);",
-        wrong: "let mut agreed = if PLANTED { Ok(()) } else { check(&front, set) };",
+        right: "let mut agreed = check(&front, set.condition());",
+        wrong: "let mut agreed = if PLANTED { Ok(()) } else { check(&front, set.condition()) };",
     },
     Bug {
         name: "commits of one group do not look at each other",
@@ -32,8 +32,9 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a buffered commit is not noted",
         file: "crates/zkv/src/buffer.rs",
-        right: "    front.recent.note(set.writes.keys());",
-        wrong: "    if !PLANTED {\n        front.recent.note(set.writes.keys());\n    }",
+        right: "    front.recent.note(writes.iter().map(|write| (write.hash, write.collection)));",
+        wrong: "    if !PLANTED {\n        \
+                front.recent.note(writes.iter().map(|write| (write.hash, write.collection)));\n    }",
     },
     Bug {
         name: "a snapshot reads what is published now",
@@ -45,8 +46,8 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a scan is not remembered",
         file: "crates/zkv/src/transaction.rs",
-        right: "        reads.scanned.insert(collection);",
-        wrong: "        if !PLANTED {\n            reads.scanned.insert(collection);\n        }",
+        right: "        reads.note_scan(collection);",
+        wrong: "        if !PLANTED {\n            reads.note_scan(collection);\n        }",
     },
     Bug {
         name: "a read of a transaction is not remembered",
@@ -57,8 +58,9 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "an update does not remember what it has read",
         file: "crates/zkv/src/modify.rs",
-        right: "                keys: [key.hash].into(),",
-        wrong: "                keys: if PLANTED { Default::default() } else { [key.hash].into() },",
+        right: "            reads.keys.insert(key.hash);\n            reads.note_touch(id);",
+        wrong: "            if !PLANTED {\n                \
+                reads.keys.insert(key.hash);\n            }\n            reads.note_touch(id);",
     },
     Bug {
         name: "buffered writes pass over what is reserved",
