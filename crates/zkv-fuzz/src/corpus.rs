@@ -123,11 +123,12 @@ fn appended(index: &[u8]) -> Vec<u8> {
     let store_id = index[16..32].try_into().expect("a store id has 16 bytes");
     let checkpoint = Checkpoint::open(&storage, path, store_id, true).expect("a whole index");
     let section = |kind| checkpoint.section(kind).expect("a whole index").unwrap_or_default();
-    let sections = [section(1), section(2)];
+    let sections = [1, 2, 3, 4, 5].map(|kind| (kind, section(kind)));
+    let sections = sections.each_ref().map(|(kind, bytes)| (*kind, &bytes[..]));
     let meta = CheckpointMeta {
         store_id,
         watermark: checkpoint.watermark(),
-        sections: &[(1, &sections[0]), (2, &sections[1])],
+        sections: &sections,
         key_count: checkpoint.key_count(),
     };
     let change = Change { hash: KeyHash(7 << 100), old: None, new: Location::new(3) };
