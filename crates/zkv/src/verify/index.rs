@@ -91,6 +91,10 @@ impl Work<'_> {
             }
             return None;
         };
+        if checkpoint.key_count() != tables.counts.total() {
+            let what = "the index file's header counts more or fewer keys than its section";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+        }
         Some(KnownIndex {
             changes: Run::from_changes(Vec::new()),
             live: tables.live,
