@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
-use zkv_record::{Kind, Record, RecordError};
+use zkv_record::{Kind, Record, RecordError, SHAPE_BYTES_MAX};
 
 use crate::counts::KeyCounts;
 use crate::live::LiveTable;
@@ -20,6 +20,8 @@ pub(crate) const CATALOG: u32 = 1;
 pub(crate) const FIRST_NAMED: u32 = 16;
 /// The longest name, in bytes.
 pub(crate) const NAME_BYTES_MAX: usize = 255;
+/// The longest name of a type, in bytes: as long as a shape.
+pub(crate) const TYPE_BYTES_MAX: usize = SHAPE_BYTES_MAX;
 
 /// What the catalog says of a collection.
 ///

@@ -90,8 +90,8 @@ pub enum Error {
     /// There is no such collection: in a store that is only read, or at that moment.
     #[error("there is no such collection")]
     NoCollection,
-    /// A collection's name is empty or too long.
-    #[error("a collection's name has {bytes} bytes, and must have 1 to {max}")]
+    /// The name of a collection, or what one of its types is called, is empty or too long.
+    #[error("the name of a collection or a type has {bytes} bytes, and must have 1 to {max}")]
     InvalidName {
         /// The name's length.
         bytes: usize,

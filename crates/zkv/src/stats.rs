@@ -2,7 +2,6 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::catalog::FIRST_NAMED;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -52,8 +51,7 @@ impl Store {
     pub fn stats(&self) -> Result<Stats> {
         let shared = self.shared();
         let moment = shared.now();
-        let counts = &moment.committed().counts;
-        let named = counts.collections().filter(|id| *id >= FIRST_NAMED);
+        let named = moment.committed().catalog.names().map(|(_, entry)| entry.id);
         let keys = named.fold(self.len(), |sum, id| {
             sum.saturating_add(shared.key_count(id, || moment.clone()))
         });

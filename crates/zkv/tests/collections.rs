@@ -129,6 +129,41 @@ fn another_type_or_codec_is_refused() {
 }
 
 #[test]
+fn a_type_whose_name_is_too_long_makes_no_collection() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage, Durability::Buffered);
+    for bytes in [1025, 2 << 20] {
+        let long = "t".repeat(bytes);
+        for options in
+            [CollectionOptions::new().key_type(&*long), CollectionOptions::new().value_type(&*long)]
+        {
+            let refused = store.collection_with::<u32, u32>("pages", &options).unwrap_err();
+            assert_eq!(refused.kind(), ErrorKind::Misuse);
+        }
+    }
+    assert!(store.collections().is_empty());
+    let options = CollectionOptions::new().value_type("t".repeat(1024));
+    let pages: Collection<u32, u32> = store.collection_with("pages", &options).unwrap();
+    pages.set(&1, &2).unwrap();
+    assert_eq!((store.collections().len(), pages.get(&1).unwrap()), (1, Some(2)));
+}
+
+#[test]
+fn keys_that_wait_in_buffers_are_counted_in_every_collection() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage, Durability::Buffered);
+    let pages: Collection<u32, u32> = store.collection("pages").unwrap();
+    for key in 0..5 {
+        pages.set(&key, &key).unwrap();
+    }
+    store.set(&0u32, &0u32).unwrap();
+    for _ in 0..2 {
+        assert_eq!(store.stats().unwrap().keys, 6);
+        store.flush().unwrap();
+    }
+}
+
+#[test]
 fn a_json_collection_holds_what_postcard_cannot_read() {
     let storage = MemoryStorage::new();
     let store = open(&storage, Durability::Buffered);

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::{Codec, outer_shape_of, shape_of};
 
-use crate::catalog::{Entry, NAME_BYTES_MAX, forget_dropped};
+use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX, forget_dropped};
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shared::Shared;
@@ -204,8 +204,15 @@ impl Store {
     /// The caller holds the gate.
     fn make_collection(&self, name: &str, asked: &Entry) -> Result<Entry> {
         let shared = self.shared();
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(Error::InvalidName { bytes: name.len(), max: NAME_BYTES_MAX });
+        let names = [
+            (name, NAME_BYTES_MAX),
+            (&*asked.key_type, TYPE_BYTES_MAX),
+            (&*asked.value_type, TYPE_BYTES_MAX),
+        ];
+        if let Some((name, max)) =
+            names.into_iter().find(|(name, max)| name.is_empty() || name.len() > *max)
+        {
+            return Err(Error::InvalidName { bytes: name.len(), max });
         }
         if shared.writer.is_none() {
             return Err(Error::NoCollection);
