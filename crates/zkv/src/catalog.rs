@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use zkv_record::{Kind, Record, RecordError, SHAPE_BYTES_MAX};
 
 use crate::counts::KeyCounts;
+use crate::keys::Keys;
 use crate::live::LiveTable;
+use crate::write_set::Write;
 
 /// The collection of a store's own keys.
 pub(crate) const DEFAULT: u32 = 0;
@@ -70,24 +72,25 @@ impl Catalog {
         id < FIRST_NAMED || self.by_name.values().any(|entry| entry.id == id)
     }
 
-    /// The records that name a collection, or change what the catalog says of it; `None` drops it.
-    pub(crate) fn records(
+    /// The writes that name a collection, or change what the catalog says of it; `None` drops it.
+    pub(crate) fn writes(
         &self,
+        keys: &Keys,
         name: &str,
         entry: Option<&Entry>,
-    ) -> Result<Vec<Vec<u8>>, RecordError> {
-        let put = |key: &[u8], value: &[u8]| encoded(&Record::put(key, value));
+    ) -> Result<Vec<Write<'static>>, RecordError> {
+        let of = |record: Record<'_>| Write::new(keys, &Record { collection: CATALOG, ..record });
         let Some(entry) = entry else {
-            return Ok(vec![encoded(&Record::delete(name.as_bytes()))]);
+            return Ok(vec![of(Record::delete(name.as_bytes()))]);
         };
         let mut value = Vec::new();
         zkv_record::encode(entry, &mut value)?;
-        let mut records = vec![put(name.as_bytes(), &value)];
+        let mut writes = vec![of(Record::put(name.as_bytes(), &value))];
         if entry.id >= self.next_id {
             // Apart from all names, so that dropping the newest collection does not forget it.
-            records.push(put(&[], &entry.id.saturating_add(1).to_le_bytes()));
+            writes.push(of(Record::put(&[], &entry.id.saturating_add(1).to_le_bytes())));
         }
-        Ok(records)
+        Ok(writes)
     }
 
     /// Learns what a record of the catalog says. One that cannot be read is passed over: it says
@@ -105,24 +108,46 @@ impl Catalog {
         } else if let Ok(entry) = zkv_record::decode::<Entry>(record.value) {
             // What a forged file says of its own numbers does not count.
             if entry.id >= FIRST_NAMED {
-                self.next_id = self.next_id.max(entry.id.saturating_add(1));
-                self.by_name.insert(name.to_owned(), entry);
+                self.insert(name.to_owned(), entry);
             }
         }
+    }
+
+    pub(crate) fn insert(&mut self, name: String, entry: Entry) {
+        self.note_used(entry.id);
+        self.by_name.insert(name, entry);
+    }
+
+    /// Notes that a collection has, or had, the number `id`.
+    pub(crate) fn note_used(&mut self, id: u32) {
+        self.next_id = self.next_id.max(id.saturating_add(1));
+    }
+
+    /// Keys and values of all its records.
+    fn rows(&self) -> impl Iterator<Item = (&[u8], Vec<u8>)> {
+        let named = self.by_name.iter().filter_map(|(name, entry)| {
+            let mut value = Vec::new();
+            zkv_record::encode(entry, &mut value).ok()?;
+            Some((name.as_bytes(), value))
+        });
+        std::iter::once((&[][..], self.next_id.to_le_bytes().to_vec())).chain(named)
+    }
+
+    /// The writes that say all of it.
+    pub(crate) fn all_writes(&self, keys: &Keys) -> Vec<Write<'static>> {
+        let of = |(key, value): (&[u8], Vec<u8>)| {
+            Write::new(keys, &Record { collection: CATALOG, ..Record::put(key, &value) })
+        };
+        self.rows().map(of).collect()
     }
 
     /// All of it, as its records: for the index file.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
-        let next_id = encoded(&Record::put(&[], &self.next_id.to_le_bytes()));
-        let named = self.by_name.iter().filter_map(|(name, entry)| {
-            let mut value = Vec::new();
-            zkv_record::encode(entry, &mut value).ok()?;
-            Some(encoded(&Record::put(name.as_bytes(), &value)))
-        });
-        for record in std::iter::once(next_id).chain(named) {
-            bytes.extend(u32::try_from(record.len()).unwrap_or(0).to_le_bytes());
-            bytes.extend(record);
+        for (key, value) in self.rows() {
+            let record = Record { collection: CATALOG, ..Record::put(key, &value) };
+            bytes.extend(u32::try_from(record.encoded_bytes()).unwrap_or(0).to_le_bytes());
+            record.encode_into(&mut bytes);
         }
         bytes
     }
@@ -150,23 +175,18 @@ pub(crate) fn forget_dropped(catalog: &Catalog, counts: &mut KeyCounts, live: &m
     }
 }
 
-fn encoded(record: &Record<'_>) -> Vec<u8> {
-    let record = Record { collection: CATALOG, ..*record };
-    let mut bytes = Vec::with_capacity(record.encoded_bytes());
-    record.encode_into(&mut bytes);
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::write_set::Body;
 
     fn entry(id: u32) -> Entry {
         Entry { id, codec: 0, key_type: "u64".into(), value_type: "string".into() }
     }
 
     fn learn(catalog: &mut Catalog, name: &str, entry: Option<&Entry>) {
-        for record in catalog.records(name, entry).unwrap() {
+        for write in catalog.writes(&Keys::new([7; 32]), name, entry).unwrap() {
+            let Body::Record(record) = write.body else { panic!("a catalog has no long values") };
             catalog.apply(&Record::decode(&record).unwrap());
         }
     }

@@ -105,7 +105,7 @@ impl Drop for Turn<'_> {
 }
 
 impl Shared {
-    /// Commits writes, and waits for what `set` asks for.
+    /// Commits writes that are in memory and move no collection, and waits for what `set` asks for.
     pub(crate) fn commit(&self, mut set: WriteSet<'static>) -> Result<()> {
         if set.fits_buffer() {
             let WriteSet { writes, reads, collections, .. } = &mut set;
@@ -158,31 +158,24 @@ impl Shared {
     }
 
     fn commit_tickets(&self, writer: &mut Writer, tickets: &[Arc<Ticket>]) {
-        let (grouped, alone): (Vec<&Arc<Ticket>>, Vec<&Arc<Ticket>>) =
-            tickets.iter().partition(|ticket| {
-                ticket.set.moves.is_none() && !matches!(ticket.set.writes, Writes::Many(_))
-            });
-        let sets: Vec<&WriteSet<'_>> = grouped.iter().map(|ticket| &*ticket.set).collect();
+        let sets: Vec<&WriteSet<'_>> = tickets.iter().map(|ticket| &*ticket.set).collect();
         match self.commit_sets(writer, &sets) {
             Ok(outcomes) => {
-                for (ticket, outcome) in grouped.iter().zip(outcomes) {
+                for (ticket, outcome) in tickets.iter().zip(outcomes) {
                     ticket.set_outcome(outcome);
                 }
             }
             // One of them may be to blame: each gets an outcome of its own.
-            Err(_) if grouped.len() > 1 => {
-                for ticket in grouped {
+            Err(_) if tickets.len() > 1 => {
+                for ticket in tickets {
                     ticket.set_outcome(self.commit_set(writer, &ticket.set));
                 }
             }
             Err(error) => {
-                if let Some(ticket) = grouped.first() {
+                if let Some(ticket) = tickets.first() {
                     ticket.set_outcome(Err(error));
                 }
             }
-        }
-        for ticket in alone {
-            ticket.set_outcome(self.commit_set(writer, &ticket.set));
         }
     }
 

@@ -27,12 +27,11 @@ pub(crate) enum Fate {
     Delete,
 }
 
-/// A transaction's beginning, which keeps what is written since in mind until it is dropped.
+/// A transaction's beginning: what is written since is kept in mind until this is dropped.
 #[derive(Debug)]
-pub(crate) struct Begun<'a> {
-    shared: &'a Shared,
+pub(crate) struct Begun {
+    shared: Arc<Shared>,
     pub since: Tick,
-    pub moment: Moment,
 }
 
 impl Place<'_> {
@@ -50,15 +49,16 @@ impl Place<'_> {
     }
 }
 
-impl Shared {
-    pub(crate) fn begin(&self) -> Begun<'_> {
-        let mut front = self.front();
+impl Begun {
+    /// Begins, and gives the moment of that.
+    pub(crate) fn now(shared: &Arc<Shared>) -> (Self, Moment) {
+        let mut front = shared.front();
         // Nothing is published meanwhile.
-        Begun { shared: self, since: front.recent.begin(), moment: self.now() }
+        (Self { shared: Arc::clone(shared), since: front.recent.begin() }, shared.now())
     }
 }
 
-impl Drop for Begun<'_> {
+impl Drop for Begun {
     fn drop(&mut self) {
         self.shared.front().recent.end(self.since);
     }
@@ -115,10 +115,10 @@ impl Store {
         self.before_writing(durability)?;
         shared.check_key(key)?;
         loop {
-            let begun = shared.begin();
+            let (begun, moment) = Begun::now(shared);
             let (id, collections) = place.now()?;
             let key = shared.key(id, key);
-            let (said, fate) = shared.mended_at(&begun.moment, |moment| decide(moment, key))?;
+            let (said, fate) = shared.mended_at(&moment, |moment| decide(moment, key))?;
             let write = match &fate {
                 Fate::Keep => return Ok(said),
                 Fate::Set(value) => {

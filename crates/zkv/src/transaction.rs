@@ -11,6 +11,7 @@ use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
 use crate::hashed::{KeyMap, KeySet};
 use crate::iter::IterBytes;
+use crate::modify::Begun;
 use crate::options::Durability;
 use crate::recent::Reads;
 use crate::snapshot::Reader;
@@ -34,6 +35,7 @@ pub struct Transaction {
     store: Store,
     reader: Reader,
     reads: RefCell<Reads>,
+    _begun: Begun,
     writes: KeyMap<Write<'static>>,
     collections: Vec<Numbered>,
 }
@@ -56,15 +58,12 @@ impl Store {
     pub fn begin(&self) -> Result<Transaction> {
         let shared = self.shared();
         shared.check_writable()?;
-        let (since, moment) = {
-            let mut front = shared.front();
-            // Nothing is published meanwhile.
-            (front.recent.begin(), shared.now())
-        };
+        let (begun, moment) = Begun::now(shared);
         Ok(Transaction {
             store: self.clone(),
             reader: Reader::new(Arc::clone(shared), moment),
-            reads: RefCell::new(Reads { since, ..Reads::default() }),
+            reads: RefCell::new(Reads { since: begun.since, ..Reads::default() }),
+            _begun: begun,
             writes: KeyMap::default(),
             collections: Vec::new(),
         })
@@ -92,17 +91,16 @@ impl Store {
         &self,
         mut body: impl FnMut(&mut Transaction) -> std::result::Result<T, E>,
     ) -> std::result::Result<T, E> {
-        for _ in 1..ATTEMPTS_MAX {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
             let mut transaction = self.begin()?;
             let value = body(&mut transaction)?;
             match transaction.commit() {
-                Err(Error::Conflict) => std::thread::yield_now(),
+                Err(Error::Conflict) if attempts < ATTEMPTS_MAX => std::thread::yield_now(),
                 done => return Ok(done.map(|()| value)?),
             }
         }
-        let mut transaction = self.begin()?;
-        let value = body(&mut transaction)?;
-        Ok(transaction.commit().map(|()| value)?)
     }
 }
 
@@ -211,7 +209,7 @@ impl Transaction {
         }
         self.store.before_writing(durability)?;
         let writes = Writes::Few(std::mem::take(&mut self.writes).into_values().collect());
-        let reads = Some(Box::new(self.reads.borrow().clone()));
+        let reads = Some(Box::new(self.reads.take()));
         let collections = std::mem::take(&mut self.collections);
         let set = WriteSet { writes, reads, collections, moves: None, durability };
         self.reader.shared.commit(set)
@@ -291,13 +289,6 @@ impl Transaction {
 
     pub(crate) fn reader(&self) -> &Reader {
         &self.reader
-    }
-}
-
-impl Drop for Transaction {
-    fn drop(&mut self) {
-        let since = self.reads.get_mut().since;
-        self.reader.shared.front().recent.end(since);
     }
 }
 

@@ -212,9 +212,8 @@ impl<'a> WriteSet<'a> {
 
     /// Whether it may wait in a buffer.
     pub(crate) fn fits_buffer(&self) -> bool {
+        debug_assert!(self.moves.is_none() && !matches!(self.writes, Writes::Many(_)));
         self.durability == Durability::Buffered
-            && self.moves.is_none()
-            && !matches!(self.writes, Writes::Many(_))
             && self.writes.in_memory().iter().all(Write::is_record)
     }
 }

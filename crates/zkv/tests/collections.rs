@@ -13,7 +13,7 @@ use zkv::{
 };
 use zkv_io::MemoryStorage;
 
-use common::faulty::{INDEX, PATH, killed, noise};
+use common::faulty::{INDEX, PATH, killed, noise, read_file, write_file};
 
 const ALL: [Durability; 3] = [Durability::Buffered, Durability::Flushed, Durability::Synced];
 
@@ -344,4 +344,35 @@ fn copies_and_what_is_salvaged_have_the_collections_and_not_what_was_cleared() {
         assert_eq!(new.iter().unwrap().count(), 0);
         assert!(store.verify(|_| {}).unwrap().findings.is_empty(), "{copy}");
     }
+}
+
+#[test]
+fn a_collection_that_has_lost_its_name_is_salvaged_under_one_that_nothing_has() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage, Durability::Buffered);
+    // The second collection gets the number 17.
+    let taken: Collection<u32, u32> = store.collection("recovered-17").unwrap();
+    let pages: Collection<u32, u32> = store.collection("pages").unwrap();
+    taken.set(&1, &1).unwrap();
+    pages.set(&2, &2).unwrap();
+    pages.set(&3, &3).unwrap();
+    store.close().unwrap();
+    drop((taken, pages));
+    let mut bytes = read_file(&storage, PATH);
+    let names: Vec<usize> =
+        (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"pages")).collect();
+    assert!(!names.is_empty(), "no block holds the name as it is");
+    for name in names {
+        bytes[name] ^= 1;
+    }
+    write_file(&storage, PATH, &bytes);
+    let options = Options::new().storage(Arc::new(storage.clone())).slot_bytes(256 << 10);
+    let report = zkv::salvage(PATH, "dir/salvaged.zkv", options.clone(), |_| {}).unwrap();
+    assert_eq!((report.keys, report.recovered_collections, report.lost_blocks), (3, 1, 1));
+    let store = options.open("dir/salvaged.zkv").unwrap();
+    let keys: Vec<(String, u64)> =
+        store.collections().into_iter().map(|info| (info.name, info.keys)).collect();
+    assert_eq!(keys, [("recovered-17".into(), 1), ("recovered-17+".into(), 2)]);
+    let recovered = store.raw_collection("recovered-17+").unwrap();
+    assert_eq!(recovered.get(&[3]).unwrap(), Some(vec![3]));
 }

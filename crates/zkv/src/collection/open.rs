@@ -7,14 +7,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::{Codec, outer_shape_of, shape_of};
 
-use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX, forget_dropped};
+use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::view::Committed;
 use crate::write_set::{CollectionState, Move, Numbered, Write, WriteSet, Writes};
-use crate::writer::Writer;
 
 use super::{Collection, RawCollection};
 
@@ -179,7 +177,7 @@ impl Store {
         let _gate = shared.collections.gate();
         let Some(entry) = shared.collection_entry(name) else { return Ok(false) };
         let of = Numbered { state: shared.collections.get(name, entry.id), id: entry.id };
-        shared.commit_catalog(name, None, Some(Move { of, to: None }))?;
+        shared.commit_catalog(shared.catalog_writes(name, None)?, Some(Move { of, to: None }))?;
         Ok(true)
     }
 
@@ -191,7 +189,8 @@ impl Store {
         let entry = shared.collection_entry(name).ok_or(Error::CollectionDropped)?;
         let id = shared.next_collection_id()?;
         let moves = Move { of, to: Some(id) };
-        shared.commit_catalog(name, Some(&Entry { id, ..entry }), Some(moves))
+        let writes = shared.catalog_writes(name, Some(&Entry { id, ..entry }))?;
+        shared.commit_catalog(writes, Some(moves))
     }
 
     /// Makes a collection with the codec and the types of `entry`, which is another store's.
@@ -218,7 +217,7 @@ impl Store {
             return Err(Error::NoCollection);
         }
         let entry = Entry { id: shared.next_collection_id()?, ..asked.clone() };
-        shared.commit_catalog(name, Some(&entry), None)?;
+        shared.commit_catalog(shared.catalog_writes(name, Some(&entry))?, None)?;
         Ok(entry)
     }
 
@@ -229,16 +228,6 @@ impl Store {
 }
 
 impl Shared {
-    /// Forgets what is counted of collections that the catalog does not name.
-    pub(crate) fn forget_dropped(&self) -> Result<()> {
-        let mut writer = self.writer()?;
-        self.flush_all(&mut writer)?;
-        let Writer { committed: Committed { catalog, counts, .. }, live, .. } = &mut *writer;
-        forget_dropped(catalog, Arc::make_mut(counts), live);
-        self.publish_committed(&writer);
-        Ok(())
-    }
-
     fn collection_entry(&self, name: &str) -> Option<Entry> {
         self.view.load().committed.catalog.get(name).cloned()
     }
@@ -247,24 +236,23 @@ impl Shared {
         self.view.load().committed.catalog.next_id().ok_or(Error::TooManyCollections)
     }
 
-    /// Commits what the catalog is to say of `name`, straight to the log: what is buffered of the
-    /// collection stands before it. The caller holds the gate.
+    fn catalog_writes(&self, name: &str, entry: Option<&Entry>) -> Result<Vec<Write<'static>>> {
+        Ok(self.view.load().committed.catalog.writes(&self.keys, name, entry)?)
+    }
+
+    /// Commits writes to the catalog, straight to the log: what is buffered of a collection stands
+    /// before them. The caller holds the gate, or is alone.
     pub(crate) fn commit_catalog(
         &self,
-        name: &str,
-        entry: Option<&Entry>,
+        writes: Vec<Write<'static>>,
         moves: Option<Move>,
     ) -> Result<()> {
-        let records = self.view.load().committed.catalog.records(name, entry)?;
-        let writes = records.iter().filter_map(|record| {
-            Some(Write::new(&self.keys, &zkv_record::Record::decode(record).ok()?))
-        });
         let durability = match self.options.durability {
             Durability::Synced => Durability::Synced,
             Durability::Buffered | Durability::Flushed => Durability::Flushed,
         };
         self.commit_alone(&WriteSet {
-            writes: Writes::Few(writes.collect()),
+            writes: Writes::Few(writes),
             reads: None,
             collections: Vec::new(),
             moves: moves.map(Box::new),

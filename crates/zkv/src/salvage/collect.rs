@@ -195,12 +195,9 @@ impl<'a> Collector<'a> {
     /// Names the collections. What no name was found for was cleared or dropped, unless something is
     /// lost: then that may be the name.
     fn name_collections(&mut self) -> Result<()> {
-        let shared = self.store.shared();
-        for (name, entry) in self.catalog.names() {
-            shared.commit_catalog(name, Some(entry), None)?;
-        }
         let is_lost = !self.report.is_complete() || self.is_newer_lost;
         for (id, brought) in std::mem::take(&mut self.brought) {
+            self.catalog.note_used(id);
             let is_named = self.catalog.is_alive(id);
             if !is_named && !is_lost {
                 continue;
@@ -209,15 +206,23 @@ impl<'a> Collector<'a> {
                 let unknown = || "unknown".to_owned();
                 let (key_type, value_type) = (unknown(), unknown());
                 let entry = Entry { id, codec: Codec::Postcard.code(), key_type, value_type };
-                shared.commit_catalog(&format!("recovered-{id}"), Some(&entry), None)?;
+                let mut name = format!("recovered-{id}");
+                while self.catalog.get(&name).is_some() {
+                    name.push('+');
+                }
+                self.catalog.insert(name, entry);
                 self.report.recovered_collections += 1;
             }
             self.report.keys += brought.keys;
             self.report.bytes += brought.bytes;
             self.report.possibly_superseded += brought.possibly_superseded;
         }
-        // Where all were cleared, the store has not heard of it yet.
-        shared.forget_dropped()
+        if self.catalog == Catalog::default() {
+            return Ok(());
+        }
+        // In one commit: with it, the store forgets what has no name.
+        let shared = self.store.shared();
+        shared.commit_catalog(self.catalog.all_writes(&shared.keys), None)
     }
 
     /// Brings the values in pieces, now that all pieces were met.

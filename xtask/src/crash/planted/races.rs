@@ -91,13 +91,15 @@ pub const RACES: &[Bug] = &[
     },
     Bug {
         name: "a transaction's moment is before its beginning",
-        file: "crates/zkv/src/transaction.rs",
-        right: "            let mut front = shared.front();\n            \
-                // Nothing is published meanwhile.\n            \
-                (front.recent.begin(), shared.now())",
-        wrong: "            let early = shared.now();\n            \
-                let mut front = shared.front();\n            \
-                (front.recent.begin(), if PLANTED { early } else { shared.now() })",
+        file: "crates/zkv/src/modify.rs",
+        right: "        let mut front = shared.front();\n        \
+                // Nothing is published meanwhile.\n        \
+                (Self { shared: Arc::clone(shared), since: front.recent.begin() }, shared.now())",
+        wrong: "        let early = shared.now();\n        \
+                let mut front = shared.front();\n        \
+                let since = front.recent.begin();\n        \
+                let moment = if PLANTED { early } else { shared.now() };\n        \
+                (Self { shared: Arc::clone(shared), since }, moment)",
     },
     Bug {
         name: "the first commit behind a transaction's beginning is passed over",
