@@ -11,7 +11,7 @@ use crate::commit::Commit;
 use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
 use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
-use crate::log::{Log, SegmentList, Shared};
+use crate::log::{Log, LogView, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::recover::header_in;
 use crate::segment::{Segment, SegmentId};
@@ -139,6 +139,13 @@ impl LogWriter {
     #[must_use]
     pub fn end(&self) -> Position {
         self.tail.position()
+    }
+
+    /// The log up to the last commit: what is appended later is not seen, also where it stands in a
+    /// segment, or a cell, that this view has.
+    #[must_use]
+    pub fn view(&self) -> LogView {
+        self.log().view().until(self.end())
     }
 
     /// The number of the last commit; 0 before the first.

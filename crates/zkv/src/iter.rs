@@ -64,15 +64,14 @@ impl IterBytes {
 
     /// The next value from the buffers.
     fn next_buffered(&mut self) -> Option<Vec<u8>> {
-        let tables = self.moment.tables();
         let (number, next) = &mut self.buffered;
-        while let Some((table, seen)) = tables.get(*number) {
-            while *next < table.count(*seen) {
-                let newest = table.newest_at(*next, *seen);
+        while let Some((table, seen)) = self.moment.tables().nth(*number) {
+            while *next < table.count(seen) {
+                let newest = table.newest_at(*next, seen);
                 *next += 1;
                 let Some((hash, record)) = newest else { continue };
                 let is_value = is_put_in(record, self.collection);
-                if is_value && !is_in(&tables[..*number], hash) {
+                if is_value && !is_in(self.moment.tables().take(*number), hash) {
                     return Some(record.to_vec());
                 }
             }
@@ -125,7 +124,7 @@ impl IterBytes {
                 continue;
             }
             let hash = self.shared.keys.hash_record(&record);
-            if !is_in(&self.moment.tables(), hash) {
+            if !is_in(self.moment.tables(), hash) {
                 records.push((hash, entry.to_vec()));
             }
         }
@@ -234,8 +233,8 @@ impl Iterator for IterBytes {
     }
 }
 
-fn is_in(tables: &[(&Arc<Memtable>, Seen)], hash: KeyHash) -> bool {
-    tables.iter().any(|(table, seen)| table.contains(hash, *seen))
+fn is_in<'a>(mut tables: impl Iterator<Item = (&'a Arc<Memtable>, Seen)>, hash: KeyHash) -> bool {
+    tables.any(|(table, seen)| table.contains(hash, seen))
 }
 
 fn is_put_in(record: &[u8], collection: u32) -> bool {

@@ -66,7 +66,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let from = replay_from.unwrap_or_default();
     // What is appended later may stand in the cell in which the log ends now.
     let view = match &writer {
-        Some(writer) => log.view().until(writer.end()),
+        Some(writer) => writer.view(),
         None => log.view(),
     };
     let replay = |usable| replay(usable, &view, from, &keys, &mut tail);
@@ -81,8 +81,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         }
         // A damaged index is as good as none.
         (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), Some(log)) => {
-            let view = log.log().view().until(log.end());
-            let committed = Committed::nothing_of(view);
+            let committed = Committed::nothing_of(log.view());
             let live = LiveTable::default();
             let is_empty = log.last_commit() == 0;
             let mut writer =

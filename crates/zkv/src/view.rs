@@ -146,7 +146,7 @@ impl Moment {
 
     /// How many keys `collection` has.
     pub(crate) fn count_keys(&self, collection: u32) -> Result<u64, LookupError> {
-        let tables = self.tables();
+        let tables: Vec<_> = self.tables().collect();
         let committed = &self.view.committed;
         let mut count = i64::try_from(committed.counts.of(collection)).unwrap_or(i64::MAX);
         for (number, (table, seen)) in tables.iter().enumerate() {
@@ -167,8 +167,8 @@ impl Moment {
     }
 
     /// All buffers, the newest first, with what is seen of each.
-    pub(crate) fn tables(&self) -> Vec<(&Arc<Memtable>, Seen)> {
-        self.view.tables(self.seen).collect()
+    pub(crate) fn tables(&self) -> impl Iterator<Item = (&Arc<Memtable>, Seen)> {
+        self.view.tables(self.seen)
     }
 
     /// The same moment, with another index of the same log.

@@ -167,8 +167,7 @@ impl Writer {
     pub(crate) fn mend_index(&mut self) -> Result<(), WriteError> {
         match self.rebuild_index() {
             Err(error) if error.is_refusal() => {
-                let view = self.log.log().view().until(self.log.end());
-                let indexed = rebuild::in_memory(&view, &self.keys, &self.index)?;
+                let indexed = rebuild::in_memory(&self.log.view(), &self.keys, &self.index)?;
                 let Indexed { committed, live } = indexed;
                 (self.committed, self.live) = (committed, live);
                 (self.is_index_file_missing, self.is_applying) = (true, false);
@@ -181,7 +180,7 @@ impl Writer {
     /// Makes the index anew from the log alone.
     pub(crate) fn rebuild_index(&mut self) -> Result<(), WriteError> {
         let log_section = self.log.checkpoint()?;
-        let view = self.log.log().view();
+        let view = self.log.view();
         let rebuilt = rebuild::from_log(&view, &self.keys, &self.index)?;
         let RebuiltIndex { index, live, counts, catalog } = rebuilt;
         let store_id = self.log.log().identity().store_id;
@@ -198,7 +197,7 @@ impl Writer {
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) {
         self.committed.checkpoint = Some(Arc::new(checkpoint));
         self.committed.runs = Vec::new();
-        self.committed.log = self.log.log().view().until(self.log.end());
+        self.committed.log = self.log.view();
         (self.tail, self.attempted) = (Tail::default(), Tail::default());
         (self.is_index_file_missing, self.is_applying) = (false, false);
     }
