@@ -7,7 +7,6 @@ mod history;
 mod plan;
 mod run;
 mod source;
-mod storage;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -37,6 +37,7 @@ mod fault;
 mod file;
 mod image;
 mod power_cut;
+mod watched;
 
 pub use cut::{Cut, Growth, Sectors, Tear};
 pub use disk::SimDisk;
@@ -44,3 +45,4 @@ pub use event::{Event, FileId};
 pub use fault::{Calls, Fault, SyncFailure, WriteFailure};
 pub use image::Image;
 pub use power_cut::PowerCut;
+pub use watched::{Act, Watched};

@@ -2,36 +2,13 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::Codec;
 
+use crate::coding::Coding;
 use crate::error::Result;
 use crate::modify::{Fate, Place};
 use crate::store::{Store, encode_key};
 
-/// How the values of a collection become bytes.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Coding {
-    pub codec: Codec,
-    pub depth_max: u32,
-}
-
-impl Coding {
-    pub(crate) fn encode<V: Serialize + ?Sized>(self, value: &V) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        self.codec.encode(value, &mut bytes)?;
-        Ok(bytes)
-    }
-
-    pub(crate) fn decode<V: DeserializeOwned>(self, bytes: &[u8]) -> Result<V> {
-        Ok(self.codec.decode(bytes, self.depth_max)?)
-    }
-}
-
 impl Store {
-    pub(crate) fn coding(&self, codec: Codec) -> Coding {
-        Coding { codec, depth_max: self.shared().options.decode_depth_max }
-    }
-
     /// The value of `key`, which is first given the one that `make` returns where it has none. `make`
     /// may be called more than once where others write to the same key.
     ///
@@ -42,7 +19,7 @@ impl Store {
         K: Serialize + ?Sized,
         V: Serialize + DeserializeOwned,
     {
-        let coding = self.coding(Codec::Postcard);
+        let coding = self.shared().postcard();
         self.get_or_insert_in(Place::Default, &encode_key(key)?, coding, make)
     }
 
@@ -69,7 +46,7 @@ impl Store {
         K: Serialize + ?Sized,
         V: Serialize + DeserializeOwned,
     {
-        let coding = self.coding(Codec::Postcard);
+        let coding = self.shared().postcard();
         self.update_in(Place::Default, &encode_key(key)?, coding, change)
     }
 
@@ -88,7 +65,7 @@ impl Store {
         K: Serialize + ?Sized,
         V: Serialize + ?Sized,
     {
-        let coding = self.coding(Codec::Postcard);
+        let coding = self.shared().postcard();
         let expected = expected.map(|value| coding.encode(value)).transpose()?;
         let new = new.map(|value| coding.encode(value)).transpose()?;
         let key = encode_key(key)?;
@@ -104,7 +81,7 @@ impl Store {
         K: Serialize + ?Sized,
         V: DeserializeOwned,
     {
-        self.remove_in(Place::Default, &encode_key(key)?, self.coding(Codec::Postcard))
+        self.remove_in(Place::Default, &encode_key(key)?, self.shared().postcard())
     }
 
     pub(crate) fn get_or_insert_in<V: Serialize + DeserializeOwned>(

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::atomic::Coding;
+use crate::coding::Coding;
 use crate::error::Result;
 use crate::iter::IterBytes;
 use crate::modify::Place;

@@ -35,6 +35,7 @@ mod backup;
 mod batch;
 mod buffer;
 mod catalog;
+mod coding;
 mod collection;
 mod collections;
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::decode_within;
 
 use crate::catalog::DEFAULT;
 use crate::error::Result;
@@ -65,8 +64,7 @@ impl Snapshot {
         V: DeserializeOwned,
     {
         let value = self.get_bytes(&encode_key(key)?)?;
-        let depth_max = self.reader.shared.options.decode_depth_max;
-        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
+        value.map(|value| self.reader.shared.postcard().decode(&value)).transpose()
     }
 
     /// As [`Store::contains`], at the snapshot's moment.

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{decode_within, encode};
+use zkv_record::encode;
 
 use crate::catalog::DEFAULT;
 use crate::collections::Collections;
@@ -147,8 +147,7 @@ impl Store {
         // Decoded from a copy: a `Deserialize` may read from the store, which needs what the lookup
         // holds.
         let value = self.get_bytes(&encode_key(key)?)?;
-        let depth_max = self.shared().options.decode_depth_max;
-        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
+        value.map(|value| self.shared().postcard().decode(&value)).transpose()
     }
 
     /// Removes `key`, as postcard encodes it, and says whether it was there.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Kind, Record, decode_within};
+use zkv_record::{Kind, Record};
 
 use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
@@ -115,8 +115,7 @@ impl Transaction {
         V: DeserializeOwned,
     {
         let value = self.get_bytes(&encode_key(key)?)?;
-        let depth_max = self.reader.shared.options.decode_depth_max;
-        Ok(value.map(|value| decode_within(&value, depth_max)).transpose()?)
+        value.map(|value| self.reader.shared.postcard().decode(&value)).transpose()
     }
 
     /// As [`Store::contains`], as the transaction sees the store.

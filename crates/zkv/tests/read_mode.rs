@@ -3,76 +3,21 @@
 mod common;
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zkv::{ErrorKind, Options, ReadMode};
-use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
+use zkv_io::MemoryStorage;
+use zkv_sim::{Act, Watched};
 
 use common::faulty::{PATH, noise};
 use common::{check, fill};
 
-/// Files that cannot be mapped.
-#[derive(Debug)]
-struct Unmappable(MemoryStorage);
-
-#[derive(Debug)]
-struct UnmappableFile(Arc<dyn StorageFile>);
-
-impl Storage for Unmappable {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        Ok(Arc::new(UnmappableFile(self.0.open(path, mode)?)))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename_new(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
-    }
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.0.list(directory)
-    }
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        self.0.sync_dir(directory)
-    }
-    fn random(&self, into: &mut [u8]) -> io::Result<()> {
-        self.0.random(into)
-    }
-}
-
-impl StorageFile for UnmappableFile {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, into)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
-    }
-    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
-        self.0.try_lock(kind)
-    }
-    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-        Err(io::Error::other("this file cannot be mapped"))
-    }
-}
-
 #[test]
 fn nothing_is_read_through_a_map_where_the_mode_says_so() {
-    let storage = Arc::new(Unmappable(MemoryStorage::new()));
+    let storage = Arc::new(Watched::new(Arc::new(MemoryStorage::new()), |act, _| match act {
+        Act::Map => Err(io::Error::other("this file cannot be mapped")),
+        Act::Write | Act::Sync => Ok(()),
+    }));
     let options = Options::new().storage(storage).slot_bytes(256 << 10);
     let mapped = options.clone().open(PATH).unwrap_err();
     assert_eq!(mapped.kind(), ErrorKind::Io);

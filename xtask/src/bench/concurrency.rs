@@ -1,18 +1,17 @@
 //! `cargo xtask bench concurrency`: readers beside a writer, and commits that wait together.
 
-mod slow;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use zkv::{Durability, Options, Store, WriteBatch};
+use zkv_io::FileStorage;
+use zkv_sim::{Act, Watched};
 
 use crate::Failure;
 use crate::bench::figures::{float, mib, own_memory_bytes, verdict};
 use crate::random::Random;
-use slow::SlowSync;
 
 /// The 99.9th percentile of a read beside a writer is at most this many times that without.
 const TAIL_RATIO_MAX: f64 = 3.0;
@@ -171,7 +170,13 @@ fn groups(arguments: &Arguments) -> Result<(), Failure> {
     let folder = tempfile::tempdir()?;
     let delay = Duration::from_millis(arguments.sync_ms);
     let path = folder.path().join("groups.zkv");
-    let storage = Arc::new(SlowSync::new(delay));
+    let slow = Watched::new(Arc::new(FileStorage), move |act, _| {
+        if act == Act::Sync {
+            thread::sleep(delay);
+        }
+        Ok(())
+    });
+    let storage = Arc::new(slow);
     let store = Options::new().storage(storage).durability(Durability::Synced).open(path)?;
     let mut rates = [Vec::new(), Vec::new()];
     for round in 0..arguments.rounds {

@@ -7,11 +7,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use zkv::{Collection, Durability, Error, Options, Store, WriteBatch};
+use zkv_io::MemoryStorage;
+use zkv_sim::{Act, Watched};
 
 use super::history::{Element, History, Outcome, Step, Transaction};
 use super::plan::{Action, Plan, Wish};
 use super::source::{Source, Value};
-use super::storage::YieldingStorage;
 
 /// What the threads of one history share.
 pub struct Stage<'a> {
@@ -66,7 +67,14 @@ pub fn run(plan: &Plan) -> Result<History, Error> {
 
 impl<'a> Stage<'a> {
     fn new(plan: &'a Plan) -> Result<Self, Error> {
-        let options = Options::new().storage(Arc::new(YieldingStorage::default()));
+        // Commits that are on their way to the log meet others.
+        let yielding = Watched::new(Arc::new(MemoryStorage::new()), |act, _| {
+            if act != Act::Map {
+                thread::yield_now();
+            }
+            Ok(())
+        });
+        let options = Options::new().storage(Arc::new(yielding));
         let options = options.durability(plan.durability).memory_buffer_bytes(64 << 10);
         let store = options.slot_bytes(256 << 10).open("dir/store.zkv")?;
         let named = plan.has_collection().then(|| store.collection("named")).transpose()?;

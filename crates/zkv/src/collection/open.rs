@@ -137,7 +137,7 @@ impl Store {
         };
         check_types(name, &found, &asked)?;
         let raw = self.raw_of(name, &found);
-        Ok(Collection { raw, coding: self.coding(options.codec), types: PhantomData })
+        Ok(Collection { raw, coding: self.shared().coding(options.codec), types: PhantomData })
     }
 
     /// The collection `name` as bytes, whatever its types; `None` where there is none.

@@ -1,42 +1,32 @@
 //! A store in memory whose disk does what a test says.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use zkv::Options;
-use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+pub use zkv_sim::Act;
+use zkv_sim::Watched;
 
 pub const PATH: &str = "dir/store.zkv";
 pub const INDEX: &str = "dir/store.zkv.idx";
 
-/// What is about to be done to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Act {
-    Write,
-    Sync,
-}
-
-type Before = dyn Fn(Act, &Path) -> io::Result<()> + Send + Sync;
-
-/// Asks a closure before each write and sync, which may refuse it or wait.
+/// A disk in memory that a test may refuse or hold up.
 #[derive(Clone)]
-pub struct FaultyStorage {
-    memory: MemoryStorage,
-    before: Arc<Before>,
-}
+pub struct FaultyStorage(Watched);
 
 impl FaultyStorage {
     pub fn new(
         memory: &MemoryStorage,
         before: impl Fn(Act, &Path) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Self { memory: memory.clone(), before: Arc::new(before) }
+        Self(Watched::new(Arc::new(memory.clone()), before))
     }
 
     pub fn options(&self) -> Options {
-        Options::new().storage(Arc::new(self.clone()))
+        Options::new().storage(Arc::new(self.0.clone()))
     }
 }
 
@@ -119,90 +109,4 @@ pub fn noise(seed: u64, count: usize) -> Vec<u8> {
     }
     bytes.truncate(count);
     bytes
-}
-
-impl Storage for FaultyStorage {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        let file = self.memory.open(path, mode)?;
-        Ok(Arc::new(FaultyFile { file, path: path.to_owned(), before: Arc::clone(&self.before) }))
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.memory.rename(from, to)
-    }
-
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.memory.rename_new(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.memory.remove(path)
-    }
-
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.memory.list(directory)
-    }
-
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        self.memory.sync_dir(directory)
-    }
-
-    fn random(&self, into: &mut [u8]) -> io::Result<()> {
-        self.memory.random(into)
-    }
-}
-
-impl std::fmt::Debug for FaultyStorage {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str("FaultyStorage")
-    }
-}
-
-struct FaultyFile {
-    file: Arc<dyn StorageFile>,
-    path: PathBuf,
-    before: Arc<Before>,
-}
-
-impl StorageFile for FaultyFile {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        self.file.read_at(offset, into)
-    }
-
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        (self.before)(Act::Write, &self.path)?;
-        self.file.write_at(offset, bytes)
-    }
-
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.file.set_len(bytes)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        (self.before)(Act::Sync, &self.path)?;
-        self.file.sync_data()
-    }
-
-    fn sync_all(&self) -> io::Result<()> {
-        (self.before)(Act::Sync, &self.path)?;
-        self.file.sync_all()
-    }
-
-    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
-        self.file.try_lock(kind)
-    }
-
-    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-        self.file.map()
-    }
-}
-
-impl std::fmt::Debug for FaultyFile {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("FaultyFile").field("path", &self.path).finish_non_exhaustive()
-    }
 }

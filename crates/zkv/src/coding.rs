@@ -1,0 +1,38 @@
+//! How typed values become bytes.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use zkv_record::Codec;
+
+use crate::error::Result;
+use crate::shared::Shared;
+
+/// How the values of a collection become bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Coding {
+    pub codec: Codec,
+    pub depth_max: u32,
+}
+
+impl Coding {
+    pub(crate) fn encode<V: Serialize + ?Sized>(self, value: &V) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.codec.encode(value, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    pub(crate) fn decode<V: DeserializeOwned>(self, bytes: &[u8]) -> Result<V> {
+        Ok(self.codec.decode(bytes, self.depth_max)?)
+    }
+}
+
+impl Shared {
+    pub(crate) fn coding(&self, codec: Codec) -> Coding {
+        Coding { codec, depth_max: self.options.decode_depth_max }
+    }
+
+    /// That of a store's own values.
+    pub(crate) fn postcard(&self) -> Coding {
+        self.coding(Codec::Postcard)
+    }
+}
