@@ -32,6 +32,35 @@ fn slots(log: &Log) -> Vec<(u32, u64)> {
     log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
 }
 
+/// A log whose first segment is freed, durably.
+fn log_with_a_free_slot() -> (SimDisk, LogWriter) {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    for number in 0..3 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    (disk, writer)
+}
+
+/// Shows `check` what power cuts may leave of each moment behind event `before`.
+fn cut_behind(disk: &SimDisk, before: usize, most: usize, check: impl Fn(Recovered, &str)) {
+    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
+    for (number, event) in disk.events(0).iter().enumerate() {
+        let is_new = cut.follow(event);
+        if number < before {
+            continue;
+        }
+        for way in cut.cuts(is_new, most, &mut random) {
+            let what = format!("{event}, {way:?}");
+            let left = try_open(&SimDisk::from_image(&cut.image(&way), 2));
+            check(left.unwrap_or_else(|error| panic!("{error}: {what}")), &what);
+        }
+    }
+}
+
 #[test]
 fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
     for write in [WriteFailure::Nothing, WriteFailure::Half, WriteFailure::AllButLast] {
@@ -55,30 +84,14 @@ fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
 
 #[test]
 fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_call() {
-    let disk = SimDisk::recording(1);
-    create(&disk, Path::new(PATH), &options()).unwrap();
-    let mut writer = open(&disk);
-    for number in 0..3 {
-        writer.append(&[&noise(number, 40_000)]).unwrap();
-    }
-    writer.free(&[0]).unwrap();
-    writer.log().sync(writer.end()).unwrap();
+    let (disk, mut writer) = log_with_a_free_slot();
     let (end, before) = (writer.end(), disk.event_count());
     let packed = writer.log().pack(&[&noise(8, 40_000)]).unwrap();
     writer.begin().unwrap().append(&packed).unwrap();
-    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
-    for (number, event) in disk.events(0).iter().enumerate() {
-        let is_new = cut.follow(event);
-        if number < before {
-            continue;
-        }
-        for way in cut.cuts(is_new, 40, &mut random) {
-            // From the log alone: the header in the freed slot says where its newest roll call is.
-            let left = try_open(&SimDisk::from_image(&cut.image(&way), 2));
-            let left = left.unwrap_or_else(|error| panic!("{error}: {event}, {way:?}"));
-            assert_eq!(left.writer.unwrap().end(), end, "{event}, {way:?}");
-        }
-    }
+    // From the log alone: the header in the freed slot says where its newest roll call is.
+    cut_behind(&disk, before, 40, |left, what| {
+        assert_eq!(left.writer.unwrap().end(), end, "{what}");
+    });
     // It says so until another one does.
     drop(writer);
     let mut writer = open(&disk.kill());
@@ -90,30 +103,14 @@ fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_cal
 
 #[test]
 fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
-    let disk = SimDisk::recording(1);
-    create(&disk, Path::new(PATH), &options()).unwrap();
-    let mut writer = open(&disk);
-    for number in 0..3 {
-        writer.append(&[&noise(number, 40_000)]).unwrap();
-    }
-    writer.free(&[0]).unwrap();
-    writer.log().sync(writer.end()).unwrap();
+    let (disk, mut writer) = log_with_a_free_slot();
     let (durable, before) = (writer.end(), disk.event_count());
     writer.append(&[&noise(9, 40_000)]).unwrap();
     assert!(slots(&writer.log()).iter().any(|(slot, sequence)| (*slot, *sequence) == (0, 4)));
-    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(1));
-    for (number, event) in disk.events(0).iter().enumerate() {
-        let is_pending = cut.follow(event);
-        if number < before {
-            continue;
-        }
-        for way in cut.cuts(is_pending, 100, &mut random) {
-            let opened = try_open(&SimDisk::from_image(&cut.image(&way), 1));
-            let end =
-                opened.unwrap_or_else(|error| panic!("{error}: {way:?}")).writer.unwrap().end();
-            assert!(end == durable || end == writer.end(), "{way:?}");
-        }
-    }
+    cut_behind(&disk, before, 100, |left, what| {
+        let end = left.writer.unwrap().end();
+        assert!(end == durable || end == writer.end(), "{what}");
+    });
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Typed values in each codec, and what JSON adds.
 
+mod common;
+
 use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::fmt::Debug;
@@ -11,31 +13,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
 use zkv_record::{Codec, DECODE_DEPTH_MAX, RecordError};
 
+use common::{Kind, Page, page};
+
 const CODECS: [Codec; 2] = [Codec::Postcard, Codec::Json];
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Kind {
-    Empty,
-    Named { name: String, tags: Vec<String> },
-    Number(i64),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Page {
-    title: String,
-    links: BTreeMap<String, u32>,
-    kind: Option<Kind>,
-    score: f64,
-}
-
-fn page() -> Page {
-    Page {
-        title: "a page".into(),
-        links: [("home".into(), 1), ("away".into(), 300)].into(),
-        kind: Some(Kind::Named { name: "x".into(), tags: vec!["y".into(), String::new()] }),
-        score: 0.5,
-    }
-}
 
 fn encoded<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();

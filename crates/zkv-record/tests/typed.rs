@@ -1,34 +1,14 @@
 //! Typed keys and values.
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 use zkv_record::{DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Shape {
-    Empty,
-    Named { name: String, tags: Vec<String> },
-    Number(i64),
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Page {
-    title: String,
-    links: BTreeMap<String, u32>,
-    shape: Option<Shape>,
-    score: f64,
-}
-
-fn page() -> Page {
-    Page {
-        title: "a page".into(),
-        links: [("home".into(), 1), ("away".into(), 300)].into(),
-        shape: Some(Shape::Named { name: "x".into(), tags: vec!["y".into(), String::new()] }),
-        score: 0.5,
-    }
-}
+use common::{Kind, Page, page};
 
 fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -51,8 +31,8 @@ fn encodings_are_those_of_the_postcard_specification() {
     assert_eq!(encoded(&-1i64), [0x01]);
     assert_eq!(encoded(&(1u8, true)), [1, 1]);
     assert_eq!(encoded(&Some(7u8)), [1, 7]);
-    assert_eq!(encoded(&Shape::Number(1)), [2, 2]);
-    assert_eq!(encoded(&Shape::Empty), [0]);
+    assert_eq!(encoded(&Kind::Number(1)), [2, 2]);
+    assert_eq!(encoded(&Kind::Empty), [0]);
 }
 
 #[test]
@@ -179,7 +159,7 @@ proptest! {
         number in any::<i64>(),
         score in -1e300..1e300f64,
     ) {
-        let page = Page { title, links, shape: Some(Shape::Number(number)), score };
+        let page = Page { title, links, kind: Some(Kind::Number(number)), score };
         prop_assert_eq!(decode::<Page>(&encoded(&page)), Ok(page));
     }
 
@@ -187,7 +167,7 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
         let _ = decode::<Page>(&bytes);
         let _ = decode::<Vec<Option<String>>>(&bytes);
-        let _ = decode::<BTreeMap<u64, Shape>>(&bytes);
+        let _ = decode::<BTreeMap<u64, Kind>>(&bytes);
         let _ = decode::<Tree>(&bytes);
     }
 }
