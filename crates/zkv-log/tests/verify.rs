@@ -6,7 +6,7 @@ use std::sync::Arc;
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{
     Access, LogFinding, LogOptions, LogVisitor, LogWriter, OpenFile, Position, Room, Severity,
-    VerifiedEntry, VerifiedLog, create,
+    VerifiedEntry, VerifiedLog, create, layout::seal_offset,
 };
 
 const PATH: &str = "log";
@@ -279,4 +279,30 @@ fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
     torn[end - 16..].fill(0);
     let (seen, _) = verified(&storage_of(&torn));
     assert_eq!(seen.findings[0].severity, Severity::Notice, "{:?}", seen.findings);
+}
+
+#[test]
+fn a_segment_that_was_full_to_its_seal_and_synced_before_it_was_sealed_is_whole() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = writer(&storage);
+    let append = |writer: &mut LogWriter, bytes: usize| {
+        let before = writer.end().offset;
+        writer.append(&[&noise(before.into(), bytes)]).unwrap();
+        (writer.end().offset - before) as usize
+    };
+    let overhead = append(&mut writer, 500) - 500;
+    let seal = seal_offset(SLOT);
+    while seal - writer.end().offset > 2000 {
+        append(&mut writer, 500);
+    }
+    let left = (seal - writer.end().offset) as usize;
+    append(&mut writer, left - overhead);
+    assert_eq!(writer.end(), Position { sequence: 1, offset: seal });
+    writer.log().sync(writer.end()).unwrap();
+    writer.append(&[&noise(0, 500)]).unwrap();
+    assert_eq!(writer.end().sequence, 2);
+    writer.close().unwrap();
+    drop(writer);
+    assert_eq!(verified(&storage).0.findings, []);
 }

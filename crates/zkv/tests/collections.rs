@@ -286,7 +286,8 @@ fn writes_beside_a_clear_are_before_or_after_it() {
             assert!(left.keys().copied().eq(first..200), "{left:?}");
             assert_eq!(pages.len(), left.len() as u64);
         }
-        assert!(store.verify(|_| {}).unwrap().is_sound());
+        let report = store.verify(|_| {}).unwrap();
+        assert!(report.is_sound(), "{durability:?}: {:?}", report.findings);
     }
 }
 

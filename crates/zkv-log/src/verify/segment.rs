@@ -240,7 +240,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             && header.is_none_or(|header| *header == seal.header)
             && seal.header.id() == place.id
             && seal.header.identity == self.run.verifier.identity
-            && seal.synced_upto < self.position(offset)
+            && seal.synced_upto <= self.position(seal.data_end)
             && self.run.last_commit.is_none_or(|number| number == seal.last_commit);
         if !self.is_damaged {
             is_right &= end == seal.data_end
