@@ -5,7 +5,8 @@
 pub type Row = (&'static str, usize, usize);
 
 /// The flags byte, in bits. The bits behind the last one are zero.
-pub const FLAGS: &[Row] = &[("kind", 0, 2), ("collection", 2, 1), ("expiry", 3, 1)];
+pub const FLAGS: &[Row] =
+    &[("kind", 0, 2), ("collection", 2, 1), ("expiry", 3, 1), ("origin", 4, 1)];
 
 /// The value of a head record.
 pub const HEAD: &[Row] = &[("value_id", 0, 16), ("value_bytes", 16, 8), ("piece_bytes", 24, 4)];

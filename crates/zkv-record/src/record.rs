@@ -9,6 +9,7 @@ use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_INLINE_MAX};
 const KIND_MASK: u8 = (1 << layout::FLAGS[0].2) - 1;
 const COLLECTION: u8 = layout::flag(1);
 const EXPIRY: u8 = layout::flag(2);
+const ORIGIN: u8 = layout::flag(3);
 /// All flags that this version knows.
 const KNOWN: u8 = (1 << layout::end(layout::FLAGS)) - 1;
 
@@ -47,6 +48,9 @@ pub struct Record<'a> {
     pub collection: u32,
     /// When the record expires, in milliseconds since the Unix epoch; `None` takes no byte.
     pub expires_at_ms: Option<u64>,
+    /// Of a mark that was moved, the sequence number of the segment in which it was first written:
+    /// what it speaks of stands there or before. `None` takes no byte.
+    pub origin: Option<u64>,
     /// The key: at most [`KEY_BYTES_MAX`] bytes.
     pub key: &'a [u8],
     /// The value: at most [`VALUE_BYTES_INLINE_MAX`] bytes, and none with [`Kind::Delete`].
@@ -57,13 +61,14 @@ impl<'a> Record<'a> {
     /// A put in the default collection that never expires.
     #[must_use]
     pub const fn put(key: &'a [u8], value: &'a [u8]) -> Self {
-        Self { kind: Kind::Put, collection: 0, expires_at_ms: None, key, value }
+        Self { kind: Kind::Put, collection: 0, expires_at_ms: None, origin: None, key, value }
     }
 
     /// A delete mark in the default collection.
     #[must_use]
     pub const fn delete(key: &'a [u8]) -> Self {
-        Self { kind: Kind::Delete, collection: 0, expires_at_ms: None, key, value: b"" }
+        let kind = Kind::Delete;
+        Self { kind, collection: 0, expires_at_ms: None, origin: None, key, value: b"" }
     }
 
     /// Appends the record's bytes. The value of a delete mark is left out.
@@ -83,6 +88,9 @@ impl<'a> Record<'a> {
         if let Some(expires_at_ms) = self.expires_at_ms {
             put_varint(into, expires_at_ms);
         }
+        if let Some(origin) = self.origin {
+            put_varint(into, origin);
+        }
         put_varint(into, self.key.len() as u64);
         into.extend_from_slice(self.key);
         into.extend_from_slice(self.stored_value());
@@ -97,8 +105,9 @@ impl<'a> Record<'a> {
             id => varint_bytes(u64::from(id)),
         };
         let expiry = self.expires_at_ms.map_or(0, varint_bytes);
+        let origin = self.origin.map_or(0, varint_bytes);
         let key = varint_bytes(self.key.len() as u64) + self.key.len();
-        1 + collection + expiry + key + self.stored_value().len()
+        1 + collection + expiry + origin + key + self.stored_value().len()
     }
 
     /// Reads a record that fills `bytes`. Nothing is copied.
@@ -114,8 +123,8 @@ impl<'a> Record<'a> {
         let mut cursor = Cursor::new(bytes);
         let flags = cursor.u8().map_err(|_| corrupt("flags byte"))?;
         // Plain puts and delete marks are nearly all there is, and every get decodes some.
-        let (collection, expires_at_ms) =
-            if flags <= KIND_MASK { (0, None) } else { options(flags, &mut cursor)? };
+        let Options { collection, expires_at_ms, origin } =
+            if flags <= KIND_MASK { Options::default() } else { options(flags, &mut cursor)? };
         let key = key(&mut cursor)?;
         let value = cursor.rest();
         let kind = Kind::of(flags);
@@ -123,13 +132,25 @@ impl<'a> Record<'a> {
         if value.len() > value_bytes_max {
             return Err(corrupt("value length"));
         }
-        Ok(Self { kind, collection, expires_at_ms, key, value })
+        Ok(Self { kind, collection, expires_at_ms, origin, key, value })
+    }
+
+    /// Whether the record says that its key, or its piece, is gone.
+    #[inline]
+    #[must_use]
+    pub fn is_mark(&self) -> bool {
+        match self.kind {
+            Kind::Delete => true,
+            Kind::Piece => self.value.is_empty(),
+            Kind::Put | Kind::Head => false,
+        }
     }
 
     fn flags(&self) -> u8 {
         let collection = if self.collection == 0 { 0 } else { COLLECTION };
         let expiry = if self.expires_at_ms.is_none() { 0 } else { EXPIRY };
-        self.kind as u8 | collection | expiry
+        let origin = if self.origin.is_none() { 0 } else { ORIGIN };
+        self.kind as u8 | collection | expiry | origin
     }
 
     fn stored_value(&self) -> &'a [u8] {
@@ -145,32 +166,42 @@ impl std::fmt::Debug for Record<'_> {
             .field("kind", &self.kind)
             .field("collection", &self.collection)
             .field("expires_at_ms", &self.expires_at_ms)
+            .field("origin", &self.origin)
             .field("key_bytes", &self.key.len())
             .field("value_bytes", &self.value.len())
             .finish()
     }
 }
 
-/// The fields that few records have: collection and expiry.
+/// The fields that few records have.
+#[derive(Default)]
+struct Options {
+    collection: u32,
+    expires_at_ms: Option<u64>,
+    origin: Option<u64>,
+}
+
 #[cold]
-fn options(flags: u8, cursor: &mut Cursor<'_>) -> Result<(u32, Option<u64>), RecordError> {
+fn options(flags: u8, cursor: &mut Cursor<'_>) -> Result<Options, RecordError> {
     if flags & !KNOWN != 0 {
         return Err(RecordError::UnsupportedFlags { flags, known: KNOWN });
     }
-    let mut collection = 0;
+    let mut options = Options::default();
     if flags & COLLECTION != 0 {
-        collection = cursor
+        options.collection = cursor
             .varint()
             .ok()
             .and_then(|id| u32::try_from(id).ok())
             .filter(|&id| id != 0)
             .ok_or(corrupt("collection"))?;
     }
-    let mut expires_at_ms = None;
     if flags & EXPIRY != 0 {
-        expires_at_ms = Some(cursor.varint().map_err(|_| corrupt("expiry"))?);
+        options.expires_at_ms = Some(cursor.varint().map_err(|_| corrupt("expiry"))?);
     }
-    Ok((collection, expires_at_ms))
+    if flags & ORIGIN != 0 {
+        options.origin = Some(cursor.varint().map_err(|_| corrupt("origin"))?);
+    }
+    Ok(options)
 }
 
 #[inline]

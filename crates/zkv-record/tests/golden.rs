@@ -15,6 +15,7 @@ fn records() -> Vec<(&'static str, Record<'static>)> {
         ("put", put),
         ("empty put", Record::put(b"", b"")),
         ("delete", Record::delete(b"key")),
+        ("delete moved from segment 300", Record { origin: Some(300), ..Record::delete(b"key") }),
         ("put in collection 300", Record { collection: 300, ..put }),
         ("put that expires at 1 ms", Record { expires_at_ms: Some(1), ..put }),
         ("put in collection 1 that expires at 2026-11-23", {

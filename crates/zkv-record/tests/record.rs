@@ -35,7 +35,10 @@ fn samples() -> Vec<Record<'static>> {
         for collection in [0, 1, 127, 128, u32::MAX] {
             for expires_at_ms in [None, Some(0), Some(1_795_392_000_000), Some(u64::MAX)] {
                 let value: &[u8] = if kind == Kind::Delete { b"" } else { b"some value" };
-                samples.push(Record { kind, collection, expires_at_ms, key: b"a key", value });
+                for origin in [None, Some(0), Some(77), Some(u64::MAX)] {
+                    let key = b"a key";
+                    samples.push(Record { kind, collection, expires_at_ms, origin, key, value });
+                }
             }
         }
     }
@@ -84,9 +87,9 @@ fn every_flipped_bit_gives_an_error_or_another_record() {
 #[test]
 fn unknown_flags_are_refused() {
     let mut bytes = encoded(&Record::put(b"key", b"value"));
-    for bit in 4..8 {
+    for bit in 5..8 {
         bytes[0] = 1 << bit;
-        let refused = RecordError::UnsupportedFlags { flags: 1 << bit, known: 0x0F };
+        let refused = RecordError::UnsupportedFlags { flags: 1 << bit, known: 0x1F };
         assert_eq!(Record::decode(&bytes), Err(refused));
     }
 }
@@ -193,11 +196,12 @@ proptest! {
         kind in prop::sample::select(&KINDS[..]),
         collection: u32,
         expires_at_ms: Option<u64>,
+        origin: Option<u64>,
         key in prop::collection::vec(any::<u8>(), 0..300),
         value in prop::collection::vec(any::<u8>(), 0..300),
     ) {
         let value: &[u8] = if kind == Kind::Delete { b"" } else { &value };
-        let record = Record { kind, collection, expires_at_ms, key: &key, value };
+        let record = Record { kind, collection, expires_at_ms, origin, key: &key, value };
         let bytes = encoded(&record);
         prop_assert_eq!(Record::decode(&bytes), Ok(record));
     }

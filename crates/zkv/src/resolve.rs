@@ -251,6 +251,7 @@ impl Resolver<'_> {
                 kind: Kind::Piece,
                 collection,
                 expires_at_ms: None,
+                origin: None,
                 key: &key,
                 value: &[],
             };
