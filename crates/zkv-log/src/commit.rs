@@ -6,17 +6,18 @@ use crate::block::{BlockKind, Tag, put_block};
 use crate::codec::Encoder;
 use crate::dictionary::Dictionary;
 use crate::error::{LogError, Result};
-use crate::header::SegmentHeader;
+use crate::header::{SegmentHeader, base_roll_call};
 use crate::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, MEMBER_BYTES, PAGE_BYTES,
     SEGMENT_HEADER_BYTES, seal_offset,
 };
 use crate::pack::Packed;
 use crate::position::{EntryAddress, Location, Position};
+use crate::reclaim::FreeSlot;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Chain, CommitMark};
-use crate::writer::{Committed, FreeSlot, LogWriter, Repair, Room, Tail, TailDictionary};
+use crate::writer::{Committed, LogWriter, Repair, Room, Tail, TailDictionary};
 
 /// A block of as many members takes half of the smallest slot.
 pub(crate) const MEMBERS_PER_BLOCK: usize = 32 * 1024 / MEMBER_BYTES;
@@ -225,9 +226,8 @@ impl<'a> Commit<'a> {
         self.has_written = true;
         let end = self.tail.segment.place.start + u64::from(self.tail.offset);
         let start = end - self.buffer.len() as u64;
-        self.writer.shared.file.write_at(start, &self.buffer).map_err(LogError::io("write"))?;
+        self.writer.write(start, &self.buffer)?;
         self.buffer.clear();
-        self.writer.file_end = self.writer.file_end.max(end);
         Ok(())
     }
 
@@ -236,12 +236,22 @@ impl<'a> Commit<'a> {
     /// A crash that keeps the seal and not the next header finds the log's end at the last commit;
     /// one that keeps the header and not the seal never reaches that segment, and wipes it.
     fn roll_over(&mut self) -> Result<()> {
-        self.write_buffer()?;
-        self.has_written = true;
         let (slot, slot_count) = self.writer.take_slot(self.slot_count);
-        self.slot_count = slot_count;
+        self.begin_segment(slot, slot_count, false)
+    }
+
+    /// Seals the tail's segment and begins one that opens with a roll call, which comes next.
+    pub(crate) fn begin_base(&mut self) -> Result<()> {
+        let (slot, slot_count) = self.writer.take_forgotten_slot(self.slot_count);
+        self.begin_segment(slot, slot_count, true)
+    }
+
+    fn begin_segment(&mut self, slot: u32, slot_count: u32, is_base: bool) -> Result<()> {
+        let known_slots = std::mem::replace(&mut self.slot_count, slot_count);
         // Before anything is written there, so that whatever fails, the slot is not forgotten.
         self.begun_slots.push(slot);
+        self.write_buffer()?;
+        self.has_written = true;
         let mut nonce = [0; 8];
         self.writer.storage.random(&mut nonce).map_err(LogError::io("draw a nonce for"))?;
         let old = Arc::clone(&self.tail.segment);
@@ -251,7 +261,23 @@ impl<'a> Commit<'a> {
             nonce: u64::from_le_bytes(nonce),
         };
         self.write_seal(id)?;
-        let segment = Arc::new(self.writer.write_segment_header(id)?);
+        let is_used_again = slot < known_slots;
+        let segment = if is_base {
+            // Whoever starts at its roll call finds nothing else proven.
+            self.writer.log().sync_again(self.writer.end())?;
+            self.writer.write_segment_header(id, base_roll_call(id.sequence))?
+        } else {
+            self.writer.note_durable_roll_call();
+            let roll_call = self.writer.roll_call.durable;
+            let segment = self.writer.write_segment_header(id, roll_call)?;
+            if is_used_again {
+                // The slot's old header may lead a reader of the log alone to the segment that was
+                // here. Before that one is overwritten, the new header must lead it to the roll call.
+                self.writer.log().sync_again(self.writer.end())?;
+            }
+            segment
+        };
+        let segment = Arc::new(segment);
         self.sealed.push(Arc::new(old.to_sealed(self.tail.offset)));
         self.begun.push(Arc::clone(&segment));
         self.tail = Tail {
@@ -289,9 +315,7 @@ impl<'a> Commit<'a> {
         };
         let offset = segment.place.start + u64::from(seal_offset(segment.place.slot_bytes));
         let block = seal.encode_block(segment.place.seed);
-        file.write_at(offset, &block).map_err(LogError::io("write"))?;
-        self.writer.file_end = self.writer.file_end.max(offset + block.len() as u64);
-        Ok(())
+        self.writer.write(offset, &block)
     }
 
     /// Ends the commit: it is in the operating system's hands when this returns, visible in the
@@ -330,9 +354,8 @@ impl<'a> Commit<'a> {
         }
         self.has_written = true;
         let start = end - written as u64;
-        self.writer.shared.file.write_at(start, &self.buffer).map_err(LogError::io("write"))?;
-        let file_end = start + self.buffer.len() as u64;
-        self.writer.file_end = self.writer.file_end.max(file_end);
+        self.writer.write(start, &self.buffer)?;
+        self.writer.written_bytes -= (self.buffer.len() - written) as u64;
         Ok(())
     }
 
@@ -390,18 +413,20 @@ impl Drop for Commit<'_> {
 }
 
 impl LogWriter {
-    fn write_segment_header(&mut self, id: SegmentId) -> Result<Segment> {
-        self.note_durable_roll_call();
-        let cell = self.segment_header(id).encode_cell();
+    fn write_segment_header(&mut self, id: SegmentId, roll_call: Position) -> Result<Segment> {
+        let header = SegmentHeader { roll_call, ..self.segment_header(id) };
+        let cell = header.encode_cell();
         let place = Place::new(&self.shared.identity, id);
-        self.shared.file.write_at(place.start, &cell).map_err(LogError::io("write"))?;
-        self.file_end = self.file_end.max(place.start + cell.len() as u64);
-        if id.slot < self.slot_count {
-            // The slot's old header may lead a reader of the log alone to the segment that was here.
-            // Before that one is overwritten, the new header must lead it to the roll call.
-            self.log().sync_again(self.end())?;
-        }
+        self.write(place.start, &cell)?;
         Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
+    }
+
+    /// Writes bytes of the log.
+    fn write(&mut self, start: u64, bytes: &[u8]) -> Result<()> {
+        self.shared.file.write_at(start, bytes).map_err(LogError::io("write"))?;
+        self.file_end = self.file_end.max(start + bytes.len() as u64);
+        self.written_bytes += bytes.len() as u64;
+        Ok(())
     }
 
     /// The header of the segment `id`, where `bytes` start with it.

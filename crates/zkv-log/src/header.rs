@@ -174,9 +174,20 @@ impl SegmentHeader {
         })
     }
 
+    /// Whether the segment opens with the roll call that this names. It was not durable when the
+    /// segment began, and counts only with its commit.
+    pub(crate) fn is_base(&self) -> bool {
+        self.roll_call == base_roll_call(self.sequence)
+    }
+
     pub(crate) fn id(&self) -> SegmentId {
         SegmentId { sequence: self.sequence, slot: self.slot, nonce: self.nonce }
     }
+}
+
+/// Where the roll call stands with which the segment `sequence` opens.
+pub(crate) fn base_roll_call(sequence: u64) -> Position {
+    Position { sequence, offset: SEGMENT_HEADER_BYTES }
 }
 
 pub(crate) fn put_position(into: &mut Vec<u8>, position: Position) {

@@ -49,6 +49,7 @@ mod options;
 mod pack;
 mod position;
 mod read;
+mod reclaim;
 mod recover;
 mod resync;
 mod salvage;
@@ -69,6 +70,7 @@ pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
 pub use pack::Packed;
 pub use position::{EntryAddress, Location, Position};
+pub use reclaim::FreeSlots;
 pub use salvage::{
     BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,
 };

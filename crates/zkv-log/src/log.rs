@@ -109,6 +109,15 @@ impl Log {
         self.shared.packer.pack(&self.shared.interner, entries)
     }
 
+    /// `packed`, which was made of `entries`, without those that are not kept: one flag for each.
+    ///
+    /// # Panics
+    /// Where `entries` or `is_kept` are fewer than what was packed.
+    #[must_use]
+    pub fn repack(&self, packed: Packed, entries: &[&[u8]], is_kept: &[bool]) -> Packed {
+        self.shared.packer.repack(packed, entries, is_kept)
+    }
+
     /// Makes everything up to `upto`, the end of a finished commit, durable.
     ///
     /// # Errors

@@ -124,6 +124,38 @@ impl Packer {
         Ok(Packed { chunks, dictionary, entry_count: entries.len() })
     }
 
+    /// `packed`, which was made of `entries`, without those that are not kept: only the blocks that
+    /// hold one are packed anew.
+    pub(crate) fn repack(&self, packed: Packed, entries: &[&[u8]], is_kept: &[bool]) -> Packed {
+        if is_kept.iter().all(|kept| *kept) {
+            return packed;
+        }
+        let mut encoder = self.take_encoder();
+        let (mut raw, mut number) = (Vec::new(), 0);
+        let chunks = packed.chunks.into_iter().map(|chunk| {
+            let (mut repacked, mut start) = (PackedChunk::default(), 0);
+            for block in chunk.blocks {
+                let payload = &chunk.payloads[start..block.end];
+                start = block.end;
+                let numbers = number..number + block.entry_count as usize;
+                number = numbers.end;
+                let kept: Vec<&[u8]> =
+                    numbers.clone().filter(|at| is_kept[*at]).map(|at| entries[at]).collect();
+                if kept.len() == numbers.len() {
+                    repacked.copy_block(payload, block);
+                } else if !kept.is_empty() {
+                    let dictionary = packed.dictionary.as_deref().filter(|_| block.with_dictionary);
+                    repacked.pack_block(&kept, &mut raw, &mut encoder, |_| dictionary);
+                }
+            }
+            repacked
+        });
+        let chunks = chunks.collect();
+        let _ = self.encoders.push(encoder);
+        let entry_count = is_kept.iter().filter(|kept| **kept).count();
+        Packed { chunks, dictionary: packed.dictionary, entry_count }
+    }
+
     fn take_encoder(&self) -> Box<Encoder> {
         self.encoders.pop().unwrap_or_else(|| Box::new(Encoder::new(self.level)))
     }
@@ -139,22 +171,25 @@ impl Packer {
         let dictionary = |payload: &[u8]| dictionary.filter(|_| payload.len() <= payload_bytes_max);
         let (mut chunk, mut raw) = (PackedChunk::default(), Vec::new());
         for block in cut(entries, self.block_bytes) {
-            write_payload(block, &mut raw);
-            let entry_count = u32::try_from(block.len()).unwrap_or(u32::MAX);
-            chunk.put_block(&raw, entry_count, encoder, dictionary(&raw));
+            chunk.pack_block(block, &mut raw, encoder, dictionary);
         }
         chunk
     }
 }
 
 impl PackedChunk {
-    fn put_block(
+    /// Puts `entries` into one block, with the dictionary that `dictionary_for` has for its payload.
+    /// `raw` is room for that.
+    fn pack_block<'d>(
         &mut self,
-        raw: &[u8],
-        entry_count: u32,
+        entries: &[&[u8]],
+        raw: &mut Vec<u8>,
         encoder: &mut Encoder,
-        dictionary: Option<&Dictionary>,
+        dictionary_for: impl Fn(&[u8]) -> Option<&'d Dictionary>,
     ) {
+        write_payload(entries, raw);
+        let entry_count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
+        let dictionary = dictionary_for(raw);
         let (kind, with_dictionary) = match encoder.compress(raw, dictionary) {
             Some(frame) => {
                 self.payloads.extend_from_slice(frame);
@@ -167,6 +202,11 @@ impl PackedChunk {
         };
         let end = self.payloads.len();
         self.blocks.push(PackedBlock { end, kind, with_dictionary, entry_count });
+    }
+
+    fn copy_block(&mut self, payload: &[u8], block: PackedBlock) {
+        self.payloads.extend_from_slice(payload);
+        self.blocks.push(PackedBlock { end: self.payloads.len(), ..block });
     }
 }
 

@@ -97,8 +97,7 @@ struct Leftover {
 
 pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Recovered> {
     let Some(bytes) = checkpoint else {
-        let mut recovery = Recovery::from_log(open)?;
-        let leftover = recovery.follow()?;
+        let (recovery, leftover) = Recovery::follow_log(open)?;
         return recovery.finish(leftover);
     };
     let checkpoint = LogCheckpoint::decode(bytes, open.identity.slot_bytes);
@@ -111,8 +110,7 @@ pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Reco
     match from_checkpoint() {
         // An old checkpoint may lead into segments that are gone by now.
         Err(LogError::CheckpointMismatch | LogError::Corrupt { .. }) => {
-            let mut recovery = Recovery::from_log(open)?;
-            let leftover = recovery.follow()?;
+            let (recovery, leftover) = Recovery::follow_log(open)?;
             if let Some(checkpoint) = &checkpoint {
                 recovery.hold_against(checkpoint, &leftover)?;
             }
@@ -171,8 +169,13 @@ impl<'a> Recovery<'a> {
 
     /// The segments of the roll call are full, and those that were not retired must be whole.
     fn read_listed(&mut self) -> Result<()> {
+        let slots = slot_count(self.open, self.file_bytes);
         for id in std::mem::take(&mut self.listed).into_values() {
             let place = Place::new(&self.open.identity, id);
+            if id.slot >= slots {
+                let what = "a segment is missing";
+                return Err(LogError::Corrupt { offset: place.start, what });
+            }
             let offset = seal_offset(place.slot_bytes);
             let full = Segment::sealed(place, offset);
             let seal = full.read_seal(&*self.open.file);
@@ -245,13 +248,9 @@ impl<'a> Recovery<'a> {
             && start < self.end.position
         {
             self.start_roll_call = None;
-            let slots = slot_count(self.open, self.file_bytes);
             let mut listed_slots = HashSet::new();
             for id in pending.listed.into_iter().filter(|id| id.sequence < start.sequence) {
                 let offset = self.open.identity.slot_start(id.slot);
-                if id.slot >= slots {
-                    return Err(LogError::Corrupt { offset, what: "a segment is missing" });
-                }
                 if !listed_slots.insert(id.slot) {
                     return Err(LogError::Corrupt { offset, what: "a slot of two segments" });
                 }

@@ -1,7 +1,7 @@
 //! Appending: one writer, whole commits, and room made ahead of the log's end.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use zkv_io::Storage;
 
@@ -10,10 +10,10 @@ use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
-use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
+use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, LogView, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
-use crate::recover::header_in;
+use crate::reclaim::FreeSlot;
 use crate::segment::{Segment, SegmentId};
 use crate::walk::{Chain, CommitMark};
 
@@ -42,6 +42,8 @@ pub struct LogWriter {
     pub(crate) file_end: u64,
     pub(crate) window_bytes: u32,
     pub(crate) write_buffer_bytes: usize,
+    /// Bytes of the log that were written since it was opened.
+    pub(crate) written_bytes: u64,
 }
 
 /// The end of the log.
@@ -97,16 +99,6 @@ pub(crate) struct RollCallPlace {
     pub written: Option<(Position, Position)>,
 }
 
-/// A slot that no segment of the log fills any longer.
-#[derive(Debug)]
-pub(crate) struct FreeSlot {
-    pub slot: u32,
-    /// The retire entry must be durable up to here before the slot is used again.
-    pub usable_after: Position,
-    /// Whoever still reads the old segment.
-    pub readers: Weak<()>,
-}
-
 /// What must happen before the next append, since an abandoned block could otherwise be taken for
 /// one of the log behind a block that is written now.
 #[derive(Clone, Debug, Default)]
@@ -154,6 +146,13 @@ impl LogWriter {
         self.last_commit
     }
 
+    /// How many bytes of the log were written since it was opened: blocks, headers and seals, not the
+    /// room made ahead.
+    #[must_use]
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes
+    }
+
     /// Starts a commit. Nothing of it is visible before [`Commit::finish`]; dropped unfinished, it
     /// is wiped at once, or, where that cannot be written, before the next one starts.
     ///
@@ -190,39 +189,6 @@ impl LogWriter {
         let addresses = commit.append(&packed)?;
         commit.finish(Room::Exact)?;
         Ok(addresses)
-    }
-
-    /// Frees the segments in `slots`: they are no part of the log any longer, and their slots are
-    /// used again once that is durable and no view holds them. The caller has moved what it needs.
-    ///
-    /// # Errors
-    /// As [`LogWriter::append`]; slots without a full segment are passed over.
-    pub fn free(&mut self, slots: &[u32]) -> Result<Committed> {
-        let retired: Vec<SegmentId> = self
-            .members
-            .values()
-            .filter(|segment| slots.contains(&segment.place.id.slot))
-            .filter(|segment| segment.place.id != self.tail.segment.place.id)
-            .map(|segment| segment.place.id)
-            .collect();
-        let is_kept = |id: &SegmentId| !retired.contains(id);
-        let members: Vec<SegmentId> =
-            self.members.values().map(|segment| segment.id()).filter(is_kept).collect();
-        let mut commit = self.begin()?;
-        commit.put_members(BlockKind::Retire, &retired)?;
-        // A slot is used again only after this roll call is durable, too: its new header names it,
-        // so that recovery never starts at a segment that is gone.
-        let place = commit.put_members(BlockKind::RollCall, &members)?;
-        let committed = commit.finish(Room::Exact)?;
-        self.note_roll_call(place, committed.end);
-        for id in retired {
-            if let Some(segment) = self.members.remove(&id.sequence) {
-                let readers = Arc::downgrade(&segment.hold);
-                self.free.push(FreeSlot { slot: id.slot, usable_after: committed.end, readers });
-            }
-        }
-        self.publish_segments();
-        Ok(committed)
     }
 
     /// Appends a roll call, makes the log durable, and returns what an index checkpoint must keep
@@ -311,7 +277,7 @@ impl LogWriter {
 
     /// Notes a roll call that was written at `place`, in a commit that ends at `end`. The one before it
     /// may have become durable.
-    fn note_roll_call(&mut self, place: Position, end: Position) {
+    pub(crate) fn note_roll_call(&mut self, place: Position, end: Position) {
         self.note_durable_roll_call();
         self.roll_call.written = Some((place, end));
     }
@@ -346,36 +312,6 @@ impl LogWriter {
         self.file_end = self.file_end.max(file_bytes).max(wiped_end);
         self.repair = None;
         Ok(())
-    }
-
-    /// Wipes both places that say which segment a slot has. Where one of them names a newer roll call
-    /// than all headers of the log, it stays until the next segment's header names that, too: in a slot
-    /// that was freed, it is what leads a reader of the log alone past the segment that was there.
-    fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let newest =
-            self.members.values().filter_map(|segment| self.roll_call_named_in(segment.id().slot));
-        let newest = newest.max().unwrap_or_default();
-        let slot_bytes = self.shared.identity.slot_bytes;
-        for slot in slots {
-            if self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {
-                continue;
-            }
-            let stray = self.shared.identity.slot_start(*slot);
-            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
-            let seal_start = stray + u64::from(seal_offset(slot_bytes));
-            let seal_end = stray + u64::from(slot_bytes);
-            self.write_zeros(stray, header_end.min(file_bytes))?;
-            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
-        }
-        Ok(())
-    }
-
-    fn roll_call_named_in(&self, slot: u32) -> Option<Position> {
-        let header = header_in(&*self.shared.file, &self.shared.identity, slot)?;
-        Some(header.roll_call)
     }
 
     /// Replaces the tail's segment by one that knows nothing of an aborted commit.
@@ -422,7 +358,7 @@ impl LogWriter {
         }
     }
 
-    fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
+    pub(crate) fn write_zeros(&self, from: u64, to: u64) -> Result<()> {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = from;
         while at < to {
@@ -439,23 +375,6 @@ impl LogWriter {
         self.window_bytes = (self.window_bytes * 2).clamp(WINDOW_BYTES_MIN, WINDOW_BYTES_MAX);
         let left = usize::try_from(slot_end.saturating_sub(end)).unwrap_or(usize::MAX);
         left.min(self.window_bytes as usize)
-    }
-
-    /// The slot for a new segment: one that was freed, or one more at the file's end.
-    pub(crate) fn take_slot(&mut self, next_slot_count: u32) -> (u32, u32) {
-        let synced_upto = self.log().synced_upto();
-        let usable =
-            |free: &FreeSlot| free.usable_after <= synced_upto && free.readers.strong_count() == 0;
-        match self
-            .free
-            .iter()
-            .enumerate()
-            .filter(|(_, free)| usable(free))
-            .min_by_key(|(_, free)| free.slot)
-        {
-            Some((number, _)) => (self.free.swap_remove(number).slot, next_slot_count),
-            None => (next_slot_count, next_slot_count + 1),
-        }
     }
 
     pub(crate) fn mark(&self, number: u64) -> CommitMark {

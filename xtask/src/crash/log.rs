@@ -139,6 +139,17 @@ impl LogRun {
                 }
                 self.durable = self.commits.len() - 1;
             }
+            Step::Rebase => {
+                if let Some(writer) = &mut self.writer {
+                    writer.rebase()?;
+                }
+                self.durable = self.commits.len() - 1;
+            }
+            Step::Cut => {
+                if let Some(writer) = &mut self.writer {
+                    writer.cut()?;
+                }
+            }
             Step::Reopen => {
                 if let Some(mut writer) = self.writer.take() {
                     writer.close()?;

@@ -16,8 +16,9 @@ use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
+use crate::reclaim::FreeSlot;
 use crate::segment::{Place, Segment};
-use crate::writer::{FreeSlot, LogWriter, Repair, Tail, TailDictionary};
+use crate::writer::{LogWriter, Repair, Tail, TailDictionary};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
 
@@ -141,6 +142,7 @@ impl Recovery<'_> {
             file_end: self.file_bytes,
             window_bytes: 0,
             write_buffer_bytes: options.write_buffer_bytes as usize,
+            written_bytes: 0,
             members: self.members.clone(),
             tail,
         });

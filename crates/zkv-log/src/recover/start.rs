@@ -14,7 +14,7 @@ use crate::position::Position;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
-use super::{CommitEnd, Recovery, read_header, slot_count};
+use super::{CommitEnd, Leftover, Recovery, read_header, slot_count};
 
 /// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
 /// bytes to read, and a forged file may name another one in each header.
@@ -80,8 +80,9 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Starts at the newest roll call that a segment's header names, or at the log's beginning.
-    pub(super) fn from_log(open: &'a OpenFile) -> Result<Self> {
+    /// Walks to the log's end from the newest roll call that a segment's header names, or from the
+    /// log's beginning.
+    pub(super) fn follow_log(open: &'a OpenFile) -> Result<(Self, Leftover)> {
         let file_bytes = open.file.len().map_err(LogError::io("measure"))?;
         let headers: Vec<SegmentHeader> =
             (0..slot_count(open, file_bytes)).filter_map(|slot| read_header(open, slot)).collect();
@@ -91,16 +92,28 @@ impl<'a> Recovery<'a> {
         roll_calls.sort_by_key(|roll_call| std::cmp::Reverse(*roll_call));
         roll_calls.dedup();
         for roll_call in roll_calls.into_iter().take(ROLL_CALLS_TRIED_MAX) {
-            if let Some(recovery) = Self::from_roll_call(open, &headers, roll_call)? {
-                return Ok(recovery);
+            let Some(mut recovery) = Self::from_roll_call(open, &headers, roll_call)? else {
+                continue;
+            };
+            let leftover = recovery.follow()?;
+            // One with which its segment opens is named before its commit is whole.
+            if recovery.start_roll_call.is_none() {
+                return Ok((recovery, leftover));
             }
         }
         let first = headers.iter().find(|header| header.sequence == 1).map(SegmentHeader::id);
         let by_file_header =
             open.first_nonce.map(|nonce| SegmentId { sequence: 1, slot: 0, nonce });
         match first.or(by_file_header) {
-            Some(id) if headers.iter().all(|header| header.roll_call.sequence == 0) => {
-                Self::new(open, Place::new(&open.identity, id))
+            // A base whose roll call is not whole yet has freed nothing.
+            Some(id)
+                if headers
+                    .iter()
+                    .all(|header| header.roll_call.sequence == 0 || header.is_base()) =>
+            {
+                let mut recovery = Self::new(open, Place::new(&open.identity, id))?;
+                let leftover = recovery.follow()?;
+                Ok((recovery, leftover))
             }
             _ => {
                 Err(LogError::Corrupt { offset: FILE_HEADER_BYTES, what: "no roll call is whole" })

@@ -123,7 +123,8 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         match &header {
             Some(header) => {
                 let start = self.position(0);
-                if header.synced_upto > start || header.roll_call > start {
+                let is_later = header.roll_call > start && !header.is_base();
+                if header.synced_upto > start || is_later {
                     self.finding(0, "a segment's header tells of later segments", Severity::Loss);
                 }
                 if header.roll_call.sequence > 0 {

@@ -26,6 +26,10 @@ pub enum Step {
     Free(Vec<usize>),
     Sync,
     Checkpoint,
+    /// Begins a segment that opens with a roll call.
+    Rebase,
+    /// Cuts off free slots.
+    Cut,
     /// Closes and opens, from the log alone or from the last checkpoint.
     Reopen,
     /// The process is killed, and another one opens the log.
@@ -34,7 +38,7 @@ pub enum Step {
 
 /// What chance seldom finds.
 fn scripts() -> Vec<Vec<Step>> {
-    use Step::{Abandon, Append, Checkpoint, Free, Sync};
+    use Step::{Abandon, Append, Checkpoint, Cut, Free, Kill, Rebase, Sync};
     // Each fills most of a slot.
     let fill = || Append(vec![60_000]);
     vec![
@@ -57,6 +61,25 @@ fn scripts() -> Vec<Vec<Step>> {
             fill(),
             Sync,
         ],
+        // All that there was is freed and cut off, twice, since the first base lies behind it.
+        vec![
+            fill(),
+            fill(),
+            Checkpoint,
+            fill(),
+            Rebase,
+            Free(vec![0, 1, 2]),
+            Sync,
+            Rebase,
+            Free(vec![0]),
+            Sync,
+            Cut,
+            fill(),
+            Sync,
+            fill(),
+        ],
+        // What was freed behind the newest roll call that a header names is not cut off before a base.
+        vec![fill(), fill(), fill(), Free(vec![1, 2]), Sync, Cut, Rebase, Sync, Cut, Kill, fill()],
     ]
 }
 
@@ -98,9 +121,11 @@ impl LogRun {
     fn random_step(&mut self) -> Step {
         match self.random.u8(..100) {
             0..46 => Step::Append(self.random_lens()),
-            46..52 => Step::Abandon(self.random_lens()),
-            52..70 => Step::Free(self.random_places()),
-            70..80 => Step::Sync,
+            46..50 => Step::Abandon(self.random_lens()),
+            50..64 => Step::Free(self.random_places()),
+            64..68 => Step::Rebase,
+            68..72 => Step::Cut,
+            72..80 => Step::Sync,
             80..88 => Step::Checkpoint,
             88..94 => Step::Reopen,
             _ => Step::Kill,

@@ -1,0 +1,212 @@
+//! Giving space back: segments that are freed, slots that are used again, and the file's end that is
+//! cut off.
+
+use std::sync::Weak;
+
+use crate::block::BlockKind;
+use crate::error::{LogError, Result};
+use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::position::Position;
+use crate::recover::header_in;
+use crate::segment::SegmentId;
+use crate::writer::{Committed, LogWriter, Room};
+
+/// A slot that no segment of the log fills any longer.
+#[derive(Debug)]
+pub(crate) struct FreeSlot {
+    pub slot: u32,
+    /// The retire entry must be durable up to here before the slot is used again.
+    pub usable_after: Position,
+    /// Whoever still reads the old segment.
+    pub readers: Weak<()>,
+}
+
+impl LogWriter {
+    /// Frees the segments in `slots`: they are no part of the log any longer, and their slots are
+    /// used again once that is durable and no view holds them. The caller has moved what it needs.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`]; slots without a full segment are passed over.
+    pub fn free(&mut self, slots: &[u32]) -> Result<Committed> {
+        let retired: Vec<SegmentId> = self
+            .members
+            .values()
+            .filter(|segment| slots.contains(&segment.place.id.slot))
+            .filter(|segment| segment.place.id != self.tail.segment.place.id)
+            .map(|segment| segment.place.id)
+            .collect();
+        let is_kept = |id: &SegmentId| !retired.contains(id);
+        let members: Vec<SegmentId> = self.member_ids().filter(is_kept).collect();
+        let mut commit = self.begin()?;
+        commit.put_members(BlockKind::Retire, &retired)?;
+        // A slot is used again only after this roll call is durable, too: its new header names it,
+        // so that recovery never starts at a segment that is gone.
+        let place = commit.put_members(BlockKind::RollCall, &members)?;
+        let committed = commit.finish(Room::Exact)?;
+        self.note_roll_call(place, committed.end);
+        for id in retired {
+            if let Some(segment) = self.members.remove(&id.sequence) {
+                let readers = std::sync::Arc::downgrade(&segment.hold);
+                self.free.push(FreeSlot { slot: id.slot, usable_after: committed.end, readers });
+            }
+        }
+        self.publish_segments();
+        Ok(committed)
+    }
+
+    /// Begins a segment that opens with a roll call and whose own header names it: whoever reads the
+    /// log alone starts there, and needs none of the segments that were freed before. It lies as far
+    /// in front as can be. The log is durable when this returns.
+    ///
+    /// # Errors
+    /// As [`LogWriter::append`] and [`Log::sync`](crate::Log::sync).
+    pub fn rebase(&mut self) -> Result<Committed> {
+        self.mend()?;
+        let members: Vec<SegmentId> = self.member_ids().collect();
+        let mut commit = self.begin()?;
+        commit.begin_base()?;
+        let place = commit.put_members(BlockKind::RollCall, &members)?;
+        let committed = commit.finish(Room::Exact)?;
+        self.note_roll_call(place, committed.end);
+        self.log().sync(committed.end)?;
+        self.note_durable_roll_call();
+        Ok(committed)
+    }
+
+    /// Cuts free slots off the file's end, and returns how many bytes shorter it is. A slot that a
+    /// view still holds stays, and so does one that whoever reads the log alone would look for:
+    /// [`LogWriter::rebase`] helps.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the file is as it was then.
+    pub fn cut(&mut self) -> Result<u64> {
+        if self.repair.is_some() {
+            return Ok(0);
+        }
+        let needed_from = self.needed_from();
+        let mut slot_count = self.slot_count;
+        while slot_count > 0
+            && self.free.iter().any(|free| {
+                free.slot + 1 == slot_count
+                    && self.is_usable(free)
+                    && self.is_forgotten(free.slot, needed_from)
+            })
+        {
+            slot_count -= 1;
+        }
+        if slot_count == self.slot_count {
+            return Ok(0);
+        }
+        let end = self.shared.identity.slot_start(slot_count);
+        let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
+        if end < file_bytes {
+            match self.shared.file.set_len(end) {
+                Ok(()) => self.file_end = self.file_end.min(end),
+                // Windows refuses while the file is mapped; the slots are used again.
+                Err(_) if cfg!(windows) => return Ok(0),
+                Err(source) => return Err(LogError::Io { action: "cut", source }),
+            }
+        }
+        self.free.retain(|free| free.slot < slot_count);
+        self.slot_count = slot_count;
+        Ok(file_bytes.saturating_sub(end))
+    }
+
+    /// Slots at the file's end that no segment fills, and those in front of them.
+    #[must_use]
+    pub fn free_slots(&self) -> FreeSlots {
+        let used = self.members.values().map(|segment| segment.place.id.slot + 1).max();
+        let at_end = self.slot_count.saturating_sub(used.unwrap_or(0));
+        let all = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
+        FreeSlots { at_end, before: all.saturating_sub(at_end) }
+    }
+
+    /// The slot for a new segment: one that was freed, or one more at the file's end.
+    pub(crate) fn take_slot(&mut self, slot_count: u32) -> (u32, u32) {
+        self.take_slot_where(slot_count, |_, _| true)
+    }
+
+    /// As [`LogWriter::take_slot`], for a segment whose header does not lead past what was there.
+    pub(crate) fn take_forgotten_slot(&mut self, slot_count: u32) -> (u32, u32) {
+        let needed_from = self.needed_from();
+        self.take_slot_where(slot_count, |writer, slot| writer.is_forgotten(slot, needed_from))
+    }
+
+    fn take_slot_where(
+        &mut self,
+        slot_count: u32,
+        suits: impl Fn(&Self, u32) -> bool,
+    ) -> (u32, u32) {
+        let numbered = self.free.iter().enumerate();
+        let usable = numbered.filter(|(_, free)| self.is_usable(free) && suits(self, free.slot));
+        match usable.min_by_key(|(_, free)| free.slot) {
+            Some((number, _)) => (self.free.swap_remove(number).slot, slot_count),
+            None => (slot_count, slot_count + 1),
+        }
+    }
+
+    fn is_usable(&self, free: &FreeSlot) -> bool {
+        free.usable_after <= self.log().synced_upto() && free.readers.strong_count() == 0
+    }
+
+    /// Where whoever reads the log alone starts: at the roll call that the last segment's header
+    /// names.
+    fn needed_from(&self) -> Option<Position> {
+        self.roll_call_named_in(self.tail.segment.id().slot)
+    }
+
+    /// Whether nobody who starts at `needed_from` looks for what was in `slot`.
+    fn is_forgotten(&self, slot: u32, needed_from: Option<Position>) -> bool {
+        match header_in(&*self.shared.file, &self.shared.identity, slot) {
+            Some(header) => needed_from
+                .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
+            // It was wiped, or never begun.
+            None => true,
+        }
+    }
+
+    /// Wipes both places that say which segment a slot has. Where one of them names a newer roll call
+    /// than all headers of the log, it stays until the next segment's header names that, too: in a slot
+    /// that was freed, it is what leads a reader of the log alone past the segment that was there. One
+    /// that names a roll call of its own leads nobody.
+    pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let newest =
+            self.members.values().filter_map(|segment| self.roll_call_named_in(segment.id().slot));
+        let newest = newest.max().unwrap_or_default();
+        let slot_bytes = self.shared.identity.slot_bytes;
+        for slot in slots {
+            let header = header_in(&*self.shared.file, &self.shared.identity, *slot);
+            if header.is_some_and(|header| newest < header.roll_call && !header.is_base()) {
+                continue;
+            }
+            let stray = self.shared.identity.slot_start(*slot);
+            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
+            let seal_start = stray + u64::from(seal_offset(slot_bytes));
+            let seal_end = stray + u64::from(slot_bytes);
+            self.write_zeros(stray, header_end.min(file_bytes))?;
+            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
+        }
+        Ok(())
+    }
+
+    fn roll_call_named_in(&self, slot: u32) -> Option<Position> {
+        let header = header_in(&*self.shared.file, &self.shared.identity, slot)?;
+        Some(header.roll_call)
+    }
+
+    fn member_ids(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.members.values().map(|segment| segment.id())
+    }
+}
+
+/// Slots that no segment fills.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FreeSlots {
+    /// Those behind the last segment of the file.
+    pub at_end: u32,
+    /// Those between segments.
+    pub before: u32,
+}

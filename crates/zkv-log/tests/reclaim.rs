@@ -1,0 +1,128 @@
+//! Space that comes back: segments that are freed, and the file's end that is cut off.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::MemoryStorage;
+use zkv_log::{Access, FreeSlots, LogOptions, LogWriter, OpenFile, create};
+
+const PATH: &str = "log";
+const SLOT: u32 = 64 << 10;
+
+fn open(storage: &MemoryStorage) -> LogWriter {
+    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
+    let file =
+        OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), Access::ReadWrite, options);
+    file.unwrap().recover(None).unwrap().writer.unwrap()
+}
+
+fn new_log() -> (MemoryStorage, LogWriter) {
+    let storage = MemoryStorage::new();
+    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
+    create(&storage, Path::new(PATH), &options).unwrap();
+    let writer = open(&storage);
+    (storage, writer)
+}
+
+/// Fills most of a segment.
+fn fill(writer: &mut LogWriter, seed: u64) {
+    let mut noise = vec![0; 50_000];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    writer.append(&[&noise]).unwrap();
+}
+
+fn full_slots(writer: &LogWriter) -> Vec<u32> {
+    let segments = writer.log().view().segments();
+    segments.iter().filter(|segment| segment.is_sealed).map(|segment| segment.slot).collect()
+}
+
+fn free_and_sync(writer: &mut LogWriter, slots: &[u32]) {
+    let committed = writer.free(slots).unwrap();
+    writer.log().sync(committed.end).unwrap();
+}
+
+fn file_bytes(writer: &LogWriter) -> u64 {
+    writer.log().file_bytes().unwrap()
+}
+
+#[test]
+fn a_log_of_which_nothing_is_needed_becomes_a_few_pages() {
+    let (storage, mut writer) = new_log();
+    for seed in 0..6 {
+        fill(&mut writer, seed);
+    }
+    // The first base lies behind all that it lets go, the second in front.
+    for _ in 0..2 {
+        writer.rebase().unwrap();
+        let slots = full_slots(&writer);
+        free_and_sync(&mut writer, &slots);
+    }
+    assert!(writer.cut().unwrap() > 5 * u64::from(SLOT));
+    assert!(file_bytes(&writer) <= 4096 + u64::from(SLOT));
+    writer.close().unwrap();
+    assert!(file_bytes(&writer) <= 12 << 10, "{}", file_bytes(&writer));
+    drop(writer);
+    let mut writer = open(&storage);
+    assert_eq!(writer.free_slots(), FreeSlots::default());
+    let address = writer.append(&[b"goes on"]).unwrap()[0];
+    assert_eq!(writer.log().view().read(address).unwrap(), b"goes on");
+}
+
+#[test]
+fn what_a_view_holds_is_not_cut_off() {
+    let (_storage, mut writer) = new_log();
+    for seed in 0..4 {
+        fill(&mut writer, seed);
+    }
+    for _ in 0..2 {
+        let last = writer.append(&[b"held"]).unwrap()[0];
+        let held = writer.log().view();
+        writer.rebase().unwrap();
+        let slots = full_slots(&writer);
+        free_and_sync(&mut writer, &slots);
+        assert_eq!(writer.cut().unwrap(), 0);
+        assert_eq!(held.read(last).unwrap(), b"held");
+    }
+    assert!(writer.cut().unwrap() > 0);
+}
+
+#[test]
+fn a_slot_that_a_reader_of_the_log_alone_needs_is_not_cut_off() {
+    let (storage, mut writer) = new_log();
+    for seed in 0..4 {
+        fill(&mut writer, seed);
+    }
+    // A crash before the rebase leaves a log whose last segment lies in front.
+    free_and_sync(&mut writer, &[0]);
+    fill(&mut writer, 9);
+    free_and_sync(&mut writer, &[2, 3]);
+    assert_eq!(writer.cut().unwrap(), 0, "the way to the end leads through them");
+    let used: Vec<u32> = writer.log().view().segments().iter().map(|one| one.slot).collect();
+    assert_eq!(used, [1, 0]);
+    writer.rebase().unwrap();
+    assert!(writer.cut().unwrap() > 0);
+    drop(writer);
+    let segments = open(&storage).log().view().segments();
+    assert_eq!(segments.len(), 3);
+}
+
+#[test]
+fn packed_entries_that_are_not_kept_are_not_appended() {
+    let (_storage, mut writer) = new_log();
+    let entries: Vec<Vec<u8>> =
+        (0..5000u32).map(|number| format!("entry {number} of many").into_bytes()).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    for keep in [1usize, 2, 7, 5000] {
+        let is_kept: Vec<bool> = (0..entries.len()).map(|number| number % keep == 0).collect();
+        let log = writer.log();
+        let packed = log.repack(log.pack(&slices).unwrap(), &slices, &is_kept);
+        let mut commit = writer.begin().unwrap();
+        let addresses = commit.append(&packed).unwrap();
+        commit.finish(zkv_log::Room::Exact).unwrap();
+        let kept: Vec<&Vec<u8>> = entries.iter().step_by(keep).collect();
+        assert_eq!(addresses.len(), kept.len());
+        for (address, entry) in addresses.iter().zip(kept) {
+            assert_eq!(writer.log().view().read(*address).unwrap(), *entry);
+        }
+    }
+}
