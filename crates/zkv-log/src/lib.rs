@@ -68,7 +68,7 @@ pub use header::Identity;
 pub use log::{Log, LogView, SegmentInfo};
 pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
-pub use pack::Packed;
+pub use pack::{Packed, Packing};
 pub use position::{EntryAddress, Location, Position};
 pub use reclaim::FreeSlots;
 pub use salvage::{

@@ -13,6 +13,7 @@ use crate::dictionary::{Dictionary, Interner};
 use crate::entries::{cut, write_payload};
 use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
+use crate::log::Log;
 use crate::options::LogOptions;
 use crate::sampler::Sampler;
 
@@ -53,6 +54,26 @@ pub(crate) struct PackedBlock {
     pub kind: BlockKind,
     pub with_dictionary: bool,
     pub entry_count: u32,
+}
+
+/// A way to pack entries that is not the log's own: at another level, with dictionaries of its own.
+#[derive(Debug)]
+pub struct Packing(Packer);
+
+impl Packing {
+    /// As `options` say; the first dictionary is trained on the first entries.
+    #[must_use]
+    pub fn new(log: &Log, options: &LogOptions) -> Self {
+        Self(Packer::new(options, log.identity().slot_bytes, None))
+    }
+
+    /// As [`Log::pack`], for `log`.
+    ///
+    /// # Errors
+    /// [`LogError::EntryTooLarge`].
+    pub fn pack(&self, log: &Log, entries: &[&[u8]]) -> Result<Packed> {
+        self.0.pack(&log.shared.interner, entries)
+    }
 }
 
 /// Packs entries. Shared by all who write to a log.

@@ -109,16 +109,27 @@ impl LogWriter {
         }
         self.free.retain(|free| free.slot < slot_count);
         self.slot_count = slot_count;
-        Ok(file_bytes.saturating_sub(end))
+        self.trim()?;
+        Ok(file_bytes.saturating_sub(self.file_end))
     }
 
-    /// Slots at the file's end that no segment fills, and those in front of them.
+    /// Slots that can be used again: those behind all that are in use, and those between.
     #[must_use]
     pub fn free_slots(&self) -> FreeSlots {
-        let used = self.members.values().map(|segment| segment.place.id.slot + 1).max();
-        let at_end = self.slot_count.saturating_sub(used.unwrap_or(0));
-        let all = u32::try_from(self.free.len()).unwrap_or(u32::MAX);
-        FreeSlots { at_end, before: all.saturating_sub(at_end) }
+        let used = self.members.values().map(|segment| segment.place.id.slot);
+        let held = self.free.iter().filter(|free| !self.is_usable(free)).map(|free| free.slot);
+        let last_in_use = used.chain(held).max();
+        let usable = self.free.iter().filter(|free| self.is_usable(free));
+        let (at_end, before): (Vec<_>, Vec<_>) =
+            usable.partition(|free| Some(free.slot) > last_in_use);
+        let count = |slots: Vec<&FreeSlot>| u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        FreeSlots { at_end: count(at_end), before: count(before) }
+    }
+
+    /// Bytes that the log's last segment still has room for.
+    #[must_use]
+    pub fn room_bytes(&self) -> u32 {
+        seal_offset(self.shared.identity.slot_bytes).saturating_sub(self.tail.offset)
     }
 
     /// The slot for a new segment: one that was freed, or one more at the file's end.
@@ -202,11 +213,11 @@ impl LogWriter {
     }
 }
 
-/// Slots that no segment fills.
+/// Slots that no segment fills and nobody reads.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FreeSlots {
-    /// Those behind the last segment of the file.
+    /// Those behind all that are in use.
     pub at_end: u32,
-    /// Those between segments.
+    /// Those in front of one that is.
     pub before: u32,
 }

@@ -140,6 +140,11 @@ impl LogVerifier {
         self.checkpoint.as_ref().map(|checkpoint| checkpoint.watermark)
     }
 
+    /// The slots of all segments that were begun no later than `position`.
+    pub fn slots_until(&self, position: Position) -> impl Iterator<Item = u32> + '_ {
+        self.members.range(..=position.sequence).map(|(_, member)| member.place.id.slot)
+    }
+
     /// The bytes of a slot.
     #[must_use]
     pub fn slot_bytes(&self) -> u32 {

@@ -252,7 +252,10 @@ impl LogWriter {
 
     /// Cuts off the room made ahead but for the last page's, where the log's last segment is the file's
     /// last.
-    fn trim(&mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn trim(&mut self) -> Result<()> {
         let segment = &self.tail.segment;
         let end = segment.place.start + u64::from(self.tail.offset);
         let end = end.next_multiple_of(PAGE_BYTES);

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use zkv_index::{Change, KeyHash, Run, push_run};
-use zkv_log::{Commit, Location, Log, Position, Room};
+use zkv_log::{Commit, Location, Log, Packed, Position, Room};
 
 use crate::catalog::{CATALOG, Catalog, forget_dropped};
+use crate::clean::Forgotten;
 use crate::keys::Keys;
-use crate::live::{LiveChange, LiveTable, slot_of};
+use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::operation::Operation;
 use crate::resolve::{Resolved, Resolver, order_by_key};
 use crate::tail::Tail;
@@ -115,21 +116,45 @@ impl Append<'_> {
         let entries: Vec<&[u8]> =
             order.iter().map(|number| resolved[*number].record.get()).collect();
         let packed = self.log.pack(&entries)?;
-        let appended = self.commit.append_located(&packed)?;
+        self.put_packed(resolved, &order, &packed)
+    }
+
+    /// Appends those of `resolved` whose numbers are in `order`, and which are packed in that order.
+    pub(crate) fn put_packed(
+        &mut self,
+        resolved: &[Resolved<'_>],
+        order: &[usize],
+        packed: &Packed,
+    ) -> Result<(), WriteError> {
+        let appended = self.commit.append_located(packed)?;
         let slot_bytes = self.log.identity().slot_bytes;
         self.effects.payload_bytes += packed.payload_bytes() as u64;
-        self.effects.changes.reserve(resolved.len());
-        let mut locations = appended.clone();
+        self.effects.changes.reserve(order.len());
+        let mut locations = vec![None; resolved.len()];
         for (number, location) in order.iter().zip(&appended) {
-            locations[*number] = *location;
+            locations[*number] = Some(*location);
         }
         for (one, location) in resolved.iter().zip(locations) {
+            let Some(location) = location else { continue };
             self.effects.add(one, location, slot_bytes);
             if one.collection == CATALOG {
                 self.effects.learn(&self.committed.catalog, one.record.get());
             }
         }
         Ok(())
+    }
+
+    /// Takes places out of the index that nobody needs.
+    pub(crate) fn forget(&mut self, forgotten: &[Forgotten]) {
+        let slot_bytes = self.log.identity().slot_bytes;
+        for Forgotten { hash, location, collection, raw_bytes } in forgotten {
+            self.effects.live.kill(
+                slot_of(from_index(*location), slot_bytes),
+                *collection,
+                *raw_bytes,
+            );
+            self.effects.changes.push(Change { hash: *hash, old: Some(*location), new: None });
+        }
     }
 
     /// Ends the commit: what is in the log and in its index is one again. Returns the log's end.
@@ -162,7 +187,11 @@ impl Append<'_> {
 impl Effects {
     fn add(&mut self, one: &Resolved<'_>, location: Location, slot_bytes: u32) {
         let (collection, is_live) = (one.collection, one.kind.is_live());
-        self.live.add(slot_of(location, slot_bytes), collection, one.raw_bytes, is_live);
+        let weight = match is_live {
+            true => Weight::Value(one.raw_bytes),
+            false => Weight::Mark(one.record.get().len() as u64),
+        };
+        self.live.add(slot_of(location, slot_bytes), collection, weight);
         let old = one.old.existing();
         if let Some(old) = old {
             let slot = slot_of(from_index(old.location), slot_bytes);

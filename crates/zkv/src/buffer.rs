@@ -82,6 +82,7 @@ impl Shared {
 
     /// Writes the oldest frozen buffer in the caller's own time: it writes faster than the disk.
     fn help_flushing(&self) -> Result<()> {
+        self.cleaner.wait_while_behind();
         let mut writer = self.writer()?;
         if self.view.load().frozen.len() >= FROZEN_MAX {
             self.flush_oldest(&mut writer)?;
@@ -140,16 +141,21 @@ impl Shared {
         }
         // A checkpoint takes memory of its own.
         drop(oldest);
-        self.checkpoint_if_due(writer);
+        self.after_commit(writer);
         Ok(())
+    }
+
+    /// What a commit may have made due.
+    pub(crate) fn after_commit(&self, writer: &mut Writer) {
+        self.checkpoint_if_due(writer);
+        self.note_written(writer);
     }
 
     pub(crate) fn checkpoint_if_due(&self, writer: &mut Writer) {
         if writer.is_checkpoint_due() {
-            // A checkpoint only shortens the next opening: it is tried again when as much has come
-            // again, and `close` reports what stands in its way.
-            let _ = writer.checkpoint();
-            self.publish_committed(writer);
+            // A checkpoint only shortens the next opening, and makes room: it is tried again when as
+            // much has come again, and `close` reports what stands in its way.
+            let _ = self.checkpoint(writer);
         }
     }
 }

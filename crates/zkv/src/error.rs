@@ -180,6 +180,11 @@ impl Error {
         }
     }
 
+    /// Whether the data file is damaged, and not only its index.
+    pub(crate) fn is_data_damage(&self) -> bool {
+        matches!(self, Self::Data { source: LogError::Corrupt { .. }, .. })
+    }
+
     pub(crate) fn data(path: &Path) -> impl FnOnce(LogError) -> Self + '_ {
         move |source| match source {
             LogError::InvalidOption { option, value, allowed } => {

@@ -49,6 +49,7 @@ fn run(shared: &Shared) {
 /// Whether it worked. Nobody is told otherwise here: what could not be written stays in memory, and
 /// `flush`, `sync`, `close` and writes that find the buffers full try again and report.
 fn flush(shared: &Shared, everything: bool) -> bool {
+    shared.cleaner.wait_while_behind();
     let Ok(mut writer) = shared.writer() else { return false };
     let flushed =
         if everything { shared.flush_all(&mut writer) } else { shared.flush_oldest(&mut writer) };

@@ -122,7 +122,7 @@ impl Shared {
         let end = self.mended(|| {
             let mut writer = self.writer()?;
             let committed = self.commit_set(&mut writer, set);
-            self.checkpoint_if_due(&mut writer);
+            self.after_commit(&mut writer);
             committed
         })?;
         self.sync_for(set.durability, end)
@@ -142,6 +142,7 @@ impl Shared {
             Err(turn) => turn,
         };
         // While this waits, others join.
+        self.cleaner.wait_while_behind();
         let mut writer = match self.writer() {
             Ok(writer) => writer,
             Err(error) => {
@@ -153,7 +154,7 @@ impl Shared {
         };
         self.commit_tickets(&mut writer, turn.take_tickets());
         drop(turn);
-        self.checkpoint_if_due(&mut writer);
+        self.after_commit(&mut writer);
         ticket.take_outcome().unwrap_or(Err(Error::Interrupted))
     }
 

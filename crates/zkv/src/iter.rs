@@ -3,16 +3,15 @@
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 
-use zkv_index::{Candidates, KeyHash};
+use zkv_index::KeyHash;
 use zkv_log::{Location, SegmentScan};
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, Seen};
 use crate::rebuild::decode_entry;
-use crate::resolve::existing_at;
 use crate::shared::Shared;
-use crate::view::{KeyRef, LookupError, Moment, from_index};
+use crate::view::{KeyRef, LookupError, Moment};
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
@@ -153,7 +152,7 @@ impl IterBytes {
             let collection = self.collection;
             let key = KeyRef { hash, key: record.key, collection, is_piece: false };
             let is_live = self.mended(|iter| {
-                let is_live = iter.is_live(key, cell.location);
+                let is_live = iter.moment.committed().names(key, cell.location);
                 is_live.map_err(|error| iter.shared.lookup_error(error))
             });
             let entry = match is_live {
@@ -164,27 +163,6 @@ impl IterBytes {
             self.ready.push_back(entry);
         }
         self.ready.make_contiguous()[start..].reverse();
-    }
-
-    /// Whether the index names this place for the key.
-    fn is_live(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
-        let committed = self.moment.committed();
-        if let Some(change) = committed.change(key.hash) {
-            return Ok(change.new.map(from_index) == Some(location));
-        }
-        let Some(checkpoint) = &committed.checkpoint else { return Ok(false) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(key.hash, &mut candidates)?;
-        for candidate in committed.newest_first(&candidates).iter() {
-            if from_index(*candidate) == location {
-                return Ok(true);
-            }
-            // A newer place is another key's with a hash that begins alike, as a rule.
-            if existing_at(committed, key, *candidate).is_ok_and(|found| found.is_some()) {
-                return Ok(false);
-            }
-        }
-        Ok(false)
     }
 
     /// Makes `attempt`, and once more with an index that is made anew where this one is damaged: of

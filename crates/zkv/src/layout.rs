@@ -5,10 +5,16 @@
 pub type Field = (&'static str, usize, usize);
 
 /// What the index keeps of each segment.
-pub const SEGMENT_USE: &[Field] = &[("slot", 0, 4), ("records", 4, 4), ("raw_bytes", 8, 8)];
+pub const SEGMENT_USE: &[Field] = &[
+    ("slot", 0, 4),
+    ("records", 4, 4),
+    ("raw_bytes", 8, 8),
+    ("marks", 16, 4),
+    ("mark_bytes", 20, 8),
+];
 
 /// The bytes of a segment's use.
-pub const SEGMENT_USE_BYTES: usize = 16;
+pub const SEGMENT_USE_BYTES: usize = 28;
 
 /// What the index keeps of each collection's share of a segment.
 pub const LIVE_SHARE: &[Field] =

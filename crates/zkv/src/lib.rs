@@ -35,6 +35,7 @@ mod backup;
 mod batch;
 mod buffer;
 mod catalog;
+mod clean;
 mod coding;
 mod collection;
 mod collections;
@@ -77,13 +78,14 @@ mod write_set;
 mod writer;
 
 pub use batch::WriteBatch;
+pub use clean::{CleaningStats, CompactOptions, CompactProgress};
 pub use collection::{
     Collection, CollectionInfo, CollectionIter, CollectionOptions, RawCollection,
     SnapshotCollection, TransactionCollection,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use iter::IterBytes;
-pub use options::{Durability, Options};
+pub use options::{Cleaning, Durability, Options};
 pub use salvage::{LostRange, SalvageEvent, SalvageReport, salvage};
 pub use snapshot::Snapshot;
 pub use stats::Stats;

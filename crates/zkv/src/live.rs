@@ -20,11 +20,28 @@ pub(crate) struct Amount {
     pub raw_bytes: u64,
 }
 
-/// What every segment holds, by slot; and what of it is in use, by slot and collection.
+/// What a segment holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct SegmentUse {
+    pub values: Amount,
+    pub marks: Amount,
+}
+
+/// What every segment holds, by slot; and what of it is in use, by slot and collection. A segment that
+/// was cleaned is not in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LiveTable {
-    segments: BTreeMap<u32, Amount>,
+    segments: BTreeMap<u32, SegmentUse>,
     live: BTreeMap<(u32, u32), Amount>,
+}
+
+/// What a record is to the table.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Weight {
+    /// The bytes of its key and value.
+    Value(u64),
+    /// The bytes of the record.
+    Mark(u64),
 }
 
 /// What a commit does to the table.
@@ -32,6 +49,16 @@ pub(crate) struct LiveTable {
 pub(crate) struct LiveChange {
     added: LiveTable,
     killed: BTreeMap<(u32, u32), Amount>,
+}
+
+impl Weight {
+    pub(crate) fn of(record: &Record<'_>) -> Self {
+        if record.is_mark() {
+            Self::Mark(record.encoded_bytes() as u64)
+        } else {
+            Self::Value(raw_bytes(record))
+        }
+    }
 }
 
 /// The bytes of the user's that a record holds.
@@ -45,7 +72,32 @@ pub(crate) fn raw_bytes(record: &Record<'_>) -> u64 {
     bytes as u64
 }
 
+impl SegmentUse {
+    fn add(&mut self, weight: Weight) {
+        match weight {
+            Weight::Value(bytes) => self.values.add(Amount::of_one(bytes)),
+            Weight::Mark(bytes) => self.marks.add(Amount::of_one(bytes)),
+        }
+    }
+
+    fn add_all(&mut self, other: &Self) {
+        self.values.add(other.values);
+        self.marks.add(other.marks);
+    }
+
+    /// Of all that the segment holds, in the measure of [`Amount::weight`].
+    pub(crate) fn weight(&self) -> u64 {
+        self.values.weight().saturating_add(self.marks.weight())
+    }
+}
+
 impl Amount {
+    /// What it takes in a segment, before compression: a record without a byte takes some, too.
+    pub(crate) fn weight(self) -> u64 {
+        const RECORD_BYTES: u64 = 4; // Flags, the key's length, its entry's place in the block.
+        self.raw_bytes.saturating_add(u64::from(self.records) * RECORD_BYTES)
+    }
+
     fn of_one(raw_bytes: u64) -> Self {
         Self { records: 1, raw_bytes }
     }
@@ -63,10 +115,10 @@ impl Amount {
 }
 
 impl LiveChange {
-    /// Notes a record of `collection` that was written to `slot`.
-    pub(crate) fn add(&mut self, slot: u32, collection: u32, raw_bytes: u64, is_live: bool) {
-        self.added.add(slot, raw_bytes);
-        if is_live {
+    /// Notes a record of `collection` that was written to `slot`, and is in use where it is no mark.
+    pub(crate) fn add(&mut self, slot: u32, collection: u32, weight: Weight) {
+        self.added.add(slot, weight);
+        if let Weight::Value(raw_bytes) = weight {
             self.added.add_live(slot, collection, raw_bytes);
         }
     }
@@ -79,8 +131,8 @@ impl LiveChange {
 
 impl LiveTable {
     pub(crate) fn apply(&mut self, change: &LiveChange) {
-        for (slot, amount) in &change.added.segments {
-            self.segments.entry(*slot).or_default().add(*amount);
+        for (slot, added) in &change.added.segments {
+            self.segments.entry(*slot).or_default().add_all(added);
         }
         for (place, amount) in &change.added.live {
             self.live.entry(*place).or_default().add(*amount);
@@ -96,8 +148,34 @@ impl LiveTable {
     }
 
     /// Notes a record that was written to `slot`.
-    pub(crate) fn add(&mut self, slot: u32, raw_bytes: u64) {
-        self.segments.entry(slot).or_default().add(Amount::of_one(raw_bytes));
+    pub(crate) fn add(&mut self, slot: u32, weight: Weight) {
+        self.segments.entry(slot).or_default().add(weight);
+    }
+
+    /// Forgets a segment of which nothing is needed any longer.
+    pub(crate) fn forget(&mut self, slot: u32) {
+        self.segments.remove(&slot);
+        self.live.retain(|(of, _), _| *of != slot);
+    }
+
+    /// What the segment in `slot` holds; `None` where it was cleaned, or never held a record.
+    pub(crate) fn segment(&self, slot: u32) -> Option<&SegmentUse> {
+        self.segments.get(&slot)
+    }
+
+    /// Whether segments besides those in `slots` hold records and were not cleaned.
+    pub(crate) fn has_others(&self, slots: impl Iterator<Item = u32>) -> bool {
+        let slots: BTreeSet<u32> = slots.collect();
+        self.segments.keys().any(|slot| !slots.contains(slot))
+    }
+
+    /// What of the segment in `slot` is in use, of `collection` or of all.
+    pub(crate) fn live_in(&self, slot: u32, collection: Option<u32>) -> Amount {
+        let rows = self.live.range((slot, 0)..=(slot, u32::MAX));
+        let mut sum = Amount::default();
+        rows.filter(|((_, of), _)| collection.is_none_or(|one| one == *of))
+            .for_each(|(_, amount)| sum.add(*amount));
+        sum
     }
 
     /// Notes that a record counted before is in use.
@@ -121,8 +199,11 @@ impl LiveTable {
             let rows = table.live.range((slot, 0)..=(slot, u32::MAX));
             rows.map(|((_, collection), amount)| (*collection, *amount)).collect()
         };
-        let of = |table: &Self, slot: u32| {
-            (table.segments.get(&slot).copied().unwrap_or_default(), live_of(table, slot))
+        // One that only one of them takes for cleaned is the same as long as nothing of it lives.
+        let differs = |slot: u32| {
+            let (one, two) = (self.segments.get(&slot), other.segments.get(&slot));
+            live_of(self, slot) != live_of(other, slot)
+                || (one.is_some() && two.is_some() && one != two)
         };
         let slots: BTreeSet<u32> = [self, other]
             .into_iter()
@@ -130,7 +211,7 @@ impl LiveTable {
                 table.segments.keys().copied().chain(table.live.keys().map(|at| at.0))
             })
             .collect();
-        slots.into_iter().filter(|slot| of(self, *slot) != of(other, *slot)).collect()
+        slots.into_iter().filter(|slot| differs(*slot)).collect()
     }
 
     /// Live keys and values of `collection`, before compression; of all without one.
@@ -143,13 +224,9 @@ impl LiveTable {
     /// segment the live share.
     pub(crate) fn live_data_bytes(&self, log: &LogView, collection: Option<u32>) -> u64 {
         let live = log.segments().into_iter().map(|segment| {
-            let whole = self.segments.get(&segment.slot).copied().unwrap_or_default().raw_bytes;
-            let rows = self.live.range((segment.slot, 0)..=(segment.slot, u32::MAX));
-            let of_rows = rows.filter(|((_, of), _)| collection.is_none_or(|one| one == *of));
-            let live = of_rows.fold(0u64, |sum, (_, amount)| sum.saturating_add(amount.raw_bytes));
-            let share =
-                u128::from(segment.data_bytes) * u128::from(live) / u128::from(whole.max(1));
-            u64::try_from(share).unwrap_or(u64::MAX)
+            let whole = self.segments.get(&segment.slot).map_or(0, SegmentUse::weight);
+            let live = self.live_in(segment.slot, collection).weight();
+            share_of(u64::from(segment.data_bytes), live, whole)
         });
         live.fold(0, u64::saturating_add)
     }
@@ -157,10 +234,12 @@ impl LiveTable {
     /// The two sections: segments, and what of them is in use.
     pub(crate) fn encode(&self) -> (Vec<u8>, Vec<u8>) {
         let mut segments = Vec::with_capacity(self.segments.len() * SEGMENT_USE_BYTES);
-        for (slot, amount) in &self.segments {
+        for (slot, SegmentUse { values, marks }) in &self.segments {
             segments.extend(slot.to_le_bytes());
-            segments.extend(amount.records.to_le_bytes());
-            segments.extend(amount.raw_bytes.to_le_bytes());
+            segments.extend(values.records.to_le_bytes());
+            segments.extend(values.raw_bytes.to_le_bytes());
+            segments.extend(marks.records.to_le_bytes());
+            segments.extend(marks.raw_bytes.to_le_bytes());
         }
         let mut live = Vec::with_capacity(self.live.len() * LIVE_SHARE_BYTES);
         for ((slot, collection), amount) in &self.live {
@@ -177,8 +256,9 @@ impl LiveTable {
         let mut cursor = Cursor::new(segments);
         while !cursor.rest().is_empty() {
             let slot = cursor.u32()?;
-            let amount = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
-            table.segments.insert(slot, amount);
+            let values = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
+            let marks = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
+            table.segments.insert(slot, SegmentUse { values, marks });
         }
         let mut cursor = Cursor::new(live);
         while !cursor.rest().is_empty() {
@@ -188,6 +268,12 @@ impl LiveTable {
         }
         Ok(table)
     }
+}
+
+/// `part` of `whole`, as a share of `bytes`.
+pub(crate) fn share_of(bytes: u64, part: u64, whole: u64) -> u64 {
+    let share = u128::from(bytes) * u128::from(part) / u128::from(whole.max(1));
+    u64::try_from(share).unwrap_or(u64::MAX)
 }
 
 /// The slot of a location.
@@ -203,8 +289,9 @@ mod tests {
     fn table() -> LiveTable {
         let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
         for slot in 0..5 {
-            change.add(slot, slot % 2, 100, slot != 3);
-            change.add(slot, 1, 50, true);
+            let weight = if slot == 3 { Weight::Mark(100) } else { Weight::Value(100) };
+            change.add(slot, slot % 2, weight);
+            change.add(slot, 1, Weight::Value(50));
             change.kill(slot, 1, 50);
         }
         table.apply(&change);

@@ -36,6 +36,16 @@ struct UsableCheckpoint {
     tables: Tables,
 }
 
+impl UsableCheckpoint {
+    /// Whether it leads into segments that were freed since. No index file of this store does that, but
+    /// for a copy of an older one, or one that was set aside for a while.
+    fn leads_astray(&self, recovered: &Recovered, watermark: Position) -> bool {
+        let segments = recovered.log.view().segments();
+        let still_there = segments.iter().filter(|one| one.sequence <= watermark.sequence);
+        self.tables.live.has_others(still_there.map(|segment| segment.slot))
+    }
+}
+
 /// The index file of the store at `path`.
 pub(crate) fn index_path(path: &Path) -> PathBuf {
     let mut name = OsString::from(path);
@@ -159,8 +169,16 @@ fn recover(
     let loaded = if options.use_index_file { load_checkpoint(file, path, options) } else { None };
     let (mut usable, log_section) = loaded.unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
-    if recovered.replay_from.is_none() && usable.take().is_some() && !options.read_only {
-        remove_foreign_index(path, options)?;
+    match recovered.replay_from {
+        None if usable.take().is_some() && !options.read_only => {
+            remove_foreign_index(path, options)?;
+        }
+        Some(from)
+            if usable.as_ref().is_some_and(|usable| usable.leads_astray(&recovered, from)) =>
+        {
+            usable = None;
+        }
+        _ => {}
     }
     Ok((recovered, usable))
 }

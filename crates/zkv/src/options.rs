@@ -26,6 +26,32 @@ pub enum Durability {
     Synced,
 }
 
+/// Whether space that overwritten and deleted records take comes back by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cleaning {
+    /// Never: the file grows with all that is written, until [`Store::compact`] is called.
+    Off,
+    /// In the background: what is needed of segments that are mostly dead moves to others, and their
+    /// slots are used again, or cut off the file's end.
+    Automatic {
+        /// How much of the file may be dead, in percent: 5 to 90. With 10, twice as much is
+        /// moved as with 25; with 50 half as much, and the file is twice as long as what it holds.
+        dead_percent: u8,
+        /// How much of what is written to the file may be for cleaning while others write, in percent:
+        /// 10 to 90. Where that is too little to keep dead space within its bound, writes wait.
+        write_percent: u8,
+    },
+}
+
+/// How much may be dead where nothing else is said.
+pub(crate) const DEAD_PERCENT: u8 = 25;
+
+impl Default for Cleaning {
+    fn default() -> Self {
+        Self::Automatic { dead_percent: DEAD_PERCENT, write_percent: 67 }
+    }
+}
+
 /// How to open a store. Every option may differ from one opening to the next, but `slot_bytes`,
 /// which counts when the store is made.
 ///
@@ -47,6 +73,7 @@ pub struct Options {
     pub(crate) flush_interval: Duration,
     pub(crate) decode_depth_max: u32,
     pub(crate) value_bytes_max: u64,
+    pub(crate) cleaning: Cleaning,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
 }
@@ -69,6 +96,7 @@ impl Options {
             flush_interval: Duration::from_secs(1),
             decode_depth_max: DECODE_DEPTH_MAX,
             value_bytes_max: VALUE_BYTES_MAX,
+            cleaning: Cleaning::default(),
             create: true,
             read_only: false,
         }
@@ -157,6 +185,13 @@ impl Options {
         self
     }
 
+    /// Whether dead space comes back by itself, default [`Cleaning::Automatic`] with at most 25 % of
+    /// the file dead.
+    pub fn cleaning(mut self, cleaning: Cleaning) -> Self {
+        self.cleaning = cleaning;
+        self
+    }
+
     /// Whether a store that does not exist is made, default true.
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
@@ -227,6 +262,10 @@ impl Options {
         let value_range = VALUE_BYTES_INLINE_MAX as u64..=VALUE_BYTES_MAX;
         let allowed = "from 1048576 to 4294967295";
         check("max_value_bytes", self.value_bytes_max, value_range, allowed)?;
+        if let Cleaning::Automatic { dead_percent, write_percent } = self.cleaning {
+            check("dead_percent", dead_percent.into(), 5..=90, "from 5 to 90")?;
+            check("write_percent", write_percent.into(), 10..=90, "from 10 to 90")?;
+        }
         self.log.check().map_err(Error::data(Path::new("")))
     }
 }

@@ -9,7 +9,7 @@ use zkv_record::{Kind, Record, RecordError};
 use crate::catalog::{CATALOG, Catalog, forget_dropped};
 use crate::counts::KeyCounts;
 use crate::keys::Keys;
-use crate::live::{LiveTable, raw_bytes, slot_of};
+use crate::live::{LiveTable, Weight, raw_bytes, slot_of};
 use crate::view::{Committed, from_index, to_index};
 use crate::writer::{IndexPlace, WriteError};
 
@@ -107,11 +107,10 @@ impl Facts {
     ) -> Result<(), IndexError> {
         let bytes = raw_bytes(record).min(PIECE_FLAG - 1);
         let is_piece = record.kind == Kind::Piece;
-        let is_gone = record.kind == Kind::Delete || (is_piece && record.value.is_empty());
-        let location = if is_gone { None } else { to_index(location) };
+        let location = if record.is_mark() { None } else { to_index(location) };
         let collection = u64::from(record.collection) << COLLECTION_SHIFT;
         let weight = collection | bytes | if is_piece { PIECE_FLAG } else { 0 };
-        self.live.add(slot, bytes);
+        self.live.add(slot, Weight::of(record));
         if record.collection == CATALOG {
             self.catalog.apply(record);
         }

@@ -9,7 +9,7 @@ use zkv_record::{Kind, Record};
 
 use crate::catalog::{CATALOG, forget_dropped};
 use crate::keys::Keys;
-use crate::live::{LiveChange, LiveTable, raw_bytes, slot_of};
+use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::resolve::{Before, RecordKind, certain_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
@@ -59,7 +59,7 @@ impl<'a> Replay<'a> {
             None => resolve(self.committed, hash, || key)?,
         };
         let slot = slot_of(location, self.slot_bytes);
-        self.live_change.add(slot, collection, raw_bytes(record), kind.is_live());
+        self.live_change.add(slot, collection, Weight::of(record));
         if let Some(old) = old.existing() {
             let slot = slot_of(from_index(old.location), self.slot_bytes);
             self.live_change.kill(slot, collection, old.raw_bytes);

@@ -35,7 +35,7 @@ pub(crate) enum Before {
 pub(crate) struct Resolved<'a> {
     pub hash: KeyHash,
     pub record: RecordBytes<'a>,
-    key_start: KeyStart,
+    pub key_start: KeyStart,
     pub collection: u32,
     pub raw_bytes: u64,
     pub kind: RecordKind,

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use zkv_log::Log;
 use zkv_record::{KEY_BYTES_MAX, RecordError};
 
+use crate::clean::Cleaner;
 use crate::collections::Collections;
 use crate::error::{Error, Result};
 use crate::group::Queue;
@@ -38,6 +39,7 @@ pub(crate) struct Shared {
     pub wake: Condvar,
     /// `None` where the store is open read-only.
     pub writer: Option<Mutex<Writer>>,
+    pub cleaner: Cleaner,
     /// Commits that wait for the writer.
     pub queue: Queue,
     /// The named collections that somebody has opened.

@@ -2,6 +2,9 @@
 
 use std::sync::atomic::Ordering;
 
+use zkv_log::layout::FILE_HEADER_BYTES;
+
+use crate::clean::CleaningStats;
 use crate::error::{Error, Result};
 use crate::store::Store;
 
@@ -21,6 +24,12 @@ pub struct Stats {
     /// Bytes of the data file that hold what was overwritten or deleted, and the segments' own
     /// records.
     pub dead_bytes: u64,
+    /// Bytes of the data file that no segment fills: they are used next, or cut off.
+    pub free_bytes: u64,
+    /// Bytes written to the data file since the store was opened.
+    pub written_bytes: u64,
+    /// What cleaning has done since then.
+    pub cleaning: CleaningStats,
     /// Segments of the data file.
     pub segments: u64,
     /// Different dictionaries in use.
@@ -39,6 +48,16 @@ impl Stats {
         let files = self.data_file_bytes + self.index_file_bytes;
         #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
         let ratio = self.raw_bytes as f64 / files.max(1) as f64;
+        ratio
+    }
+
+    /// How many bytes were written to the data file for each that the store's user has written,
+    /// compressed, since the store was opened: 1 where nothing was cleaned.
+    #[must_use]
+    pub fn write_amplification(&self) -> f64 {
+        let of_user = self.written_bytes.saturating_sub(self.cleaning.moved_bytes);
+        #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+        let ratio = self.written_bytes.max(1) as f64 / of_user.max(1) as f64;
         ratio
     }
 }
@@ -61,15 +80,21 @@ impl Store {
         let (raw_bytes, live_bytes) = (live.live_raw_bytes(None), live.live_data_bytes(log, None));
         let segments = log.segments();
         let data_bytes: u64 = segments.iter().map(|segment| u64::from(segment.data_bytes)).sum();
+        let data_file_bytes = shared.log.file_bytes().map_err(Error::data(&shared.path))?;
+        let slot_bytes = u64::from(log.identity().slot_bytes);
+        let slots = data_file_bytes.saturating_sub(FILE_HEADER_BYTES).div_ceil(slot_bytes);
         let index = view.committed.checkpoint.as_ref().filter(|_| shared.options.use_index_file);
         let dictionaries = log.dictionary_count().map_err(Error::data(&shared.path))?;
         Ok(Stats {
             keys,
-            data_file_bytes: shared.log.file_bytes().map_err(Error::data(&shared.path))?,
+            data_file_bytes,
             index_file_bytes: index.map_or(0, |index| index.file_bytes()),
             raw_bytes,
             live_bytes,
             dead_bytes: data_bytes.saturating_sub(live_bytes),
+            free_bytes: slots.saturating_sub(segments.len() as u64) * slot_bytes,
+            written_bytes: shared.cleaner.written_bytes(),
+            cleaning: shared.cleaner.stats(),
             segments: segments.len() as u64,
             dictionaries: dictionaries as u64,
             snapshots: shared.snapshots.load(Ordering::Relaxed),

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwap;
@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use zkv_record::encode;
 
 use crate::catalog::DEFAULT;
+use crate::clean::{self, Cleaner};
 use crate::collections::Collections;
 use crate::error::{Error, Result};
 use crate::flusher;
@@ -19,7 +20,7 @@ use crate::iter::IterBytes;
 use crate::memtable::{Arena, Memtable};
 use crate::modify::Place;
 use crate::open::{self, Opened};
-use crate::options::{Durability, Options};
+use crate::options::{Cleaning, Durability, Options};
 use crate::recent::Recent;
 use crate::shared::{Front, Shared};
 use crate::view::View;
@@ -59,9 +60,18 @@ const MENDS_MAX: u32 = 16;
 #[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
-    /// Started by the first buffered write.
-    flusher: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Threads>,
+    /// Whether all threads that writes of each kind need are running.
     has_flusher: AtomicBool,
+    has_cleaner: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct Threads {
+    /// Started by the first buffered write.
+    flusher: Option<JoinHandle<()>>,
+    /// Started by the first write, where cleaning is automatic.
+    cleaner: Option<JoinHandle<()>>,
 }
 
 impl Store {
@@ -105,15 +115,21 @@ impl Store {
             wake: Condvar::new(),
             live_at_opening: live,
             writer: writer.map(Mutex::new),
+            cleaner: Cleaner::default(),
             queue: Queue::default(),
             collections: Collections::default(),
             snapshots: AtomicU64::new(0),
             mends_left: AtomicU32::new(MENDS_MAX),
             is_closed: AtomicBool::new(false),
         });
-        let flusher = Mutex::new(None);
-        let has_flusher = AtomicBool::new(false);
-        Ok(Self { handle: Arc::new(Handle { shared, flusher, has_flusher }) })
+        Ok(Self {
+            handle: Arc::new(Handle {
+                shared,
+                threads: Mutex::default(),
+                has_flusher: AtomicBool::new(false),
+                has_cleaner: AtomicBool::new(false),
+            }),
+        })
     }
 
     pub(crate) fn shared(&self) -> &Arc<Shared> {
@@ -206,20 +222,30 @@ impl Store {
         shared.mended(|| shared.contains(shared.key(DEFAULT, key)))
     }
 
-    /// What must hold before anything is written; starts the thread that flushes.
+    /// What must hold before anything is written; starts the threads that flush and clean.
     pub(crate) fn before_writing(&self, durability: Durability) -> Result<()> {
-        let shared = self.shared();
+        let (shared, handle) = (self.shared(), &self.handle);
         if shared.writer.is_none() {
             return Err(Error::ReadOnly);
         }
-        let handle = &self.handle;
         let is_buffered = durability == Durability::Buffered;
-        if is_buffered && !handle.has_flusher.load(Ordering::Acquire) {
-            let mut flusher = handle.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-            if flusher.is_none() && !shared.is_closed.load(Ordering::Acquire) {
-                *flusher = Some(flusher::start(shared)?);
-                handle.has_flusher.store(true, Ordering::Release);
-            }
+        let has_flusher = !is_buffered || handle.has_flusher.load(Ordering::Acquire);
+        let is_cleaned = shared.options.cleaning != Cleaning::Off;
+        let has_cleaner = !is_cleaned || handle.has_cleaner.load(Ordering::Acquire);
+        if has_flusher && has_cleaner {
+            return Ok(());
+        }
+        let mut threads = handle.threads();
+        if shared.is_closed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        if !has_flusher && threads.flusher.is_none() {
+            threads.flusher = Some(flusher::start(shared)?);
+            handle.has_flusher.store(true, Ordering::Release);
+        }
+        if !has_cleaner && threads.cleaner.is_none() {
+            threads.cleaner = Some(clean::start(shared)?);
+            handle.has_cleaner.store(true, Ordering::Release);
         }
         Ok(())
     }
@@ -301,15 +327,14 @@ impl Store {
 impl Handle {
     fn close(&self) -> Result<()> {
         let shared = &self.shared;
+        self.stop_cleaner();
         let mut writer = match shared.mended(|| shared.stop_writing()) {
             Ok(writer) => writer,
             Err(Error::ReadOnly | Error::Closed) => return Ok(()),
             Err(error) => return Err(error),
         };
         let checkpointed = if writer.index.is_lasting && writer.is_checkpoint_behind() {
-            let written = writer.checkpoint();
-            shared.publish_committed(&writer);
-            written.map_err(|error| shared.write_error(error))
+            shared.checkpoint(&mut writer)
         } else {
             Ok(())
         };
@@ -321,10 +346,23 @@ impl Handle {
 
     /// None is started any more once the store is closed.
     fn stop_flusher(&self) {
-        let mut flusher = self.flusher.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(thread) = flusher.take() {
+        let mut threads = self.threads();
+        if let Some(thread) = threads.flusher.take() {
             flusher::stop(&self.shared, thread);
         }
+    }
+
+    /// One is started again where closing fails and somebody writes on.
+    fn stop_cleaner(&self) {
+        let mut threads = self.threads();
+        if let Some(thread) = threads.cleaner.take() {
+            clean::stop(&self.shared.cleaner, thread);
+            self.has_cleaner.store(false, Ordering::Release);
+        }
+    }
+
+    fn threads(&self) -> MutexGuard<'_, Threads> {
+        self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

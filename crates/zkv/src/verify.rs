@@ -291,7 +291,8 @@ impl<'a> Work<'a> {
 
     /// Whether the index knows a state of the log that can still be told.
     fn is_of_log(&mut self, known: &KnownIndex, verifier: &LogVerifier) -> bool {
-        let is_of_log = !known.is_of_file || verifier.watermark().is_some();
+        let leads_there = |watermark| !known.live.has_others(verifier.slots_until(watermark));
+        let is_of_log = !known.is_of_file || verifier.watermark().is_some_and(leads_there);
         if !is_of_log {
             self.report.index = IndexState::SetAside;
             let what = "it knows another state of the log than this one or its past; opening the \

@@ -209,6 +209,26 @@ impl Committed {
         Ok(None)
     }
 
+    /// Whether the index names this place for the key, which the place holds.
+    pub(crate) fn names(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
+        if let Some(change) = self.change(key.hash) {
+            return Ok(change.new.map(from_index) == Some(location));
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
+        let mut candidates = Candidates::new();
+        checkpoint.candidates(key.hash, &mut candidates)?;
+        for candidate in self.newest_first(&candidates).iter() {
+            if from_index(*candidate) == location {
+                return Ok(true);
+            }
+            // A newer place is another key's with a hash that begins alike, as a rule.
+            if self.read(key, from_index(*candidate), |_| ()).is_ok_and(|found| found.is_some()) {
+                return Ok(false);
+            }
+        }
+        Ok(false)
+    }
+
     /// The candidates as the log has them, the newest first: one table of the index may hold several,
     /// and knows nothing of their age.
     #[inline]

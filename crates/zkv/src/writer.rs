@@ -1,5 +1,6 @@
 //! The store's only writer, and the index files that it writes.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -78,6 +79,8 @@ pub(crate) struct Writer {
     pub committed: Committed,
     pub live: LiveTable,
     pub index: IndexPlace,
+    /// Slots of segments of which nothing is needed any longer; an index file may still lead there.
+    pub cleaned: HashSet<u32>,
     /// What came behind the last checkpoint; its `changes` are those of the runs.
     pub tail: Tail,
     /// What that was when a checkpoint was attempted last, and failed.
@@ -104,6 +107,7 @@ impl Writer {
             committed,
             live,
             index,
+            cleaned: HashSet::new(),
             tail,
             attempted: Tail::default(),
             is_index_file_missing: false,
@@ -137,8 +141,14 @@ impl Writer {
         !committed.runs.is_empty() || committed.checkpoint.is_none() || self.is_index_file_missing
     }
 
-    /// Writes the index of everything up to now, after making the log durable.
+    /// Writes the index of everything up to now, after making the log durable, and frees the segments
+    /// that it shows to be empty.
     pub(crate) fn checkpoint(&mut self) -> Result<(), WriteError> {
+        self.write_checkpoint()?;
+        self.free_cleaned()
+    }
+
+    fn write_checkpoint(&mut self) -> Result<(), WriteError> {
         self.attempted = self.tail_now();
         if self.is_index_file_missing || self.is_applying {
             return self.rebuild_index();
@@ -168,7 +178,8 @@ impl Writer {
         match self.rebuild_index() {
             Err(error) if error.is_refusal() => {
                 let indexed = rebuild::in_memory(&self.log.view(), &self.keys, &self.index)?;
-                let Indexed { committed, live } = indexed;
+                let Indexed { committed, mut live } = indexed;
+                self.cleaned.iter().for_each(|slot| live.forget(*slot));
                 (self.committed, self.live) = (committed, live);
                 (self.is_index_file_missing, self.is_applying) = (true, false);
                 Ok(())
@@ -182,7 +193,8 @@ impl Writer {
         let log_section = self.log.checkpoint()?;
         let view = self.log.view();
         let rebuilt = rebuild::from_log(&view, &self.keys, &self.index)?;
-        let RebuiltIndex { index, live, counts, catalog } = rebuilt;
+        let RebuiltIndex { index, mut live, counts, catalog } = rebuilt;
+        self.cleaned.iter().for_each(|slot| live.forget(*slot));
         let store_id = self.log.log().identity().store_id;
         let sections = Sections::new(store_id, log_section, &live, &counts, &catalog);
         let (storage, path) = (&*self.index.storage, &*self.index.path);

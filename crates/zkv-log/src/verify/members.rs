@@ -92,16 +92,19 @@ impl LogVerifier {
     }
 }
 
-/// Whether `checkpoint` is of this log's past, and all of its segments are still there.
+/// Whether `checkpoint` is of this log's past. Segments of its that are not there were freed since, or
+/// are missed by others, too.
 fn fits(
     file: &dyn StorageFile,
     members: &BTreeMap<u64, Member>,
     checkpoint: &LogCheckpoint,
 ) -> bool {
-    let is_member = |id: SegmentId| {
-        members.get(&id.sequence).is_some_and(|member: &Member| member.place.id == id)
+    let contradicts = |id: SegmentId| {
+        members.get(&id.sequence).is_some_and(|member: &Member| member.place.id != id)
     };
-    let all_there = checkpoint.segments.iter().all(|segment| is_member(segment.id));
+    if checkpoint.segments.iter().any(|segment| contradicts(segment.id)) {
+        return false;
+    }
     let Some(tail) = members.get(&checkpoint.watermark.sequence) else { return false };
     let mut block = [0; COMMIT_BLOCK_BYTES as usize];
     // `LogCheckpoint::decode` has found room for a commit before the watermark.
@@ -109,7 +112,7 @@ fn fits(
     let read = file.read_at(tail.place.start + u64::from(offset), &mut block);
     let found = block_at(&block, offset, &Seeds::new(tail.place.seed));
     let checksum = found.map(|block| block.checksum);
-    all_there && read.is_ok() && checksum == Some(checkpoint.watermark_checksum)
+    read.is_ok() && checksum == Some(checkpoint.watermark_checksum)
 }
 
 /// The segments of a log that could not be recovered.

@@ -18,7 +18,7 @@ pub(super) struct KnownIndex {
     checkpoint: Option<Checkpoint>,
     /// What came behind the checkpoint.
     changes: Run,
-    live: LiveTable,
+    pub(super) live: LiveTable,
     counts: KeyCounts,
     catalog: Catalog,
     /// What the checkpoint keeps of the log; empty where it keeps nothing.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use zkv::{Options, Store};
+use zkv::{Cleaning, Options, Store};
 use zkv_io::MemoryStorage;
 
 use super::faulty::{PATH, noise, options};
@@ -17,7 +17,8 @@ pub struct Sample {
 pub const SLOT_BYTES: u32 = 256 << 10;
 
 pub fn sample_options(memory: &MemoryStorage) -> Options {
-    options(memory).slot_bytes(SLOT_BYTES)
+    // What is dead stays where it was put.
+    options(memory).slot_bytes(SLOT_BYTES).cleaning(Cleaning::Off)
 }
 
 /// A text that compresses, and better with a dictionary.

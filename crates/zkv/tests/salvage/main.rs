@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::sync::OnceLock;
 
-use zkv::{Durability, ErrorKind, Options, SalvageEvent, SalvageReport, Store};
+use zkv::{Cleaning, Durability, ErrorKind, Options, SalvageEvent, SalvageReport, Store};
 use zkv_io::{MemoryStorage, Storage};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
@@ -22,7 +22,9 @@ const SLOT: u32 = 256 << 10;
 const KEYS: u32 = 3000;
 
 fn small(memory: &MemoryStorage) -> Options {
-    options(memory).slot_bytes(SLOT).memory_buffer_bytes(64 << 10)
+    // What is dead stays where it was put.
+    let options = options(memory).slot_bytes(SLOT).cleaning(Cleaning::Off);
+    options.memory_buffer_bytes(64 << 10)
 }
 
 fn key(number: u32) -> Vec<u8> {

@@ -1,0 +1,271 @@
+//! Cleaning: what is needed of a segment moves to the log's end, and its slot is free again.
+//!
+//! The order of things is what makes it safe. Records are moved in commits like any others, so that
+//! each is in the log twice for a while; then a checkpoint shows that no index file leads to the old
+//! place; then a retire entry frees the segment; and once that is durable and nobody reads the segment,
+//! its slot is used again, or cut off.
+
+mod choose;
+mod compact;
+mod gather;
+mod mover;
+mod thread;
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use zkv_log::{FreeSlots, LogError, Packed, SegmentInfo};
+
+use crate::error::{Error, Result};
+use crate::options::Cleaning;
+use crate::shared::Shared;
+use crate::writer::Writer;
+pub(crate) use choose::Survey;
+pub use compact::{CompactOptions, CompactProgress};
+pub(crate) use gather::Forgotten;
+use gather::Gatherer;
+use mover::PackedPiece;
+pub(crate) use thread::{start, stop};
+
+/// Records that are moved together, before compression, at the least and at the most.
+const PIECE_BYTES_MIN: usize = 1 << 20;
+const PIECE_BYTES_MAX: usize = 16 << 20;
+/// Dead space beyond the bound, in percent of all, at which writes wait for the cleaning.
+const BEHIND_PERCENT: u64 = 3;
+/// The longest that one write waits for the cleaning, should that have come to a halt.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Writers look whether cleaning is behind when so much was written.
+const SURVEY_BYTES: u64 = 1 << 20;
+/// The first base may lie behind what it lets go, and the second in front.
+const BASES_MAX: usize = 2;
+/// Cleaned segments are freed, behind a checkpoint, when there is one for so many others.
+const OTHERS_PER_CLEANED: usize = 16;
+
+/// What all who clean share.
+#[derive(Debug, Default)]
+pub(crate) struct Cleaner {
+    /// Whoever holds it cleans.
+    turn: Mutex<()>,
+    state: Mutex<State>,
+    /// Tells that there is something to look at, that a piece was moved, or that the thread shall end.
+    changed: Condvar,
+    /// Whether writes wait.
+    is_behind: AtomicBool,
+    /// Bytes of the log, as the writer has written them.
+    written_bytes: AtomicU64,
+    moved_bytes: AtomicU64,
+    moved_records: AtomicU64,
+    marks_dropped: AtomicU64,
+    segments_freed: AtomicU64,
+    bytes_cut: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    has_news: bool,
+    is_ending: bool,
+    /// When so much was written, somebody looks whether cleaning is behind.
+    survey_at: u64,
+    /// How many pieces were moved.
+    pieces: u64,
+    /// Which of them the last write that had to wait has waited for: each waits for another one.
+    awaited: u64,
+    /// Segments, by sequence, that cannot be read.
+    damaged: HashSet<u64>,
+}
+
+/// What cleaning has done since the store was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CleaningStats {
+    /// Segments of which nothing was left to be needed.
+    pub segments: u64,
+    /// Records that were moved out of them.
+    pub moved_records: u64,
+    /// Bytes of the data file that were written for that.
+    pub moved_bytes: u64,
+    /// Delete marks that nothing needs any longer.
+    pub marks_dropped: u64,
+    /// Bytes that were cut off the data file's end.
+    pub bytes_cut: u64,
+}
+
+impl Cleaner {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Who cleans, one at a time.
+    pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn stats(&self) -> CleaningStats {
+        CleaningStats {
+            segments: self.segments_freed.load(Ordering::Relaxed),
+            moved_records: self.moved_records.load(Ordering::Relaxed),
+            moved_bytes: self.moved_bytes.load(Ordering::Relaxed),
+            marks_dropped: self.marks_dropped.load(Ordering::Relaxed),
+            bytes_cut: self.bytes_cut.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Bytes that were written to the data file since the store was opened.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.written_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where writing is faster than cleaning, waits until a piece was moved. The caller holds no lock,
+    /// and writes one buffer then.
+    pub(crate) fn wait_while_behind(&self) {
+        if !self.is_behind.load(Ordering::Relaxed) {
+            return;
+        }
+        let (start, mut state) = (Instant::now(), self.state());
+        let awaited = state.awaited.max(state.pieces) + 1;
+        state.awaited = awaited;
+        while self.is_behind.load(Ordering::Relaxed) && state.pieces < awaited {
+            let left = WAIT_MAX.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn note_moved(&self, moved: mover::Moved) {
+        self.moved_bytes.fetch_add(moved.bytes, Ordering::Relaxed);
+        self.moved_records.fetch_add(moved.records, Ordering::Relaxed);
+        self.marks_dropped.fetch_add(moved.marks_dropped, Ordering::Relaxed);
+        self.segments_freed.fetch_add(moved.segments, Ordering::Relaxed);
+        self.state().pieces += 1;
+        self.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Moves what is needed of `victims` to the log's end, in pieces of about `piece_bytes`, which
+    /// `pack` compresses. `go_on` is asked behind each piece. The caller has the turn.
+    pub(crate) fn clean(
+        &self,
+        victims: Vec<SegmentInfo>,
+        piece_bytes: usize,
+        pack: impl Fn(&[&[u8]]) -> Result<Packed, LogError>,
+        mut go_on: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let log = self.view.load().committed.log.clone();
+        let mut gatherer = Gatherer::new(&self.keys, log, victims);
+        loop {
+            let cleaned = self.writer()?.cleaned.clone();
+            let committed = self.view.load().committed.clone();
+            let piece = gatherer.next_piece(&committed, &cleaned, piece_bytes);
+            let Some(piece) = piece.map_err(|error| self.lookup_error(error))? else {
+                return Ok(());
+            };
+            drop(committed);
+            let packed = PackedPiece::new(piece, &pack).map_err(Error::data(&self.path))?;
+            let mut writer = self.writer()?;
+            let moved = writer.move_piece(packed);
+            self.publish_committed(&writer);
+            let moved = moved.map_err(|error| self.write_error(error))?;
+            self.cleaner.written_bytes.store(writer.log.written_bytes(), Ordering::Relaxed);
+            self.checkpoint_if_due(&mut writer);
+            drop(writer);
+            self.cleaner.note_moved(moved);
+            if !go_on() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Writes an index checkpoint, frees what was cleaned, and cuts off what is free at the file's end.
+    pub(crate) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
+        let written = writer.checkpoint();
+        // Whoever sees the store from now on holds none of the segments that were freed.
+        self.publish_committed(writer);
+        written.map_err(|error| self.write_error(error))?;
+        self.cut(writer).map(drop)
+    }
+
+    /// Notes what a commit has written, and lets the cleaner look at it.
+    pub(crate) fn note_written(&self, writer: &Writer) {
+        let written = writer.log.written_bytes();
+        self.cleaner.written_bytes.store(written, Ordering::Relaxed);
+        if self.options.cleaning == Cleaning::Off {
+            return;
+        }
+        let mut state = self.cleaner.state();
+        if written >= state.survey_at {
+            state.survey_at = written + SURVEY_BYTES;
+            drop(state);
+            self.survey(writer);
+            state = self.cleaner.state();
+        }
+        if !state.has_news {
+            state.has_news = true;
+            self.cleaner.changed.notify_all();
+        }
+    }
+
+    /// Records that are moved together: more than a buffer holds, since writes of one buffer wait for
+    /// one piece.
+    fn piece_bytes(&self) -> usize {
+        (2 * self.options.memory_buffer_bytes).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX)
+    }
+
+    /// Whether enough was cleaned to be worth a checkpoint.
+    fn is_reclaim_due(&self, writer: &Writer) -> bool {
+        let segments = writer.committed.log.segments().len();
+        !writer.cleaned.is_empty() && writer.cleaned.len() * OTHERS_PER_CLEANED >= segments
+    }
+
+    /// Cuts off what is free at the file's end where more slots are free than `spare` says for so many
+    /// segments, and names the segment that stands in the way then: its records have room in front.
+    fn last_in_the_way(
+        &self,
+        writer: &mut Writer,
+        spare: impl Fn(usize) -> usize,
+    ) -> Result<Option<SegmentInfo>> {
+        for _ in 0..=BASES_MAX {
+            self.cut(writer)?;
+            let FreeSlots { at_end, before } = writer.log.free_slots();
+            let segments = writer.log.log().view().segments();
+            let Some(last) = segments.iter().max_by_key(|segment| segment.slot) else { break };
+            let spare = spare(segments.len());
+            let is_spare = (at_end + before) as usize <= spare;
+            if at_end == 0 && last.is_sealed {
+                let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
+                let fits = survey.needed_bytes(last) <= Some(writer.log.room_bytes().into());
+                return Ok((!is_spare || (spare == 0 && fits)).then_some(*last));
+            }
+            if is_spare {
+                break;
+            }
+            // As the log stands, what is free at the end could not be cut off, or its tail lies there.
+            writer.log.rebase().map_err(Error::data(&self.path))?;
+            writer.committed.log = writer.log.view();
+            self.publish_committed(writer);
+        }
+        Ok(None)
+    }
+
+    /// Cuts off what is free at the file's end, and returns how many bytes that were.
+    fn cut(&self, writer: &mut Writer) -> Result<u64> {
+        let cut = writer.log.cut().map_err(Error::data(&self.path))?;
+        self.cleaner.bytes_cut.fetch_add(cut, Ordering::Relaxed);
+        Ok(cut)
+    }
+
+    /// What the store holds, and whether writes have to wait for the cleaning.
+    fn survey(&self, writer: &Writer) -> Survey {
+        let Writer { committed, live, cleaned, .. } = writer;
+        let survey = Survey::of(&committed.log, live, cleaned);
+        if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
+            let is_behind = survey.exceeds(u64::from(dead_percent) + BEHIND_PERCENT);
+            self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
+        }
+        survey
+    }
+}

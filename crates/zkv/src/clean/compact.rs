@@ -1,0 +1,166 @@
+//! Compaction: all of the store is written anew, as small as it gets.
+
+use zkv_log::{Packing, SegmentInfo};
+
+use super::Survey;
+use crate::error::{Error, Result};
+use crate::shared::Shared;
+use crate::store::Store;
+
+/// Memory for records that are sorted together.
+const PIECE_BYTES: usize = 32 << 20;
+
+/// How to compact a store.
+#[derive(Clone, Debug, Default)]
+#[must_use]
+pub struct CompactOptions {
+    level: Option<i32>,
+}
+
+/// How far a compaction is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CompactProgress {
+    /// Segments that were written anew.
+    pub segments_done: u64,
+    /// All that there were.
+    pub segments_total: u64,
+}
+
+impl CompactOptions {
+    /// zstd's level for what is written anew, 1 to 22, default that of the store's
+    /// [`Options`](crate::Options). Level 9 takes about twice as long as 5, and 19 ten times as long.
+    pub fn compression_level(mut self, level: i32) -> Self {
+        self.level = Some(level);
+        self
+    }
+}
+
+impl Store {
+    /// Writes the whole store anew: only what is needed, in as few segments as it takes, sorted by key
+    /// as far as 32 MiB of memory allow, with a dictionary trained on all of it. The file is cut
+    /// where it ends then. Reads and writes go on meanwhile.
+    ///
+    /// It takes two slots of room on the disk, and nothing that a snapshot holds comes back before that
+    /// is dropped. Whatever interrupts it, what was done stays done; closing the store does. A store that is written to
+    /// needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("pages.zkv");
+    /// let store = zkv::Store::open(&path)?;
+    /// store.set("answer", &42u32)?;
+    /// store.compact(|progress| {
+    ///     println!("{} of {} segments", progress.segments_done, progress.segments_total);
+    /// })?;
+    /// # store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind `Io` where something cannot be written, `Corrupt` where something that may be needed
+    /// cannot be read, `ReadOnly`, `Misuse` after `close`. The store is whole all the same.
+    pub fn compact(&self, progress: impl FnMut(CompactProgress)) -> Result<()> {
+        self.compact_with(&CompactOptions::default(), progress)
+    }
+
+    /// As [`Store::compact`], as `options` say.
+    ///
+    /// # Errors
+    /// As [`Store::compact`]; of kind `Misuse` also where the level is out of its range.
+    pub fn compact_with(
+        &self,
+        options: &CompactOptions,
+        mut progress: impl FnMut(CompactProgress),
+    ) -> Result<()> {
+        let shared = self.shared();
+        let mut log_options = shared.options.log.clone();
+        log_options.compression_level = options.level.unwrap_or(log_options.compression_level);
+        log_options.check().map_err(Error::data(&shared.path))?;
+        let packing = Packing::new(&shared.log, &log_options);
+        shared.mended(|| shared.compact(&packing, &mut progress))
+    }
+
+    /// Cleans what automatic cleaning would clean by itself, and returns when that is done: until no
+    /// more than a quarter of the file is dead, or the share that [`Options::cleaning`] gives.
+    ///
+    /// [`Options::cleaning`]: crate::Options::cleaning
+    ///
+    /// # Errors
+    /// As [`Store::compact`].
+    pub fn clean(&self) -> Result<()> {
+        let shared = self.shared();
+        let mut writer = shared.writer()?;
+        shared.mended(|| shared.flush_all(&mut writer))?;
+        drop(writer);
+        shared.clean_all()
+    }
+}
+
+impl Shared {
+    fn compact(&self, packing: &Packing, progress: &mut dyn FnMut(CompactProgress)) -> Result<()> {
+        let _turn = self.cleaner.take_turn();
+        let mut left = {
+            let mut writer = self.writer()?;
+            self.flush_all(&mut writer)?;
+            // Seals the segment that was being written, so that it is written anew, too.
+            writer.log.rebase().map_err(Error::data(&self.path))?;
+            writer.committed.log = writer.log.view();
+            let end = writer.log.end();
+            let mut segments = writer.log.log().view().segments();
+            segments.retain(|segment| segment.sequence < end.sequence);
+            segments.reverse();
+            segments
+        };
+        let segments_total = left.len() as u64;
+        let mut report = |left: usize| {
+            let segments_done = segments_total - left as u64;
+            progress(CompactProgress { segments_done, segments_total });
+        };
+        report(left.len());
+        while let Some(batch) = self.next_batch(&mut left)? {
+            self.write_anew(batch, packing)?;
+            report(left.len());
+        }
+        loop {
+            let last = {
+                let mut writer = self.writer()?;
+                self.last_in_the_way(&mut writer, |_| 0)?
+            };
+            let Some(last) = last else { break };
+            self.write_anew(vec![last], packing)?;
+        }
+        let mut writer = self.writer()?;
+        self.cut(&mut writer)?;
+        writer.log.trim().map_err(Error::data(&self.path))
+    }
+
+    fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
+        self.clean(
+            segments,
+            PIECE_BYTES,
+            |entries| packing.pack(&self.log, entries),
+            || !self.cleaner.state().is_ending,
+        )?;
+        let mut writer = self.writer()?;
+        self.checkpoint(&mut writer)
+    }
+
+    /// The oldest segments that together need about one slot, so that they are free when a second one
+    /// is begun. Those that have been cleaned meanwhile are passed over.
+    fn next_batch(&self, left: &mut Vec<SegmentInfo>) -> Result<Option<Vec<SegmentInfo>>> {
+        let writer = self.writer()?;
+        let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
+        let slot_bytes = u64::from(self.log.identity().slot_bytes);
+        let (mut batch, mut needed_bytes) = (Vec::new(), 0);
+        while let Some(segment) = left.last() {
+            let needed = survey.needed_bytes(segment);
+            needed_bytes += needed.unwrap_or(0);
+            if !batch.is_empty() && needed_bytes > slot_bytes {
+                break;
+            }
+            batch.extend(needed.map(|_| *segment));
+            left.pop();
+        }
+        Ok((!batch.is_empty()).then_some(batch))
+    }
+}

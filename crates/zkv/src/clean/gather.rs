@@ -1,0 +1,266 @@
+//! What of a segment is needed: records that the index points at, and marks that still speak of
+//! something.
+
+use std::collections::HashSet;
+
+use zkv_index::KeyHash;
+use zkv_log::{Location, LogView, SegmentInfo, SegmentScan};
+use zkv_record::Record;
+
+use crate::keys::Keys;
+use crate::live::raw_bytes;
+use crate::operation::KeyStart;
+use crate::rebuild::decode_entry;
+use crate::resolve::{Before, Existing, RecordBytes, RecordKind, Resolved};
+use crate::view::{Committed, KeyRef, LookupError, to_index};
+
+/// Reads the segments that are to be cleaned, one after another.
+pub(crate) struct Gatherer<'a> {
+    keys: &'a Keys,
+    log: LogView,
+    /// What is still to be read, the next one last.
+    victims: Vec<SegmentInfo>,
+    current: Option<Current>,
+}
+
+struct Current {
+    segment: SegmentInfo,
+    scan: SegmentScan,
+    /// The records of the cell that the scan is in, the oldest first.
+    cell: Option<Cell>,
+}
+
+struct Cell {
+    location: Location,
+    records: Vec<Vec<u8>>,
+}
+
+/// Records that move together, and places that only the index still knows.
+#[derive(Default)]
+pub(crate) struct Piece {
+    pub moved: Vec<Resolved<'static>>,
+    /// Records of collections that were dropped.
+    pub forgotten: Vec<Forgotten>,
+    /// Segments of which this piece holds the last that is needed.
+    pub emptied: Vec<u32>,
+    /// Marks that were not kept.
+    pub marks_dropped: u64,
+    /// Of the records, before compression.
+    pub bytes: usize,
+}
+
+/// A record that the index points at, and that nobody needs.
+pub(crate) struct Forgotten {
+    pub hash: KeyHash,
+    pub location: zkv_index::Location,
+    pub collection: u32,
+    pub raw_bytes: u64,
+}
+
+/// How far back the log goes, without the segments that are to go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Oldest(u64);
+
+impl Oldest {
+    /// Of the log of `view`, without the segments in `cleaned` and without `current`.
+    ///
+    /// Those in `cleaned` go in the same commit as the current one, or before it: nothing that a mark
+    /// in one of them spoke of can come back without the mark.
+    pub(crate) fn of(view: &LogView, cleaned: &HashSet<u32>, current: u32) -> Self {
+        let segments = view.segments();
+        let mut kept = segments
+            .iter()
+            .filter(|segment| segment.slot != current && !cleaned.contains(&segment.slot));
+        Self(kept.next().map_or(u64::MAX, |segment| segment.sequence))
+    }
+
+    /// As if nothing were gone: for who has decided that already.
+    pub(crate) fn beginning() -> Self {
+        Self(0)
+    }
+
+    /// Whether a mark that was first written in the segment `origin` still speaks of something.
+    fn needs_mark(self, origin: u64) -> bool {
+        self.0 <= origin
+    }
+}
+
+impl<'a> Gatherer<'a> {
+    /// Of the log of `view`, the segments `victims`, in this order.
+    pub(crate) fn new(keys: &'a Keys, log: LogView, mut victims: Vec<SegmentInfo>) -> Self {
+        victims.reverse();
+        Self { keys, log, victims, current: None }
+    }
+
+    /// The next records that are needed, as `committed` has it: about `bytes_max` of them, the last
+    /// cell whole. `None` once all segments are read.
+    ///
+    /// # Errors
+    /// Where a segment is damaged: it cannot be known what is needed of it.
+    pub(crate) fn next_piece(
+        &mut self,
+        committed: &Committed,
+        cleaned: &HashSet<u32>,
+        bytes_max: usize,
+    ) -> Result<Option<Piece>, LookupError> {
+        let mut piece = Piece::default();
+        while piece.bytes < bytes_max {
+            let Some(current) = &mut self.current else {
+                let Some(segment) = self.victims.pop() else { break };
+                let scan = self.log.scan(segment.slot, None)?;
+                self.current = Some(Current { segment, scan, cell: None });
+                continue;
+            };
+            let gone: HashSet<u32> = cleaned.iter().chain(&piece.emptied).copied().collect();
+            let oldest = Oldest::of(&self.log, &gone, current.segment.slot);
+            let needed = Needed { committed, keys: self.keys, oldest };
+            if !current.advance(&self.log, &needed, &mut piece)? {
+                piece.emptied.push(current.segment.slot);
+                self.current = None;
+            }
+        }
+        let is_nothing = piece.moved.is_empty() && piece.forgotten.is_empty();
+        Ok((!is_nothing || !piece.emptied.is_empty()).then_some(piece))
+    }
+}
+
+impl Current {
+    /// Reads one block; `false` at the segment's end. What a cell holds is judged once it is left.
+    fn advance(
+        &mut self,
+        log: &LogView,
+        needed: &Needed<'_>,
+        piece: &mut Piece,
+    ) -> Result<bool, LookupError> {
+        let sequence = self.segment.sequence;
+        let Some(block) = self.scan.next_block()? else {
+            if let Some(cell) = self.cell.take() {
+                needed.judge(cell, sequence, piece)?;
+            }
+            return Ok(false);
+        };
+        let mut records = Vec::new();
+        for entry in block.entries()? {
+            let entry = entry?;
+            decode_entry(entry, &block, log)?;
+            records.push(entry.to_vec());
+        }
+        match &mut self.cell {
+            Some(cell) if cell.location == block.location => cell.records.extend(records),
+            cell => {
+                let location = block.location;
+                if let Some(left) = cell.replace(Cell { location, records }) {
+                    needed.judge(left, sequence, piece)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What decides whether a record is needed.
+pub(crate) struct Needed<'a> {
+    pub committed: &'a Committed,
+    pub keys: &'a Keys,
+    pub oldest: Oldest,
+}
+
+impl Needed<'_> {
+    /// All that is needed of a cell goes into one piece: of keys whose hashes begin alike, the index
+    /// cannot tell one from the other within it.
+    fn judge(&self, cell: Cell, sequence: u64, piece: &mut Piece) -> Result<(), LookupError> {
+        let mut seen = HashSet::new();
+        // The newest first: of a key that stands in the cell twice, the last record counts.
+        for bytes in cell.records.into_iter().rev() {
+            let Ok(record) = Record::decode(&bytes) else { continue };
+            let hash = self.keys.hash_record(&record);
+            if !seen.insert(hash) {
+                continue;
+            }
+            if record.is_mark() {
+                let origin = record.origin.unwrap_or(sequence);
+                let is_needed =
+                    self.oldest.needs_mark(origin) && self.is_mark_needed(hash, &record)?;
+                if is_needed {
+                    piece.push_mark(hash, &record, origin);
+                } else {
+                    piece.marks_dropped += 1;
+                }
+                continue;
+            }
+            let Some(location) = to_index(cell.location) else { continue };
+            if !self.committed.names(key_of(hash, &record), cell.location)? {
+                continue;
+            }
+            if self.committed.catalog.is_alive(record.collection) {
+                piece.push_value(hash, bytes, location);
+            } else {
+                let (collection, raw_bytes) = (record.collection, raw_bytes(&record));
+                piece.forgotten.push(Forgotten { hash, location, collection, raw_bytes });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the key of a mark has no value: one that has been written since overrules what the mark
+    /// does, whatever reads the log.
+    fn is_mark_needed(&self, hash: KeyHash, record: &Record<'_>) -> Result<bool, LookupError> {
+        if !self.committed.catalog.is_alive(record.collection) {
+            return Ok(false);
+        }
+        match self.committed.find(key_of(hash, record), |_| ()) {
+            Ok(found) => Ok(found.is_none()),
+            // Whose record a damaged place holds is not known.
+            Err(LookupError::Log(zkv_log::LogError::Corrupt { .. })) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether what was gathered a while ago is still so.
+    pub(crate) fn is_still(&self, one: &Resolved<'_>) -> Result<bool, LookupError> {
+        let Ok(record) = Record::decode(one.record.get()) else { return Ok(false) };
+        match one.old.existing() {
+            Some(old) => {
+                let is_alive = self.committed.catalog.is_alive(record.collection);
+                let location = crate::view::from_index(old.location);
+                Ok(is_alive && self.committed.names(key_of(one.hash, &record), location)?)
+            }
+            None => self.is_mark_needed(one.hash, &record),
+        }
+    }
+}
+
+fn key_of<'a>(hash: KeyHash, record: &Record<'a>) -> KeyRef<'a> {
+    let is_piece = record.kind == zkv_record::Kind::Piece;
+    KeyRef { hash, key: record.key, collection: record.collection, is_piece }
+}
+
+impl Piece {
+    fn push_value(&mut self, hash: KeyHash, bytes: Vec<u8>, location: zkv_index::Location) {
+        let Ok(record) = Record::decode(&bytes) else { return };
+        let (raw_bytes, kind) = (raw_bytes(&record), RecordKind::of(&record));
+        let (collection, key_start) = (record.collection, KeyStart::of(record.key));
+        let old = Before::At(Existing { location, raw_bytes, head: None });
+        self.bytes += bytes.len();
+        let record = RecordBytes::Made(bytes);
+        self.moved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
+    }
+
+    /// A mark keeps its origin wherever it goes.
+    fn push_mark(&mut self, hash: KeyHash, record: &Record<'_>, origin: u64) {
+        let moved = Record { origin: Some(origin), ..*record };
+        let mut bytes = Vec::with_capacity(moved.encoded_bytes());
+        moved.encode_into(&mut bytes);
+        let (kind, key_start) = (RecordKind::of(record), KeyStart::of(record.key));
+        self.bytes += bytes.len();
+        self.moved.push(Resolved {
+            hash,
+            record: RecordBytes::Made(bytes),
+            key_start,
+            collection: record.collection,
+            raw_bytes: 0,
+            kind,
+            old: Before::Nothing,
+        });
+    }
+}

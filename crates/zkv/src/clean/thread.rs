@@ -1,0 +1,186 @@
+//! The thread that cleans when there is something to clean, within its budget.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use zkv_log::SegmentInfo;
+
+use super::Cleaner;
+use crate::error::{Error, Result};
+use crate::options::{Cleaning, DEAD_PERCENT};
+use crate::shared::Shared;
+
+/// How long what was written waits to be looked at: a look costs little, but not nothing.
+const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Nobody writes if nothing was written for so long: the budget is for those who do.
+const IDLE: Duration = Duration::from_millis(200);
+/// How long the thread waits for others to write before it looks at its budget again.
+const PAUSE: Duration = Duration::from_millis(20);
+/// What cleaning may write beyond its share.
+const ALLOWANCE_BYTES: u64 = 8 << 20;
+
+/// Free slots that are kept for what is written next: one, and one more for so many segments.
+const SEGMENTS_PER_SPARE: usize = 10;
+
+/// Starts the thread.
+pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
+    let shared = Arc::clone(shared);
+    let thread = std::thread::Builder::new().name("zkv-clean".to_owned());
+    thread.spawn(move || shared.clean_on()).map_err(Error::Thread)
+}
+
+/// Asks the thread to end behind the piece that it is at, and waits until it has.
+pub(crate) fn stop(cleaner: &Cleaner, thread: JoinHandle<()>) {
+    cleaner.state().is_ending = true;
+    cleaner.is_behind.store(false, Ordering::Relaxed);
+    cleaner.changed.notify_all();
+    // After a panic there the log is whole, and what was cleaned stays so.
+    let _ = thread.join();
+    cleaner.state().is_ending = false;
+}
+
+/// What the thread may write while others do.
+struct Budget {
+    write_percent: u64,
+    /// What others had written when somebody looked last, and when that has changed last.
+    others: u64,
+    changed_at: Instant,
+}
+
+impl Cleaner {
+    /// Waits for something to look at; `false` where the thread shall end.
+    fn wait_for_news(&self) -> bool {
+        self.pause(LOOK_INTERVAL);
+        let mut state = self.state();
+        while !state.has_news && !state.is_ending {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.has_news = false;
+        !state.is_ending
+    }
+
+    fn is_ending(&self) -> bool {
+        self.state().is_ending
+    }
+
+    /// Waits so long, or until the thread shall end.
+    fn pause(&self, duration: Duration) {
+        let (start, mut state) = (Instant::now(), self.state());
+        while !state.is_ending {
+            let left = duration.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Budget {
+    fn new(write_percent: u8) -> Self {
+        Self { write_percent: write_percent.into(), others: 0, changed_at: Instant::now() }
+    }
+
+    /// Waits while the thread has had its share and others write.
+    fn wait(&mut self, cleaner: &Cleaner) {
+        while self.is_used_up(cleaner) && !cleaner.is_ending() {
+            cleaner.pause(PAUSE);
+        }
+    }
+
+    fn is_used_up(&mut self, cleaner: &Cleaner) -> bool {
+        let moved = cleaner.moved_bytes.load(Ordering::Relaxed);
+        let others = cleaner.written_bytes().saturating_sub(moved);
+        if others != self.others {
+            (self.others, self.changed_at) = (others, Instant::now());
+        }
+        let share = others.saturating_mul(self.write_percent);
+        let has_had_it = moved.saturating_sub(ALLOWANCE_BYTES) * (100 - self.write_percent) > share;
+        let is_behind = cleaner.is_behind.load(Ordering::Relaxed);
+        has_had_it && !is_behind && self.changed_at.elapsed() < IDLE
+    }
+}
+
+/// Free slots that are kept for what is written next, in a log of so many segments.
+fn spare_slots(segments: usize) -> usize {
+    segments / SEGMENTS_PER_SPARE + usize::from(segments > 1)
+}
+
+impl Shared {
+    fn clean_on(&self) {
+        let Cleaning::Automatic { dead_percent, write_percent } = self.options.cleaning else {
+            return;
+        };
+        let mut budget = Some(Budget::new(write_percent));
+        while self.cleaner.wait_for_news() {
+            // What cannot be cleaned now is looked at again with what is written next.
+            let _ = self.clean_what_is_due(dead_percent.into(), budget.as_mut());
+            self.cleaner.is_behind.store(false, Ordering::Relaxed);
+            self.cleaner.changed.notify_all();
+        }
+    }
+
+    /// Does all that the thread would do, without a budget.
+    pub(crate) fn clean_all(&self) -> Result<()> {
+        let dead_percent = match self.options.cleaning {
+            Cleaning::Automatic { dead_percent, .. } => dead_percent,
+            Cleaning::Off => DEAD_PERCENT,
+        };
+        self.clean_what_is_due(dead_percent.into(), None)
+    }
+
+    /// Cleans one segment after another, until no more than `dead_percent` of all are dead.
+    fn clean_what_is_due(&self, dead_percent: u64, mut budget: Option<&mut Budget>) -> Result<()> {
+        loop {
+            let _turn = self.cleaner.take_turn();
+            let Some(victim) = self.next_victim(dead_percent)? else { break };
+            let cleaned = self.mended(|| {
+                let go_on = || {
+                    if let Some(budget) = budget.as_deref_mut() {
+                        budget.wait(&self.cleaner);
+                    }
+                    !self.cleaner.is_ending()
+                };
+                self.clean(
+                    vec![victim],
+                    self.piece_bytes(),
+                    |entries| self.log.pack(entries),
+                    go_on,
+                )
+            });
+            if self.cleaner.is_ending() {
+                break;
+            }
+            match cleaned {
+                Err(error) if error.is_data_damage() => {
+                    self.cleaner.state().damaged.insert(victim.sequence);
+                }
+                cleaned => cleaned?,
+            }
+        }
+        Ok(())
+    }
+
+    fn next_victim(&self, dead_percent: u64) -> Result<Option<SegmentInfo>> {
+        let mut writer = self.writer()?;
+        if self.is_reclaim_due(&writer) {
+            self.checkpoint(&mut writer)?;
+        }
+        let survey = self.survey(&writer);
+        let is_skipped = |one: &SegmentInfo| {
+            let state = self.cleaner.state();
+            state.damaged.contains(&one.sequence)
+        };
+        if let Some(victim) = survey.victim(dead_percent, is_skipped) {
+            return Ok(Some(victim));
+        }
+        if !writer.cleaned.is_empty() {
+            self.checkpoint(&mut writer)?;
+        }
+        let last = self.last_in_the_way(&mut writer, spare_slots)?;
+        Ok(last.filter(|last| !is_skipped(last)))
+    }
+}

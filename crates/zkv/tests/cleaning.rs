@@ -1,0 +1,264 @@
+//! Space that overwritten and deleted records take comes back.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use zkv::{Cleaning, CompactOptions, CompactProgress, ErrorKind, Options, Store, verify};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+
+const PATH: &str = "store.zkv";
+const SLOT: u32 = 256 << 10;
+
+fn options(storage: &MemoryStorage) -> Options {
+    Options::new().storage(Arc::new(storage.clone())).slot_bytes(SLOT).memory_buffer_bytes(64 << 10)
+}
+
+fn open(storage: &MemoryStorage) -> Store {
+    options(storage).open(PATH).unwrap()
+}
+
+/// A value that hardly compresses.
+fn value(seed: u64) -> Vec<u8> {
+    let mut value = vec![0; 400];
+    fastrand::Rng::with_seed(seed).fill(&mut value);
+    value
+}
+
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !is_so() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn check(store: &Store, expected: &HashMap<Vec<u8>, Vec<u8>>) {
+    assert_eq!(store.len(), expected.len() as u64);
+    for (key, value) in expected {
+        assert_eq!(store.get_bytes(key).unwrap().as_ref(), Some(value));
+    }
+    let all: HashMap<Vec<u8>, Vec<u8>> = store.iter_bytes().map(Result::unwrap).collect();
+    assert!(all == *expected, "the iteration yields something else");
+}
+
+#[test]
+fn a_store_that_is_overwritten_over_and_over_stays_near_the_size_of_what_it_holds() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    let mut random = fastrand::Rng::with_seed(1);
+    let mut expected = HashMap::new();
+    for number in 0..60_000u64 {
+        let key = random.u32(..8_000).to_be_bytes().to_vec();
+        store.set_bytes(&key, &value(number)).unwrap();
+        expected.insert(key, value(number));
+    }
+    store.flush().unwrap();
+    let is_clean = || {
+        let stats = store.stats().unwrap();
+        stats.data_file_bytes <= stats.live_bytes * 3 / 2 + 2 * u64::from(SLOT)
+    };
+    wait_until("the file stays too long", is_clean);
+    let stats = store.stats().unwrap();
+    assert!(stats.cleaning.segments > 50, "{stats:?}");
+    assert!(stats.write_amplification() < 4.0, "{stats:?}");
+    check(&store, &expected);
+    store.close().unwrap();
+    for use_index_file in [true, false] {
+        let store = options(&storage).use_index_file(use_index_file).open(PATH).unwrap();
+        check(&store, &expected);
+        store.close().unwrap();
+    }
+    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+fn no_progress(_: CompactProgress) {}
+
+fn file_bytes(store: &Store) -> u64 {
+    store.stats().unwrap().data_file_bytes
+}
+
+fn fill(store: &Store, keys: std::ops::Range<u64>) -> HashMap<Vec<u8>, Vec<u8>> {
+    let entries = keys.map(|key| (key.to_be_bytes().to_vec(), value(key)));
+    let entries: HashMap<Vec<u8>, Vec<u8>> = entries.collect();
+    for (key, value) in &entries {
+        store.set_bytes(key, value).unwrap();
+    }
+    entries
+}
+
+#[test]
+fn a_store_of_which_all_is_deleted_becomes_small_by_itself_and_by_compaction() {
+    for is_automatic in [true, false] {
+        let storage = MemoryStorage::new();
+        let cleaning = if is_automatic { Cleaning::default() } else { Cleaning::Off };
+        let store = options(&storage).cleaning(cleaning).open(PATH).unwrap();
+        for key in fill(&store, 0..8_000).into_keys() {
+            assert!(store.delete_bytes(&key).unwrap());
+        }
+        store.flush().unwrap();
+        if !is_automatic {
+            assert!(file_bytes(&store) > 2 << 20);
+            store.compact(no_progress).unwrap();
+        }
+        wait_until("the file stays too long", || file_bytes(&store) < 64 << 10);
+        assert_eq!((store.len(), store.iter_bytes().count()), (0, 0));
+        store.close().unwrap();
+        let store = options(&storage).use_index_file(false).open(PATH).unwrap();
+        assert_eq!((store.len(), store.iter_bytes().count()), (0, 0));
+    }
+}
+
+#[test]
+fn compaction_leaves_little_more_than_what_is_live() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let mut expected = fill(&store, 0..20_000);
+    let gone: Vec<Vec<u8>> = expected.keys().filter(|key| key[7] % 10 != 0).cloned().collect();
+    for key in gone {
+        store.delete_bytes(&key).unwrap();
+        expected.remove(&key);
+    }
+    let before = file_bytes(&store);
+    let mut most = before;
+    store.compact(|_| most = most.max(file_bytes(&store))).unwrap();
+    let stats = store.stats().unwrap();
+    assert!(stats.data_file_bytes <= stats.live_bytes * 11 / 10 + u64::from(SLOT), "{stats:?}");
+    assert!(most <= before + 2 * u64::from(SLOT), "{most} from {before}");
+    check(&store, &expected);
+    // Once more changes nothing.
+    store.compact(no_progress).unwrap();
+    assert!(file_bytes(&store) <= stats.data_file_bytes + 4096);
+    check(&store, &expected);
+    store.close().unwrap();
+    for use_index_file in [true, false] {
+        let store = options(&storage).use_index_file(use_index_file).open(PATH).unwrap();
+        check(&store, &expected);
+    }
+    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+#[test]
+fn a_snapshot_reads_its_state_across_a_compaction_and_its_slots_come_back() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let old = fill(&store, 0..6_000);
+    let snapshot = store.snapshot();
+    for key in old.keys() {
+        store.set_bytes(key, b"new").unwrap();
+    }
+    let iteration = snapshot.iter_bytes();
+    store.compact(no_progress).unwrap();
+    let held = file_bytes(&store);
+    assert!(held > 2 << 20, "the snapshot's segments are there");
+    for (key, value) in &old {
+        assert_eq!(snapshot.get_bytes(key).unwrap().as_ref(), Some(value));
+    }
+    let seen: HashMap<Vec<u8>, Vec<u8>> = iteration.map(Result::unwrap).collect();
+    assert!(seen == old);
+    drop(snapshot);
+    store.compact(no_progress).unwrap();
+    assert!(file_bytes(&store) < 1 << 20, "{}", file_bytes(&store));
+    assert_eq!(store.get_bytes(old.keys().next().unwrap()).unwrap().unwrap(), b"new");
+}
+
+#[test]
+fn a_store_that_deletes_for_ever_does_not_pile_up_marks() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    let kept = fill(&store, 1_000_000..1_002_000);
+    for round in 0..60u64 {
+        for key in fill(&store, round * 500..round * 500 + 500).into_keys() {
+            store.delete_bytes(&key).unwrap();
+        }
+        store.clean().unwrap();
+    }
+    let stats = store.stats().unwrap();
+    assert!(stats.cleaning.marks_dropped > 20_000, "{stats:?}");
+    assert!(stats.data_file_bytes <= stats.live_bytes * 3 / 2 + 3 * u64::from(SLOT), "{stats:?}");
+    check(&store, &kept);
+    store.close().unwrap();
+    check(&options(&storage).use_index_file(false).open(PATH).unwrap(), &kept);
+}
+
+#[test]
+fn what_a_dropped_collection_held_comes_back() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let kept = fill(&store, 0..500);
+    let pages = store.collection::<u64, Vec<u8>>("pages").unwrap();
+    for number in 0..6_000 {
+        pages.set(&number, &value(number)).unwrap();
+    }
+    drop(pages);
+    store.drop_collection("pages").unwrap();
+    store.clean().unwrap();
+    assert!(file_bytes(&store) < 1 << 20, "{:?}", store.stats());
+    check(&store, &kept);
+    store.close().unwrap();
+    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+    check(&open(&storage), &kept);
+}
+
+#[test]
+fn long_values_move_whole() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let long = |seed: u64| {
+        let mut value = vec![0; 300_000];
+        fastrand::Rng::with_seed(seed).fill(&mut value);
+        value
+    };
+    for number in 0..20u64 {
+        store.set_bytes(&(number % 4).to_be_bytes(), &long(number)).unwrap();
+    }
+    store.delete_bytes(&0u64.to_be_bytes()).unwrap();
+    store.compact(no_progress).unwrap();
+    let expected: HashMap<Vec<u8>, Vec<u8>> =
+        (17..20u64).map(|number| ((number % 4).to_be_bytes().to_vec(), long(number))).collect();
+    check(&store, &expected);
+    assert!(file_bytes(&store) < 5 * u64::from(SLOT), "{}", file_bytes(&store));
+    store.close().unwrap();
+    check(&options(&storage).use_index_file(false).open(PATH).unwrap(), &expected);
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_is_left_alone() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    fill(&store, 0..6_000);
+    store.close().unwrap();
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    file.write_at(4096 + u64::from(SLOT) / 2, &[0; 64]).unwrap();
+    drop(file);
+    let store = open(&storage);
+    for key in 0..6_000u64 {
+        // Some of them lie in the damaged block.
+        let _ = store.delete_bytes(&key.to_be_bytes());
+    }
+    fill(&store, 10_000..14_000);
+    assert_eq!(store.compact(no_progress).unwrap_err().kind(), ErrorKind::Corrupt);
+    store.clean().unwrap();
+    assert!(store.stats().unwrap().cleaning.segments > 3);
+    let report = store.verify(|_| {}).unwrap();
+    assert_eq!(report.worst, Some(zkv::Severity::Loss), "the damage is there to be found");
+}
+
+#[test]
+fn only_a_store_that_can_be_written_is_compacted() {
+    let storage = MemoryStorage::new();
+    open(&storage).close().unwrap();
+    let store = options(&storage).open_read_only(PATH).unwrap();
+    assert_eq!(store.compact(no_progress).unwrap_err().kind(), ErrorKind::ReadOnly);
+    assert_eq!(store.clean().unwrap_err().kind(), ErrorKind::ReadOnly);
+    drop(store);
+    let store = open(&storage);
+    let wrong = CompactOptions::default().compression_level(99);
+    assert_eq!(store.compact_with(&wrong, no_progress).unwrap_err().kind(), ErrorKind::Misuse);
+    store.clone().close().unwrap();
+    assert_eq!(store.compact(no_progress).unwrap_err().kind(), ErrorKind::Misuse);
+}
