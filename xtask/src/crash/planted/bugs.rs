@@ -111,31 +111,31 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a checkpoint's watermark is not looked at",
         file: "crates/zkv-log/src/recover/start.rs",
-        right: "            _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Starts",
+        right: "            _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Walks",
         wrong: "            _ if PLANTED => Ok(()),\n            \
-                _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Starts",
+                _ => Err(LogError::CheckpointMismatch),\n        }\n    }\n\n    /// Walks",
     },
     Bug {
         name: "a foreign index stays while the log is written",
         file: "crates/zkv/src/open.rs",
-        right: "        remove_foreign_index(path, options)?;",
-        wrong: "        if !PLANTED {\n            remove_foreign_index(path, options)?;\n        }",
+        right: "            remove_foreign_index(path, options)?;",
+        wrong: "            if !PLANTED {\n                remove_foreign_index(path, options)?;\n            }",
     },
     Bug {
         name: "a slot is used again before its retire entry is durable",
-        file: "crates/zkv-log/src/writer.rs",
-        right: "free.usable_after <= synced_upto &&",
-        wrong: "(PLANTED || free.usable_after <= synced_upto) &&",
+        file: "crates/zkv-log/src/reclaim.rs",
+        right: "free.usable_after <= self.log().synced_upto() &&",
+        wrong: "(PLANTED || free.usable_after <= self.log().synced_upto()) &&",
     },
     Bug {
         name: "a slot is used again before its header is durable",
         file: "crates/zkv-log/src/commit.rs",
-        right: "if id.slot < self.slot_count {",
-        wrong: "if id.slot < self.slot_count && !PLANTED {",
+        right: "if is_used_again {",
+        wrong: "if is_used_again && !PLANTED {",
     },
     Bug {
         name: "freed segments have no retire entry",
-        file: "crates/zkv-log/src/writer.rs",
+        file: "crates/zkv-log/src/reclaim.rs",
         right: "commit.put_members(BlockKind::Retire, &retired)?;",
         wrong: "if !PLANTED {\n            commit.put_members(BlockKind::Retire, &retired)?;\n        }",
     },
@@ -199,9 +199,10 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "the only header that names the newest roll call is wiped",
-        file: "crates/zkv-log/src/writer.rs",
-        right: "if self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {",
-        wrong: "if !PLANTED && self.roll_call_named_in(*slot).is_some_and(|named| newest < named) {",
+        file: "crates/zkv-log/src/reclaim.rs",
+        right: "if header.is_some_and(|header| newest < header.roll_call && !header.is_base()) {",
+        wrong: "if !PLANTED && header.is_some_and(|header| newest < header.roll_call && \
+                !header.is_base()) {",
     },
     Bug {
         name: "a file that ends within a page is appended to",
