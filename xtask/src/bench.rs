@@ -4,6 +4,7 @@
 //! medians: the machine may be slow or busy, its ratios stay. `docs/benchmarks.md` has the results.
 
 mod blocks;
+mod churn;
 mod concurrency;
 mod figures;
 mod generate;
@@ -30,6 +31,8 @@ pub enum Command {
     Memory(memory::Arguments),
     /// Keys and values over data and index, beside zstd on the whole input.
     Ratio(ratio::Arguments),
+    /// Overwriting all records over and over, and deleting them, with cleaning and without.
+    Churn(churn::Arguments),
     /// Reads beside a writer that syncs; commits of several threads; one batch of many records.
     Concurrency(concurrency::Arguments),
     /// What `open` measures in a process of its own.
@@ -51,6 +54,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Open(arguments) => open::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),
         Command::Ratio(arguments) => ratio::run(arguments),
+        Command::Churn(arguments) => churn::run(arguments),
         Command::Concurrency(arguments) => concurrency::run(arguments),
         Command::OpenChild(arguments) => open::run_child(arguments),
         Command::MemoryChild(arguments) => memory::run_child(arguments),

@@ -218,7 +218,9 @@ impl Shared {
     /// Whether enough was cleaned to be worth a checkpoint.
     fn is_reclaim_due(&self, writer: &Writer) -> bool {
         let segments = writer.committed.log.segments().len();
-        !writer.cleaned.is_empty() && writer.cleaned.len() * OTHERS_PER_CLEANED >= segments
+        let is_behind = self.cleaner.is_behind.load(Ordering::Relaxed);
+        !writer.cleaned.is_empty()
+            && (is_behind || writer.cleaned.len() * OTHERS_PER_CLEANED >= segments)
     }
 
     /// Cuts off what is free at the file's end where more slots are free than `spare` says for so many
@@ -263,7 +265,7 @@ impl Shared {
         let Writer { committed, live, cleaned, .. } = writer;
         let survey = Survey::of(&committed.log, live, cleaned);
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
-            let is_behind = survey.exceeds(u64::from(dead_percent) + BEHIND_PERCENT);
+            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT);
             self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
         }
         survey

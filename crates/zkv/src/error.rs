@@ -180,9 +180,12 @@ impl Error {
         }
     }
 
-    /// Whether the data file is damaged, and not only its index.
-    pub(crate) fn is_data_damage(&self) -> bool {
-        matches!(self, Self::Data { source: LogError::Corrupt { .. }, .. })
+    /// Where the data file is damaged, if that is what this says.
+    pub(crate) fn damaged_data_offset(&self) -> Option<u64> {
+        match self {
+            Self::Data { source: LogError::Corrupt { offset, .. }, .. } => Some(*offset),
+            _ => None,
+        }
     }
 
     pub(crate) fn data(path: &Path) -> impl FnOnce(LogError) -> Self + '_ {

@@ -26,8 +26,10 @@ pub(crate) struct Weighed {
 #[derive(Debug)]
 pub(crate) struct Survey {
     /// In the order of the log.
-    pub segments: Vec<Weighed>,
+    segments: Vec<Weighed>,
     slot_bytes: u64,
+    /// Of segments that were cleaned.
+    cleaned_bytes: u64,
 }
 
 impl Weighed {
@@ -63,7 +65,8 @@ impl Survey {
                 mark_bytes: share_of(bytes, marks, whole),
             });
         }
-        Self { segments, slot_bytes: u64::from(log.identity().slot_bytes) }
+        let slot_bytes = u64::from(log.identity().slot_bytes);
+        Self { segments, slot_bytes, cleaned_bytes: cleaned.len() as u64 * slot_bytes }
     }
 
     /// What cleaning `segment` would move, in bytes of the file; `None` where it is not here any more.
@@ -83,9 +86,20 @@ impl Survey {
     }
 
     /// Whether more than `percent` of the segments' bytes are dead.
-    pub(crate) fn exceeds(&self, percent: u64) -> bool {
+    fn exceeds(&self, percent: u64) -> bool {
+        self.excess_bytes(percent) > 0
+    }
+
+    /// How many dead bytes there are beyond `percent` of all.
+    fn excess_bytes(&self, percent: u64) -> u64 {
         let all = self.sum(|weighed| weighed.bytes(self.slot_bytes));
-        self.dead_bytes() * 100 > all * percent
+        self.dead_bytes().saturating_sub(all * percent / 100)
+    }
+
+    /// Whether more than `percent` of the bytes are dead, those counted that wait to be freed.
+    pub(crate) fn is_behind(&self, percent: u64) -> bool {
+        let all = self.sum(|weighed| weighed.bytes(self.slot_bytes)) + self.cleaned_bytes;
+        (self.dead_bytes() + self.cleaned_bytes) * 100 > all * percent
     }
 
     fn has_too_many_marks(&self) -> bool {
@@ -93,39 +107,47 @@ impl Survey {
         marks >= self.slot_bytes / MARKS_SLOT_SHARE && marks * 100 > live * MARKS_PERCENT_MAX
     }
 
-    /// The segment to clean next, where more than `percent` are dead: the one that gives the most for
-    /// the least (Rosenblum and Ousterhout, 1992): free space for what it costs to read and write,
-    /// times the age of what would be moved, since that stays where it is put.
-    pub(crate) fn victim(
+    /// The segments to clean next, where more than `percent` are dead: those that give the most for the
+    /// least (Rosenblum and Ousterhout, 1992): free space for what it costs to read and write, times
+    /// the age of what would be moved, since that stays where it is put. As many as together hold
+    /// about `needed_max` bytes to move.
+    pub(crate) fn victims(
         &self,
         percent: u64,
+        needed_max: u64,
         is_skipped: impl Fn(&SegmentInfo) -> bool,
-    ) -> Option<SegmentInfo> {
-        let full = || {
-            let full = self.segments.iter().filter(|weighed| weighed.segment.is_sealed);
-            full.filter(|weighed| !is_skipped(&weighed.segment))
-        };
-        if self.has_too_many_marks()
-            && let Some(oldest) = full().next()
-        {
-            return Some(oldest.segment);
+    ) -> Vec<SegmentInfo> {
+        let full = self.segments.iter().filter(|weighed| weighed.segment.is_sealed);
+        let mut full: Vec<&Weighed> = full.filter(|one| !is_skipped(&one.segment)).collect();
+        if self.has_too_many_marks() {
+            full.truncate(1);
+        } else if !self.exceeds(percent) {
+            return Vec::new();
+        } else {
+            // Below half of the average, a segment costs more than another one will soon.
+            full.retain(|one| {
+                one.dead_bytes(self.slot_bytes) * 200 >= one.bytes(self.slot_bytes) * percent
+            });
+            full.sort_by_key(|one| std::cmp::Reverse(self.worth(one)));
         }
-        if !self.exceeds(percent) {
-            return None;
-        }
-        let newest = self.segments.last()?.segment.sequence;
-        let worth = |weighed: &Weighed| {
-            let needed = u128::from(weighed.needed_bytes());
-            let age = u128::from(newest - weighed.segment.sequence);
-            let (bytes, dead) =
-                (weighed.bytes(self.slot_bytes), weighed.dead_bytes(self.slot_bytes));
-            ((u128::from(dead) * age) << 32) / (u128::from(bytes) + needed).max(1)
-        };
-        // Below half of the average, a segment costs more than another one will soon.
-        let is_worth_it = |weighed: &&Weighed| {
-            weighed.dead_bytes(self.slot_bytes) * 200 >= weighed.bytes(self.slot_bytes) * percent
-        };
-        full().filter(is_worth_it).max_by_key(|weighed| worth(weighed)).map(|one| one.segment)
+        let (mut needed, mut dead) = (0, 0);
+        let enough = full.iter().take_while(|one| {
+            let is_first_or_fits = dead == 0 || needed + one.needed_bytes() <= needed_max;
+            needed += one.needed_bytes();
+            // No more than brings dead space down to its bound.
+            let is_worth_it = dead == 0 || self.excess_bytes(percent) > dead;
+            dead += one.dead_bytes(self.slot_bytes).max(1);
+            is_first_or_fits && is_worth_it
+        });
+        enough.map(|one| one.segment).collect()
+    }
+
+    fn worth(&self, one: &Weighed) -> u128 {
+        let newest = self.segments.last().map_or(0, |last| last.segment.sequence);
+        let age = u128::from(newest.saturating_sub(one.segment.sequence));
+        let (bytes, dead) = (one.bytes(self.slot_bytes), one.dead_bytes(self.slot_bytes));
+        ((u128::from(dead) * age) << 32)
+            / (u128::from(bytes) + u128::from(one.needed_bytes())).max(1)
     }
 }
 
@@ -142,11 +164,11 @@ mod tests {
     fn survey(segments: &[(u64, u64)]) -> Survey {
         let numbered = (1..).zip(segments);
         let segments = numbered.map(|(number, (live, marks))| weighed(number, *live, *marks));
-        Survey { segments: segments.collect(), slot_bytes: 1000 }
+        Survey { segments: segments.collect(), slot_bytes: 1000, cleaned_bytes: 0 }
     }
 
     fn victim(survey: &Survey) -> Option<u64> {
-        survey.victim(25, |_| false).map(|segment| segment.sequence)
+        survey.victims(25, 1, |_| false).first().map(|segment| segment.sequence)
     }
 
     #[test]
@@ -178,8 +200,20 @@ mod tests {
     fn what_is_skipped_or_not_full_is_no_victim() {
         let mut survey = survey(&[(10, 0), (20, 0), (30, 0)]);
         survey.segments[2].segment.is_sealed = false;
-        let second = survey.victim(25, |segment| segment.sequence == 1).unwrap();
-        assert_eq!(second.sequence, 2);
-        assert_eq!(survey.victim(25, |segment| segment.sequence < 3), None);
+        let victims = survey.victims(25, 1, |segment| segment.sequence == 1);
+        assert_eq!(victims, [survey.segments[1].segment]);
+        assert_eq!(survey.victims(25, 1, |segment| segment.sequence < 3), []);
+    }
+
+    #[test]
+    fn several_are_cleaned_together_as_far_as_it_takes_and_they_fit() {
+        let emptiest = [(90, 0), (20, 0), (30, 0), (40, 0), (90, 0), (90, 0)];
+        let victims = |needed_max| {
+            let victims = survey(&emptiest).victims(25, needed_max, |_| false);
+            victims.iter().map(|segment| segment.sequence).collect::<Vec<_>>()
+        };
+        assert_eq!(victims(1), [2]);
+        assert_eq!(victims(500), [2, 3]);
+        assert_eq!(victims(10_000), [2, 3], "that brings it down to 25 percent");
     }
 }

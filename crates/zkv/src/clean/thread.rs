@@ -6,6 +6,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use zkv_log::SegmentInfo;
+use zkv_log::layout::slot_start;
 
 use super::Cleaner;
 use crate::error::{Error, Result};
@@ -21,6 +22,9 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What cleaning may write beyond its share.
 const ALLOWANCE_BYTES: u64 = 8 << 20;
 
+/// Segments are cleaned together as long as what is needed of them, compressed, is less than this share
+/// of a piece: about one piece, where data compresses four times.
+const PIECES_PER_ROUND_SHARE: usize = 4;
 /// Free slots that are kept for what is written next: one, and one more for so many segments.
 const SEGMENTS_PER_SPARE: usize = 10;
 
@@ -136,7 +140,10 @@ impl Shared {
     fn clean_what_is_due(&self, dead_percent: u64, mut budget: Option<&mut Budget>) -> Result<()> {
         loop {
             let _turn = self.cleaner.take_turn();
-            let Some(victim) = self.next_victim(dead_percent)? else { break };
+            let victims = self.next_victims(dead_percent)?;
+            if victims.is_empty() {
+                break;
+            }
             let cleaned = self.mended(|| {
                 let go_on = || {
                     if let Some(budget) = budget.as_deref_mut() {
@@ -144,27 +151,36 @@ impl Shared {
                     }
                     !self.cleaner.is_ending()
                 };
-                self.clean(
-                    vec![victim],
-                    self.piece_bytes(),
-                    |entries| self.log.pack(entries),
-                    go_on,
-                )
+                let pack = |entries: &[&[u8]]| self.log.pack(entries);
+                self.clean(victims.clone(), self.piece_bytes(), pack, go_on)
             });
             if self.cleaner.is_ending() {
                 break;
             }
             match cleaned {
-                Err(error) if error.is_data_damage() => {
-                    self.cleaner.state().damaged.insert(victim.sequence);
+                Err(error) => {
+                    // It stays as it is, and the others are cleaned without it.
+                    let damaged = self.damaged_one(&error, &victims).ok_or(error)?;
+                    self.cleaner.state().damaged.insert(damaged.sequence);
                 }
-                cleaned => cleaned?,
+                Ok(()) => {}
             }
         }
         Ok(())
     }
 
-    fn next_victim(&self, dead_percent: u64) -> Result<Option<SegmentInfo>> {
+    /// Which of `victims` is damaged, by the error of cleaning them.
+    fn damaged_one(&self, error: &Error, victims: &[SegmentInfo]) -> Option<SegmentInfo> {
+        let slot_bytes = self.log.identity().slot_bytes;
+        let holds = |victim: &&SegmentInfo, offset: u64| {
+            let start = slot_start(victim.slot, slot_bytes);
+            (start..start + u64::from(slot_bytes)).contains(&offset)
+        };
+        let offset = error.damaged_data_offset()?;
+        victims.iter().find(|victim| holds(victim, offset)).copied()
+    }
+
+    fn next_victims(&self, dead_percent: u64) -> Result<Vec<SegmentInfo>> {
         let mut writer = self.writer()?;
         if self.is_reclaim_due(&writer) {
             self.checkpoint(&mut writer)?;
@@ -174,13 +190,15 @@ impl Shared {
             let state = self.cleaner.state();
             state.damaged.contains(&one.sequence)
         };
-        if let Some(victim) = survey.victim(dead_percent, is_skipped) {
-            return Ok(Some(victim));
+        let needed_max = (self.piece_bytes() / PIECES_PER_ROUND_SHARE) as u64;
+        let victims = survey.victims(dead_percent, needed_max, is_skipped);
+        if !victims.is_empty() {
+            return Ok(victims);
         }
         if !writer.cleaned.is_empty() {
             self.checkpoint(&mut writer)?;
         }
         let last = self.last_in_the_way(&mut writer, spare_slots)?;
-        Ok(last.filter(|last| !is_skipped(last)))
+        Ok(last.into_iter().filter(|last| !is_skipped(last)).collect())
     }
 }
