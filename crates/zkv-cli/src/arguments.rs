@@ -37,6 +37,7 @@ pub enum Command {
     List(List),
     Stats(Stats),
     Backup(Backup),
+    Compact(Compact),
     Verify(Verify),
     RebuildIndex(RebuildIndex),
     Salvage(Salvage),
@@ -272,6 +273,21 @@ pub struct Verify {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
+}
+
+/// Write a store anew, as small as it gets.
+///
+/// Only what is needed is kept, sorted by key as far as memory allows, compressed with dictionaries
+/// trained on all of it; then the file is cut. It takes some megabytes of room on the disk, and may
+/// be interrupted at any moment: what was done stays done. A store that is written to gives dead space
+/// back by itself, so that this is for stores that are done, and for copies to keep.
+#[derive(Args, Debug)]
+pub struct Compact {
+    /// The store's data file
+    pub store: PathBuf,
+    /// How hard to compress, 1 to 22: higher is smaller and slower, and reads do not care
+    #[arg(long, value_name = "N", allow_negative_numbers = true)]
+    pub level: Option<i32>,
 }
 
 /// Write a store's index file anew, from its data file.

@@ -5,6 +5,7 @@
 
 mod arguments;
 mod backup;
+mod compact;
 mod del;
 mod export;
 mod failure;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::List(arguments) => list::run(&arguments),
         Command::Stats(arguments) => stats::run(&arguments),
         Command::Backup(arguments) => backup::run(&arguments),
+        Command::Compact(arguments) => compact::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::RebuildIndex(arguments) => rebuild_index::run(&arguments),
         Command::Salvage(arguments) => salvage::run(&arguments),

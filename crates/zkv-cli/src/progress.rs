@@ -39,6 +39,12 @@ impl Progress {
         Self::new(Some(total), known, known)
     }
 
+    /// A bar that counts segments.
+    pub fn of_segments() -> Self {
+        let known = "{wide_bar} {pos}/{len} segments  {eta} left";
+        Self::new(Some(0), known, known)
+    }
+
     /// A spinner for work that does not say how far it is.
     pub fn of_unknown(what: &'static str) -> Self {
         let progress = Self::new(None, "", "{spinner} {msg} {elapsed}");

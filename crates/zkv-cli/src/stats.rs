@@ -17,6 +17,7 @@ struct Figures {
     raw_bytes: u64,
     live_bytes: u64,
     dead_bytes: u64,
+    free_bytes: u64,
     segments: u64,
     dictionaries: u64,
     ratio: f64,
@@ -64,6 +65,7 @@ pub fn run(arguments: &Stats) -> Result<(), Failure> {
         raw_bytes: stats.raw_bytes,
         live_bytes: stats.live_bytes,
         dead_bytes: stats.dead_bytes,
+        free_bytes: stats.free_bytes,
         segments: stats.segments,
         dictionaries: stats.dictionaries,
         // Four places say all that there is to say, and make no line of seventeen.
@@ -90,6 +92,7 @@ fn table(figures: &Figures) -> String {
         ("index file", figures.index_file_bytes, " bytes"),
         ("live", figures.live_bytes, " bytes"),
         ("dead", figures.dead_bytes, " bytes"),
+        ("free", figures.free_bytes, " bytes"),
         ("segments", figures.segments, ""),
         ("dictionaries", figures.dictionaries, ""),
     ];

@@ -1,4 +1,4 @@
-//! `stats`, `backup` and `rebuild-index`.
+//! `stats`, `backup`, `compact` and `rebuild-index`.
 
 use crate::{Folder, contents, sorted, zkv};
 
@@ -23,8 +23,15 @@ fn stats_are_one_json_object_with_every_figure() {
     assert_eq!(stats["keys"], 1000);
     assert_eq!(stats["raw_bytes"], raw);
     assert_eq!(stats["data_file_bytes"], contents(&folder.path("s.zkv")).len());
-    let names =
-        ["index_file_bytes", "live_bytes", "dead_bytes", "segments", "dictionaries", "ratio"];
+    let names = [
+        "index_file_bytes",
+        "live_bytes",
+        "dead_bytes",
+        "free_bytes",
+        "segments",
+        "dictionaries",
+        "ratio",
+    ];
     for name in names {
         assert!(stats[name].is_number(), "{name} in {text}");
     }
@@ -51,6 +58,24 @@ fn a_backup_holds_the_same_and_replaces_nothing() {
     zkv(&["set", &copy, "key 1", "changed"]).check(0);
     assert_ne!(zkv(&["backup", &store, &copy]).code, Some(0));
     assert_eq!(zkv(&["get", &copy, "key 1"]).check(0), "changed");
+}
+
+#[test]
+fn a_compacted_store_is_smaller_and_holds_the_same() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let table: String = (0..1000).map(|n| format!("key {n}\tanother value of {n}\n")).collect();
+    let source = folder.write("b.tsv", table);
+    zkv(&["import", &store, &source]).check(0);
+    let export = || zkv(&["export", &store, "--format", "tsv"]).check(0);
+    let (before, bytes_before) = (export(), contents(&folder.path("s.zkv")).len());
+    let told = zkv(&["compact", &store, "--level", "9"]).check(0);
+    assert_eq!(sorted(&export()), sorted(&before));
+    let bytes_after = contents(&folder.path("s.zkv")).len();
+    assert!(bytes_after < bytes_before, "{bytes_before} to {bytes_after}: {told}");
+    assert!(told.contains("bytes before"), "{told}");
+    zkv(&["compact", &store, "--level", "99"]).check(2);
+    zkv(&["compact", &folder.text("none.zkv")]).check(5);
 }
 
 #[test]
