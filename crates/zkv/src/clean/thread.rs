@@ -157,13 +157,10 @@ impl Shared {
             if self.cleaner.is_ending() {
                 break;
             }
-            match cleaned {
-                Err(error) => {
-                    // It stays as it is, and the others are cleaned without it.
-                    let damaged = self.damaged_one(&error, &victims).ok_or(error)?;
-                    self.cleaner.state().damaged.insert(damaged.sequence);
-                }
-                Ok(()) => {}
+            if let Err(error) = cleaned {
+                // It stays as it is, and the others are cleaned without it.
+                let damaged = self.damaged_one(&error, &victims).ok_or(error)?;
+                self.cleaner.state().damaged.insert(damaged.sequence);
             }
         }
         Ok(())
