@@ -3,14 +3,10 @@
 //! Everything is measured side by side in one run, in rounds that take turns, and reported as
 //! medians: the machine may be slow or busy, its ratios stay. `docs/benchmarks.md` has the results.
 
-mod blocks;
 mod churn;
 mod concurrency;
-mod figures;
-mod generate;
 mod get;
 mod import;
-mod input;
 mod memory;
 mod open;
 mod ratio;

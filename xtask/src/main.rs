@@ -7,7 +7,6 @@ mod examples;
 mod format;
 mod fuzz;
 mod histories;
-mod random;
 mod tidy;
 #[cfg(unix)]
 mod torture;

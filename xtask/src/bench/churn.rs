@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 
 use cpu_time::ProcessTime;
 use zkv::{Cleaning, Stats, Store};
+use zkv_measure::figures::{float, mib, verdict};
+use zkv_measure::generate::Generator;
+use zkv_measure::input::{self, Record};
+use zkv_measure::memory::own_memory_bytes;
+use zkv_measure::random::{Random, mix};
 
 use crate::Failure;
-use crate::bench::figures::{float, mib, own_memory_bytes, verdict};
-use crate::bench::generate::Generator;
-use crate::bench::input::{self, Record};
-use crate::random::Random;
 
 /// The file may be so many times as long as what is live in it, and two slots longer.
 const FILE_RATIO_MAX: f64 = 1.5;
@@ -359,7 +360,7 @@ impl Order {
         let mask = (1 << self.half_bits) - 1;
         let (mut left, mut right) = (number >> self.half_bits, number & mask);
         for round in 0..4 {
-            let mixed = crate::random::mix(right ^ crate::random::mix(self.seed << 8 | round));
+            let mixed = mix(right ^ mix(self.seed << 8 | round));
             (left, right) = (right, left ^ (mixed & mask));
         }
         left << self.half_bits | right

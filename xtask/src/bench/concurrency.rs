@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use zkv::{Durability, Options, Store, WriteBatch};
 use zkv_io::FileStorage;
+use zkv_measure::figures::{float, mib, verdict};
+use zkv_measure::memory::own_memory_bytes;
+use zkv_measure::random::Random;
 use zkv_sim::{Act, Watched};
 
 use crate::Failure;
-use crate::bench::figures::{float, mib, own_memory_bytes, verdict};
-use crate::random::Random;
 
 /// The 99.9th percentile of a read beside a writer is at most this many times that without.
 const TAIL_RATIO_MAX: f64 = 3.0;

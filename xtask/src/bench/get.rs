@@ -8,12 +8,12 @@ use std::time::Instant;
 use cpu_time::ThreadTime;
 use zkv::Store;
 use zkv_io::FileMap;
+use zkv_measure::blocks::{self, BareReader, Block, Blocks};
+use zkv_measure::figures::{compare, float, median, mib, verdict};
+use zkv_measure::input::{self, Input, Record};
+use zkv_measure::random::Random;
 
 use crate::Failure;
-use crate::bench::blocks::{self, BareReader, Block, Blocks};
-use crate::bench::figures::{compare, float, median, mib, verdict};
-use crate::bench::input::{self, Input, Record};
-use crate::random::Random;
 
 /// A whole get may take this many times what the bare decompression takes.
 const RATIO_MAX: f64 = 1.7;

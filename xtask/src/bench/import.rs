@@ -1,18 +1,13 @@
 //! `cargo xtask bench import`.
 
-use std::hint::black_box;
-use std::ops::Range;
-use std::path::Path;
 use std::time::Instant;
 
-use cpu_time::{ProcessTime, ThreadTime};
-use zkv_log::LogOptions;
-use zkv_log::measure::{Compressor, MeasuredBlock, MeasuredDictionary, Training, for_each_block};
+use cpu_time::ProcessTime;
+use zkv_measure::figures::{compare, float, median, mib, verdict};
+use zkv_measure::input::{self, Input, put_all};
+use zkv_measure::raw_blocks::RawBlocks;
 
 use crate::Failure;
-use crate::bench::blocks::open_log;
-use crate::bench::figures::{compare, float, median, mib, verdict};
-use crate::bench::input::{self, Input, put_all};
 
 /// An import may take this many times the processor time of compressing its blocks in a loop: on
 /// records of a kilobyte, and on records of a hundred bytes.
@@ -27,17 +22,6 @@ pub struct Arguments {
     /// Rounds of which the medians are taken.
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-}
-
-/// What the blocks of a store hold, by commit.
-#[derive(Default)]
-struct RawBlocks {
-    bytes: Vec<u8>,
-    blocks: Vec<(Range<usize>, Option<usize>)>,
-    dictionaries: Vec<MeasuredDictionary>,
-    entries: Vec<Range<usize>>,
-    /// Where the entries of each commit end.
-    commits: Vec<usize>,
 }
 
 /// The seconds of one round.
@@ -123,87 +107,5 @@ fn print(arguments: &Arguments, input: &Input, rounds: &[Round]) -> Result<(), F
 impl Round {
     fn without_training(&self) -> f64 {
         self.import - self.training
-    }
-}
-
-impl RawBlocks {
-    fn load(path: &Path) -> Result<Self, Failure> {
-        let mut loaded = Self::default();
-        let mut commits_before = 0;
-        for_each_block(&open_log(path)?, |block| {
-            if block.commits_before != commits_before {
-                commits_before = block.commits_before;
-                loaded.commits.push(loaded.entries.len());
-            }
-            loaded.add(block);
-        })?;
-        loaded.commits.push(loaded.entries.len());
-        Ok(loaded)
-    }
-
-    fn add(&mut self, block: &MeasuredBlock<'_>) {
-        let dictionary = block.dictionary.as_ref().map(|dictionary| {
-            let known = &mut self.dictionaries;
-            let place = known.iter().position(|known| known.bytes() == dictionary.bytes());
-            place.unwrap_or_else(|| {
-                known.push(dictionary.clone());
-                known.len() - 1
-            })
-        });
-        let start = self.bytes.len();
-        self.bytes.extend_from_slice(block.raw);
-        self.blocks.push((start..self.bytes.len(), dictionary));
-        // The entries are the last of what a block holds.
-        let lengths: Vec<usize> = block.entries().map(<[u8]>::len).collect();
-        let mut at = self.bytes.len() - lengths.iter().sum::<usize>();
-        for length in lengths {
-            self.entries.push(at..at + length);
-            at += length;
-        }
-    }
-
-    /// Compresses all blocks on `count` threads, and returns their seconds together.
-    fn compress(&self, level: i32, count: usize) -> Result<f64, Failure> {
-        let share = self.blocks.len().div_ceil(count).max(1);
-        let seconds: Result<Vec<f64>, std::io::Error> = std::thread::scope(|scope| {
-            let threads: Vec<_> = self
-                .blocks
-                .chunks(share)
-                .map(|blocks| scope.spawn(|| self.compress_share(level, blocks)))
-                .collect();
-            threads.into_iter().map(|thread| thread.join().unwrap_or(Ok(f64::NAN))).collect()
-        });
-        Ok(seconds?.iter().sum())
-    }
-
-    fn compress_share(
-        &self,
-        level: i32,
-        blocks: &[(Range<usize>, Option<usize>)],
-    ) -> Result<f64, std::io::Error> {
-        let mut compressor = Compressor::new(level);
-        let start = ThreadTime::try_now()?;
-        for (raw, dictionary) in blocks {
-            let dictionary = dictionary.map(|number| &self.dictionaries[number]);
-            black_box(compressor.compress(&self.bytes[raw.clone()], dictionary));
-        }
-        Ok(start.try_elapsed()?.as_secs_f64())
-    }
-
-    /// Trains as the import did, and returns the seconds of the trainings alone.
-    fn train(&self, block_bytes: u32, level: i32) -> Result<f64, Failure> {
-        let options = LogOptions { block_bytes, compression_level: level, ..LogOptions::default() };
-        let mut training = Training::new(&options);
-        let (mut seconds, mut start) = (0.0, 0);
-        for end in &self.commits {
-            let entries: Vec<&[u8]> =
-                self.entries[start..*end].iter().map(|entry| &self.bytes[entry.clone()]).collect();
-            training.observe(&entries);
-            let before = ThreadTime::try_now()?;
-            training.attempt();
-            seconds += before.try_elapsed()?.as_secs_f64();
-            start = *end;
-        }
-        Ok(seconds)
     }
 }

@@ -1,15 +1,11 @@
 //! `cargo xtask bench memory`.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
+use zkv_measure::figures::{mib, report_as_child, run_child as run_in_child, verdict};
+use zkv_measure::input;
+use zkv_measure::memory::{own_memory_bytes, peak_while};
 
 use crate::Failure;
-use crate::bench::figures::{
-    mib, own_memory_bytes, report_as_child, run_child as run_in_child, verdict,
-};
-use crate::bench::input;
 
 /// An import takes less memory than this, whatever its size, maps not counted.
 const MIB_MAX: f64 = 100.0;
@@ -18,9 +14,6 @@ const MIB_MAX: f64 = 100.0;
 const TIMES: [u64; 3] = [1, 4, 16];
 /// The last two sizes differ by less than this, where the size does not matter.
 const SPREAD_MAX: f64 = 1.25;
-/// How often a process looks at its memory.
-const SAMPLE_EVERY: Duration = Duration::from_millis(1);
-
 #[derive(clap::Args)]
 pub struct Arguments {
     #[command(flatten)]
@@ -47,7 +40,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     println!("{}: the peak of an import's own memory", arguments.input.title());
     let mut peaks = Vec::new();
     for times in TIMES {
-        let mut words = vec!["memory-child".to_owned(), "--times".to_owned(), times.to_string()];
+        let mut words = vec![
+            "bench".to_owned(),
+            "memory-child".to_owned(),
+            "--times".to_owned(),
+            times.to_string(),
+        ];
         words.extend(arguments.input.to_command_line());
         let imported: Imported = run_in_child(&words)?;
         let peak = mib(imported.peak_bytes);
@@ -69,24 +67,11 @@ pub fn run_child(arguments: &ChildArguments) -> Result<(), Failure> {
     let input = arguments.input.input()?;
     let folder = arguments.input.folder()?;
     let before = own_memory_bytes()?;
-    let (peak, is_done) = (AtomicU64::new(0), AtomicBool::new(false));
-    let watch = || {
-        while !is_done.load(Ordering::Relaxed) {
-            let now = own_memory_bytes().unwrap_or(u64::MAX);
-            peak.fetch_max(now, Ordering::Relaxed);
-            std::thread::sleep(SAMPLE_EVERY);
-        }
-    };
-    let stats = std::thread::scope(|scope| {
-        scope.spawn(watch);
-        let imported = import(arguments, &input, folder.path());
-        is_done.store(true, Ordering::Relaxed);
-        imported
-    })?;
+    let (stats, peak_bytes) = peak_while(|| import(arguments, &input, folder.path()))?;
     report_as_child(&Imported {
         keys: stats.keys,
         raw_bytes: stats.raw_bytes,
-        peak_bytes: peak.into_inner().saturating_sub(before),
+        peak_bytes: peak_bytes.saturating_sub(before),
     })
 }
 

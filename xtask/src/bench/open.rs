@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use zkv::{Options, Store};
+use zkv_measure::figures::{
+    float, median, mib, report_as_child, run_child as run_in_child, verdict,
+};
+use zkv_measure::input::{self, Record};
+use zkv_measure::memory::own_memory_bytes;
 
 use crate::Failure;
-use crate::bench::figures::{
-    float, median, mib, own_memory_bytes, report_as_child, run_child as run_in_child, verdict,
-};
-use crate::bench::input::{self, Record};
 
 /// Opening takes less than this, at any number of keys.
 const MILLISECONDS_MAX: f64 = 5.0;
@@ -53,7 +54,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     arguments.input.import(&arguments.input.input()?, &path)?;
     let import_seconds = start.elapsed().as_secs_f64();
     let stats = Store::open(&path)?.stats()?;
-    let mut words = vec!["open-child".to_owned(), path.to_string_lossy().into_owned()];
+    let mut words =
+        vec!["bench".to_owned(), "open-child".to_owned(), path.to_string_lossy().into_owned()];
     words.extend(arguments.input.to_command_line());
     let opened: Opened = run_in_child(&words)?;
     println!("{}: {} keys, imported in {import_seconds:.1} s", arguments.input.title(), stats.keys);

@@ -1,10 +1,10 @@
 //! `cargo xtask bench ratio`.
 
 use zkv::Store;
+use zkv_measure::figures::{float, mib};
+use zkv_measure::input::{self, Input};
 
 use crate::Failure;
-use crate::bench::figures::{float, mib};
-use crate::bench::input::{self, Input};
 
 /// zstd's level for the comparison.
 const LEVEL: i32 = 3;

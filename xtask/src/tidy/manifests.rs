@@ -15,7 +15,11 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-cli", &["zkv-store"]),
     ("zkv-sim", &["zkv-io"]),
     ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
-    ("xtask", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
+    ("zkv-measure", &["zkv-io", "zkv-record", "zkv-log", "zkv-store"]),
+    (
+        "xtask",
+        &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim", "zkv-measure"],
+    ),
 ];
 
 /// What any crate's tests may use.

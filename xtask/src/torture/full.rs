@@ -10,7 +10,8 @@ use std::process::Command;
 
 use zkv::{Durability, Options};
 
-use crate::random::Random;
+use zkv_measure::random::Random;
+
 use crate::torture::Budget;
 use crate::torture::command::{Outcome, Zkv, finish};
 use crate::torture::mounts::Mount;

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::random::{Random, mix};
+use zkv_measure::random::{Random, mix};
+
 use crate::torture::Budget;
 use crate::torture::command::{Outcome, Zkv, finish, start};
 use crate::torture::oracle::{Model, left_behind};

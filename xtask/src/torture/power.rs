@@ -12,7 +12,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::random::{Random, mix};
+use zkv_measure::random::{Random, mix};
+
 use crate::torture::Budget;
 use crate::torture::command::{Outcome, Zkv, start, tool};
 use crate::torture::mounts::{Mount, text};

@@ -9,7 +9,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::random::Random;
+use zkv_measure::random::Random;
+
 use crate::torture::Budget;
 use crate::torture::command::{Outcome, Zkv, finish, tool};
 use crate::torture::oracle::{Model, left_behind};

@@ -5,7 +5,8 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use crate::random::Random;
+use zkv_measure::random::Random;
+
 use crate::torture::command::{Outcome, Zkv, with_input};
 use crate::torture::workload::{self, Operation, Values};
 

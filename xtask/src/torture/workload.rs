@@ -1,6 +1,6 @@
 //! Operations, and values that tell which operation wrote them.
 
-use crate::random::{Random, mix};
+use zkv_measure::random::{Random, mix};
 
 /// Few keys, so that most operations replace or delete something.
 const KEY_COUNT: u64 = 150;

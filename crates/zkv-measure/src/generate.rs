@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::bench::input::Record;
+use crate::input::Record;
 use crate::random::{Random, mix};
 
 /// What the records are like.
@@ -28,6 +28,8 @@ pub struct Generator {
 const WORD_COUNT: u64 = 20_000;
 
 impl Generator {
+    /// The same seed gives the same records.
+    #[must_use]
     pub fn new(kind: Kind, seed: u64) -> Self {
         let words = (0..WORD_COUNT).map(word).collect();
         Self { kind, seed, words }

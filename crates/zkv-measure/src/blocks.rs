@@ -20,6 +20,7 @@ use crate::Failure;
 pub struct Block {
     /// Its payload in the file, where a frame lacks its magic number.
     pub file_offset: u64,
+    /// Its length there.
     pub file_bytes: u32,
     /// Its frame within `Blocks::frames`, magic number included; the payload where it is raw.
     start: usize,
@@ -30,6 +31,7 @@ pub struct Block {
 
 /// All blocks, their frames one behind another as in the file.
 pub struct Blocks {
+    /// Where each one is.
     pub blocks: Vec<Block>,
     frames: Vec<u8>,
     dictionaries: Vec<DDict<'static>>,
@@ -49,6 +51,7 @@ pub fn open_log(path: &Path) -> Result<LogView, Failure> {
 }
 
 impl Blocks {
+    /// Those of the closed store at `path`.
     pub fn load(path: &Path) -> Result<Self, Failure> {
         let mut loaded = Self {
             blocks: Vec::new(),
@@ -107,6 +110,8 @@ impl Blocks {
         sharing.count() as u64
     }
 
+    /// How many dictionaries differ.
+    #[must_use]
     pub fn dictionary_count(&self) -> usize {
         self.dictionaries.len()
     }
@@ -121,6 +126,8 @@ pub struct BareReader<'a> {
 }
 
 impl<'a> BareReader<'a> {
+    /// A reader of `blocks`.
+    #[must_use]
     pub fn new(blocks: &'a Blocks) -> Self {
         let raw = Vec::with_capacity(blocks.raw_bytes_max);
         Self { blocks, context: DCtx::create(), raw, copy: Vec::new() }

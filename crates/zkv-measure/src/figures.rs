@@ -22,11 +22,15 @@ pub fn compare(left: &[f64], right: &[f64]) -> (f64, f64) {
     (of(|l, r| l / r), of(|l, r| l - r))
 }
 
+/// `number`, to be divided and printed.
+#[must_use]
 #[expect(clippy::cast_precision_loss, reason = "printed with a few digits")]
 pub fn float(number: u64) -> f64 {
     number as f64
 }
 
+/// `bytes` in MiB.
+#[must_use]
 pub fn mib(bytes: u64) -> f64 {
     float(bytes) / f64::from(1 << 20)
 }
@@ -36,19 +40,10 @@ pub fn verdict(holds: bool) -> &'static str {
     if holds { "holds" } else { "MISSED" }
 }
 
-/// The bytes of this process's memory that are its own, mapped files left out.
-pub fn own_memory_bytes() -> Result<u64, Failure> {
-    let status = std::fs::read_to_string("/proc/self/status")
-        .map_err(|_| "only Linux tells a process's memory in /proc/self/status")?;
-    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
-    Ok(kib.ok_or("/proc/self/status has no RssAnon")? * 1024)
-}
-
-/// Runs `cargo xtask bench` with `arguments` in a process of its own, and returns what it reports.
+/// Runs this program with `arguments` in a process of its own, and returns what it reports.
 pub fn run_child<T: DeserializeOwned>(arguments: &[String]) -> Result<T, Failure> {
     let mut command = Command::new(std::env::current_exe()?);
-    let output = command.arg("bench").args(arguments).output()?;
+    let output = command.args(arguments).output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).into());
     }

@@ -11,6 +11,7 @@ impl Random {
     }
 
     /// Any number.
+    #[expect(clippy::should_implement_trait, reason = "they never end, and are no sequence")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         mix(self.0)
@@ -22,7 +23,6 @@ impl Random {
     }
 
     /// One of `among`, which is not empty.
-    #[cfg(unix)]
     pub fn pick<T: Copy>(&mut self, among: &[T]) -> T {
         let place = usize::try_from(self.below(among.len() as u64));
         among[place.unwrap_or_default()]

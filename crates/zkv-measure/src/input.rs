@@ -9,7 +9,7 @@ use zkv::{Options, Store};
 use zstd_safe::{DCtx, InBuffer, OutBuffer};
 
 use crate::Failure;
-use crate::bench::generate::{Generator, Kind};
+use crate::generate::{Generator, Kind};
 
 /// What to put into the store, and where the store is.
 #[derive(Clone, Debug, clap::Args)]
@@ -47,25 +47,36 @@ pub struct Arguments {
 /// One record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Record {
+    /// By which it is found.
     pub key: Vec<u8>,
+    /// What is found.
     pub value: Vec<u8>,
 }
 
 /// All records.
 #[derive(Debug)]
 pub enum Input {
+    /// They lie in memory.
     File(FileInput),
-    Generated { generator: Generator, count: u64 },
+    /// They are made one by one.
+    Generated {
+        /// Makes them.
+        generator: Generator,
+        /// How many there are.
+        count: u64,
+    },
 }
 
 /// The records of a file, parsed.
 #[derive(Debug)]
 pub struct FileInput {
+    /// All values, and of a file whatever else is in it.
     pub bytes: Vec<u8>,
     records: Vec<(Vec<u8>, Range<usize>)>,
 }
 
 impl Arguments {
+    /// Reads the file, or prepares to make the records.
     pub fn input(&self) -> Result<Input, Failure> {
         match &self.data {
             Some(path) => Ok(Input::File(FileInput::read(path, &self.key)?)),
@@ -143,6 +154,8 @@ pub fn put_all(input: &Input, store: &Store) -> Result<(), Failure> {
 }
 
 impl Input {
+    /// How many records there are.
+    #[must_use]
     pub fn count(&self) -> u64 {
         match self {
             Self::File(file) => file.records.len() as u64,
@@ -164,6 +177,7 @@ impl Input {
         }
     }
 
+    /// Shows all records to `each`, in their order.
     pub fn for_each(
         &self,
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Failure>,
