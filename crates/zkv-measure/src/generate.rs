@@ -14,6 +14,8 @@ pub enum Kind {
     Json,
     /// A page of HTML: about 17 KB.
     Pages,
+    /// A kilobyte that no compressor makes smaller, as pictures and archives are.
+    Incompressible,
 }
 
 /// Makes records.
@@ -23,6 +25,9 @@ pub struct Generator {
     seed: u64,
     words: Vec<String>,
 }
+
+/// The length of a value of random bytes.
+const INCOMPRESSIBLE_BYTES: usize = 1024;
 
 /// A language has about as many words that are in use.
 const WORD_COUNT: u64 = 20_000;
@@ -47,6 +52,11 @@ impl Generator {
             Kind::Small => self.sentence(&mut random, 10, &mut record.value),
             Kind::Json => self.json(&mut random, record),
             Kind::Pages => self.page(&mut random, record),
+            Kind::Incompressible => {
+                for _ in 0..INCOMPRESSIBLE_BYTES / 8 {
+                    record.value.extend_from_slice(&random.next().to_le_bytes());
+                }
+            }
         }
     }
 
@@ -143,9 +153,12 @@ mod tests {
 
     #[test]
     fn records_are_of_their_kind_and_always_the_same() {
-        for (kind, sizes) in
-            [(Kind::Small, 60..120), (Kind::Json, 600..1000), (Kind::Pages, 13_000..21_000)]
-        {
+        for (kind, sizes) in [
+            (Kind::Small, 60..120),
+            (Kind::Json, 600..1000),
+            (Kind::Pages, 13_000..21_000),
+            (Kind::Incompressible, 1030..1060),
+        ] {
             let generator = Generator::new(kind, 7);
             let (mut record, mut again) = (Record::default(), Record::default());
             let mut bytes = 0;

@@ -16,6 +16,7 @@ use crate::generate::{Generator, Kind};
 pub struct Arguments {
     /// A file of records, .tsv or .jsonl, as it is or with .zst appended. Of a .tsv, the first
     /// column is the key and the rest of the line the value; of a .jsonl, the value is the line.
+    /// Or a folder, whose files, at any depth, are the values, and their paths in it the keys.
     #[arg(long, conflicts_with = "generate")]
     pub data: Option<PathBuf>,
     /// The field of a .jsonl line that is the key.
@@ -215,6 +216,11 @@ impl Input {
 
 impl FileInput {
     fn read(path: &Path, field: &str) -> Result<Self, Failure> {
+        if path.is_dir() {
+            let mut found = Self { bytes: Vec::new(), records: Vec::new() };
+            found.add_folder(path, "")?;
+            return Ok(found);
+        }
         let fail = |what: &str| format!("{}: {what}", path.display());
         let mut bytes = std::fs::read(path).map_err(|error| fail(&error.to_string()))?;
         let mut name = path.to_owned();
@@ -240,6 +246,24 @@ impl FileInput {
         }
         drop_superseded(&mut records);
         Ok(Self { bytes, records })
+    }
+
+    /// Links are not followed: they may lead round in a circle.
+    fn add_folder(&mut self, folder: &Path, prefix: &str) -> Result<(), Failure> {
+        let mut entries = std::fs::read_dir(folder)?.collect::<Result<Vec<_>, _>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let key = format!("{prefix}{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type()?;
+            if kind.is_dir() {
+                self.add_folder(&entry.path(), &format!("{key}/"))?;
+            } else if kind.is_file() {
+                let start = self.bytes.len();
+                self.bytes.extend_from_slice(&std::fs::read(entry.path())?);
+                self.records.push((key.into_bytes(), start..self.bytes.len()));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -318,5 +342,23 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_folder_gives_its_files_by_their_paths() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("b")).unwrap();
+        for (name, text) in [("b/c", "two"), ("a", "one"), ("d", "")] {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let input = FileInput::read(folder.path(), "id").unwrap();
+        let mut found = Vec::new();
+        let each = |key: &[u8], value: &[u8]| {
+            found.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        };
+        Input::File(input).for_each(each).unwrap();
+        let expected = [("a", "one"), ("b/c", "two"), ("d", "")];
+        assert_eq!(found, expected.map(|(key, value)| (key.into(), value.into())));
     }
 }
