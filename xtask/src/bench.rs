@@ -10,6 +10,7 @@ mod import;
 mod memory;
 mod open;
 mod ratio;
+mod rivals;
 
 use crate::Failure;
 
@@ -31,6 +32,8 @@ pub enum Command {
     Churn(churn::Arguments),
     /// Reads beside a writer that syncs; commits of several threads; one batch of many records.
     Concurrency(concurrency::Arguments),
+    /// zkv against other engines: builds and runs `crates/zkv-bench`.
+    Rivals(rivals::Arguments),
     /// What `open` measures in a process of its own.
     #[command(hide = true)]
     OpenChild(open::ChildArguments),
@@ -52,6 +55,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Ratio(arguments) => ratio::run(arguments),
         Command::Churn(arguments) => churn::run(arguments),
         Command::Concurrency(arguments) => concurrency::run(arguments),
+        Command::Rivals(arguments) => rivals::run(arguments),
         Command::OpenChild(arguments) => open::run_child(arguments),
         Command::MemoryChild(arguments) => memory::run_child(arguments),
     }

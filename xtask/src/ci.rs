@@ -9,6 +9,10 @@ use crate::{Failure, crash, examples, format, fuzz, histories, tidy, workspace};
 pub fn run() -> Result<(), Failure> {
     let start = Instant::now();
     step("cargo fmt", || cargo(&["fmt", "--all", "--check"], "run `cargo fmt --all`"))?;
+    step("cargo fmt of the benchmark against rivals", || {
+        let arguments = ["fmt", "--manifest-path", workspace::RIVALS_MANIFEST, "--check"];
+        cargo(&arguments, "run `cargo fmt` in its folder")
+    })?;
     step("tidy", tidy::run)?;
     step("format check", || format::run(&format::Command::Check))?;
     step("cargo clippy", || {

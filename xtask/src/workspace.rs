@@ -48,13 +48,24 @@ impl Dependency {
     }
 }
 
-/// The workspace's crates.
+/// The manifest of the benchmark against rivals, which is a workspace of its own.
+pub const RIVALS_MANIFEST: &str = "crates/zkv-bench/Cargo.toml";
+
+/// The workspace's crates, and the benchmark against rivals.
 pub fn packages() -> Result<Vec<Package>, Failure> {
+    let mut packages = packages_of("Cargo.toml")?;
+    packages.extend(packages_of(RIVALS_MANIFEST)?);
+    Ok(packages)
+}
+
+fn packages_of(manifest: &str) -> Result<Vec<Package>, Failure> {
     #[derive(Deserialize)]
     struct Metadata {
         packages: Vec<Package>,
     }
-    let output = cargo().args(["metadata", "--no-deps", "--format-version", "1"]).output()?;
+    let mut command = cargo();
+    command.args(["metadata", "--no-deps", "--format-version", "1", "--manifest-path", manifest]);
+    let output = command.output()?;
     if !output.status.success() {
         return Err(format!("cargo metadata: {}", String::from_utf8_lossy(&output.stderr)).into());
     }

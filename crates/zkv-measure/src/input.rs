@@ -69,7 +69,7 @@ pub enum Input {
 }
 
 /// The records of a file, parsed.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct FileInput {
     /// All values, and of a file whatever else is in it.
     pub bytes: Vec<u8>,
@@ -169,11 +169,11 @@ impl Input {
         match self {
             Self::Generated { generator, .. } => generator.record(number, record),
             Self::File(file) => {
-                let number = usize::try_from(number).unwrap_or(usize::MAX);
-                let (key, value) = &file.records[number];
-                record.key.clone_from(key);
+                let (key, value) = file.record(usize::try_from(number).unwrap_or(usize::MAX));
+                record.key.clear();
+                record.key.extend_from_slice(key);
                 record.value.clear();
-                record.value.extend_from_slice(&file.bytes[value.clone()]);
+                record.value.extend_from_slice(value);
             }
         }
     }
@@ -184,10 +184,10 @@ impl Input {
         mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         match self {
-            Self::File(file) => file
-                .records
-                .iter()
-                .try_for_each(|(key, value)| each(key, &file.bytes[value.clone()])),
+            Self::File(file) => (0..file.count()).try_for_each(|number| {
+                let (key, value) = file.record(number);
+                each(key, value)
+            }),
             Self::Generated { generator, count } => {
                 let mut record = Record::default();
                 (0..*count).try_for_each(|number| {
@@ -199,25 +199,41 @@ impl Input {
     }
 
     /// All records in memory, so that reading them costs what it costs for a file.
-    pub fn materialized(self) -> Result<Self, Failure> {
-        if matches!(self, Self::File(_)) {
-            return Ok(self);
+    pub fn in_memory(self) -> Result<FileInput, Failure> {
+        if let Self::File(file) = self {
+            return Ok(file);
         }
-        let mut file = FileInput { bytes: Vec::new(), records: Vec::new() };
+        let mut file = FileInput::default();
         self.for_each(|key, value| {
             let start = file.bytes.len();
             file.bytes.extend_from_slice(value);
             file.records.push((key.to_vec(), start..file.bytes.len()));
             Ok(())
         })?;
-        Ok(Self::File(file))
+        Ok(file)
     }
 }
 
 impl FileInput {
+    /// How many records there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.records.len()
+    }
+
+    /// Key and value of record `number`.
+    ///
+    /// # Panics
+    /// Where there is no such record.
+    #[must_use]
+    pub fn record(&self, number: usize) -> (&[u8], &[u8]) {
+        let (key, value) = &self.records[number];
+        (key, &self.bytes[value.clone()])
+    }
+
     fn read(path: &Path, field: &str) -> Result<Self, Failure> {
         if path.is_dir() {
-            let mut found = Self { bytes: Vec::new(), records: Vec::new() };
+            let mut found = Self::default();
             found.add_folder(path, "")?;
             return Ok(found);
         }

@@ -40,7 +40,7 @@ struct Round {
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let input = arguments.input.input()?.materialized()?;
+    let input = Input::File(arguments.input.input()?.in_memory()?);
     let mut rounds = Vec::new();
     for _ in 0..arguments.rounds {
         rounds.push(round(arguments, &input)?);

@@ -16,6 +16,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-sim", &["zkv-io"]),
     ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
     ("zkv-measure", &["zkv-io", "zkv-record", "zkv-log", "zkv-store"]),
+    ("zkv-bench", &["zkv-store", "zkv-measure"]),
     (
         "xtask",
         &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim", "zkv-measure"],

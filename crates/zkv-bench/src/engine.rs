@@ -1,0 +1,115 @@
+//! What every engine has to do, and the list of them.
+
+use std::path::Path;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::Failure;
+use crate::engines;
+
+/// What is done with a key or a value that was found. Nothing of it may be kept.
+pub type Each<'a> = &'a mut dyn FnMut(&[u8], &[u8]);
+
+/// A record to set, or one to delete, where it has no value.
+pub type Change<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The engines, in the order of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// Ours.
+    Zkv,
+    /// LMDB, through heed.
+    Lmdb,
+    /// redb.
+    Redb,
+    /// SQLite.
+    Sqlite,
+}
+
+/// What an engine is told about its work beforehand.
+pub struct Setup {
+    /// The bytes of a record, on average.
+    pub record_bytes: u64,
+    /// The memory for caches where it is limited.
+    pub cache_bytes: Option<usize>,
+    /// What the command line says of zkv.
+    pub zkv: zkv::Options,
+}
+
+/// What a write has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Safety {
+    /// Nothing: a crash may lose it.
+    Relaxed,
+    /// It is on stable storage.
+    Synced,
+}
+
+/// In which order the records come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Any.
+    Random,
+    /// That of the keys.
+    Sorted,
+}
+
+/// An open store of an engine.
+pub trait Engine: Sync {
+    /// Puts everything into the new store. It is on stable storage afterwards.
+    fn import(
+        &self,
+        records: &mut dyn Iterator<Item = (&[u8], &[u8])>,
+        order: Order,
+    ) -> Result<(), Failure>;
+
+    /// Something to read with, for one thread.
+    fn reader(&self) -> Result<Box<dyn Reader + '_>, Failure>;
+
+    /// Shows every record to `each`, in the order that the engine finds cheapest.
+    fn for_each(&self, each: Each<'_>) -> Result<(), Failure>;
+
+    /// Makes the changes, all or none of them.
+    fn write(&self, changes: &[Change<'_>], safety: Safety) -> Result<(), Failure>;
+
+    /// Brings everything that was written to stable storage.
+    fn sync(&self) -> Result<(), Failure>;
+
+    /// Gives back what room it can.
+    fn settle(&mut self) -> Result<(), Failure>;
+
+    /// Closes it, and waits for that.
+    fn close(self: Box<Self>) -> Result<(), Failure>;
+}
+
+/// Reads of one thread. They may all see the store as it was at the first one since the last rest.
+pub trait Reader {
+    /// Lets go of what it sees: the next read sees the newest state.
+    fn rest(&mut self) -> Result<(), Failure>;
+
+    /// Shows the value of `key`; `false` where there is none.
+    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure>;
+
+    /// Shows `count` records from `from` on, in the order of keys; `false` where the engine has no
+    /// such order.
+    fn scan(&mut self, from: &[u8], count: usize, each: Each<'_>) -> Result<bool, Failure>;
+}
+
+impl Kind {
+    /// Opens the store in `folder`, or makes one where there is none.
+    pub fn open(self, folder: &Path, setup: &Setup) -> Result<Box<dyn Engine>, Failure> {
+        match self {
+            Self::Zkv => engines::zkv::open(folder, setup),
+            Self::Lmdb => engines::lmdb::open(folder, setup),
+            Self::Redb => engines::redb::open(folder, setup),
+            Self::Sqlite => engines::sqlite::open(folder, setup),
+        }
+    }
+
+    /// Its name on the command line and in tables.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}

@@ -1,0 +1,6 @@
+//! The engines, one file each, used as its own documentation advises.
+
+pub mod lmdb;
+pub mod redb;
+pub mod sqlite;
+pub mod zkv;

@@ -1,0 +1,165 @@
+//! SQLite, with a write-ahead log: one table, clustered by the key where records are short, as its page
+//! on `WITHOUT ROWID` tables advises; a connection for each reader, statements prepared once; a cache of
+//! 64 MiB and a map, as its page on memory-mapped files describes. Relaxed writes are those of
+//! `synchronous = NORMAL`, which the log's page advises.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use rusqlite::{Connection, Params, Statement, params};
+
+use crate::Failure;
+use crate::engine::{Change, Each, Engine, Order, Reader, Safety, Setup};
+
+/// Rows longer than a twentieth of a page of 4 KiB are better kept out of the tree of keys.
+const CLUSTERED_BYTES_MAX: u64 = 4096 / 20;
+/// Where nothing limits it.
+const CACHE_BYTES: usize = 64 << 20;
+/// The longest map that SQLite is compiled for.
+const MAP_BYTES: usize = 0x7fff_0000;
+
+struct Sqlite {
+    path: PathBuf,
+    cache_bytes: usize,
+    /// SQLite has one writer at a time; waiting here is fairer to it than its own polling.
+    writer: Mutex<Connection>,
+}
+
+pub fn open(folder: &Path, setup: &Setup) -> Result<Box<dyn Engine>, Failure> {
+    let path = folder.join("bench.sqlite");
+    let cache_bytes = setup.cache_bytes.unwrap_or(CACHE_BYTES);
+    let writer = connect(&path, cache_bytes)?;
+    let clustered = if setup.record_bytes <= CLUSTERED_BYTES_MAX { "WITHOUT ROWID" } else { "" };
+    let statement =
+        format!("CREATE TABLE IF NOT EXISTS t (k BLOB PRIMARY KEY, v BLOB NOT NULL) {clustered}");
+    writer.execute_batch(&statement)?;
+    Ok(Box::new(Sqlite { path, cache_bytes, writer: Mutex::new(writer) }))
+}
+
+fn connect(path: &Path, cache_bytes: usize) -> Result<Connection, Failure> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "NORMAL")?;
+    // A negative number is one of KiB.
+    connection.pragma_update(None, "cache_size", format!("-{}", cache_bytes >> 10))?;
+    connection.pragma_update(None, "mmap_size", MAP_BYTES.to_string())?;
+    Ok(connection)
+}
+
+impl Sqlite {
+    fn writer(&self) -> Result<MutexGuard<'_, Connection>, Failure> {
+        self.writer.lock().map_err(|_| "a thread panicked while it wrote".into())
+    }
+
+    fn put_all<'a>(
+        connection: &mut Connection,
+        changes: &mut dyn Iterator<Item = Change<'a>>,
+    ) -> Result<(), Failure> {
+        let transaction = connection.transaction()?;
+        {
+            let mut put = transaction.prepare_cached("REPLACE INTO t VALUES (?, ?)")?;
+            let mut delete = transaction.prepare_cached("DELETE FROM t WHERE k = ?")?;
+            for (key, value) in changes {
+                match value {
+                    Some(value) => put.execute(params![key, value])?,
+                    None => delete.execute([key])?,
+                };
+            }
+        }
+        Ok(transaction.commit()?)
+    }
+}
+
+impl Engine for Sqlite {
+    fn import(
+        &self,
+        records: &mut dyn Iterator<Item = (&[u8], &[u8])>,
+        _order: Order,
+    ) -> Result<(), Failure> {
+        let mut changes = records.map(|(key, value)| (key, Some(value)));
+        Self::put_all(&mut *self.writer()?, &mut changes)?;
+        self.sync()
+    }
+
+    fn reader(&self) -> Result<Box<dyn Reader + '_>, Failure> {
+        let connection = connect(&self.path, self.cache_bytes)?;
+        // One transaction for many reads spares each of them its own locks.
+        connection.execute_batch("BEGIN")?;
+        Ok(Box::new(SqliteReader(connection)))
+    }
+
+    fn for_each(&self, each: Each<'_>) -> Result<(), Failure> {
+        let connection = self.writer()?;
+        // In the order in which rows lie, whether the key is the table's tree or has one of its own.
+        let mut statement = connection.prepare("SELECT k, v FROM t")?;
+        show(&mut statement, [], each)
+    }
+
+    fn write(&self, changes: &[Change<'_>], safety: Safety) -> Result<(), Failure> {
+        let mut connection = self.writer()?;
+        let level = match safety {
+            Safety::Relaxed => "NORMAL",
+            Safety::Synced => "FULL",
+        };
+        connection.pragma_update(None, "synchronous", level)?;
+        Self::put_all(&mut connection, &mut changes.iter().copied())
+    }
+
+    /// A checkpoint syncs the log and the file.
+    fn sync(&self) -> Result<(), Failure> {
+        let connection = self.writer()?;
+        Ok(connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))?)
+    }
+
+    fn settle(&mut self) -> Result<(), Failure> {
+        self.writer()?.execute_batch("VACUUM")?;
+        self.sync()
+    }
+
+    fn close(self: Box<Self>) -> Result<(), Failure> {
+        let writer = self.writer.into_inner().map_err(|_| "a thread panicked while it wrote")?;
+        writer.close().map_err(|(_, error)| error.into())
+    }
+}
+
+struct SqliteReader(Connection);
+
+impl Reader for SqliteReader {
+    /// Each read after it is a transaction of its own.
+    fn rest(&mut self) -> Result<(), Failure> {
+        if !self.0.is_autocommit() {
+            self.0.execute_batch("COMMIT")?;
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure> {
+        let mut statement = self.0.prepare_cached("SELECT v FROM t WHERE k = ?")?;
+        let mut rows = statement.query([key])?;
+        match rows.next()? {
+            Some(row) => found(row.get_ref(0)?.as_blob()?),
+            None => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn scan(&mut self, from: &[u8], count: usize, each: Each<'_>) -> Result<bool, Failure> {
+        let select = "SELECT k, v FROM t WHERE k >= ? ORDER BY k LIMIT ?";
+        let count = i64::try_from(count)?;
+        let mut statement = self.0.prepare_cached(select)?;
+        show(&mut statement, params![from, count], each)?;
+        Ok(true)
+    }
+}
+
+fn show(
+    statement: &mut Statement<'_>,
+    parameters: impl Params,
+    each: Each<'_>,
+) -> Result<(), Failure> {
+    let mut rows = statement.query(parameters)?;
+    while let Some(row) = rows.next()? {
+        each(row.get_ref(0)?.as_blob()?, row.get_ref(1)?.as_blob()?);
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! Reads of what the page cache holds. Loops of one thread are timed by its processor
+//! time: other programs that take turns with it do not count.
+
+use cpu_time::ThreadTime;
+use zkv_measure::figures::float;
+use zkv_measure::random::Random;
+
+use crate::Failure;
+use crate::child::{Figures, Task};
+use crate::engine::Engine;
+use crate::phases::{get_all, seconds_of_threads, touch};
+use crate::records::Keys;
+use crate::zipf::Zipf;
+
+pub fn warm(task: &Task<'_>, figures: &mut Figures) -> Result<(), Failure> {
+    let (arguments, records) = (task.arguments, &task.records);
+    let mut random = Random::new(arguments.input.seed ^ 1);
+    let mut threads = Vec::new();
+    for _ in 0..arguments.threads.max(1) {
+        threads.push(Keys::draw(arguments.gets, || records.draw(&mut random)));
+    }
+    let zipf = Zipf::new(records.count());
+    let hot = Keys::draw(arguments.gets, || records.at(zipf.scattered(&mut random)));
+    let mut absent = Keys::default();
+    for _ in 0..arguments.gets {
+        absent.push(&[records.draw(&mut random).0, b" absent"]);
+    }
+
+    let engine = task.engine.open(&task.folder, &task.setup(None))?;
+    check_all(task, &*engine)?;
+    let microseconds = |keys: &Keys, found: usize, bytes: u64| -> Result<f64, Failure> {
+        let start = ThreadTime::try_now()?;
+        if get_all(&*engine, keys)? != (found, bytes) {
+            return Err("gets gave something else".into());
+        }
+        Ok(start.try_elapsed()?.as_secs_f64() * 1e6 / float(keys.len() as u64))
+    };
+    let (keys, bytes) = &threads[0];
+    figures.insert("get_us".into(), microseconds(keys, keys.len(), *bytes)?);
+    let took = seconds_of_threads(&threads, |(keys, bytes)| match get_all(&*engine, keys)? {
+        (found, found_bytes) if found == keys.len() && found_bytes == *bytes => Ok(()),
+        _ => Err("gets gave something else".into()),
+    })?;
+    let gets = threads.iter().map(|(keys, _)| keys.len() as u64).sum();
+    figures.insert("get_threads_us".into(), took * 1e6 / float(gets));
+    figures.insert("zipf_us".into(), microseconds(&hot.0, hot.0.len(), hot.1)?);
+    figures.insert("miss_us".into(), microseconds(&absent, 0, 0)?);
+    figures.insert("iterate_mb_s".into(), iterate(task, &*engine)?);
+    engine.close()
+}
+
+/// Holds every value against the record: an engine that loses some is not measured. It warms the
+/// caches, too.
+pub fn check_all(task: &Task<'_>, engine: &dyn Engine) -> Result<(), Failure> {
+    let mut reader = engine.reader()?;
+    for (key, value) in task.records.in_random_order() {
+        let mut is_right = false;
+        reader.get(key, &mut |found| is_right = found == value)?;
+        if !is_right {
+            return Err("a key is missing, or has another value".into());
+        }
+    }
+    Ok(())
+}
+
+/// Megabytes of keys and values a second of processor time.
+fn iterate(task: &Task<'_>, engine: &dyn Engine) -> Result<f64, Failure> {
+    let (mut count, mut bytes, mut sum) = (0, 0, 0);
+    let start = ThreadTime::try_now()?;
+    engine.for_each(&mut |key, value| {
+        count += 1;
+        bytes += (key.len() + value.len()) as u64;
+        sum += touch(value);
+    })?;
+    let took = start.try_elapsed()?.as_secs_f64();
+    std::hint::black_box(sum);
+    if (count, bytes) != (task.records.count(), task.records.raw_bytes) {
+        return Err("an iteration gave something else".into());
+    }
+    Ok(float(bytes) / 1e6 / took)
+}
