@@ -26,6 +26,10 @@ pub enum Kind {
     Redb,
     /// SQLite.
     Sqlite,
+    /// fjall.
+    Fjall,
+    /// sled.
+    Sled,
 }
 
 /// What an engine is told about its work beforehand.
@@ -105,6 +109,8 @@ impl Kind {
             Self::Lmdb => engines::lmdb::open(folder, setup),
             Self::Redb => engines::redb::open(folder, setup),
             Self::Sqlite => engines::sqlite::open(folder, setup),
+            Self::Fjall => engines::fjall::open(folder, setup),
+            Self::Sled => engines::sled::open(folder, setup),
         }
     }
 
