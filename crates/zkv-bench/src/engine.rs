@@ -30,6 +30,12 @@ pub enum Kind {
     Fjall,
     /// sled.
     Sled,
+    /// RocksDB, blocks of 16 KiB compressed with zstd.
+    #[cfg(feature = "rocksdb")]
+    RocksdbBlocks,
+    /// RocksDB, blocks of 4 KiB compressed with zstd and a trained dictionary.
+    #[cfg(feature = "rocksdb")]
+    RocksdbDictionary,
 }
 
 /// What an engine is told about its work beforehand.
@@ -111,6 +117,14 @@ impl Kind {
             Self::Sqlite => engines::sqlite::open(folder, setup),
             Self::Fjall => engines::fjall::open(folder, setup),
             Self::Sled => engines::sled::open(folder, setup),
+            #[cfg(feature = "rocksdb")]
+            Self::RocksdbBlocks => {
+                engines::rocksdb::open(folder, setup, engines::rocksdb::Variant::Blocks)
+            }
+            #[cfg(feature = "rocksdb")]
+            Self::RocksdbDictionary => {
+                engines::rocksdb::open(folder, setup, engines::rocksdb::Variant::Dictionary)
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 pub mod fjall;
 pub mod lmdb;
 pub mod redb;
+#[cfg(feature = "rocksdb")]
+pub mod rocksdb;
 pub mod sled;
 pub mod sqlite;
 pub mod zkv;
