@@ -31,10 +31,8 @@ pub enum Kind {
     /// sled.
     Sled,
     /// RocksDB, blocks of 16 KiB compressed with zstd.
-    #[cfg(feature = "rocksdb")]
     RocksdbBlocks,
     /// RocksDB, blocks of 4 KiB compressed with zstd and a trained dictionary.
-    #[cfg(feature = "rocksdb")]
     RocksdbDictionary,
 }
 
@@ -125,11 +123,75 @@ impl Kind {
             Self::RocksdbDictionary => {
                 engines::rocksdb::open(folder, setup, engines::rocksdb::Variant::Dictionary)
             }
+            #[cfg(not(feature = "rocksdb"))]
+            Self::RocksdbBlocks | Self::RocksdbDictionary => {
+                Err("built without RocksDB: use `cargo xtask bench rivals --rocksdb`".into())
+            }
         }
+    }
+
+    /// Whether this program was built with it.
+    pub fn is_compiled(self) -> bool {
+        cfg!(feature = "rocksdb") || !matches!(self, Self::RocksdbBlocks | Self::RocksdbDictionary)
     }
 
     /// Its name on the command line and in tables.
     pub fn name(self) -> String {
         self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SETUP: fn() -> Setup =
+        || Setup { record_bytes: 20, cache_bytes: None, zkv: zkv::Options::new() };
+
+    fn check(engine: &dyn Engine, expected: &[(&[u8], &[u8])], case: &str) {
+        let mut found = Vec::new();
+        engine.for_each(&mut |key, value| found.push((key.to_vec(), value.to_vec()))).unwrap();
+        found.sort();
+        let all: Vec<_> =
+            expected.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
+        assert_eq!(found, all, "{case}: all");
+        let mut reader = engine.reader().unwrap();
+        for (key, value) in expected {
+            let mut is_right = false;
+            assert!(reader.get(key, &mut |found| is_right = found == *value).unwrap(), "{case}");
+            assert!(is_right, "{case}: get");
+        }
+        assert!(!reader.get(b"nothing", &mut |_| panic!("{case}")).unwrap());
+        let mut scanned = Vec::new();
+        let is_ordered = reader.scan(b"b", 2, &mut |key, _| scanned.push(key.to_vec())).unwrap();
+        let from = expected.iter().map(|(key, _)| *key).filter(|key| *key >= &b"b"[..]);
+        assert!(!is_ordered || scanned == from.take(2).collect::<Vec<_>>(), "{case}: scan");
+        reader.rest().unwrap();
+    }
+
+    #[test]
+    fn every_engine_keeps_what_it_is_given() {
+        for kind in Kind::value_variants().iter().copied().filter(|kind| kind.is_compiled()) {
+            for order in [Order::Random, Order::Sorted] {
+                let case = format!("{} {order:?}", kind.name());
+                let folder = tempfile::tempdir().unwrap();
+                let mut engine = kind.open(folder.path(), &SETUP()).unwrap();
+                let records: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"b", b""), (b"c", b"3")];
+                engine.import(&mut records.into_iter(), order).unwrap();
+                check(&*engine, &records, &case);
+                let changes: [Change<'_>; 2] = [(b"b", None), (b"c", Some(b"4"))];
+                engine.write(&changes, Safety::Relaxed).unwrap();
+                engine.write(&[(b"d", Some(b"5"))], Safety::Synced).unwrap();
+                let expected: [(&[u8], &[u8]); 3] = [(b"a", b"1"), (b"c", b"4"), (b"d", b"5")];
+                check(&*engine, &expected, &case);
+                engine.sync().unwrap();
+                engine.settle().unwrap();
+                check(&*engine, &expected, &case);
+                engine.close().unwrap();
+                let engine = kind.open(folder.path(), &SETUP()).unwrap();
+                check(&*engine, &expected, &case);
+                engine.close().unwrap();
+            }
+        }
     }
 }

@@ -9,6 +9,7 @@ mod engines;
 mod limits;
 mod measures;
 mod phases;
+mod plot;
 mod records;
 mod report;
 mod run;
@@ -59,6 +60,12 @@ struct Arguments {
     /// Where to write all figures as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    /// The folder for plots as SVG.
+    #[arg(long)]
+    plots: Option<PathBuf>,
+    /// Measures nothing, and prints and plots what such a file of figures holds.
+    #[arg(long, conflicts_with_all = ["data", "generate"])]
+    from: Option<PathBuf>,
     #[command(flatten)]
     child: child::Arguments,
 }

@@ -2,19 +2,20 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use zkv_measure::figures::{compare, float, median};
 
+use crate::Arguments;
 use crate::engine::Kind;
 use crate::measures::{LIMITS, MEASURES, Measure};
 use crate::records::Records;
 use crate::run::Rounds;
-use crate::{Arguments, Failure};
 
 /// Everything that one run found.
-#[derive(Serialize)]
+#[derive(Serialize, Deserialize)]
 pub struct Report {
-    data: String,
+    /// What the records are.
+    pub data: String,
     records: usize,
     raw_bytes: u64,
     threads: usize,
@@ -37,10 +38,6 @@ impl Report {
 
     pub fn add_failure(&mut self, engine: Kind, failure: String) {
         self.failures.entry(engine).or_default().push(failure);
-    }
-
-    pub fn to_json(&self) -> Result<String, Failure> {
-        Ok(serde_json::to_string_pretty(self)?)
     }
 
     /// The rounds' values of `name`.
@@ -69,8 +66,9 @@ impl Report {
         (!worse.is_empty() && worse.len() == better.len()).then(|| compare(&worse, &better).0)
     }
 
-    /// Tables in Markdown, for `engines`.
-    pub fn print(&self, engines: &[Kind]) {
+    /// Tables in Markdown.
+    pub fn print(&self) {
+        let engines: Vec<Kind> = self.rounds.keys().copied().collect();
         println!(
             "\n{}: {} records, {:.1} MB of keys and values, {:.0} bytes each; {} threads\n",
             self.data,
@@ -119,10 +117,73 @@ impl Report {
 }
 
 /// Three digits, or all before the point.
-fn digits(value: f64) -> String {
+pub fn digits(value: f64) -> String {
     match value.abs() {
         size if size >= 99.95 => format!("{value:.0}"),
         size if size >= 9.995 => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::child::Figures;
+
+    /// A report of two rounds, in which redb takes 2 and 3 times as long as zkv.
+    fn report() -> Report {
+        let round = |get: f64, limit: f64| {
+            Figures::from([("get_us".to_owned(), get), ("limit_decompress_us".to_owned(), limit)])
+        };
+        let theirs = |get: f64| Figures::from([("get_us".to_owned(), get)]);
+        Report {
+            data: "some".to_owned(),
+            records: 1,
+            raw_bytes: 1,
+            threads: 1,
+            rounds: Rounds::from([
+                (Kind::Zkv, vec![round(1.0, 0.5), round(10.0, 2.5)]),
+                (Kind::Redb, vec![theirs(2.0), theirs(30.0)]),
+                (Kind::Lmdb, vec![theirs(1.0), Figures::new()]),
+            ]),
+            failures: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round() {
+        let report = report();
+        assert_eq!(report.ratio(Kind::Redb, "get_us"), Some(3.0));
+        let get = MEASURES.iter().find(|measure| measure.name == "get_us").unwrap();
+        assert_eq!(report.multiple(get), Some(4.0));
+    }
+
+    #[test]
+    fn what_was_not_measured_each_round_has_no_ratio() {
+        let report = report();
+        assert_eq!(report.ratio(Kind::Lmdb, "get_us"), None);
+        assert_eq!(report.cell(Kind::Lmdb, "get_us"), "1.00");
+        assert_eq!(report.cell(Kind::Sled, "get_us"), "-");
+    }
+
+    #[test]
+    fn a_report_is_read_as_it_was_written() {
+        let written = serde_json::to_string(&report()).unwrap();
+        let read: Report = serde_json::from_str(&written).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), written);
+    }
+
+    #[test]
+    fn limits_are_among_the_rows() {
+        for measure in MEASURES {
+            let is_known = |limit| LIMITS.iter().any(|(name, _)| *name == limit);
+            assert!(measure.limit.is_none_or(is_known), "{}", measure.name);
+        }
+    }
+
+    #[test]
+    fn figures_have_three_digits() {
+        let found = [0.123, 1.0, 9.999, 12.34, 99.96, 1234.5].map(digits);
+        assert_eq!(found, ["0.12", "1.00", "10.0", "12.3", "100", "1234"]);
     }
 }

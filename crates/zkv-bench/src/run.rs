@@ -11,12 +11,27 @@ use crate::child::{Figures, Phase};
 use crate::engine::Kind;
 use crate::records::Records;
 use crate::report::Report;
-use crate::{Arguments, Failure};
+use crate::{Arguments, Failure, plot};
 
 /// What the rounds gave: for each engine, the figures of each round.
 pub type Rounds = BTreeMap<Kind, Vec<Figures>>;
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let report = match &arguments.from {
+        Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
+        None => measure(arguments)?,
+    };
+    report.print();
+    if let Some(path) = &arguments.json {
+        std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
+    }
+    match &arguments.plots {
+        Some(folder) => plot::write(&report, folder),
+        None => Ok(()),
+    }
+}
+
+fn measure(arguments: &Arguments) -> Result<Report, Failure> {
     if cfg!(debug_assertions) {
         return Err("a build without optimization measures nothing: use --release".into());
     }
@@ -25,10 +40,9 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     let record_bytes = records.raw_bytes / records.count() as u64;
     drop(records);
     let mut engines = match &arguments.engines[..] {
-        [] => Kind::value_variants().to_vec(),
+        [] => Kind::value_variants().iter().copied().filter(|kind| kind.is_compiled()).collect(),
         engines => engines.to_vec(),
     };
-    let given = engines.clone();
     for round in 0..arguments.rounds {
         for engine in &engines {
             eprintln!("round {} of {}: {}", round + 1, arguments.rounds, engine.name());
@@ -42,11 +56,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         // Each round starts with another one.
         engines.rotate_left(1);
     }
-    report.print(&given);
-    match &arguments.json {
-        Some(path) => Ok(std::fs::write(path, report.to_json()?)?),
-        None => Ok(()),
-    }
+    Ok(report)
 }
 
 /// All phases of one engine. A phase that fails leaves its figures out, and the rest are measured.
