@@ -12,6 +12,7 @@ use crate::child::{Figures, Task};
 use crate::disk::bytes_of;
 use crate::engine::{Change, Engine, Safety};
 use crate::phases::{seconds, seconds_of_threads};
+use crate::records::Records;
 
 /// Threads that commit together.
 const THREADS: usize = 8;
@@ -58,14 +59,18 @@ fn overwrite<'a>(task: &'a Task<'_>, place: usize) -> Change<'a> {
     (task.records.at(place).0, Some(task.records.at(neighbour).1))
 }
 
+/// Some record gets another one's value: an engine may see that nothing changes, and write nothing.
+fn change<'a>(records: &'a Records, random: &mut Random) -> Change<'a> {
+    let (key, value) = (records.draw(random).0, records.draw(random).1);
+    (key, Some(value))
+}
+
 fn commits(task: &Task<'_>, engine: &dyn Engine, figures: &mut Figures) -> Result<(), Failure> {
     let count = task.arguments.commits;
     let commit_some = |seed: u64, count: usize| {
         let mut random = Random::new(task.arguments.input.seed ^ seed);
-        (0..count).try_for_each(|_| {
-            let (key, value) = task.records.draw(&mut random);
-            engine.write(&[(key, Some(value))], Safety::Synced)
-        })
+        (0..count)
+            .try_for_each(|_| engine.write(&[change(&task.records, &mut random)], Safety::Synced))
     };
     // Other programs' syncs hold up ours, so the bare ones stand before and behind.
     let before = bare_syncs(task)?;
@@ -131,4 +136,25 @@ fn check(task: &Task<'_>, engine: &dyn Engine, deleted: usize) -> Result<(), Fai
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use zkv_measure::generate::{Generator, Kind};
+    use zkv_measure::input::Input;
+
+    use super::*;
+
+    #[test]
+    fn nearly_every_commit_changes_something() {
+        let generator = Generator::new(Kind::Small, 1);
+        let records = Records::new(Input::Generated { generator, count: 1000 }, 1).unwrap();
+        let mut state: HashMap<_, _> = records.in_random_order().collect();
+        let mut random = Random::new(1);
+        let changes = (0..1000).map(|_| change(&records, &mut random));
+        let changed = changes.filter(|(key, value)| state.insert(key, value.unwrap()) != *value);
+        assert!(changed.count() > 980);
+    }
 }
