@@ -21,14 +21,15 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         Some(path) => serde_json::from_slice(&std::fs::read(path)?)?,
         None => measure(arguments)?,
     };
-    report.print();
     if let Some(path) = &arguments.json {
         std::fs::write(path, serde_json::to_string_pretty(&report)?)?;
     }
-    match &arguments.plots {
-        Some(folder) => plot::write(&report, folder),
-        None => Ok(()),
+    if let Some(folder) = &arguments.plots {
+        plot::write(&report, folder)?;
     }
+    // Last: whoever reads the tables may stop doing so, and the files are there.
+    report.print();
+    Ok(())
 }
 
 fn measure(arguments: &Arguments) -> Result<Report, Failure> {
