@@ -1,9 +1,10 @@
 //! Who syncs and who waits for it, so that one sync covers as many commits as it can.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use crate::position::Position;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// A sync waits for others for this share of the time that the last one took,
 const PATIENCE_SHARE: u32 = 8;

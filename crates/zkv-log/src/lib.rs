@@ -57,6 +57,7 @@ mod sampler;
 mod scan;
 mod seal;
 mod segment;
+mod sync;
 mod train;
 mod verify;
 mod walk;

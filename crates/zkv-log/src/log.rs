@@ -3,11 +3,9 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::{self, AtomicBool};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use zkv_io::{FileMap, StorageFile};
 
 use crate::codec::DecoderPool;
@@ -20,6 +18,8 @@ use crate::pack::{Packed, Packer};
 use crate::position::{Location, Position};
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
+use crate::sync::atomic::{self, AtomicBool};
+use crate::sync::{ArcSwap, Mutex};
 
 /// A compressed segment log, open for reading. Clones share everything.
 ///

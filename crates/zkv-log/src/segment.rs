@@ -1,6 +1,6 @@
 //! A segment as a reader holds it: where its blocks are, and what they need to be read.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
 use zkv_io::{FileMap, StorageFile};
@@ -16,6 +16,7 @@ use crate::layout::{
     SEAL_FIELD_BYTES, SEGMENT_HEADER_BYTES, seal_block_bytes, seal_offset,
 };
 use crate::seal::Seal;
+use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::walk::{Block, BlockWalk, Seeds};
 
 /// Which segment: one that was here before, in the same slot or with the same sequence number in

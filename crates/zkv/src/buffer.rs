@@ -2,14 +2,14 @@
 
 use std::mem::take;
 use std::sync::Arc;
-use std::sync::MutexGuard;
-use std::sync::atomic::Ordering;
 
 use zkv_log::{LogError, Room};
 
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, Seen};
 use crate::shared::{Front, Shared};
+use crate::sync::MutexGuard;
+use crate::sync::atomic::Ordering;
 use crate::view::View;
 use crate::write_set::{Body, Condition, Numbered, Write};
 use crate::writer::Writer;

@@ -12,8 +12,7 @@ mod mover;
 mod thread;
 
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
 use zkv_log::{FreeSlots, LogError, Packed, SegmentInfo};
@@ -21,6 +20,8 @@ use zkv_log::{FreeSlots, LogError, Packed, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::options::Cleaning;
 use crate::shared::Shared;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::writer::Writer;
 pub(crate) use choose::Survey;
 pub use compact::{CompactOptions, CompactProgress};

@@ -1,8 +1,9 @@
 //! The named collections that are in use.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
+use crate::sync::{Mutex, MutexGuard};
 use crate::write_set::CollectionState;
 
 /// Every handle of a collection shares its state.

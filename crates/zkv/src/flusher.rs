@@ -1,15 +1,15 @@
 //! The thread that writes what waits in buffers.
 
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 
 use crate::error::{Error, Result};
 use crate::shared::Shared;
+use crate::sync::thread::{Builder, JoinHandle};
 
 /// Starts the thread. It ends when `Front::is_ending` is set.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name("zkv-flush".to_owned());
+    let thread = Builder::new().name("zkv-flush".to_owned());
     thread.spawn(move || run(&shared)).map_err(Error::Thread)
 }
 

@@ -1,7 +1,7 @@
 //! Commits that go straight to the log. Those that wait together are written together.
 
 use std::mem::take;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use zkv_index::KeyHash;
 use zkv_log::{Position, Room};
@@ -15,6 +15,7 @@ use crate::options::Durability;
 use crate::reserve::Reserved;
 use crate::shared::Shared;
 use crate::spill::Spilled;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::write_set::{Body, Condition, Large, Move, Write, WriteSet, Writes};
 use crate::writer::{WriteError, Writer};
 

@@ -70,6 +70,7 @@ mod snapshot;
 mod spill;
 mod stats;
 mod store;
+mod sync;
 mod tail;
 mod transaction;
 mod verify;

@@ -4,13 +4,12 @@ mod arena;
 mod list;
 mod slots;
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
-
 use bytes::Bytes;
 use zkv_index::KeyHash;
 use zkv_record::{Kind, Record};
 
 use crate::operation::Operation;
+use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 pub(crate) use arena::Arena;
 use list::AppendList;
 use slots::Slots;

@@ -5,10 +5,8 @@
 //! Readers take neither.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
-use arc_swap::ArcSwap;
 use zkv_log::Log;
 use zkv_record::{KEY_BYTES_MAX, RecordError};
 
@@ -23,6 +21,8 @@ use crate::options::Options;
 use crate::rebuild;
 use crate::recent::Recent;
 use crate::reserve::Reserved;
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{ArcSwap, Condvar, Mutex, MutexGuard};
 use crate::view::{KeyRef, LookupError, Moment, View};
 use crate::writer::{IndexPlace, WriteError, Writer};
 

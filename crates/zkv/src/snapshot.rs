@@ -1,9 +1,7 @@
 //! The store as it was at one moment.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -12,6 +10,8 @@ use crate::error::Result;
 use crate::iter::IterBytes;
 use crate::shared::Shared;
 use crate::store::{Store, encode_key};
+use crate::sync::ArcSwap;
+use crate::sync::atomic::Ordering;
 use crate::view::{KeyRef, Moment};
 
 /// The store as it was when [`Store::snapshot`] was called, for as long as this lives. Threads may

@@ -1,11 +1,8 @@
 //! The store.
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::{Arc, PoisonError};
 
-use arc_swap::ArcSwap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::encode;
@@ -23,6 +20,9 @@ use crate::open::{self, Opened};
 use crate::options::{Cleaning, Durability, Options};
 use crate::recent::Recent;
 use crate::shared::{Front, Shared};
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use crate::sync::thread::JoinHandle;
+use crate::sync::{ArcSwap, Condvar, Mutex, MutexGuard};
 use crate::view::View;
 
 /// An open store. Clones are handles of the same store; threads may share or clone it.

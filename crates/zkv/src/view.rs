@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
 use zkv_log::{Location, LogError, LogView};
 use zkv_record::{Kind, Record};
@@ -12,6 +11,7 @@ use zkv_record::{Kind, Record};
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
 use crate::memtable::{Memtable, Seen, is_put};
+use crate::sync::ArcSwap;
 
 /// Everything that a read needs, published as one pointer: a reader that holds it takes no lock.
 ///

@@ -2,10 +2,7 @@
 //! before the first append.
 
 use std::collections::HashSet;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, Weak};
-
-use arc_swap::ArcSwap;
+use std::sync::{Arc, Weak};
 
 use crate::codec::DecoderPool;
 use crate::dictionary::Dictionary;
@@ -18,6 +15,8 @@ use crate::pack::Packer;
 use crate::position::Position;
 use crate::reclaim::FreeSlot;
 use crate::segment::{Place, Segment};
+use crate::sync::atomic::AtomicBool;
+use crate::sync::{ArcSwap, Mutex};
 use crate::writer::{LogWriter, Repair, Tail, TailDictionary};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};

@@ -1,8 +1,6 @@
 //! The thread that cleans when there is something to clean, within its budget.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use zkv_log::SegmentInfo;
@@ -12,6 +10,8 @@ use super::Cleaner;
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
+use crate::sync::atomic::Ordering;
+use crate::sync::thread::{Builder, JoinHandle};
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -31,7 +31,7 @@ const SEGMENTS_PER_SPARE: usize = 10;
 /// Starts the thread.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
     let shared = Arc::clone(shared);
-    let thread = std::thread::Builder::new().name("zkv-clean".to_owned());
+    let thread = Builder::new().name("zkv-clean".to_owned());
     thread.spawn(move || shared.clean_on()).map_err(Error::Thread)
 }
 

@@ -1,7 +1,8 @@
 //! A list that one thread appends to while others read it.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::sync::atomic::{AtomicU32, Ordering};
 
 /// Items of a chunk. All are of one size, which the allocator can use again and again.
 const CHUNK_ITEMS: usize = 1024;

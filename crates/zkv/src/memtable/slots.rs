@@ -1,9 +1,11 @@
 //! A hash table of numbers that one thread fills while others look things up.
 
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use zkv_index::KeyHash;
+
+use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 /// Slots of the first table; each further one has twice as many as the one before it.
 const FIRST_SLOTS: usize = 512;
