@@ -39,6 +39,8 @@ pub struct Dependency {
     pub name: String,
     /// `dev` where only tests and examples need it.
     pub kind: Option<String>,
+    /// Its folder, where it is no foreign code.
+    pub path: Option<String>,
 }
 
 impl Dependency {

@@ -1,6 +1,12 @@
-//! What threads share and wait with, by one name each, so that another implementation can take its
-//! place.
+//! What threads share and wait with, by one name each: model checks put others in their place, whose
+//! every step they schedule.
 
-pub(crate) use arc_swap::ArcSwap;
-pub(crate) use std::sync::{Condvar, Mutex, MutexGuard, atomic};
-pub(crate) use std::thread;
+#[cfg(not(zkv_model))]
+pub(crate) use {
+    arc_swap::ArcSwap,
+    std::sync::{Condvar, Mutex, MutexGuard, atomic},
+    std::thread,
+};
+
+#[cfg(zkv_model)]
+pub(crate) use zkv_model::sync::{ArcSwap, Condvar, Mutex, MutexGuard, atomic, thread};

@@ -17,6 +17,7 @@ const EDGES: &[(&str, &[&str])] = &[
     ("zkv-fuzz", &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim"]),
     ("zkv-measure", &["zkv-io", "zkv-record", "zkv-log", "zkv-store"]),
     ("zkv-bench", &["zkv-store", "zkv-measure"]),
+    ("zkv-model", &[]),
     (
         "xtask",
         &["zkv-io", "zkv-record", "zkv-log", "zkv-index", "zkv-store", "zkv-sim", "zkv-measure"],
@@ -57,6 +58,7 @@ fn check_package(package: &Package) -> Vec<String> {
 pub fn check_decisions(packages: &[Package], decisions: &str) -> Vec<String> {
     let own: BTreeSet<&str> = packages.iter().map(|package| package.name.as_str()).collect();
     let used = packages.iter().flat_map(|package| &package.dependencies);
+    let used = used.filter(|dependency| dependency.path.is_none());
     let used: BTreeSet<&str> = used.map(|dependency| dependency.name.as_str()).collect();
     let used: BTreeSet<&str> = used.difference(&own).copied().collect();
     let decided: BTreeSet<&str> = decisions.lines().flat_map(decided_in).collect();
@@ -81,7 +83,7 @@ mod tests {
     use crate::workspace::Dependency;
 
     fn dependency(name: &str, kind: Option<&str>) -> Dependency {
-        Dependency { name: name.to_owned(), kind: kind.map(str::to_owned) }
+        Dependency { name: name.to_owned(), kind: kind.map(str::to_owned), path: None }
     }
 
     fn package(name: &str, dependencies: &[&str], description: Option<&str>) -> Package {
