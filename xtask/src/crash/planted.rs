@@ -1,10 +1,11 @@
 //! Whether the smoke runs would see it: builds with one bug each, of the kinds that they are there for.
 //!
-//! The sources are copied, and every bug of [`bugs::BUGS`] and [`races::RACES`] is put into the copy,
-//! behind a switch. One build then runs with no bug, and once with each. What `crash` runs is a count
+//! The sources are copied, and every bug of [`bugs::BUGS`], [`races::RACES`] and [`models::MODELS`] is
+//! put into the copy, behind a switch. One build then runs with no bug, and once with each. What `crash` runs is a count
 //! of cases, not a time, so that a machine that is busy catches what others do.
 
 mod bugs;
+mod models;
 mod races;
 
 use std::fs;
@@ -14,10 +15,14 @@ use std::time::Instant;
 
 use crate::{Failure, report, workspace};
 use bugs::{BUGS, Bug};
+use models::MODELS;
 use races::RACES;
 
 /// Names the bug that a run has.
 const SWITCH: &str = "ZKV_PLANTED_BUG";
+
+/// Runs the model checks, with the seeds of the tests.
+const MODEL_CHECKS: [&str; 4] = ["test", "--release", "--quiet", "--package=zkv-model"];
 
 /// What the copy of `zkv-io` is given.
 const SWITCH_CODE: &str = r#"
@@ -29,11 +34,12 @@ pub fn planted(name: &str) -> bool {
 }
 "#;
 
-/// What has to see a bug: the smoke run of a task.
+/// What has to see a bug: the smoke run of a task, or the model checks.
 #[derive(Clone, Copy)]
 enum Check {
     Crash,
     Histories,
+    Model,
 }
 
 impl Check {
@@ -41,6 +47,7 @@ impl Check {
         match self {
             Self::Crash => "crash",
             Self::Histories => "histories",
+            Self::Model => "model",
         }
     }
 }
@@ -48,22 +55,23 @@ impl Check {
 /// Every bug, with what has to see it.
 fn all_bugs() -> impl Iterator<Item = (&'static Bug, Check)> {
     let races = RACES.iter().map(|bug| (bug, Check::Histories));
-    BUGS.iter().map(|bug| (bug, Check::Crash)).chain(races)
+    let models = MODELS.iter().map(|bug| (bug, Check::Model));
+    BUGS.iter().map(|bug| (bug, Check::Crash)).chain(races).chain(models)
 }
 
 /// Plants each bug, and fails where one is not caught, or where something is caught without one.
 pub fn run(seed: u64) -> Result<(), Failure> {
-    let binary = build()?;
+    build()?;
     println!("planted: runs without a bug ...");
-    for check in [Check::Crash, Check::Histories] {
-        if is_caught(&binary, "none", check, seed)? {
+    for check in [Check::Crash, Check::Histories, Check::Model] {
+        if is_caught("none", check, seed)? {
             return Err(format!("planted: {} fails without a bug", check.task()).into());
         }
     }
     let mut missed = Vec::new();
     for (Bug { name, .. }, check) in all_bugs() {
         let start = Instant::now();
-        let caught = is_caught(&binary, name, check, seed)?;
+        let caught = is_caught(name, check, seed)?;
         let verdict = if caught { "caught" } else { "MISSED" };
         let (seconds, task) = (start.elapsed().as_secs_f64(), check.task());
         println!("planted: {verdict} by {task} in {seconds:>3.0} s: {name}");
@@ -76,28 +84,35 @@ pub fn run(seed: u64) -> Result<(), Failure> {
     report("planted", &missed)
 }
 
-/// Copies the sources, plants all bugs, and builds the tasks.
-fn build() -> Result<PathBuf, Failure> {
-    let place = workspace::root().join("target/planted");
-    let tree = place.join("tree");
+/// Copies the sources, plants all bugs, and builds the tasks and the model checks.
+fn build() -> Result<(), Failure> {
+    let tree = tree();
     copy_sources(&tree)?;
     for (bug, _) in all_bugs() {
         plant(&tree, bug)?;
     }
     let switch = tree.join("crates/zkv-io/src/lib.rs");
     fs::write(&switch, fs::read_to_string(&switch)? + SWITCH_CODE)?;
-    let status = workspace::cargo()
-        .current_dir(&tree)
-        .args(["build", "--release", "--quiet", "--package", "xtask"])
-        .env("CARGO_TARGET_DIR", place.join("build"))
-        // A bug may leave something unused.
-        .env("RUSTFLAGS", "--allow warnings")
-        .status()?;
-    if status.success() {
-        Ok(place.join("build/release/xtask"))
-    } else {
-        Err("planted: the sources with the bugs do not build, see above".into())
+    let tasks = ["build", "--release", "--quiet", "--package", "xtask"];
+    for arguments in [&tasks[..], &[&MODEL_CHECKS[..], &["--no-run"]].concat()] {
+        if !cargo_in_tree().args(arguments).status()?.success() {
+            return Err("planted: the sources with the bugs do not build, see above".into());
+        }
     }
+    Ok(())
+}
+
+/// Where the copy lies, and beside it what is built of it.
+fn tree() -> PathBuf {
+    workspace::root().join("target/planted/tree")
+}
+
+fn cargo_in_tree() -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.current_dir(tree()).env("CARGO_TARGET_DIR", tree().with_file_name("build"));
+    // A bug may leave something unused.
+    cargo.env("RUSTFLAGS", "--allow warnings");
+    cargo
 }
 
 /// Copies what git knows of, or would.
@@ -139,13 +154,27 @@ fn stands_once(text: &str, bug: &Bug) -> bool {
     text.matches(bug.right).count() == 1
 }
 
-fn is_caught(binary: &Path, bug: &str, check: Check, seed: u64) -> Result<bool, Failure> {
-    let mut command = Command::new(binary);
-    command.args([check.task(), "smoke"]).env(SWITCH, bug);
-    if let Check::Crash = check {
-        command.args(["--seed", &seed.to_string()]);
-    }
-    Ok(!command.stdout(Stdio::null()).stderr(Stdio::null()).status()?.success())
+fn is_caught(bug: &str, check: Check, seed: u64) -> Result<bool, Failure> {
+    let task = || {
+        let mut task = Command::new(tree().with_file_name("build").join("release/xtask"));
+        task.args([check.task(), "smoke"]);
+        task
+    };
+    let mut command = match check {
+        Check::Crash => {
+            let mut task = task();
+            task.args(["--seed", &seed.to_string()]);
+            task
+        }
+        Check::Histories => task(),
+        Check::Model => {
+            let mut cargo = cargo_in_tree();
+            cargo.args(MODEL_CHECKS);
+            cargo
+        }
+    };
+    command.env(SWITCH, bug).stdout(Stdio::null()).stderr(Stdio::null());
+    Ok(!command.status()?.success())
 }
 
 #[cfg(test)]
