@@ -297,3 +297,50 @@ impl fmt::Debug for LogView {
         formatter.debug_struct("LogView").field("segments", &self.segments().len()).finish()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::{Access, LogOptions, LogWriter, OpenFile, create};
+
+    fn open() -> LogWriter {
+        let (storage, path) = (MemoryStorage::new(), Path::new("log"));
+        let options = LogOptions { slot_bytes: 64 << 10, ..LogOptions::default() };
+        create(&storage, path, &options).unwrap();
+        let file = OpenFile::open(Arc::new(storage), path, Access::ReadWrite, options).unwrap();
+        file.recover(None).unwrap().writer.unwrap()
+    }
+
+    fn free_first(writer: &mut LogWriter) {
+        let noise = |seed: u64| fastrand::Rng::with_seed(seed);
+        let mut entry = vec![0; 24 << 10];
+        for seed in 0..3 {
+            noise(seed).fill(&mut entry);
+            writer.append(&[&entry]).unwrap();
+        }
+        assert!(writer.view().segments().len() > 1);
+        let freed = writer.free(&[0]).unwrap();
+        writer.log().sync(freed.end).unwrap();
+    }
+
+    /// `arc-swap` lends what it holds without counting it. Whoever was lent a list of segments, or a
+    /// view with one, holds their slots all the same, once another is stored.
+    #[test]
+    fn a_slot_is_held_by_whoever_was_lent_its_segment() {
+        const NEXT: u32 = 9;
+        let mut writer = open();
+        let published = ArcSwap::from_pointee(writer.view());
+        let (lent_list, lent_view) = (writer.shared.segments.load(), published.load());
+        free_first(&mut writer);
+        published.store(Arc::new(writer.view()));
+        assert_eq!(writer.take_slot(NEXT), (NEXT, NEXT + 1), "both hold it");
+        drop(lent_list);
+        assert_eq!(writer.take_slot(NEXT), (NEXT, NEXT + 1), "the view holds it");
+        drop(lent_view);
+        assert_eq!(writer.take_slot(NEXT), (0, NEXT));
+    }
+}
