@@ -1,6 +1,12 @@
 //! The call of zstd's dictionary trainer. Fast cover with parameters of one's own exists only in
 //! `zstd-sys`, which is why this module may be unsafe.
 
+use std::sync::{Mutex, PoisonError};
+
+/// One training at a time in a process: each sets a variable that all share, how much the trainer
+/// prints (`g_displayLevel` in `fastcover.c`).
+static TURN: Mutex<()> = Mutex::new(());
+
 /// The trainer's parameters.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TrainParameters {
@@ -50,8 +56,10 @@ pub(crate) fn train(
         // level that has: others cost 2 to 5 % (the sweep in `docs/benchmarks.md`).
         zParams: zstd_sys::ZDICT_params_t { compressionLevel: 3, notificationLevel: 0, dictID: 1 },
     };
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the destination is valid for `dictionary.len()` bytes and the samples for the sum of
-    // `sample_bytes` (asserted above), of which there are `sample_count`; zstd keeps no pointer.
+    // `sample_bytes` (asserted above), of which there are `sample_count`; zstd keeps no pointer, and
+    // nobody else is in the trainer, whose global variable is not atomic.
     let written = unsafe {
         zstd_sys::ZDICT_trainFromBuffer_fastCover(
             dictionary.as_mut_ptr().cast(),
@@ -62,6 +70,7 @@ pub(crate) fn train(
             parameters,
         )
     };
+    drop(turn);
     // SAFETY: the function only looks at the number.
     if unsafe { zstd_sys::ZDICT_isError(written) } != 0 || written > dictionary.len() {
         return None;
@@ -77,4 +86,35 @@ fn has_room(table_bits: u32, sample_count: usize) -> bool {
     const MARGIN_BYTES: usize = 1 << 20;
     let bytes = (6usize << table_bits) + 8 * sample_count + MARGIN_BYTES;
     Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    /// Whether the calls touch one variable at once is for ThreadSanitizer to see, which remembers
+    /// what a thread did for a short time only: so they begin together, again and again.
+    #[test]
+    fn threads_that_train_at_once_get_the_same_dictionary() {
+        const ROUNDS: usize = 50;
+        let samples: Vec<u8> =
+            (0..8 << 10).map(|at: u32| ((at * at) >> 7).to_le_bytes()[0]).collect();
+        let parameters =
+            TrainParameters { segment_bytes: 64, piece_bytes: 6, table_bits: 10, acceleration: 10 };
+        let start = Barrier::new(2);
+        let train_often = || {
+            let train = || train(&samples, &[1 << 10; 8], 512, parameters).unwrap();
+            let rounds = (0..ROUNDS).map(|_| {
+                start.wait();
+                train()
+            });
+            rounds.collect::<Vec<_>>()
+        };
+        std::thread::scope(|scope| {
+            let beside = scope.spawn(train_often);
+            assert_eq!(train_often(), beside.join().unwrap());
+        });
+    }
 }
