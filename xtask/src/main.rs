@@ -10,6 +10,7 @@ mod histories;
 mod tidy;
 #[cfg(unix)]
 mod torture;
+mod tsan;
 mod workspace;
 
 use std::process::ExitCode;
@@ -42,6 +43,8 @@ enum Command {
     Fuzz(fuzz::Command),
     /// Threads that use one store at once, held against one order of what they did.
     Histories(histories::Arguments),
+    /// Tests and histories under ThreadSanitizer, where the toolchain can.
+    Tsan(tsan::Arguments),
     /// The on-disk format: its pages and its golden files.
     #[command(subcommand)]
     Format(format::Command),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Command::Format(command) => format::run(&command),
         Command::Histories(arguments) => histories::run(&arguments),
         Command::Fuzz(command) => fuzz::run(&command),
+        Command::Tsan(arguments) => tsan::run(&arguments),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
