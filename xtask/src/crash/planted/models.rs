@@ -54,7 +54,7 @@ pub const MODELS: &[Bug] = &[
     },
     Bug {
         name: "a slot is used again beside its readers",
-        file: "crates/zkv-log/src/writer.rs",
+        file: "crates/zkv-log/src/reclaim.rs",
         right: "free.readers.strong_count() == 0",
         wrong: "(PLANTED || free.readers.strong_count() == 0)",
     },
