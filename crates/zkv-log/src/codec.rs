@@ -95,21 +95,29 @@ fn prepare<'a>(
 
 /// What a dictionary and a small block want other than zstd's own choice for a level. zstd's tables
 /// are too small for 112 Ki positions, and its match length of 4 finds worse ones. Level 5, the
-/// default, is made of the fastest strategy that looks more than once. Chosen by the sweep in
-/// `docs/benchmarks.md`: 3 to 5 % smaller at the same time.
+/// default, is made of the fastest strategy that looks more than once. From level 9 on, blocks are
+/// parsed optimally, which pays at once where they are small. Chosen by the sweeps in
+/// `docs/benchmarks.md`: 3 to 6 % smaller at the same time.
 fn small_block_parameters(level: i32) -> Vec<CParameter> {
-    let mut parameters = vec![CParameter::MinMatch(5)];
-    if level <= 12 {
-        parameters.extend([CParameter::HashLog(18), CParameter::ChainLog(17)]);
-    }
-    if level == 5 {
-        parameters.extend([
-            CParameter::Strategy(zstd_safe::Strategy::ZSTD_greedy),
-            CParameter::SearchLog(3),
-            CParameter::TargetLength(2),
-        ]);
-    }
-    parameters
+    use zstd_safe::Strategy::{ZSTD_btultra, ZSTD_btultra2, ZSTD_greedy};
+    let searching = |strategy, search_log, target_length| {
+        let effort = [CParameter::SearchLog(search_log), CParameter::TargetLength(target_length)];
+        [vec![CParameter::Strategy(strategy)], effort.to_vec()].concat()
+    };
+    let (tables, search) = match level {
+        ..5 | 6..9 => ((5, 18, 17), Vec::new()),
+        5 => ((5, 18, 17), searching(ZSTD_greedy, 3, 2)),
+        9 => ((3, 17, 18), searching(ZSTD_btultra, 5, 32)),
+        10..16 => ((3, 17, 18), searching(ZSTD_btultra, 6, 64)),
+        16.. => ((3, 17, 18), searching(ZSTD_btultra2, 8, 256)),
+    };
+    let (min_match, hash_log, chain_log) = tables;
+    let tables = [
+        CParameter::MinMatch(min_match),
+        CParameter::HashLog(hash_log),
+        CParameter::ChainLog(chain_log),
+    ];
+    [tables.to_vec(), search].concat()
 }
 
 /// Decompresses payloads, and holds the buffers that a read needs.

@@ -13,7 +13,7 @@ use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
 use crate::options::LogOptions;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, Scale};
 use crate::segment::Segment;
 
 /// A block of entries.
@@ -148,7 +148,7 @@ impl Training {
     /// The training of a new log with these options.
     #[must_use]
     pub fn new(options: &LogOptions) -> Self {
-        let sampler = Sampler::new(None, usize::MAX, options);
+        let sampler = Sampler::new(None, usize::MAX, Scale::BESIDE_WRITES, options);
         Self { sampler, interner: Interner::default() }
     }
 

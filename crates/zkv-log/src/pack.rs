@@ -15,7 +15,7 @@ use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
 use crate::log::Log;
 use crate::options::LogOptions;
-use crate::sampler::Sampler;
+use crate::sampler::{Sampler, Scale};
 
 /// Raw bytes that one thread packs at a time: enough to forget the cost of sharing them out.
 const CHUNK_BYTES: usize = 128 << 10;
@@ -24,6 +24,8 @@ const DICTIONARY_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// A dictionary and a block that needs it must fit a segment together: they take at most this share
 /// of it each.
 const SLOT_SHARE: usize = 8;
+/// Entries of so many bytes pay for a larger dictionary in each segment.
+const LARGE_STORE_BYTES: u64 = 16 << 20;
 
 /// Entries in compressed blocks, ready to be appended in one piece.
 #[derive(Debug)]
@@ -61,10 +63,13 @@ pub(crate) struct PackedBlock {
 pub struct Packing(Packer);
 
 impl Packing {
-    /// As `options` say; the first dictionary is trained on the first entries.
+    /// As `options` say, for about `raw_bytes` of entries; the first dictionary is trained on the first
+    /// of them.
     #[must_use]
-    pub fn new(log: &Log, options: &LogOptions) -> Self {
-        Self(Packer::new(options, log.identity().slot_bytes, None))
+    pub fn new(log: &Log, options: &LogOptions, raw_bytes: u64) -> Self {
+        let is_large = raw_bytes >= LARGE_STORE_BYTES;
+        let scale = if is_large { Scale::OF_A_LARGE_STORE } else { Scale::BESIDE_WRITES };
+        Self(Packer::new(options, log.identity().slot_bytes, None, scale))
     }
 
     /// As [`Log::pack`], for `log`.
@@ -91,10 +96,11 @@ impl Packer {
         options: &LogOptions,
         slot_bytes: u32,
         dictionary: Option<Arc<Dictionary>>,
+        scale: Scale,
     ) -> Self {
         let thread_count = options.compression_threads as usize;
         let dictionary_bytes_max = slot_bytes as usize / SLOT_SHARE;
-        let sampler = Sampler::new(dictionary, dictionary_bytes_max, options);
+        let sampler = Sampler::new(dictionary, dictionary_bytes_max, scale, options);
         Self {
             sampler: Mutex::new(sampler),
             encoders: ArrayQueue::new(thread_count),
@@ -278,7 +284,7 @@ mod tests {
     fn the_first_dictionary_is_used_at_once_and_a_later_one_from_the_next_call_on() {
         for threads in [1, 4] {
             let options = LogOptions { compression_threads: threads, ..LogOptions::default() };
-            let packer = Packer::new(&options, 1 << 20, None);
+            let packer = Packer::new(&options, 1 << 20, None, Scale::BESIDE_WRITES);
             let interner = Interner::default();
             let pack = |is_first| {
                 let entries = entries(is_first);

@@ -113,17 +113,17 @@ impl LogWriter {
         Ok(file_bytes.saturating_sub(self.file_end))
     }
 
-    /// Slots that can be used again: those behind all that are in use, and those between.
+    /// The slots that no segment fills.
     #[must_use]
     pub fn free_slots(&self) -> FreeSlots {
+        let (usable, held): (Vec<_>, Vec<_>) =
+            self.free.iter().partition(|free| self.is_usable(free));
         let used = self.members.values().map(|segment| segment.place.id.slot);
-        let held = self.free.iter().filter(|free| !self.is_usable(free)).map(|free| free.slot);
-        let last_in_use = used.chain(held).max();
-        let usable = self.free.iter().filter(|free| self.is_usable(free));
+        let last_in_use = used.chain(held.iter().map(|free| free.slot)).max();
         let (at_end, before): (Vec<_>, Vec<_>) =
-            usable.partition(|free| Some(free.slot) > last_in_use);
-        let count = |slots: Vec<&FreeSlot>| u32::try_from(slots.len()).unwrap_or(u32::MAX);
-        FreeSlots { at_end: count(at_end), before: count(before) }
+            usable.into_iter().partition(|free| Some(free.slot) > last_in_use);
+        let count = |slots: &[&FreeSlot]| u32::try_from(slots.len()).unwrap_or(u32::MAX);
+        FreeSlots { at_end: count(&at_end), before: count(&before), held: count(&held) }
     }
 
     /// Bytes that the log's last segment still has room for.
@@ -213,11 +213,13 @@ impl LogWriter {
     }
 }
 
-/// Slots that no segment fills and nobody reads.
+/// Slots that no segment fills.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FreeSlots {
-    /// Those behind all that are in use.
+    /// Those that can be used again, behind all others.
     pub at_end: u32,
-    /// Those in front of one that is.
+    /// Those that can be used again, in front of one that is in use.
     pub before: u32,
+    /// Those that somebody still reads, or whose freeing is not durable yet.
+    pub held: u32,
 }

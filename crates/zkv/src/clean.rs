@@ -66,6 +66,8 @@ pub(crate) struct Cleaner {
 #[derive(Debug, Default)]
 struct State {
     has_news: bool,
+    /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
+    is_unfinished: bool,
     is_ending: bool,
     /// When so much was written, somebody looks whether cleaning is behind.
     survey_at: u64,
@@ -233,11 +235,12 @@ impl Shared {
     ) -> Result<Option<SegmentInfo>> {
         for _ in 0..=BASES_MAX {
             self.cut(writer)?;
-            let FreeSlots { at_end, before } = writer.log.free_slots();
+            let FreeSlots { at_end, before, held } = writer.log.free_slots();
             let segments = writer.log.log().view().segments();
             let Some(last) = segments.iter().max_by_key(|segment| segment.slot) else { break };
             let spare = spare(segments.len());
             let is_spare = (at_end + before) as usize <= spare;
+            self.cleaner.state().is_unfinished = (at_end + before + held) as usize > spare;
             if at_end == 0 && last.is_sealed {
                 let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
                 let fits = survey.needed_bytes(last) <= Some(writer.log.room_bytes().into());
@@ -247,11 +250,17 @@ impl Shared {
                 break;
             }
             // As the log stands, what is free at the end could not be cut off, or its tail lies there.
-            writer.log.rebase().map_err(Error::data(&self.path))?;
-            writer.committed.log = writer.log.view();
-            self.publish_committed(writer);
+            self.rebase(writer)?;
         }
         Ok(None)
+    }
+
+    /// Begins a segment from which on the log can be read without what was freed before.
+    fn rebase(&self, writer: &mut Writer) -> Result<()> {
+        writer.log.rebase().map_err(Error::data(&self.path))?;
+        writer.committed.log = writer.log.view();
+        self.publish_committed(writer);
+        Ok(())
     }
 
     /// Cuts off what is free at the file's end, and returns how many bytes that were.

@@ -14,6 +14,7 @@ use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
 use crate::reclaim::FreeSlot;
+use crate::sampler::Scale;
 use crate::segment::{Place, Segment};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{ArcSwap, Mutex};
@@ -113,7 +114,7 @@ impl Recovery<'_> {
             Access::ReadWrite => self.last_dictionary(&tail),
             Access::ReadOnly => None,
         };
-        let packer = Packer::new(options, slot_bytes, dictionary);
+        let packer = Packer::new(options, slot_bytes, dictionary, Scale::BESIDE_WRITES);
         let shared = Arc::new(Shared {
             file: Arc::clone(&self.open.file),
             map: Arc::clone(&self.open.map),

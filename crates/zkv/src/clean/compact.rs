@@ -1,6 +1,6 @@
 //! Compaction: all of the store is written anew, as small as it gets.
 
-use zkv_log::{Packing, SegmentInfo};
+use zkv_log::{FreeSlots, Packing, SegmentInfo};
 
 use super::Survey;
 use crate::error::{Error, Result};
@@ -76,7 +76,8 @@ impl Store {
         let mut log_options = shared.options.log.clone();
         log_options.compression_level = options.level.unwrap_or(log_options.compression_level);
         log_options.check().map_err(Error::data(&shared.path))?;
-        let packing = Packing::new(&shared.log, &log_options);
+        let raw_bytes = shared.live().live_raw_bytes(None);
+        let packing = Packing::new(&shared.log, &log_options, raw_bytes);
         shared.mended(|| shared.compact(&packing, &mut progress))
     }
 
@@ -102,12 +103,7 @@ impl Shared {
         let mut left = {
             let mut writer = self.writer()?;
             self.flush_all(&mut writer)?;
-            // Seals the segment that was being written, so that it is written anew, too.
-            writer.log.rebase().map_err(Error::data(&self.path))?;
-            writer.committed.log = writer.log.view();
-            let end = writer.log.end();
             let mut segments = writer.log.log().view().segments();
-            segments.retain(|segment| segment.sequence < end.sequence);
             segments.reverse();
             segments
         };
@@ -145,17 +141,29 @@ impl Shared {
         self.checkpoint(&mut writer)
     }
 
-    /// The oldest segments that together need about one slot, so that they are free when a second one
-    /// is begun. Those that have been cleaned meanwhile are passed over.
+    /// The oldest segments that together need about one slot, or what is left of the last segment where
+    /// no slot is free: they are free when another one is begun. Those that have been cleaned meanwhile
+    /// are passed over. The one that is being written comes last: by then there is room for another.
     fn next_batch(&self, left: &mut Vec<SegmentInfo>) -> Result<Option<Vec<SegmentInfo>>> {
-        let writer = self.writer()?;
+        let mut writer = self.writer()?;
         let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
-        let slot_bytes = u64::from(self.log.identity().slot_bytes);
+        let FreeSlots { at_end, before, .. } = writer.log.free_slots();
+        let room_bytes = match at_end + before > 0 {
+            true => self.log.identity().slot_bytes,
+            false => writer.log.room_bytes(),
+        };
         let (mut batch, mut needed_bytes) = (Vec::new(), 0);
         while let Some(segment) = left.last() {
+            if segment.sequence == writer.log.end().sequence {
+                if !batch.is_empty() {
+                    break;
+                }
+                // What is left stands in the segment that is being written.
+                self.rebase(&mut writer)?;
+            }
             let needed = survey.needed_bytes(segment);
             needed_bytes += needed.unwrap_or(0);
-            if !batch.is_empty() && needed_bytes > slot_bytes {
+            if !batch.is_empty() && needed_bytes > u64::from(room_bytes) {
                 break;
             }
             batch.extend(needed.map(|_| *segment));

@@ -15,6 +15,8 @@ use crate::sync::thread::{Builder, JoinHandle};
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// How long what somebody reads waits to be cut off.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Nobody writes if nothing was written for so long: the budget is for those who do.
 const IDLE: Duration = Duration::from_millis(200);
 /// How long the thread waits for others to write before it looks at its budget again.
@@ -59,6 +61,11 @@ impl Cleaner {
         self.pause(LOOK_INTERVAL);
         let mut state = self.state();
         while !state.has_news && !state.is_ending {
+            if state.is_unfinished {
+                let waited = self.changed.wait_timeout(state, RETRY_INTERVAL);
+                (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+                break;
+            }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.has_news = false;
