@@ -4,6 +4,7 @@
 //! medians: the machine may be slow or busy, its ratios stay. `docs/benchmarks.md` has the results.
 
 mod churn;
+mod compact;
 mod concurrency;
 mod get;
 mod import;
@@ -30,6 +31,8 @@ pub enum Command {
     Ratio(ratio::Arguments),
     /// Overwriting all records over and over, and deleting them, with cleaning and without.
     Churn(churn::Arguments),
+    /// What a compaction wins, and what gets take before and after it.
+    Compact(compact::Arguments),
     /// Reads beside a writer that syncs; commits of several threads; one batch of many records.
     Concurrency(concurrency::Arguments),
     /// zkv against other engines: builds and runs `crates/zkv-bench`.
@@ -54,6 +57,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Memory(arguments) => memory::run(arguments),
         Command::Ratio(arguments) => ratio::run(arguments),
         Command::Churn(arguments) => churn::run(arguments),
+        Command::Compact(arguments) => compact::run(arguments),
         Command::Concurrency(arguments) => concurrency::run(arguments),
         Command::Rivals(arguments) => rivals::run(arguments),
         Command::OpenChild(arguments) => open::run_child(arguments),
