@@ -16,8 +16,9 @@ pub struct LogOptions {
     /// Bytes of entries that share a block, before compression: 64 to 65,536. Default 1 KiB.
     /// Smaller blocks read faster, larger ones compress better. A longer entry has its own block.
     pub block_bytes: u32,
-    /// zstd's level, 1 to 22. Default 5. Level 3 writes twice as fast and takes 3 to 5 % more room; 9
-    /// takes 2 to 4 % less and writes two to three times slower. Reads do not care.
+    /// zstd's level, 1 to 22. Default 5. Level 3 writes twice as fast and takes 3 to 5 % more room.
+    /// From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the time. Reads
+    /// do not care.
     pub compression_level: i32,
     /// Bytes that gather before a system call writes them: 4 KiB to 64 MiB. Default 1 MiB.
     pub write_buffer_bytes: u32,

@@ -3,7 +3,7 @@
 //! Packing knows nothing of places, so it needs no lock that the log's writer holds.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -79,6 +79,11 @@ impl Packing {
     pub fn pack(&self, log: &Log, entries: &[&[u8]]) -> Result<Packed> {
         self.0.pack(&log.shared.interner, entries)
     }
+
+    /// Lets `log` go on with the dictionary that this has come to.
+    pub fn hand_over(&self, log: &Log) {
+        log.shared.packer.go_on_as(&self.0);
+    }
 }
 
 /// Packs entries. Shared by all who write to a log.
@@ -117,10 +122,7 @@ impl Packer {
         if let Some(entry) = entries.iter().find(|entry| entry.len() > max) {
             return Err(LogError::EntryTooLarge { bytes: entry.len(), max });
         }
-        let dictionary = {
-            let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
-            sampler.dictionary_for(interner, entries)
-        };
+        let dictionary = self.sampler().dictionary_for(interner, entries);
         let ranges = cut_into_chunks(entries);
         let results: Vec<OnceLock<PackedChunk>> = ranges.iter().map(|_| OnceLock::new()).collect();
         let next = AtomicUsize::new(0);
@@ -148,7 +150,22 @@ impl Packer {
             work();
         });
         let chunks = results.into_iter().filter_map(OnceLock::into_inner).collect();
-        Ok(Packed { chunks, dictionary, entry_count: entries.len() })
+        let packed = Packed { chunks, dictionary, entry_count: entries.len() };
+        let raw_bytes: usize = entries.iter().map(|entry| entry.len()).sum();
+        self.sampler().note_packed(raw_bytes as u64, packed.payload_bytes() as u64);
+        Ok(packed)
+    }
+
+    fn sampler(&self) -> MutexGuard<'_, Sampler> {
+        self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with the dictionary that `other` has come to.
+    fn go_on_as(&self, other: &Self) {
+        let dictionary = other.sampler().current();
+        if let Some(dictionary) = dictionary {
+            self.sampler().go_on_with(dictionary);
+        }
     }
 
     /// `packed`, which was made of `entries`, without those that are not kept: only the blocks that

@@ -38,17 +38,48 @@ const ATTEMPT_FACTOR: u64 = 8;
 /// import at the least, which take about as long as the training beside them.
 const ATTEMPT_TIME_SHARE: u64 = 4;
 
+/// What is packed is judged by so much of it at a time,
+const DRIFT_WINDOW_BYTES: u64 = 8 << 20;
+/// and is worth an attempt where it packs so much worse than at first.
+const DRIFT_FACTOR: f64 = 1.15;
+
 /// Keeps samples of what is written, and the dictionary in use.
 pub(crate) struct Sampler {
     samples: Samples,
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
+    drift: Drift,
     under_way: Option<UnderWay>,
     scale: Scale,
     block_bytes: usize,
     level: i32,
     has_threads: bool,
+}
+
+/// How well what comes packs, beside what came when the dictionary was new.
+#[derive(Default)]
+struct Drift {
+    raw_bytes: u64,
+    packed_bytes: u64,
+    /// Of the first window behind the last attempt: packed bytes for each raw one.
+    first: Option<f64>,
+}
+
+impl Drift {
+    /// Notes what was packed; whether it packs clearly worse than it did.
+    fn note(&mut self, raw_bytes: u64, packed_bytes: u64) -> bool {
+        self.raw_bytes += raw_bytes;
+        self.packed_bytes += packed_bytes;
+        if self.raw_bytes < DRIFT_WINDOW_BYTES {
+            return false;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a ratio of some megabytes")]
+        let now = self.packed_bytes as f64 / self.raw_bytes as f64;
+        (self.raw_bytes, self.packed_bytes) = (0, 0);
+        let first = *self.first.get_or_insert(now);
+        now > first * DRIFT_FACTOR
+    }
 }
 
 /// An attempt that is made beside the packing.
@@ -96,6 +127,7 @@ impl Sampler {
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
             current,
+            drift: Drift::default(),
             under_way: None,
             block_bytes: options.block_bytes as usize,
             level: options.compression_level,
@@ -120,6 +152,27 @@ impl Sampler {
             self.begin_attempt();
         }
         self.current.clone()
+    }
+
+    /// Notes how well the entries were packed that the dictionary was asked for. Where what comes has
+    /// changed, another attempt is due once there are samples of it.
+    pub(crate) fn note_packed(&mut self, raw_bytes: u64, packed_bytes: u64) {
+        if self.drift.note(raw_bytes, packed_bytes) {
+            self.drift = Drift::default();
+            let soon = self.raw_bytes_seen + 2 * self.scale.sample_bytes as u64;
+            self.next_attempt_bytes = self.next_attempt_bytes.min(soon);
+        }
+    }
+
+    /// The dictionary in use.
+    pub(crate) fn current(&self) -> Option<Arc<Dictionary>> {
+        self.current.clone()
+    }
+
+    /// Goes on with `dictionary`, which was trained on more.
+    pub(crate) fn go_on_with(&mut self, dictionary: Arc<Dictionary>) {
+        self.current = Some(dictionary);
+        self.drift = Drift::default();
     }
 
     /// Takes samples evenly from `entries`.
@@ -176,7 +229,7 @@ impl Sampler {
 
     fn adopt(&mut self, interner: &Interner, made: Option<Dictionary>) {
         if let Some(dictionary) = made {
-            self.current = Some(interner.intern(dictionary));
+            self.go_on_with(interner.intern(dictionary));
         }
     }
 }
@@ -225,6 +278,25 @@ mod tests {
             Arc::ptr_eq(&first, sampler.current.as_ref().unwrap()),
             "the same data wins nothing"
         );
+    }
+
+    #[test]
+    fn another_attempt_is_made_where_what_comes_packs_worse() {
+        let mut sampler = sampler();
+        observe_and_attempt(&mut sampler, &documents(20_000));
+        let scheduled = sampler.next_attempt_bytes;
+        for _ in 0..4 {
+            sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 4);
+        }
+        assert_eq!(sampler.next_attempt_bytes, scheduled);
+        sampler.raw_bytes_seen = 0;
+        sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 3);
+        assert_eq!(sampler.next_attempt_bytes, 4 << 20);
+        // Once: what stays so is no drift.
+        sampler.next_attempt_bytes = scheduled;
+        sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 3);
+        sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 3);
+        assert_eq!(sampler.next_attempt_bytes, scheduled);
     }
 
     #[test]

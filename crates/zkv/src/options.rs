@@ -110,7 +110,8 @@ impl Options {
     }
 
     /// zstd's level, 1 to 22, default 5. Level 3 writes twice as fast and takes about 4 % more
-    /// room; 9 takes about 4 % less and writes two to three times slower. Reads do not care.
+    /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the
+    /// time, which suits [`Store::compact_with`] better than writing. Reads do not care.
     pub fn compression_level(mut self, level: i32) -> Self {
         self.log.compression_level = level;
         self

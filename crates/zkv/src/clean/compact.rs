@@ -28,7 +28,7 @@ pub struct CompactProgress {
 
 impl CompactOptions {
     /// zstd's level for what is written anew, 1 to 22, default that of the store's
-    /// [`Options`](crate::Options). Level 9 takes about twice as long as 5, and 19 ten times as long.
+    /// [`Options`](crate::Options). Level 9 takes ten times as long as 5, and 19 twenty times as long.
     pub fn compression_level(mut self, level: i32) -> Self {
         self.level = Some(level);
         self
@@ -125,6 +125,8 @@ impl Shared {
             let Some(last) = last else { break };
             self.write_anew(vec![last], packing)?;
         }
+        // What is written next is like what is here.
+        packing.hand_over(&self.log);
         let mut writer = self.writer()?;
         self.cut(&mut writer)?;
         writer.log.trim().map_err(Error::data(&self.path))
