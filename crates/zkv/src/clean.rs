@@ -68,6 +68,8 @@ struct State {
     has_news: bool,
     /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
     is_unfinished: bool,
+    /// Whether there is a thread to wait for.
+    is_running: bool,
     is_ending: bool,
     /// When so much was written, somebody looks whether cleaning is behind.
     survey_at: u64,
@@ -275,7 +277,8 @@ impl Shared {
         let Writer { committed, live, cleaned, .. } = writer;
         let survey = Survey::of(&committed.log, live, cleaned);
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
-            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT);
+            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT)
+                && self.cleaner.state().is_running;
             self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
         }
         survey

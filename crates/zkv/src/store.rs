@@ -244,7 +244,8 @@ impl Store {
             handle.has_flusher.store(true, Ordering::Release);
         }
         if !has_cleaner && threads.cleaner.is_none() {
-            threads.cleaner = Some(clean::start(shared)?);
+            // Where the system has no more threads, the file grows until it has.
+            threads.cleaner = clean::start(shared);
             handle.has_cleaner.store(true, Ordering::Release);
         }
         Ok(())

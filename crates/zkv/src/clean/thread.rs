@@ -30,11 +30,13 @@ const PIECES_PER_ROUND_SHARE: usize = 4;
 /// Free slots that are kept for what is written next: one, and one more for so many segments.
 const SEGMENTS_PER_SPARE: usize = 10;
 
-/// Starts the thread.
-pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
-    let shared = Arc::clone(shared);
+/// Starts the thread; `None` where the system has no more of them.
+pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
+    let of_thread = Arc::clone(shared);
     let thread = Builder::new().name("zkv-clean".to_owned());
-    thread.spawn(move || shared.clean_on()).map_err(Error::Thread)
+    let thread = thread.spawn(move || of_thread.clean_on()).ok()?;
+    shared.cleaner.state().is_running = true;
+    Some(thread)
 }
 
 /// Asks the thread to end behind the piece that it is at, and waits until it has.
@@ -44,7 +46,8 @@ pub(crate) fn stop(cleaner: &Cleaner, thread: JoinHandle<()>) {
     cleaner.changed.notify_all();
     // After a panic there the log is whole, and what was cleaned stays so.
     let _ = thread.join();
-    cleaner.state().is_ending = false;
+    let mut state = cleaner.state();
+    (state.is_ending, state.is_running) = (false, false);
 }
 
 /// What the thread may write while others do.
