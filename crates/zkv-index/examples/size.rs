@@ -29,7 +29,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         rebuild.push(hash(key), location_of(key, key_count, locations), 1)?;
     }
     let mut live = 0u64;
-    let rebuilt = rebuild.finish(&mut |_, weight| live += weight)?;
+    let rebuilt = rebuild.finish(&mut |_, weight| {
+        live += weight;
+        true
+    })?;
     let meta = meta(rebuilt.key_count());
     let checkpoint = rebuilt.write(&FileStorage, &path, &meta)?;
     println!("{key_count} keys, {live} live, in {slots} slots of 8 MiB");

@@ -23,7 +23,7 @@ pub enum Difference {
 
 impl Rebuilt {
     /// Holds what the log says against `checkpoint`, with `changes` over it, and tells `differs` of
-    /// each entry that only one of them has.
+    /// each entry that only one of them has. Those that the index need not have are none.
     ///
     /// # Errors
     /// As [`Checkpoint::verify`]; [`IndexError::Io`].
@@ -41,8 +41,9 @@ impl Rebuilt {
                 })
             });
         let mut index = Merged::new(scans.chain([entries_of(changes)]))?;
-        let mut log = self.entries()?;
+        let (mut log, mut optional) = (self.entries(true)?, self.entries(false)?);
         let (mut of_index, mut of_log) = (index.next()?, log.next()?);
+        let mut may_be = optional.next()?;
         loop {
             let order = match (&of_index, &of_log) {
                 (Some(of_index), Some(of_log)) => compare(of_index, of_log),
@@ -51,7 +52,12 @@ impl Rebuilt {
                 (None, None) => return Ok(()),
             };
             if let Some(entry) = of_index.filter(|_| order.is_lt()) {
-                differs(Difference::Untrue(entry.location));
+                while may_be.is_some_and(|may_be| compare(&entry, &may_be).is_gt()) {
+                    may_be = optional.next()?;
+                }
+                if may_be.is_none_or(|may_be| compare(&entry, &may_be).is_ne()) {
+                    differs(Difference::Untrue(entry.location));
+                }
             }
             if let Some(entry) = of_log.filter(|_| order.is_gt()) {
                 differs(Difference::Unknown(entry.location));

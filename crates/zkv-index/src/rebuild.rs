@@ -22,8 +22,10 @@ const PARTITION_COUNT: usize = 1 << PARTITION_BITS;
 const FACTS_LEAST: usize = 256;
 /// A fact in the scratch file: hash, location or 0, weight.
 const FACT_BYTES: usize = 16 + 8 + 8;
-/// A surviving entry in the scratch file: prefix, location.
+/// A surviving entry in the scratch file: prefix, location with [`OPTIONAL`].
 const SURVIVOR_BYTES: usize = 8 + 8;
+/// Set beside the location of an entry that the index may lack. Locations are shorter.
+const OPTIONAL: u64 = 1 << 63;
 /// How many survivors are read at a time.
 const SURVIVORS_A_CHUNK: usize = 4096;
 
@@ -55,7 +57,10 @@ struct Fact {
 /// rebuild.push(KeyHash(2 << 100), None, 0)?;
 ///
 /// let mut live_bytes = 0;
-/// let rebuilt = rebuild.finish(&mut |_location, weight| live_bytes += weight)?;
+/// let rebuilt = rebuild.finish(&mut |_location, weight| {
+///     live_bytes += weight;
+///     true
+/// })?;
 /// assert_eq!((rebuilt.key_count(), live_bytes), (1, 90));
 ///
 /// let key_count = rebuilt.key_count();
@@ -124,35 +129,42 @@ impl Rebuild {
         Ok(())
     }
 
-    /// Finds the facts that survive and tells `live` the location and weight of each.
+    /// Finds the facts that survive and tells `live` the location and weight of each. That says whether
+    /// the index needs the entry: one that it does not is not written, and no difference to an index,
+    /// whether that has it or not.
     ///
     /// # Errors
     /// [`IndexError::Io`] where the scratch file cannot be read or written.
-    pub fn finish(mut self, live: &mut dyn FnMut(Location, u64)) -> Result<Rebuilt, IndexError> {
+    pub fn finish(
+        mut self,
+        live: &mut dyn FnMut(Location, u64) -> bool,
+    ) -> Result<Rebuilt, IndexError> {
         let Some(mut spilled) = self.take_spilled()? else {
             let mut facts = self.facts;
             keep_last(&mut facts);
             let survivors = survivors_of(&facts, live).collect::<Vec<_>>();
+            let needed_count = survivors.iter().filter(|survivor| survivor.is_needed()).count();
             return Ok(Rebuilt {
-                count: survivors.len() as u64,
+                needed_count: needed_count as u64,
                 survivors: Survivors::Held(survivors),
             });
         };
         let start = spilled.end;
-        let mut count = 0;
+        let (mut count, mut needed_count) = (0, 0);
         let mut output = Appender::new(spilled.scratch.file()?, start);
         for parts in std::mem::take(&mut spilled.parts) {
             let facts = load(spilled.scratch.file()?, &parts)?;
-            for (prefix, location) in survivors_of(&facts, live) {
-                output.write(&prefix.get().to_le_bytes())?;
-                output.write(&location.get().to_le_bytes())?;
+            for survivor in survivors_of(&facts, live) {
+                output.write(&survivor.prefix.get().to_le_bytes())?;
+                output.write(&survivor.place.to_le_bytes())?;
                 count += 1;
+                needed_count += u64::from(survivor.is_needed());
             }
         }
         output.flush()?;
         drop(output);
         let survivors = Survivors::Spilled { scratch: spilled.scratch, start, count };
-        Ok(Rebuilt { count, survivors })
+        Ok(Rebuilt { needed_count, survivors })
     }
 
     /// The spilled facts, where there are any; then all are.
@@ -205,12 +217,12 @@ fn keep_last(facts: &mut Vec<Fact>) {
 /// The entries of those facts that put something, which `live` is told of.
 fn survivors_of<'a>(
     facts: &'a [Fact],
-    live: &'a mut dyn FnMut(Location, u64),
-) -> impl Iterator<Item = (Prefix, Location)> + 'a {
+    live: &'a mut dyn FnMut(Location, u64) -> bool,
+) -> impl Iterator<Item = Survivor> + 'a {
     facts.iter().filter_map(|fact| {
         let location = fact.location?;
-        live(location, fact.weight);
-        Some((fact.hash.prefix(), location))
+        let optional = if live(location, fact.weight) { 0 } else { OPTIONAL };
+        Some(Survivor { prefix: fact.hash.prefix(), place: location.get() | optional })
     })
 }
 
@@ -253,26 +265,48 @@ fn decode(bytes: &[u8], order: u32) -> Result<Fact, zkv_io::Overrun> {
 #[derive(Debug)]
 pub struct Rebuilt {
     survivors: Survivors,
-    count: u64,
+    needed_count: u64,
+}
+
+/// An entry.
+#[derive(Clone, Copy, Debug)]
+struct Survivor {
+    prefix: Prefix,
+    /// The location, with [`OPTIONAL`].
+    place: u64,
+}
+
+impl Survivor {
+    fn is_needed(self) -> bool {
+        self.place & OPTIONAL == 0
+    }
+
+    fn entry(self) -> Option<Entry> {
+        let location = Location::new(self.place & !OPTIONAL)?;
+        Some(Entry { prefix: self.prefix, location, sign: Sign::Put })
+    }
 }
 
 /// Entries sorted by prefix.
 #[derive(Debug)]
 enum Survivors {
-    Held(Vec<(Prefix, Location)>),
+    Held(Vec<Survivor>),
     Spilled { scratch: Scratch, start: u64, count: u64 },
 }
 
 impl Rebuilt {
-    /// How many facts have survived.
+    /// How many facts have survived and are needed.
     #[must_use]
     pub fn key_count(&self) -> u64 {
-        self.count
+        self.needed_count
     }
 
-    /// All of them, in order.
-    pub(crate) fn entries(&self) -> Result<Box<dyn EntrySource + '_>, IndexError> {
-        self.survivors.open()
+    /// Those that are needed, or all others, in order.
+    pub(crate) fn entries(
+        &self,
+        are_needed: bool,
+    ) -> Result<Box<dyn EntrySource + '_>, IndexError> {
+        self.survivors.open(are_needed)
     }
 
     /// Writes the index to `path`, in place of any that is there.
@@ -285,36 +319,38 @@ impl Rebuilt {
         path: &Path,
         meta: &CheckpointMeta<'_>,
     ) -> Result<Checkpoint, IndexError> {
-        write_file(storage, path, &|| self.survivors.open(), meta, 0)
+        write_file(storage, path, &|| self.survivors.open(true), meta, 0)
     }
 }
 
 impl Survivors {
-    fn open(&self) -> Result<Box<dyn EntrySource + '_>, IndexError> {
+    fn open(&self, are_needed: bool) -> Result<Box<dyn EntrySource + '_>, IndexError> {
         match self {
-            Self::Held(entries) => {
-                Ok(Box::new(Grouped::new(entries.iter().copied().map(|pair| Ok(put(pair))))))
+            Self::Held(survivors) => {
+                let those = survivors.iter().filter(move |one| one.is_needed() == are_needed);
+                Ok(Box::new(Grouped::new(those.filter_map(|one| one.entry().map(Ok)))))
             }
             Self::Spilled { scratch, start, count } => {
-                let pairs = Pairs {
+                let read = SpilledSurvivors {
                     file: scratch.file()?,
                     offset: *start,
                     left: *count,
                     chunk: Vec::new(),
                     at: 0,
                 };
-                Ok(Box::new(Grouped::new(pairs)))
+                let those = read.filter_map(move |one| match one {
+                    Ok(one) if one.is_needed() != are_needed => None,
+                    Ok(one) => one.entry().map(Ok),
+                    Err(error) => Some(Err(error)),
+                });
+                Ok(Box::new(Grouped::new(those)))
             }
         }
     }
 }
 
-fn put((prefix, location): (Prefix, Location)) -> Entry {
-    Entry { prefix, location, sign: Sign::Put }
-}
-
 /// Reads survivors from the scratch file.
-struct Pairs<'a> {
+struct SpilledSurvivors<'a> {
     file: &'a dyn StorageFile,
     offset: u64,
     left: u64,
@@ -322,7 +358,7 @@ struct Pairs<'a> {
     at: usize,
 }
 
-impl Pairs<'_> {
+impl SpilledSurvivors<'_> {
     fn read_chunk(&mut self) -> Result<(), IndexError> {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(SURVIVORS_A_CHUNK);
         self.chunk.resize(count * SURVIVOR_BYTES, 0);
@@ -332,28 +368,30 @@ impl Pairs<'_> {
         Ok(())
     }
 
-    fn read(&mut self) -> Result<Entry, IndexError> {
+    fn read(&mut self) -> Result<Survivor, IndexError> {
         if self.at == self.chunk.len() {
             self.read_chunk()?;
         }
         let changed = || IndexError::corrupt(self.offset, "the scratch file has changed");
         let mut cursor = Cursor::new(&self.chunk[self.at..]);
         let prefix = cursor.u64().ok().and_then(Prefix::new).ok_or_else(changed)?;
-        let location = cursor.u64().ok().and_then(Location::new).ok_or_else(changed)?;
+        let place = cursor.u64().ok();
+        let is_location = |place: &u64| Location::new(place & !OPTIONAL).is_some();
+        let place = place.filter(is_location).ok_or_else(changed)?;
         self.at += SURVIVOR_BYTES;
-        Ok(put((prefix, location)))
+        Ok(Survivor { prefix, place })
     }
 }
 
-impl Iterator for Pairs<'_> {
-    type Item = Result<Entry, IndexError>;
+impl Iterator for SpilledSurvivors<'_> {
+    type Item = Result<Survivor, IndexError>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.left == 0 {
             return None;
         }
-        let entry = self.read();
+        let survivor = self.read();
         self.left -= 1;
-        Some(entry)
+        Some(survivor)
     }
 }

@@ -11,11 +11,17 @@ use zkv_io::MemoryStorage;
 
 /// An index of `model`, as the log tells it.
 fn told(model: &Model) -> Rebuilt {
-    let mut rebuild = Rebuild::new(Arc::new(MemoryStorage::new()), "scratch".into(), 0);
-    for (hash, location) in model {
-        rebuild.push(*hash, Some(*location), 0).unwrap();
+    told_of(model, usize::MAX, &|_| true)
+}
+
+/// As [`told`], of which the index need not have all.
+fn told_of(model: &Model, memory_bytes: usize, is_needed: &dyn Fn(u64) -> bool) -> Rebuilt {
+    let storage = Arc::new(MemoryStorage::new());
+    let mut rebuild = Rebuild::new(storage, "scratch".into(), memory_bytes);
+    for (number, (hash, location)) in (0..).zip(model) {
+        rebuild.push(*hash, Some(*location), number).unwrap();
     }
-    rebuild.finish(&mut |_, _| {}).unwrap()
+    rebuild.finish(&mut |_, number| is_needed(number)).unwrap()
 }
 
 fn differences(told: &Rebuilt, checkpoint: Option<&Checkpoint>, changes: &Run) -> Vec<Difference> {
@@ -51,6 +57,24 @@ fn an_index_of_its_log_does_not_differ() {
     assert_eq!(differences(&told(&model), None, &run), []);
     let run = first_run(&mut model, 50);
     assert_eq!(differences(&told(&model), None, &run), []);
+}
+
+#[test]
+fn what_is_not_needed_is_not_written_and_may_be_there_or_not() {
+    let (checkpoint, changes, model) = sample();
+    let is_needed = |number: u64| !number.is_multiple_of(3);
+    for memory_bytes in [0, usize::MAX] {
+        let told = told_of(&model, memory_bytes, &is_needed);
+        assert_eq!(differences(&told, Some(&checkpoint), &changes), []);
+        let needed = (0..).zip(&model).filter(|(number, _)| is_needed(*number));
+        let needed: Model = needed.map(|(_, (hash, location))| (*hash, *location)).collect();
+        assert_eq!(told.key_count(), needed.len() as u64);
+        let all = told_of(&model, memory_bytes, &|_| true);
+        let written = told.write(&MemoryStorage::new(), path(), &meta(b"", &[])).unwrap();
+        assert_eq!(differences(&told_of(&needed, 0, &|_| true), Some(&written), &nothing()), []);
+        let missing = differences(&all, Some(&written), &nothing()).len();
+        assert_eq!(missing, model.len() - needed.len());
+    }
 }
 
 #[test]

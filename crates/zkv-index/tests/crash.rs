@@ -250,7 +250,7 @@ fn rebuild(storage: &FaultStorage) -> Result<Checkpoint, IndexError> {
     for key in 0..2000 {
         rebuild.push(hash(key % 900), Location::new(key + 1), 1)?;
     }
-    rebuild.finish(&mut |_, _| ())?.write(storage, path(), &meta(b"", &[]))
+    rebuild.finish(&mut |_, _| true)?.write(storage, path(), &meta(b"", &[]))
 }
 
 #[test]

@@ -30,7 +30,11 @@ fn check_facts(facts: &[(u64, u64)], memory_bytes: usize) -> usize {
     }
     let scratch_count = file_count(&storage);
     let mut live = Vec::new();
-    let rebuilt = rebuild.finish(&mut |place, weight| live.push((Some(place), weight))).unwrap();
+    let rebuilt = rebuild.finish(&mut |place, weight| {
+        live.push((Some(place), weight));
+        true
+    });
+    let rebuilt = rebuilt.unwrap();
     assert_eq!(rebuilt.key_count(), model.len() as u64);
     let mut expected: Vec<_> = weights.into_values().filter(|fact| fact.0.is_some()).collect();
     live.sort_unstable();
@@ -76,6 +80,6 @@ fn the_scratch_file_is_private_to_the_build_and_goes_with_it() {
         names.len() == 1 && names[0].to_str().unwrap().ends_with(TEMPORARY_SUFFIX),
         "{names:?}"
     );
-    drop(rebuild.finish(&mut |_, _| ()).unwrap());
+    drop(rebuild.finish(&mut |_, _| true).unwrap());
     assert_eq!(file_count(&storage), 0);
 }

@@ -72,6 +72,11 @@ impl Catalog {
         id < FIRST_NAMED || self.by_name.values().any(|entry| entry.id == id)
     }
 
+    /// The collections whose records count.
+    pub(crate) fn alive(&self) -> impl Iterator<Item = u32> + '_ {
+        (0..FIRST_NAMED).chain(self.by_name.values().map(|entry| entry.id))
+    }
+
     /// The writes that name a collection, or change what the catalog says of it; `None` drops it.
     pub(crate) fn writes(
         &self,

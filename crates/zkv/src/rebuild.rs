@@ -1,12 +1,13 @@
 //! Making the index from the log alone.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use zkv_index::{CheckpointMeta, IndexError, KeyHash, Rebuild, Rebuilt};
 use zkv_log::{LogError, LogView, ScannedBlock, layout};
 use zkv_record::{Kind, Record, RecordError};
 
-use crate::catalog::{CATALOG, Catalog, forget_dropped};
+use crate::catalog::{CATALOG, Catalog};
 use crate::counts::KeyCounts;
 use crate::keys::Keys;
 use crate::live::{LiveTable, Weight, raw_bytes, slot_of};
@@ -117,17 +118,22 @@ impl Facts {
         self.rebuild.push(hash, location, weight)
     }
 
-    /// Of all that was said of a key, the last counts.
+    /// Of all that was said of a key, the last counts. What is left of collections that were dropped is
+    /// not in the index: a segment that was cleaned may still hold it, and be freed.
     pub(crate) fn finish(self, slot_bytes: u32) -> Result<RebuiltIndex, IndexError> {
         let Self { rebuild, mut live, catalog } = self;
         let mut counts = KeyCounts::default();
+        let alive: HashSet<u32> = catalog.alive().collect();
         let index = rebuild.finish(&mut |location, weight| {
             let collection = u32::try_from(weight >> COLLECTION_SHIFT).unwrap_or(u32::MAX);
-            let bytes = weight & (PIECE_FLAG - 1);
-            live.add_live(slot_of(from_index(location), slot_bytes), collection, bytes);
-            counts.add(collection, i64::from(weight & PIECE_FLAG == 0));
+            let is_alive = alive.contains(&collection);
+            if is_alive {
+                let bytes = weight & (PIECE_FLAG - 1);
+                live.add_live(slot_of(from_index(location), slot_bytes), collection, bytes);
+                counts.add(collection, i64::from(weight & PIECE_FLAG == 0));
+            }
+            is_alive
         })?;
-        forget_dropped(&catalog, &mut counts, &mut live);
         Ok(RebuiltIndex { index, live, counts, catalog })
     }
 }

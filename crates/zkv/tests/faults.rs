@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
 use zkv_io::{MemoryStorage, Storage, replace_atomically};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
@@ -344,4 +344,46 @@ fn what_is_synced_survives_where_making_the_store_has_failed_before() {
             break;
         }
     }
+}
+
+#[test]
+fn an_index_that_is_made_anew_between_moving_and_freeing_leads_into_no_freed_segment() {
+    let options = |disk: &SimDisk| {
+        let options = Options::new().storage(Arc::new(disk.clone()));
+        options.slot_bytes(256 << 10).cleaning(Cleaning::Off)
+    };
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open(PATH).unwrap();
+    let dropped = store.collection::<u64, Vec<u8>>("dropped").unwrap();
+    for number in 0..20 {
+        dropped.set(&number, &noise(number, 40_000)).unwrap();
+        store.set_bytes(&number.to_be_bytes(), &noise(number, 4_000)).unwrap();
+    }
+    drop(dropped);
+    store.drop_collection("dropped").unwrap();
+    store.close().unwrap();
+    let image = disk.image();
+    let mut failed = 0;
+    for number in 1.. {
+        let disk = SimDisk::from_image(&image, 1);
+        let store = options(&disk).open(PATH).unwrap();
+        let (calls, error) = (Calls::Changes, io::ErrorKind::StorageFull);
+        let (write, sync) = (WriteFailure::Half, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
+        failed += usize::from(store.clean().is_err());
+        if disk.counted_calls() < number {
+            break;
+        }
+        disk.set_fault(None);
+        // Where a sync has failed, it refuses.
+        if store.rebuild_index().is_err() {
+            continue;
+        }
+        let unfinished = store.verify(|_| {}).unwrap();
+        assert_eq!(unfinished.findings, [], "the call {number}");
+        store.clean().unwrap();
+        let verified = store.verify(|_| {}).unwrap();
+        assert_eq!(verified.findings, [], "the call {number}, cleaned");
+    }
+    assert!(failed > 10, "{failed}");
 }
