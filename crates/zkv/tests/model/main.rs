@@ -1,5 +1,5 @@
-//! The store against maps: any operations, in any order, through reopening, lost indexes and
-//! checkpoints.
+//! The store against maps: any operations, in any order, through reopening, lost indexes, checkpoints
+//! and cleaning.
 
 mod steps;
 
@@ -9,13 +9,15 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use zkv::{
-    Collection, CollectionOptions, Durability, ErrorKind, Options, Snapshot, Store, WriteBatch,
+    Cleaning, Collection, CollectionOptions, Durability, ErrorKind, Options, Snapshot, Store,
+    WriteBatch,
 };
-use zkv_io::{MemoryStorage, Storage};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
 
-use steps::{End, Step, Value, Write, key, step};
+use steps::{End, Step, Value, Write, cleaning_step, key, step};
 
 const PATH: &str = "dir/store.zkv";
+const INDEX: &str = "dir/store.zkv.idx";
 
 /// The default collection; the others have names.
 const DEFAULT: usize = 0;
@@ -23,11 +25,25 @@ const PLACES: usize = 3;
 
 type Named = Collection<u8, Vec<u8>>;
 
-fn options(storage: &MemoryStorage, durability: Durability, use_index_file: bool) -> Options {
+/// How a store is opened.
+#[derive(Clone, Copy)]
+struct Settings {
+    durability: Durability,
+    use_index_file: bool,
+    cleaning: Cleaning,
+}
+
+fn settings(durability: Durability, use_index_file: bool) -> Settings {
+    Settings { durability, use_index_file, cleaning: Cleaning::Off }
+}
+
+fn options(storage: &MemoryStorage, settings: Settings) -> Options {
+    let Settings { durability, use_index_file, cleaning } = settings;
     Options::new()
         .storage(Arc::new(storage.clone()))
         .durability(durability)
         .use_index_file(use_index_file)
+        .cleaning(cleaning)
         .slot_bytes(256 << 10)
         .memory_buffer_bytes(64 << 10)
         .max_parallel_reads(1)
@@ -190,24 +206,35 @@ impl Held {
 /// A store, and what it must hold.
 struct Run {
     storage: MemoryStorage,
-    durability: Durability,
-    use_index_file: bool,
+    settings: Settings,
     store: Store,
     model: Model,
     held: Option<Held>,
     backups: u32,
+    /// Index files that the store had, the oldest first.
+    indexes: Vec<Vec<u8>>,
+    /// Segments that were cleaned by stores that were closed since.
+    cleaned: u64,
 }
 
 impl Run {
-    fn new(durability: Durability, use_index_file: bool) -> Self {
+    fn new(settings: Settings) -> Self {
         let storage = MemoryStorage::new();
-        let store = options(&storage, durability, use_index_file).open(PATH).unwrap();
-        let model = Model::default();
-        Self { storage, durability, use_index_file, store, model, held: None, backups: 0 }
+        let store = options(&storage, settings).open(PATH).unwrap();
+        Self {
+            storage,
+            settings,
+            store,
+            model: Model::default(),
+            held: None,
+            backups: 0,
+            indexes: Vec::new(),
+            cleaned: 0,
+        }
     }
 
     fn options(&self) -> Options {
-        options(&self.storage, self.durability, self.use_index_file)
+        options(&self.storage, self.settings)
     }
 
     fn step(&mut self, step: &Step) {
@@ -230,11 +257,24 @@ impl Run {
                 assert_eq!(self.store.drop_collection(&name(*place)).unwrap(), existed);
                 self.model.entries.retain(|(of, _), _| of != place);
             }
+            Step::Fill(place, first, count, bytes) => {
+                let writes = (0..*count)
+                    .map(|byte| (*place, (first + byte) % 40, Some(Value { byte, bytes: *bytes })));
+                self.batch(&writes.collect::<Vec<_>>(), None);
+            }
+            Step::Clean => self.store.clean().unwrap(),
+            Step::Compact => self.store.compact(|_| ()).unwrap(),
             Step::Flush => self.store.flush().unwrap(),
             Step::Sync => self.store.sync().unwrap(),
             Step::RebuildIndex => self.store.rebuild_index().unwrap(),
-            Step::Reopen => self.reopen(true),
-            Step::LoseIndexAndReopen => self.reopen(false),
+            Step::Reopen => self.reopen(true, |_| ()),
+            Step::LoseIndexAndReopen => self.reopen(false, |run| {
+                let _ = run.storage.remove(Path::new(INDEX));
+            }),
+            Step::SwitchIndex => self.reopen(true, |run| {
+                run.settings.use_index_file = !run.settings.use_index_file;
+            }),
+            Step::BringBackIndex => self.reopen(true, Self::bring_back_index),
             Step::Backup => self.backup(),
             Step::Len => {
                 assert_eq!(self.store.len(), self.model.len_of(DEFAULT));
@@ -343,24 +383,37 @@ impl Run {
         }
     }
 
-    fn reopen(&mut self, keeps_index: bool) {
+    fn reopen(&mut self, closes: bool, meanwhile: impl FnOnce(&mut Self)) {
         self.release();
+        self.cleaned += self.store.stats().unwrap().cleaning.segments;
         // The handle is gone before the next one opens the files.
-        let elsewhere = options(&MemoryStorage::new(), self.durability, true).open(PATH).unwrap();
+        let elsewhere = options(&MemoryStorage::new(), self.settings).open(PATH).unwrap();
         let store = std::mem::replace(&mut self.store, elsewhere);
-        if keeps_index {
+        if closes {
             store.close().unwrap();
         } else {
             drop(store);
-            let _ = self.storage.remove(Path::new("dir/store.zkv.idx"));
         }
+        meanwhile(self);
         self.store = self.options().open(PATH).unwrap();
+    }
+
+    fn bring_back_index(&mut self) {
+        let index = Path::new(INDEX);
+        let Ok(file) = self.storage.open(index, OpenMode::ReadWrite) else { return };
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        self.indexes.push(bytes);
+        // Each time another one, from the first on.
+        let older = &self.indexes[self.indexes.len() / 3];
+        file.set_len(0).unwrap();
+        file.write_at(0, older).unwrap();
     }
 
     fn backup(&mut self) {
         self.backups += 1;
         let copies = [format!("dir/copy {}", self.backups), format!("dir/fresh {}", self.backups)];
-        let options = options(&self.storage, self.durability, true);
+        let options = options(&self.storage, settings(self.settings.durability, true));
         self.store.backup(&copies[0]).unwrap();
         self.store.backup_with(&copies[1], options.clone()).unwrap();
         for copy in copies {
@@ -371,17 +424,35 @@ impl Run {
     fn finish(mut self) {
         self.release();
         check_all(&self.store, &self.model);
+        let report = self.store.verify(|_| ()).unwrap();
+        assert!(report.is_sound() && report.findings.is_empty(), "{report:?}");
         let options = self.options();
         self.store.close().unwrap();
-        check_all(&options.open_read_only(PATH).unwrap(), &self.model);
+        check_all(&options.clone().open_read_only(PATH).unwrap(), &self.model);
+        check_all(&options.use_index_file(false).open_read_only(PATH).unwrap(), &self.model);
     }
 }
 
-fn run(steps: &[Step], durability: Durability, use_index_file: bool) {
-    let mut run = Run::new(durability, use_index_file);
+fn run(steps: &[Step], settings: Settings) {
+    let mut run = Run::new(settings);
     for step in steps {
         run.step(step);
     }
+    run.finish();
+}
+
+#[test]
+fn the_steps_that_clean_clean() {
+    let mut run = Run::new(settings(Durability::Buffered, true));
+    for round in 0..4 {
+        for bytes in [20_000, 21_000, 22_000] {
+            run.step(&Step::Fill(DEFAULT, 0, 40, bytes + round));
+        }
+        for step in [Step::BringBackIndex, Step::Clean, Step::BringBackIndex] {
+            run.step(&step);
+        }
+    }
+    assert!(run.cleaned > 3, "{}", run.cleaned);
     run.finish();
 }
 
@@ -390,16 +461,34 @@ proptest! {
 
     #[test]
     fn a_buffered_store_is_a_map(steps in prop::collection::vec(step(), 1..120)) {
-        run(&steps, Durability::Buffered, true);
+        run(&steps, settings(Durability::Buffered, true));
     }
 
     #[test]
     fn a_synced_store_is_a_map(steps in prop::collection::vec(step(), 1..120)) {
-        run(&steps, Durability::Synced, true);
+        run(&steps, settings(Durability::Synced, true));
     }
 
     #[test]
     fn a_store_without_an_index_file_is_a_map(steps in prop::collection::vec(step(), 1..80)) {
-        run(&steps, Durability::Buffered, false);
+        run(&steps, settings(Durability::Buffered, false));
+    }
+
+    #[test]
+    fn a_store_that_is_cleaned_is_a_map(
+        steps in prop::collection::vec(cleaning_step(), 1..80),
+        durability in steps::durability(),
+        use_index_file in any::<bool>(),
+    ) {
+        run(&steps, settings(durability, use_index_file));
+    }
+
+    #[test]
+    fn a_store_that_cleans_itself_is_a_map(
+        steps in prop::collection::vec(cleaning_step(), 1..80),
+        durability in steps::durability(),
+    ) {
+        let cleaning = Cleaning::Automatic { dead_percent: 5, write_percent: 90 };
+        run(&steps, Settings { cleaning, ..settings(durability, true) });
     }
 }

@@ -19,10 +19,19 @@ pub enum Step {
     Snapshot,
     Clear(usize),
     Drop(usize),
+    /// Writes so many keys of a collection, the first of which is given, with so many bytes each.
+    Fill(usize, u8, u8, usize),
+    Clean,
+    Compact,
     Flush,
     Sync,
     RebuildIndex,
     Reopen,
+    /// With an index file where there was none, or without one. The file stays where it is.
+    SwitchIndex,
+    /// Closes, puts the index file of an earlier one of these steps in the place of the present one, and
+    /// opens.
+    BringBackIndex,
     /// As after a kill: nothing is flushed by hand, the handle is just gone.
     LoseIndexAndReopen,
     Backup,
@@ -46,13 +55,10 @@ pub struct Value {
 impl Value {
     /// Half of it compresses.
     pub fn bytes(&self) -> Vec<u8> {
-        let mut state = u64::from(self.byte) + 1;
-        let noise = std::iter::repeat_with(move || {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state.to_be_bytes()[0]
-        });
-        let half = self.bytes / 2;
-        noise.take(half).chain(std::iter::repeat_n(self.byte, self.bytes - half)).collect()
+        let mut value = vec![self.byte; self.bytes];
+        let mut random = fastrand::Rng::with_seed((self.bytes as u64) << 8 | u64::from(self.byte));
+        random.fill(&mut value[..self.bytes / 2]);
+        value
     }
 }
 
@@ -88,6 +94,19 @@ pub fn durability() -> impl Strategy<Value = Durability> {
 
 pub fn end() -> impl Strategy<Value = End> {
     prop_oneof![Just(End::Commit), durability().prop_map(End::CommitWith), Just(End::Drop)]
+}
+
+/// Segments fill, die and are cleaned.
+pub fn cleaning_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (place(), 0u8..40, 5u8..40, 15_000usize..25_000)
+            .prop_map(|(place, key, count, bytes)| Step::Fill(place, key, count, bytes)),
+        6 => Just(Step::Clean),
+        2 => Just(Step::Compact),
+        2 => Just(Step::SwitchIndex),
+        2 => Just(Step::BringBackIndex),
+        20 => step(),
+    ]
 }
 
 pub fn step() -> impl Strategy<Value = Step> {
