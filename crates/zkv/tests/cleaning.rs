@@ -227,6 +227,26 @@ fn long_values_move_whole() {
 }
 
 #[test]
+fn of_a_dropped_value_that_is_half_gone_nothing_is_said_to_be_missing() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let pages = store.collection::<u64, Vec<u8>>("pages").unwrap();
+    let mut long = vec![0; 300_000];
+    fastrand::Rng::with_seed(1).fill(&mut long);
+    pages.set(&1, &long).unwrap();
+    drop(pages);
+    // What stands behind the value's end keeps that segment.
+    let kept = fill(&store, 0..400);
+    store.drop_collection("pages").unwrap();
+    store.clean().unwrap();
+    assert_eq!(store.stats().unwrap().cleaning.segments, 1);
+    assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+    store.close().unwrap();
+    assert_eq!(verify(PATH, &options(&storage), |_| {}).unwrap().findings, []);
+    check(&open(&storage), &kept);
+}
+
+#[test]
 fn a_segment_that_cannot_be_read_is_left_alone() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();

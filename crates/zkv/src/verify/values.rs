@@ -6,17 +6,27 @@ use zkv_index::KeyHash;
 use zkv_log::Severity;
 use zkv_record::{Head, Kind, PieceKey, Record, RecordError};
 
+use crate::catalog::{CATALOG, Catalog};
+
 /// The heads and pieces that are live, as far as the records are read.
 #[derive(Default)]
 pub(super) struct Values {
     /// By the hash of the value's key.
-    heads: HashMap<KeyHash, (Head, u64)>,
+    heads: HashMap<KeyHash, LiveHead>,
     pieces: HashMap<PieceKey, Piece>,
+    catalog: Catalog,
+}
+
+struct LiveHead {
+    head: Head,
+    collection: u32,
+    /// Where its block starts in the file.
+    offset: u64,
 }
 
 struct Piece {
     bytes: usize,
-    /// Where its block starts in the file.
+    collection: u32,
     offset: u64,
     has_head: bool,
 }
@@ -29,16 +39,22 @@ impl Values {
         hash: KeyHash,
         offset: u64,
     ) -> Result<(), RecordError> {
+        let collection = record.collection;
+        if collection == CATALOG {
+            self.catalog.apply(record);
+        }
         match record.kind {
             Kind::Put | Kind::Delete => {
                 self.heads.remove(&hash);
             }
             Kind::Head => {
-                self.heads.insert(hash, (Head::decode(record.value)?, offset));
+                let head = Head::decode(record.value)?;
+                self.heads.insert(hash, LiveHead { head, collection, offset });
             }
             Kind::Piece => {
                 let key = PieceKey::decode(record.key)?;
-                let piece = Piece { bytes: record.value.len(), offset, has_head: false };
+                let bytes = record.value.len();
+                let piece = Piece { bytes, collection, offset, has_head: false };
                 match piece.bytes {
                     // A mark that it is gone.
                     0 => drop(self.pieces.remove(&key)),
@@ -49,15 +65,19 @@ impl Values {
         Ok(())
     }
 
-    /// Holds heads and pieces against each other. A piece without a head is told of only where all
-    /// heads are known.
+    /// Holds heads and pieces against each other, but for those of collections that were dropped, of
+    /// which cleaning may have taken a part. A piece without a head is told of only where all heads are
+    /// known.
     pub(super) fn check(
         mut self,
         are_heads_known: bool,
         found: &mut dyn FnMut(u64, &'static str, Severity),
     ) {
         let mut incomplete = HashSet::new();
-        for (head, offset) in self.heads.into_values() {
+        let alive: HashSet<u32> = self.catalog.alive().collect();
+        self.heads.retain(|_, live| alive.contains(&live.collection));
+        self.pieces.retain(|_, piece| alive.contains(&piece.collection));
+        for LiveHead { head, offset, .. } in self.heads.into_values() {
             let is_whole = (0..head.piece_count()).all(|number| {
                 let piece = self.pieces.get_mut(&head.piece_key(number));
                 let expected = head.piece_bytes_at(number) as usize;
