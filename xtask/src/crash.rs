@@ -5,9 +5,11 @@ mod check;
 mod faults;
 mod history;
 mod images;
+mod indexes;
 mod log;
 mod model;
 mod planted;
+mod scripts;
 mod session;
 mod workload;
 
@@ -48,6 +50,8 @@ enum Part {
     Smoke,
     /// All workloads of up to three operations, and some written out, cut at every change.
     Exhaustive,
+    /// Those written out that give space back.
+    Cleaning,
     /// A fault at the first call, the second, the third, until none is left.
     Faults,
     /// Long workloads of the log alone, which frees segments and uses their slots again.
@@ -68,20 +72,31 @@ enum Until {
 
 /// Of each kind of long workloads, how many CI runs.
 const SMOKE_WORKLOADS: usize = 12;
+/// Of the calls of workloads that clean, CI makes one in so many fail.
+const SMOKE_CLEANING_CALLS: usize = 8;
 /// Failures that are printed; a run with more stops.
 const FAILURES_MAX: usize = 5;
 
-const EXHAUSTIVE: Effort =
-    Effort { cuts_most: 40, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: true };
+const EXHAUSTIVE: Effort = Effort {
+    cuts_most: 40,
+    write_one_in: 8,
+    cut_one_in: 8,
+    crashes_most: 3,
+    last_only: true,
+    first_step: 0,
+};
 /// Of all pairs, in CI.
-const SMOKE: Effort = Effort { cuts_most: 16, ..EXHAUSTIVE };
+const SMOKE: Effort = Effort { cuts_most: 12, write_one_in: 12, cut_one_in: 24, ..EXHAUSTIVE };
 const LONG: Effort =
-    Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, crashes_most: 3, last_only: false };
-const LOG: Effort =
-    Effort { cuts_most: 12, write_one_in: 8, cut_one_in: 8, crashes_most: 3, last_only: false };
+    Effort { cuts_most: 12, write_one_in: 16, cut_one_in: 16, last_only: false, ..EXHAUSTIVE };
+const LOG: Effort = Effort { cuts_most: 12, last_only: false, ..EXHAUSTIVE };
+/// Of workloads that clean: few changes, and large ones.
+const CLEANING: Effort = Effort { cuts_most: 8, write_one_in: 4, cut_one_in: 32, ..LONG };
+/// In CI.
+const SMOKE_CLEANING: Effort = Effort { cuts_most: 3, crashes_most: 2, ..CLEANING };
 /// Of one workload.
 const THOROUGH: Effort =
-    Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, crashes_most: 3, last_only: false };
+    Effort { cuts_most: 200, write_one_in: 2, cut_one_in: 4, last_only: false, ..EXHAUSTIVE };
 
 /// What CI runs.
 pub fn smoke() -> Result<(), Failure> {
@@ -94,19 +109,21 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         replay(workload, &tally)?;
         return Ok(());
     }
-    let all = [Part::Exhaustive, Part::Faults, Part::Log, Part::Long];
+    let all = [Part::Exhaustive, Part::Cleaning, Part::Faults, Part::Log, Part::Long];
     let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
     let until = Until::Time(Duration::from_secs(arguments.seconds));
     for part in parts {
         match part {
             Part::Smoke => {
                 log(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
-                faults(&tally)?;
+                faults(SMOKE_CLEANING_CALLS, &tally)?;
                 exhaustive(2, SMOKE, &tally)?;
+                cleaning(SMOKE_CLEANING, &tally)?;
                 long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
             }
             Part::Exhaustive => exhaustive(3, EXHAUSTIVE, &tally)?,
-            Part::Faults => faults(&tally)?,
+            Part::Cleaning => cleaning(CLEANING, &tally)?,
+            Part::Faults => faults(1, &tally)?,
             Part::Planted => planted::run(arguments.seed)?,
             Part::Log => log(arguments.seed, until, &tally)?,
             Part::Long => long(arguments.seed, until, &tally)?,
@@ -147,13 +164,18 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
             for effort in [SMOKE, EXHAUSTIVE, LONG, THOROUGH] {
                 history.cut_everywhere(effort, tally)?;
             }
+            if workload.first_cleaning().is_some() {
+                for effort in [SMOKE_CLEANING, CLEANING] {
+                    clean(workload, effort, tally)?;
+                }
+            }
         }
         Replay::Log(workload) => {
             for effort in [LOG, THOROUGH] {
                 workload.run(effort, tally)?;
             }
         }
-        Replay::Fault(case) => case.run(tally)?,
+        Replay::Fault(case) => case.run(1, tally)?,
     }
     println!("crash: no violation in {}", tally.summary());
     Ok(())
@@ -173,9 +195,27 @@ fn exhaustive(most: u32, effort: Effort, tally: &Tally) -> Result<(), Failure> {
     Ok(())
 }
 
+fn cleaning(effort: Effort, tally: &Tally) -> Result<(), Failure> {
+    try_all(Workload::cleaning()?.into_iter(), None, tally, |workload| {
+        clean(workload, effort, tally)
+    })?;
+    println!("crash: workloads that clean: so far {}", tally.summary());
+    Ok(())
+}
+
+/// Cuts what gives space back, and what comes behind it.
+fn clean(workload: &Workload, effort: Effort, tally: &Tally) -> Result<(), String> {
+    // The first step is the store's making.
+    let first_step = workload.first_cleaning().map_or(0, |operation| operation + 1);
+    History::of(workload)?.cut_everywhere(Effort { first_step, ..effort }, tally)
+}
+
 fn long(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
     try_some((seed..).map(Workload::random), until, tally, |workload| {
-        History::of(workload)?.cut_everywhere(LONG, tally)
+        match workload.first_cleaning() {
+            Some(_) => clean(workload, SMOKE_CLEANING, tally),
+            None => History::of(workload)?.cut_everywhere(LONG, tally),
+        }
     })?;
     println!("crash: long workloads: so far {}", tally.summary());
     Ok(())
@@ -189,9 +229,9 @@ fn log(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
     Ok(())
 }
 
-fn faults(tally: &Tally) -> Result<(), Failure> {
+fn faults(one_cleaning_in: usize, tally: &Tally) -> Result<(), Failure> {
     let cases = faults::cases()?;
-    try_all(cases.into_iter(), None, tally, |case| case.run(tally))?;
+    try_all(cases.into_iter(), None, tally, |case| case.run(one_cleaning_in, tally))?;
     println!("crash: faults at every call: so far {}", tally.summary());
     Ok(())
 }

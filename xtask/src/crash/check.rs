@@ -4,11 +4,11 @@ use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
-use zkv::{Durability, ErrorKind, Severity, Store};
+use zkv::{Durability, ErrorKind, IndexState, Severity, Store};
 use zkv_io::Storage;
 use zkv_sim::{Image, SimDisk};
 
-use super::history::History;
+use super::history::{Before, History};
 use super::images::{Depth, Effort, Tally};
 use super::model::{self, DEFAULT, Model};
 use super::session::{INDEX, STORE, options};
@@ -28,6 +28,11 @@ pub struct Expected<'a> {
     pub commits: &'a [Model],
     /// Which of them may be the last.
     pub last: RangeInclusive<usize>,
+    /// Index files of its past that somebody may put beside the store.
+    pub indexes: Vec<&'a Vec<u8>>,
+    /// Whether its own index file, if there is one, must be usable: nobody has put another one in its
+    /// place, and it was never out of use.
+    pub index_is_own: bool,
 }
 
 /// Holds an image that has a store against what is expected. Returns how many images that were: with
@@ -47,19 +52,24 @@ pub fn check(
         let state = &expected.commits[commit];
         match depth {
             Depth::Read => Ok(1),
-            Depth::Write => is_undamaged(workload, image)
+            Depth::Write => is_undamaged(workload, image, expected.index_is_own)
                 .and_then(|()| write_on(workload, &SimDisk::from_image(image, 7), state))
-                .map(|()| 1),
-            Depth::CutAgain(times) => Ok(1 + cut_again(workload, image, state, times)?),
+                .and_then(|()| with_other_indexes(workload, image, state, &expected.indexes))
+                .map(|count| 1 + count),
+            Depth::CutAgain(times) => Ok(1 + cut_again(workload, image, state, expected, times)?),
         }
     })
 }
 
-/// A crash damages nothing: whatever it has torn, no record is lost by it, as verifying sees it.
-fn is_undamaged(workload: &Workload, image: &Image) -> Result<(), String> {
+/// A crash damages nothing: whatever it has torn, no record is lost by it, as verifying sees it. Nor does
+/// the store's own index lead to what is gone, so that it is of no use.
+fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Result<(), String> {
     let disk = SimDisk::from_image(image, 5);
     let verified = zkv::verify(STORE, &options(&disk, workload), |_| ());
     let verified = verified.map_err(|error| format!("verifying: {error}"))?;
+    if index_is_own && verified.index == IndexState::SetAside {
+        return Err(format!("its own index is set aside: {:?}", verified.findings));
+    }
     let lost = verified.findings.iter().find(|finding| finding.severity == Severity::Loss);
     lost.map_or(Ok(()), |finding| Err(format!("verifying finds {finding:?}")))
 }
@@ -111,8 +121,8 @@ pub fn check_backup(
         let disk = SimDisk::from_image(image, 1);
         let opened = options(&disk, workload).open_read_only(path);
         let store = opened.map_err(|error| format!("the backup does not open: {error}"))?;
-        let expected = Expected { commits: std::slice::from_ref(state), last: 0..=0 };
-        find_commit(&store, &expected).map(|_| ()).map_err(|error| format!("the backup: {error}"))
+        find_commit(&store, &only(state)).map_err(|error| format!("the backup: {error}"))?;
+        Ok(())
     })
 }
 
@@ -143,7 +153,42 @@ fn find_commit(store: &Store, expected: &Expected<'_>) -> Result<usize, String> 
 }
 
 fn only<'a>(state: &'a Model) -> Expected<'a> {
-    Expected { commits: std::slice::from_ref(state), last: 0..=0 }
+    let commits = std::slice::from_ref(state);
+    Expected { commits, last: 0..=0, indexes: Vec::new(), index_is_own: false }
+}
+
+/// Whatever has become of the index file, the store is the same: without it, and with any that it ever
+/// had. Returns how many images were tried.
+fn with_other_indexes(
+    workload: &Workload,
+    image: &Image,
+    state: &Model,
+    indexes: &[&Vec<u8>],
+) -> Result<u64, String> {
+    let without = ("without the index", None);
+    let older = indexes.iter().map(|index| ("with an older index", Some(*index)));
+    for (number, (what, index)) in std::iter::once(without).chain(older).enumerate() {
+        let after = |error| format!("{what}: {error}");
+        let image = with_index(image, index);
+        let indexed = Workload { use_index_file: true, ..workload.clone() };
+        let store = open(&SimDisk::from_image(&image, 11), &indexed).map_err(after)?;
+        find_commit(&store, &only(state)).map_err(after)?;
+        drop(store);
+        // The oldest has most to be wrong about.
+        if number == 1 {
+            write_on(&indexed, &SimDisk::from_image(&image, 13), state).map_err(after)?;
+        }
+    }
+    Ok(1 + indexes.len() as u64)
+}
+
+fn with_index(image: &Image, index: Option<&Vec<u8>>) -> Image {
+    let mut image = image.clone();
+    match index {
+        Some(bytes) => image.insert(INDEX, bytes.clone()),
+        None => image.remove(Path::new(INDEX)),
+    }
+    image
 }
 
 /// What another process may do after a crash: it writes, closes, and finds everything again, with the
@@ -182,18 +227,32 @@ fn with_probe(state: &Model) -> Model {
     state
 }
 
-/// Goes on with the store of an image, under another workload, and cuts the power within that. Returns
-/// how many images were tried.
-fn cut_again(workload: &Workload, image: &Image, state: &Model, times: u32) -> Result<u64, String> {
+/// Goes on with the store of an image, under another workload, and cuts the power within that. In one
+/// of two the oldest index file has come back before. Returns how many images were tried.
+fn cut_again(
+    workload: &Workload,
+    image: &Image,
+    state: &Model,
+    expected: &Expected<'_>,
+    times: u32,
+) -> Result<u64, String> {
     let (next, tally) = (workload.next_life(times), Tally::default());
+    let oldest = expected.indexes.first().filter(|_| next.seed.is_multiple_of(2));
+    let replaced = oldest.map(|index| with_index(image, Some(index)));
+    let image = replaced.as_ref().unwrap_or(image);
+    let before = Before {
+        index_is_own: expected.index_is_own && replaced.is_none(),
+        indexes: expected.indexes.iter().map(|index| index.to_vec()).collect(),
+    };
     let effort = Effort {
         cuts_most: 5,
         write_one_in: 8,
         cut_one_in: 8,
         crashes_most: times,
         last_only: false,
+        first_step: 0,
     };
-    let gone_on = History::behind_crash(&next, image, state)
+    let gone_on = History::behind_crash(&next, image, state, &before)
         .and_then(|history| history.cut_everywhere(effort, &tally));
     gone_on.map_err(|error| format!("{error}\n  in another life, {next}, which began"))?;
     Ok(tally.images.into_inner())

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 
 use zkv::Durability;
 use zkv_io::{Storage, TEMPORARY_SUFFIX};
-use zkv_sim::{Calls, Fault, PowerCut, SimDisk, SyncFailure, WriteFailure};
+use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use super::check::{Expected, PROBE, check, is_told};
 use super::images::{Depth, Tally};
@@ -35,6 +35,16 @@ const OPERATIONS: &[&str] = &[
     "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
 ];
 
+/// Those that give space back. Faults begin with the first operation that does; what comes before it
+/// fails in the others.
+const CLEANING: &[&str] = &[
+    "flushed/index/3/s40.900,b0.60000x12,d40,b0.60000x12,b0.60000x12,clean,s40.50,clean",
+    "synced/index/3/s0.300000,s0.300000,s1.300000,hold,d0,compact,release,compact,s2.40",
+    "buffered/no-index/3/s40.900,b0.60000x12,d40,c1.clear,compact,s1.40,reopen",
+];
+/// Ways to cut the power at the end of such a run.
+const CUTS_CLEANED: usize = 3;
+
 /// A fault in a workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -52,6 +62,11 @@ pub fn cases() -> Result<Vec<Case>, String> {
             let kinds = 0..faults().len();
             cases.extend(kinds.map(|kind| Case { workload: workload.clone(), kind }));
         }
+    }
+    for text in CLEANING {
+        let workload: Workload = text.parse()?;
+        let kinds = 0..faults().len();
+        cases.extend(kinds.map(|kind| Case { workload: workload.clone(), kind }));
     }
     Ok(cases)
 }
@@ -86,11 +101,18 @@ fn faults() -> Vec<Fault> {
 }
 
 impl Case {
-    /// Runs the workload with the fault at each call, until it strikes no more.
-    pub fn run(&self, tally: &Tally) -> Result<(), String> {
+    /// Runs the workload with the fault at each call, until it strikes no more; where it cleans, at each
+    /// of so many.
+    pub fn run(&self, one_cleaning_in: usize, tally: &Tally) -> Result<(), String> {
         let kinds = faults();
         let kind = kinds.get(self.kind).ok_or("there is no such fault")?;
-        for number in 1.. {
+        let (first, step) = match self.workload.first_cleaning() {
+            Some(first) => (self.calls_before(first, kind)? + 1, one_cleaning_in),
+            None => (1, 1),
+        };
+        // Not the same calls with each kind.
+        let first = first + (self.kind % step) as u64;
+        for number in (first..).step_by(step) {
             let fault = Fault { number, ..kind.clone() };
             let ran = panic::catch_unwind(AssertUnwindSafe(|| run(&self.workload, &fault, tally)));
             let ran = ran.unwrap_or_else(|_| Err("a panic, printed above".to_owned()));
@@ -101,6 +123,22 @@ impl Case {
             tally.faults.fetch_add(1, Ordering::Relaxed);
         }
         Ok(())
+    }
+}
+
+impl Case {
+    /// Calls that count for the fault before the operation `first`.
+    fn calls_before(&self, first: usize, kind: &Fault) -> Result<u64, String> {
+        let disk = SimDisk::from_image(&Image::new(), self.workload.seed);
+        disk.set_fault(Some(Fault { number: u64::MAX, ..kind.clone() }));
+        let mut session = Session::new(&self.workload, disk);
+        let operations = self.workload.operations.iter().enumerate().take(first);
+        let mut done = session.open();
+        for (number, operation) in operations {
+            done = done.and_then(|()| session.step(number, *operation));
+        }
+        done.map_err(|trouble| trouble.to_string())?;
+        Ok(session.disk.counted_calls())
     }
 }
 
@@ -130,7 +168,8 @@ fn run(workload: &Workload, fault: &Fault, tally: &Tally) -> Result<bool, String
     let mut run = FaultRun { session, fault, tally, has_struck: false, proven: None };
     run.go().map_err(|error| error.to_string())?;
     run.session.end_process();
-    run.cut_power(CUTS, Depth::Write)?;
+    let most = if workload.first_cleaning().is_some() { CUTS_CLEANED } else { CUTS };
+    run.cut_power(most, Depth::Write)?;
     Ok(run.has_struck)
 }
 
@@ -279,6 +318,11 @@ impl FaultRun<'_> {
         // What was left beside the store goes with the next opening.
         self.session.step(usize::MAX, Operation::Reopen)?;
         self.session.compare()?;
+        if self.session.workload.first_cleaning().is_some() {
+            // What was left half done is done.
+            self.session.step(usize::MAX, Operation::Compact)?;
+            self.session.compare()?;
+        }
         let files = self.session.disk.list(Path::new("dir")).unwrap_or_default();
         let left = files.iter().map(|path| path.to_string_lossy()).find(|name| {
             // Beside a backup they stay where nothing could be removed any more.
@@ -330,7 +374,8 @@ impl FaultRun<'_> {
         let mut random = fastrand::Rng::with_seed(self.fault.number);
         for way in cut.cuts(false, most, &mut random) {
             let last = self.proven.unwrap_or(session.durable)..=session.commits.len() - 1;
-            let expected = Expected { commits: &session.commits, last };
+            let commits = &*session.commits;
+            let expected = Expected { commits, last, indexes: Vec::new(), index_is_own: false };
             let image = cut.image(&way);
             // The disk has lied: what it has lost is told, and nothing wrong is read.
             if self.proven.is_some() && is_told(session.workload, &image, &expected)? {

@@ -4,6 +4,7 @@ use zkv_sim::{Image, PowerCut, SimDisk};
 
 use super::check::{Expected, check, check_backup};
 use super::images::{Depth, Effort, Moment, Span, Tally, cut_everywhere};
+use super::indexes::IndexFiles;
 use super::model::Model;
 use super::session::{Backup, STORE, Session, Trouble};
 use super::workload::Workload;
@@ -19,13 +20,24 @@ pub struct History<'a> {
     /// One for the store's making, and one for each operation.
     spans: Vec<Span>,
     backups: Vec<Backup>,
+    indexes: IndexFiles,
+    index_is_own: bool,
+}
+
+/// What is known of the index files of a store that is there before a run.
+pub struct Before {
+    /// Those that it has had.
+    pub indexes: Vec<Vec<u8>>,
+    /// Whether the present one is its own.
+    pub index_is_own: bool,
 }
 
 impl<'a> History<'a> {
     /// Runs the workload on a new disk. Nothing fails in it, so that an error is one of the store.
     pub fn of(workload: &'a Workload) -> Result<Self, String> {
         let session = Session::new(workload, SimDisk::recording(workload.seed));
-        Self::record(session, Image::new(), "the store's making", false)
+        let before = Before { indexes: Vec::new(), index_is_own: true };
+        Self::record(session, Image::new(), &before, "the store's making", false)
     }
 
     /// Runs the workload on a store that a crash has left with `state`.
@@ -33,15 +45,17 @@ impl<'a> History<'a> {
         workload: &'a Workload,
         image: &Image,
         state: &Model,
+        before: &Before,
     ) -> Result<Self, String> {
         let mut session = Session::new(workload, SimDisk::recording_from(image, workload.seed));
         (session.commits, session.visible) = (vec![state.clone()], state.clone());
-        Self::record(session, image.clone(), "the opening behind a crash", true)
+        Self::record(session, image.clone(), before, "the opening behind a crash", true)
     }
 
     fn record(
         mut session: Session<'a>,
         start: Image,
+        before: &Before,
         opening: &str,
         exists: bool,
     ) -> Result<Self, String> {
@@ -61,7 +75,9 @@ impl<'a> History<'a> {
         // The store's closing is no part of the run.
         session.end_process();
         let Session { disk, commits, backups, .. } = session;
-        Ok(History { workload, start, disk, commits, spans, backups })
+        let indexes = IndexFiles::of(&disk.events(0), &start, &before.indexes);
+        let index_is_own = before.index_is_own && workload.keeps_index();
+        Ok(History { workload, start, disk, commits, spans, backups, indexes, index_is_own })
     }
 
     /// Cuts the power at every change.
@@ -85,7 +101,12 @@ impl<'a> History<'a> {
         if moment.may_be_missing() && image.get(STORE.as_ref()).is_none() {
             return Ok(1);
         }
-        let expected = Expected { commits: &self.commits, last: moment.commits() };
+        let expected = Expected {
+            commits: &self.commits,
+            last: moment.commits(),
+            indexes: self.indexes.tried(moment.event_count),
+            index_is_own: self.index_is_own,
+        };
         check(self.workload, image, &expected, depth)
     }
 }

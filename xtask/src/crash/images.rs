@@ -17,6 +17,8 @@ pub struct Effort {
     pub crashes_most: u32,
     /// Whether only the last operation's changes are cut: the others are those of shorter workloads.
     pub last_only: bool,
+    /// The first step of which the changes are cut: those before it are there to fill segments.
+    pub first_step: usize,
 }
 
 /// How much is done with an image.
@@ -116,7 +118,8 @@ pub fn cut_everywhere(
     let mut random = fastrand::Rng::with_seed(seed);
     let mut event_count = 0;
     for (step, span) in spans.iter().enumerate() {
-        let is_looked_at = !effort.last_only || step + 1 == spans.len();
+        let is_looked_at =
+            effort.first_step <= step && (!effort.last_only || step + 1 == spans.len());
         let mut look = |cut: &PowerCut, moment: Moment<'_>, is_new: bool| {
             for way in cut.cuts(is_new, effort.cuts_most, &mut random) {
                 let depth = effort.depth(&mut random);

@@ -93,7 +93,7 @@ impl Model {
         Ok(found)
     }
 
-    fn take(
+    pub fn take(
         &mut self,
         place: Place,
         entry: zkv::Result<(Vec<u8>, Vec<u8>)>,

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use zkv::{Durability, ErrorKind, Options, Store, WriteBatch};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Snapshot, Store, WriteBatch};
 use zkv_io::{Storage, replace_atomically};
 use zkv_sim::SimDisk;
 
-use super::model::{self, DEFAULT, Model};
+use super::model::{self, DEFAULT, Model, Named};
 use super::workload::{Change, Operation, Place, Workload};
 
 pub const STORE: &str = "dir/store.zkv";
@@ -28,6 +28,8 @@ pub struct Session<'a> {
     /// The last commit that is acknowledged as durable.
     pub durable: usize,
     pub backups: Vec<Backup>,
+    use_index_file: bool,
+    held: Option<Held>,
     /// Values that may wait in the store's buffer, at the most.
     buffered_bytes: u32,
 }
@@ -37,6 +39,13 @@ pub struct Backup {
     pub path: PathBuf,
     pub commit: usize,
     pub end_event: usize,
+}
+
+/// A snapshot, and what it shows for as long as it is held.
+struct Held {
+    snapshot: Snapshot,
+    model: Model,
+    collections: Vec<(Place, Named)>,
 }
 
 /// Why a step did not go as it should.
@@ -73,8 +82,9 @@ pub fn options(disk: &SimDisk, workload: &Workload) -> Options {
         .durability(workload.durability)
         .use_index_file(workload.use_index_file)
         .slot_bytes(256 << 10)
-        // The flushing thread stays out of it: what it does would come at any moment.
+        // The flushing and the cleaning thread stay out of it: what they do would come at any moment.
         .flush_interval(Duration::from_secs(3600))
+        .cleaning(Cleaning::Off)
 }
 
 impl<'a> Session<'a> {
@@ -88,12 +98,15 @@ impl<'a> Session<'a> {
             commits: vec![Model::default()],
             durable: 0,
             backups: Vec::new(),
+            use_index_file: workload.use_index_file,
+            held: None,
             buffered_bytes: 0,
         }
     }
 
     pub fn open(&mut self) -> Result<(), Trouble> {
-        self.store = Some(options(&self.disk, self.workload).open(STORE)?);
+        let options = options(&self.disk, self.workload).use_index_file(self.use_index_file);
+        self.store = Some(options.open(STORE)?);
         Ok(())
     }
 
@@ -120,15 +133,12 @@ impl<'a> Session<'a> {
                 self.acknowledge();
             }
             Operation::Reopen => {
-                let closed = self.store()?.clone().close();
-                // Where what waits in buffers cannot be written, it stays open.
-                let is_closed = |error: zkv::Error| error.kind() == ErrorKind::Misuse;
-                if closed.is_ok() || self.store()?.flush().is_err_and(is_closed) {
-                    self.store = None;
-                }
-                closed?;
-                self.commit();
-                self.acknowledge();
+                self.close()?;
+                return self.open();
+            }
+            Operation::SwitchIndex => {
+                self.close()?;
+                self.use_index_file = !self.use_index_file;
                 return self.open();
             }
             Operation::Kill => return self.kill(false),
@@ -141,6 +151,18 @@ impl<'a> Session<'a> {
             }
             Operation::Backup => return self.backup(number),
             Operation::Restore => return self.restore(),
+            Operation::Clean => {
+                self.store()?.clean()?;
+                self.commit();
+            }
+            Operation::Compact => {
+                self.store()?.compact(|_| ())?;
+                // The segment that all of it begins with is synced.
+                self.commit();
+                self.acknowledge();
+            }
+            Operation::Hold => self.held = Some(Held::new(self.store()?, &self.visible)?),
+            Operation::Release => self.held = None,
         }
         Ok(())
     }
@@ -280,6 +302,21 @@ impl<'a> Session<'a> {
         self.durable = self.commits.len() - 1;
     }
 
+    fn close(&mut self) -> Result<(), Trouble> {
+        // It keeps the files open.
+        self.held = None;
+        let closed = self.store()?.clone().close();
+        // Where what waits in buffers cannot be written, it stays open.
+        let is_closed = |error: zkv::Error| error.kind() == ErrorKind::Misuse;
+        if closed.is_ok() || self.store()?.flush().is_err_and(is_closed) {
+            self.store = None;
+        }
+        closed?;
+        self.commit();
+        self.acknowledge();
+        Ok(())
+    }
+
     fn kill(&mut self, loses_index: bool) -> Result<(), Trouble> {
         self.end_process();
         self.visible = self.commits.last().cloned().unwrap_or_default();
@@ -294,7 +331,7 @@ impl<'a> Session<'a> {
     pub fn end_process(&mut self) {
         self.disk = self.disk.kill();
         // What it does while it is dropped reaches no disk.
-        self.store = None;
+        (self.store, self.held) = (None, None);
         self.buffered_bytes = 0;
     }
 
@@ -314,10 +351,11 @@ impl<'a> Session<'a> {
         let Some(Backup { path, commit, .. }) = self.backups.last() else { return Ok(()) };
         let (image, visible) = (self.disk.image(), self.commits[*commit].clone());
         let bytes = image.get(path).unwrap_or_default();
-        let disk = self.disk.kill();
+        self.end_process();
+        let disk = self.disk.clone();
         let copied = replace_atomically(&disk, Path::new(STORE), |file| file.write_at(0, bytes));
         copied.map_err(|error| Trouble::Wrong(format!("the last backup: {error}")))?;
-        (self.disk, self.store, self.visible) = (disk, None, visible);
+        self.visible = visible;
         self.commit();
         self.acknowledge();
         self.open()
@@ -338,7 +376,33 @@ impl<'a> Session<'a> {
         for place in self.visible.types.keys() {
             self.visible.check_len(*place, self.visible.open(store, *place)?.len())?;
         }
-        Ok(())
+        self.held.as_ref().map_or(Ok(()), Held::compare)
+    }
+}
+
+impl Held {
+    fn new(store: &Store, visible: &Model) -> Result<Self, Trouble> {
+        let places = visible.types.keys().map(|place| Ok((*place, visible.open(store, *place)?)));
+        let collections = places.collect::<Result<_, Trouble>>()?;
+        Ok(Self { snapshot: store.snapshot(), model: visible.clone(), collections })
+    }
+
+    /// Whatever has been done to the store since.
+    fn compare(&self) -> Result<(), Trouble> {
+        let Self { snapshot, model, collections } = self;
+        let mut found = Model { types: model.types.clone(), ..Model::default() };
+        for entry in snapshot.iter_bytes() {
+            found.take(DEFAULT, entry)?;
+        }
+        for (place, collection) in collections {
+            for entry in collection.at(snapshot)?.iter() {
+                found.take(*place, entry)?;
+            }
+        }
+        if found == *model {
+            return Ok(());
+        }
+        Err(Trouble::Wrong("a snapshot shows something else than what it was taken of".to_owned()))
     }
 }
 

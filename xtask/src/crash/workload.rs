@@ -60,140 +60,58 @@ pub enum Operation {
     /// The process is killed, and somebody puts the last backup, if there is one, in the place of the
     /// store. The index file stays, and is of what the store has lost by that.
     Restore,
+    /// Does what automatic cleaning would do.
+    Clean,
+    Compact,
+    /// Takes a snapshot, and drops the one before it.
+    Hold,
+    /// Drops the snapshot.
+    Release,
+    /// Closes, and opens with an index file where there was none, or without one. The file stays.
+    SwitchIndex,
 }
 
 /// Pieces of a quarter of a slot: the store's slots have 256 KiB.
-const LARGE_BYTES: u32 = 150_000;
+pub const LARGE_BYTES: u32 = 150_000;
 /// Longer than a slot.
-const HUGE_BYTES: u32 = 300_000;
+pub const HUGE_BYTES: u32 = 300_000;
 
 /// The least that a store keeps in memory. A workload that writes a batch of more has that little.
 pub const BUFFER_BYTES: u32 = 64 << 10;
+/// One in so many seeds stands for values that nearly vanish when compressed: a segment then holds more
+/// than what is moved together.
+const COMPRESSIBLE_SEEDS: u64 = 8;
 /// Longer values are written in pieces.
 const INLINE_BYTES_MAX: u32 = 64 << 10;
 
-/// What the exhaustive run is made of: each kind of operation, and each kind of value.
-pub const ALPHABET: [Operation; 17] = [
-    Operation::Set(DEFAULT, 0, 40),
-    Operation::Set(DEFAULT, 1, 900),
-    Operation::Set(DEFAULT, 0, LARGE_BYTES),
-    Operation::Set(DEFAULT, 1, HUGE_BYTES),
-    Operation::Delete(DEFAULT, 0),
-    Operation::Batch { key: 0, bytes: 60, count: 4 },
-    Operation::Batch { key: 0, bytes: 18_000, count: 4 },
-    Operation::Transact { key: 0, bytes: 50, is_synced: true },
-    Operation::Clear(1),
-    Operation::Drop(1),
-    Operation::Flush,
-    Operation::Sync,
-    Operation::Reopen,
-    Operation::Kill,
-    Operation::LoseIndex,
-    Operation::RebuildIndex,
-    Operation::Backup,
-];
-
-/// Workloads of more than three operations that chance seldom finds, each with every durability.
-const DIRECTED: &[&str] = &[
-    // The index file is ahead of the log: by what is missing, and by what is something else.
-    "s0.40,backup,s1.900,s0.50,d0,reopen,restore,s2.40,reopen,s1.40",
-    "s0.40,backup,s1.900,rebuild-index,restore,s2.900,kill,s1.40",
-    // By segments.
-    "s0.40,backup,s1.300000,s2.300000,reopen,restore,s1.300000,d0,kill,s2.40",
-];
-
 impl Workload {
-    /// The workloads that are written out.
-    pub fn directed() -> Result<Vec<Self>, String> {
-        let durabilities = ["synced", "flushed", "buffered"];
-        let texts = DIRECTED.iter().flat_map(|operations| {
-            durabilities.map(|durability| format!("{durability}/index/1/{operations}"))
-        });
-        texts.map(|text| text.parse()).collect()
-    }
-
-    /// All workloads of `count` operations of the alphabet, with all durabilities.
-    pub fn all(count: u32) -> Vec<Self> {
-        let letters = ALPHABET.len();
-        let mut all = Vec::new();
-        for durability in [Durability::Synced, Durability::Flushed, Durability::Buffered] {
-            for number in 0..letters.pow(count) {
-                let digits = (0..count).scan(number, |left, _| {
-                    let letter = ALPHABET[*left % letters];
-                    *left /= letters;
-                    Some(letter)
-                });
-                let operations = digits.collect();
-                all.push(Self { durability, use_index_file: true, seed: 1, operations });
-            }
-        }
-        all
-    }
-
-    /// A long workload, chosen by `seed`. Most values are small; some runs write enough to fill
-    /// segments and to train dictionaries.
-    pub fn random(seed: u64) -> Self {
-        let mut random = fastrand::Rng::with_seed(seed);
-        let durabilities = [Durability::Synced, Durability::Flushed, Durability::Buffered];
-        let durability = durabilities[random.usize(..3)];
-        let use_index_file = random.u8(..8) > 0;
-        let (keys, most_bytes) = (random.u8(2..24), [60, 1500, 9000][random.usize(..3)]);
-        let count = random.usize(4..60);
-        let operations = (0..count).map(|_| random_operation(&mut random, keys, most_bytes));
-        let operations = operations.collect();
-        Self { durability, use_index_file, seed, operations }
-    }
-
     /// How much the store keeps in memory; `None` for what it does by itself.
     pub fn buffer_bytes(&self) -> Option<u32> {
         self.operations.iter().any(|operation| operation.is_spilled()).then_some(BUFFER_BYTES)
     }
 
-    /// What another process does with the store after a crash of this one.
-    pub fn next_life(&self, number: u32) -> Self {
-        let next = Self::random(self.seed ^ u64::from(number) << 20 ^ self.operations.len() as u64);
-        let operations = next.operations.into_iter().take(6).collect();
-        Self { operations, ..next }
-    }
-
-    /// The value that the operation `number` gives its key: a half of it compresses.
+    /// The value that the operation `number` gives its key: a half of it compresses, or nearly all.
     pub fn value(&self, number: usize, bytes: u32) -> Vec<u8> {
         let mut random = fastrand::Rng::with_seed(self.seed ^ (number as u64) << 32);
         let mut value = vec![random.u8(..); bytes as usize];
-        let half = value.len() / 2;
-        random.fill(&mut value[half..]);
+        let noise_share = if self.seed.is_multiple_of(COMPRESSIBLE_SEEDS) { 16 } else { 2 };
+        let noise_start = value.len() - value.len() / noise_share;
+        random.fill(&mut value[noise_start..]);
         value
     }
-}
 
-fn random_operation(random: &mut fastrand::Rng, keys: u8, most_bytes: u32) -> Operation {
-    let key = random.u8(..keys);
-    let place = [DEFAULT, DEFAULT, 1, 2][random.usize(..4)];
-    match random.u8(..100) {
-        0..46 => Operation::Set(place, key, random.u32(..most_bytes)),
-        46..49 => Operation::Set(place, key, random.u32(66_000..LARGE_BYTES)),
-        49 => Operation::Set(place, key, HUGE_BYTES),
-        50..60 => Operation::Delete(place, key),
-        60..67 => {
-            let bytes = random.u32(..most_bytes.min(BUFFER_BYTES / 16));
-            Operation::Batch { key, bytes, count: random.u8(1..10) }
-        }
-        // Longer than a buffer, and longer than a slot.
-        67..69 => Operation::Batch { key, bytes: random.u32(9_000..20_000), count: 8 },
-        69 => Operation::Batch { key, bytes: 60_000, count: 12 },
-        70..75 => {
-            Operation::Transact { key, bytes: random.u32(..most_bytes), is_synced: random.bool() }
-        }
-        75..78 => Operation::Clear(random.u8(1..3)),
-        78..80 => Operation::Drop(random.u8(1..3)),
-        80..83 => Operation::Flush,
-        83..86 => Operation::Sync,
-        86..90 => Operation::Reopen,
-        90..94 => Operation::Kill,
-        94..96 => Operation::LoseIndex,
-        96..98 => Operation::RebuildIndex,
-        98 => Operation::Backup,
-        _ => Operation::Restore,
+    /// Whether it uses the index file that it has, as it is, from beginning to end.
+    pub fn keeps_index(&self) -> bool {
+        let disturbs = |operation: &Operation| {
+            matches!(operation, Operation::SwitchIndex | Operation::Restore)
+        };
+        self.use_index_file && !self.operations.iter().any(disturbs)
+    }
+
+    /// The first operation that gives space back, or of a snapshot that is held across it.
+    pub fn first_cleaning(&self) -> Option<usize> {
+        let of_cleaning = [Operation::Clean, Operation::Compact, Operation::Hold];
+        self.operations.iter().position(|operation| of_cleaning.contains(operation))
     }
 }
 
@@ -313,6 +231,11 @@ impl fmt::Display for Operation {
             Self::RebuildIndex => formatter.write_str("rebuild-index"),
             Self::Backup => formatter.write_str("backup"),
             Self::Restore => formatter.write_str("restore"),
+            Self::Clean => formatter.write_str("clean"),
+            Self::Compact => formatter.write_str("compact"),
+            Self::Hold => formatter.write_str("hold"),
+            Self::Release => formatter.write_str("release"),
+            Self::SwitchIndex => formatter.write_str("switch-index"),
         }
     }
 }
@@ -355,6 +278,11 @@ impl FromStr for Operation {
             "rebuild-index" => return Ok(Self::RebuildIndex),
             "backup" => return Ok(Self::Backup),
             "restore" => return Ok(Self::Restore),
+            "clean" => return Ok(Self::Clean),
+            "compact" => return Ok(Self::Compact),
+            "hold" => return Ok(Self::Hold),
+            "release" => return Ok(Self::Release),
+            "switch-index" => return Ok(Self::SwitchIndex),
             _ => {}
         }
         let named = word.strip_prefix('c').and_then(|rest| rest.split_once('.'));
@@ -398,13 +326,5 @@ mod tests {
         }
         assert!("synced/index/1/q".parse::<Workload>().is_err());
         assert!("synced/index".parse::<Workload>().is_err());
-    }
-
-    #[test]
-    fn the_exhaustive_run_has_every_order_of_every_operation() {
-        let all = Workload::all(2);
-        assert_eq!(all.len(), 3 * 17 * 17);
-        let has = |first, second| all.iter().any(|one| one.operations == [first, second]);
-        assert!(has(ALPHABET[16], ALPHABET[0]) && has(ALPHABET[0], ALPHABET[16]));
     }
 }

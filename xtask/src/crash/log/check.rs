@@ -151,6 +151,7 @@ impl LogRun {
             cut_one_in: 8,
             crashes_most: times,
             last_only: false,
+            first_step: 0,
         };
         let gone_on = next.open().map_err(message).and_then(|()| {
             next.note_span("the opening behind a crash", 0..=0, true);
