@@ -75,6 +75,7 @@ pub fn write_seeds() -> std::io::Result<()> {
     seeds.extend(records().into_iter().map(|(name, bytes)| ("record", name.into(), bytes)));
     seeds.extend(typed().into_iter().map(|(name, bytes)| ("typed", name.into(), bytes)));
     seeds.extend((0..6).map(|seed| ("operations", format!("random-{seed}"), operations(seed))));
+    seeds.extend((0..3).map(|seed| ("operations", format!("cleaning-{seed}"), cleaning(seed))));
     for (kind, name, bytes) in seeds {
         let folder = folder().join("seeds").join(kind);
         std::fs::create_dir_all(&folder)?;
@@ -268,6 +269,16 @@ fn typed() -> Vec<(&'static str, Vec<u8>)> {
             json(11, page)
         }),
     ]
+}
+
+/// Batches that fill segments, small writes between them, and what gives the space back.
+fn cleaning(seed: u64) -> Vec<u8> {
+    let kinds = [20, 0, 7, 20, 22, 16, 20, 13, 7, 18, 23, 14, 20, 22, 15];
+    let mut random = Random::new(seed);
+    let mut bytes = vec![seed.to_le_bytes()[0]];
+    let operations = kinds.iter().cycle().take(60);
+    bytes.extend(operations.flat_map(|kind| [*kind, random.byte(), random.byte()]));
+    bytes
 }
 
 fn operations(seed: u64) -> Vec<u8> {

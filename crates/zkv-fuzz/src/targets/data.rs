@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zkv::{Options, Store};
+use zkv::{Cleaning, Options, Store};
 use zkv_io::Storage;
 
 use crate::storage::SeededStorage;
@@ -35,6 +35,7 @@ pub(crate) fn options(storage: &(impl Storage + Clone + 'static)) -> Options {
         .compression_level(1)
         .memory_buffer_bytes(64 << 10)
         .flush_interval(Duration::from_secs(3600))
+        .cleaning(Cleaning::Off)
         .max_value_bytes(1 << 20)
 }
 

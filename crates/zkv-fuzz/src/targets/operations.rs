@@ -1,13 +1,14 @@
-//! Operations on a store on a simulated disk, with reopenings, kills, power cuts and index files that
-//! go away, against a map.
+//! Operations on a store on a simulated disk, with batches and transactions, cleaning, reopenings,
+//! kills, power cuts and index files that go away, against a map.
 //!
 //! What is found after a kill must be the store as it was behind some earlier operation, none before
 //! the last flush; after a power cut, none before the last sync.
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
-use zkv::{Durability, Options, Store};
+use zkv::{Durability, Options, Store, WriteBatch};
 use zkv_io::{OpenMode, Storage};
 use zkv_sim::{PowerCut, SimDisk};
 
@@ -18,7 +19,16 @@ const OPERATIONS_MAX: usize = 400;
 /// Ways of cutting the power among which one is drawn.
 const CUTS_MAX: usize = 16;
 
-type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+/// The longest value that is stored in one piece: a longer one is written at once.
+const INLINE_BYTES_MAX: usize = 65_536;
+/// Keys and bytes of a batch that fills a slot in good part, and that no buffer holds.
+const FILL_KEYS: u8 = 6;
+const FILL_BYTES: usize = 40_000;
+
+type Contents = BTreeMap<Vec<u8>, Arc<Vec<u8>>>;
+
+/// A key, and its new value; none deletes it.
+type Write = (Vec<u8>, Option<Vec<u8>>);
 
 pub(crate) fn run(input: &[u8]) {
     let Some((settings, operations)) = input.split_first() else { return };
@@ -79,13 +89,13 @@ impl Run {
 
     fn step(&mut self, kind: u8, key: u8, value: u8) {
         let key = [key % 32];
-        match kind % 16 {
+        match kind % 24 {
             0..=5 => self.set(&key, vec![value; usize::from(value) * 3]),
             6 => self.set(&key, vec![value; 65_600 + usize::from(value)]),
             7..=9 => self.delete(&key),
             10 => {
                 let found = self.store().get_bytes(&key).expect("a read");
-                assert_eq!(found.as_ref(), self.now().get(&key[..]), "key {key:?}");
+                assert_eq!(found.as_ref(), self.now().get(&key[..]).map(|value| &**value));
             }
             11 => {
                 self.store().flush().expect("a flush");
@@ -98,8 +108,32 @@ impl Run {
             13 => self.reopen(),
             14 if value.is_multiple_of(2) => self.kill(),
             14 => self.cut_power(),
-            _ => self.lose_index(value),
+            15 => self.lose_index(value),
+            16 | 17 => self.batch(few_writes(key[0], value)),
+            18 | 19 => self.transact(few_writes(key[0], value)),
+            20 | 21 => self.batch(self.filling(key[0], value)),
+            22 => {
+                self.store().clean().expect("a cleaning");
+                self.note_flush();
+            }
+            _ => {
+                self.store().compact(|_| ()).expect("a compaction");
+                self.note_sync();
+            }
         }
+        assert_eq!(self.store().len(), self.now().len() as u64);
+    }
+
+    /// Values that do not compress.
+    fn filling(&self, first: u8, seed: u8) -> Vec<Write> {
+        let turn = self.since_sync.len() as u64;
+        let writes = (0..FILL_KEYS).map(|number| {
+            let mut bytes = vec![0; FILL_BYTES];
+            let seed = turn << 16 | u64::from(seed) << 8 | u64::from(number);
+            fastrand::Rng::with_seed(seed).fill(&mut bytes);
+            (vec![(first + number) % 32], Some(bytes))
+        });
+        writes.collect()
     }
 
     /// What the store holds.
@@ -110,8 +144,34 @@ impl Run {
     fn set(&mut self, key: &[u8], value: Vec<u8>) {
         self.store().set_bytes(key, &value).expect("a write");
         // A long value is written at once, behind what waits in buffers.
-        let is_written = value.len() > 65_536;
-        self.note_write(is_written, |contents| contents.insert(key.to_vec(), value));
+        let is_written = value.len() > INLINE_BYTES_MAX;
+        self.note_write(is_written, |contents| contents.insert(key.to_vec(), Arc::new(value)));
+    }
+
+    fn batch(&mut self, writes: Vec<Write>) {
+        let mut batch = WriteBatch::new();
+        for (key, value) in &writes {
+            match value {
+                Some(value) => batch.set_bytes(key, value),
+                None => batch.delete_bytes(key),
+            };
+        }
+        self.store().write(batch).expect("a batch");
+        let bytes: usize = writes.iter().flat_map(|(_, value)| value).map(Vec::len).sum();
+        // More than a buffer holds goes straight to the log.
+        self.note_write(bytes > INLINE_BYTES_MAX, |contents| apply(contents, writes));
+    }
+
+    fn transact(&mut self, writes: Vec<Write>) {
+        let mut transaction = self.store().begin().expect("a transaction");
+        for (key, value) in &writes {
+            match value {
+                Some(value) => transaction.set_bytes(key, value).expect("a transaction's write"),
+                None => drop(transaction.delete_bytes(key).expect("a transaction's delete")),
+            }
+        }
+        transaction.commit().expect("nobody is in its way");
+        self.note_write(false, |contents| apply(contents, writes));
     }
 
     fn delete(&mut self, key: &[u8]) {
@@ -201,6 +261,23 @@ impl Run {
     }
 
     fn contents(&self) -> Contents {
-        self.store().iter_bytes().map(|entry| entry.expect("an entry")).collect()
+        let entries = self.store().iter_bytes().map(|entry| entry.expect("an entry"));
+        entries.map(|(key, value)| (key, Arc::new(value))).collect()
+    }
+}
+
+/// A few sets and a delete, of keys that stand one after another.
+fn few_writes(first: u8, value: u8) -> Vec<Write> {
+    let sets = (0..value % 4).map(|number| Some(vec![value; usize::from(number) * 200]));
+    let values = sets.chain([None]);
+    (first..).zip(values).map(|(key, value)| (vec![key % 32], value)).collect()
+}
+
+fn apply(contents: &mut Contents, writes: Vec<Write>) {
+    for (key, value) in writes {
+        match value {
+            Some(value) => drop(contents.insert(key, Arc::new(value))),
+            None => drop(contents.remove(&key)),
+        }
     }
 }
