@@ -247,6 +247,33 @@ fn of_a_dropped_value_that_is_half_gone_nothing_is_said_to_be_missing() {
 }
 
 #[test]
+fn of_a_key_that_was_deleted_over_and_over_one_mark_moves() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    // What is alive in front keeps all marks needed.
+    let mut kept = fill(&store, 1_000_000..1_000_700);
+    for round in 0..3 {
+        store.set_bytes(b"key", b"value").unwrap();
+        store.flush().unwrap();
+        assert!(store.delete_bytes(b"key").unwrap());
+        // So that no two marks stand in one cell.
+        kept.extend(fill(&store, round..round + 10));
+        store.flush().unwrap();
+    }
+    for _ in 0..4 {
+        kept.extend(fill(&store, 0..700));
+    }
+    store.clean().unwrap();
+    let cleaning = store.stats().unwrap().cleaning;
+    assert!(cleaning.segments > 1 && cleaning.marks_dropped == 2, "{cleaning:?}");
+    assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+    store.close().unwrap();
+    for use_index_file in [true, false] {
+        check(&options(&storage).use_index_file(use_index_file).open(PATH).unwrap(), &kept);
+    }
+}
+
+#[test]
 fn a_segment_that_cannot_be_read_is_left_alone() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use zkv_log::{LogError, Packed, Room};
+use zkv_record::Record;
 
 use super::gather::{Needed, Oldest, Piece};
-use crate::resolve::order_by_key;
+use crate::resolve::{Resolved, order_by_key};
 use crate::writer::{WriteError, Writer};
 
 /// A piece that is compressed: that takes longer than anything else, and holds up nobody.
@@ -32,12 +33,24 @@ impl PackedPiece {
         mut piece: Piece,
         pack: impl FnOnce(&[&[u8]]) -> Result<Packed, LogError>,
     ) -> Result<Self, LogError> {
-        // That is how the index lies in memory.
-        piece.moved.sort_unstable_by_key(|one| one.hash);
+        // By hash, as the index lies in memory.
+        piece.moved.sort_unstable_by(|left, right| {
+            left.hash.cmp(&right.hash).then_with(|| needed_until(right).cmp(&needed_until(left)))
+        });
+        let moved = piece.moved.len();
+        // Of a key that was deleted several times, the mark that is needed longest speaks for all.
+        piece.moved.dedup_by_key(|one| one.hash);
+        piece.marks_dropped += (moved - piece.moved.len()) as u64;
         let order = order_by_key(&piece.moved);
         let packed = pack(&entries(&piece, &order))?;
         Ok(Self { piece, order, packed })
     }
+}
+
+/// How long a record is needed: a mark until all segments up to its origin are gone.
+fn needed_until(one: &Resolved<'_>) -> u64 {
+    let origin = || Record::decode(one.record.get()).ok()?.origin;
+    if one.old.existing().is_some() { u64::MAX } else { origin().unwrap_or(0) }
 }
 
 fn entries<'a>(piece: &'a Piece, order: &[usize]) -> Vec<&'a [u8]> {
