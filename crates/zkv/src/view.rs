@@ -209,6 +209,21 @@ impl Committed {
         Ok(None)
     }
 
+    /// Whether the index leads from this hash to this place, or cannot be told from one that does.
+    pub(crate) fn leads_to(
+        &self,
+        hash: KeyHash,
+        location: zkv_index::Location,
+    ) -> Result<bool, LookupError> {
+        if let Some(change) = self.change(hash) {
+            return Ok(change.new == Some(location));
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
+        let mut candidates = Candidates::new();
+        checkpoint.candidates(hash, &mut candidates)?;
+        Ok(candidates.contains(&location))
+    }
+
     /// Whether the index names this place for the key, which the place holds.
     pub(crate) fn names(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
         if let Some(change) = self.change(key.hash) {

@@ -12,7 +12,7 @@ use crate::live::raw_bytes;
 use crate::operation::KeyStart;
 use crate::rebuild::decode_entry;
 use crate::resolve::{Before, Existing, RecordBytes, RecordKind, Resolved};
-use crate::view::{Committed, KeyRef, LookupError, to_index};
+use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
 /// Reads the segments that are to be cleaned, one after another.
 pub(crate) struct Gatherer<'a> {
@@ -55,6 +55,15 @@ pub(crate) struct Forgotten {
     pub location: zkv_index::Location,
     pub collection: u32,
     pub raw_bytes: u64,
+}
+
+/// What has become of a record since it was gathered.
+pub(crate) enum Still {
+    Needed,
+    /// The index points elsewhere.
+    Gone,
+    /// The index points at it, and its collection was dropped.
+    Dropped(Forgotten),
 }
 
 /// How far back the log goes, without the segments that are to go.
@@ -216,17 +225,27 @@ impl Needed<'_> {
         }
     }
 
-    /// Whether what was gathered a while ago is still so.
-    pub(crate) fn is_still(&self, one: &Resolved<'_>) -> Result<bool, LookupError> {
-        let Ok(record) = Record::decode(one.record.get()) else { return Ok(false) };
-        match one.old.existing() {
-            Some(old) => {
-                let is_alive = self.committed.catalog.is_alive(record.collection);
-                let location = crate::view::from_index(old.location);
-                Ok(is_alive && self.committed.names(key_of(one.hash, &record), location)?)
-            }
-            None => self.is_mark_needed(one.hash, &record),
+    /// What has become of a record that was gathered a while ago.
+    pub(crate) fn look_again(&self, one: &Resolved<'_>) -> Result<Still, LookupError> {
+        let Ok(record) = Record::decode(one.record.get()) else { return Ok(Still::Gone) };
+        let Some(old) = one.old.existing() else {
+            let is_needed = self.is_mark_needed(one.hash, &record)?;
+            return Ok(if is_needed { Still::Needed } else { Still::Gone });
+        };
+        if !self.committed.names(key_of(one.hash, &record), from_index(old.location))? {
+            return Ok(Still::Gone);
         }
+        if self.committed.catalog.is_alive(record.collection) {
+            return Ok(Still::Needed);
+        }
+        let (hash, collection) = (one.hash, one.collection);
+        let (location, raw_bytes) = (old.location, one.raw_bytes);
+        Ok(Still::Dropped(Forgotten { hash, location, collection, raw_bytes }))
+    }
+
+    /// Whether the index still points at what nobody needed a while ago.
+    pub(crate) fn is_to_forget(&self, one: &Forgotten) -> Result<bool, LookupError> {
+        self.committed.leads_to(one.hash, one.location)
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use zkv_log::{LogError, Packed, Room};
 use zkv_record::Record;
 
-use super::gather::{Needed, Oldest, Piece};
+use super::gather::{Needed, Oldest, Piece, Still};
 use crate::resolve::{Resolved, order_by_key};
 use crate::writer::{WriteError, Writer};
 
@@ -60,19 +60,31 @@ fn entries<'a>(piece: &'a Piece, order: &[usize]) -> Vec<&'a [u8]> {
 impl Writer {
     /// Appends what is still needed of `packed`, as one commit.
     pub(crate) fn move_piece(&mut self, packed: PackedPiece) -> Result<Moved, WriteError> {
-        let PackedPiece { piece, order, packed } = packed;
+        let PackedPiece { mut piece, order, packed } = packed;
         self.catch_up()?;
         let needed =
             Needed { committed: &self.committed, keys: &self.keys, oldest: Oldest::beginning() };
-        let is_kept = order.iter().map(|number| needed.is_still(&piece.moved[*number]));
-        let is_kept = is_kept.collect::<Result<Vec<bool>, _>>()?;
+        let mut forgotten = Vec::new();
+        for one in std::mem::take(&mut piece.forgotten) {
+            if needed.is_to_forget(&one)? {
+                forgotten.push(one);
+            }
+        }
+        let mut is_kept = Vec::with_capacity(order.len());
+        for number in &order {
+            let still = needed.look_again(&piece.moved[*number])?;
+            is_kept.push(matches!(still, Still::Needed));
+            if let Still::Dropped(dropped) = still {
+                forgotten.push(dropped);
+            }
+        }
         let packed = self.log.log().repack(packed, &entries(&piece, &order), &is_kept);
         let kept = order.iter().zip(&is_kept).filter(|(_, kept)| **kept);
         let kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
         let written_before = self.log.written_bytes();
         let mut append = self.append(&|_| false)?;
         append.put_packed(&piece.moved, &kept, &packed)?;
-        append.forget(&piece.forgotten);
+        append.forget(&forgotten);
         append.finish(Room::Exact)?;
         for slot in &piece.emptied {
             self.live.forget(*slot);
@@ -99,5 +111,85 @@ impl Writer {
         self.committed.log = self.log.view();
         self.log.log().sync(end)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zkv_io::MemoryStorage;
+
+    use crate::options::{Cleaning, Options};
+    use crate::store::Store;
+
+    fn options(storage: &Arc<MemoryStorage>) -> Options {
+        let options = Options::new().storage(storage.clone()).slot_bytes(256 << 10);
+        options.cleaning(Cleaning::Off).memory_buffer_bytes(64 << 10)
+    }
+
+    fn noise(seed: u64) -> Vec<u8> {
+        let mut bytes = vec![0; 4_000];
+        fastrand::Rng::with_seed(seed).fill(&mut bytes);
+        bytes
+    }
+
+    /// Of each kind 80 keys, in more than a segment.
+    fn filled(storage: &Arc<MemoryStorage>) -> Store {
+        let store = options(storage).open("store.zkv").unwrap();
+        let dropped = store.collection::<u64, Vec<u8>>("dropped").unwrap();
+        for number in 0..80u64 {
+            store.set(&number, &noise(number)).unwrap();
+            dropped.set(&number, &noise(number)).unwrap();
+        }
+        drop(dropped);
+        store.flush().unwrap();
+        store
+    }
+
+    /// Moves all of the full segments, and does something while the first piece is packed.
+    fn clean_while(store: &Store, meanwhile: impl Fn()) {
+        let shared = store.shared();
+        let mut full = shared.view.load().committed.log.segments();
+        full.retain(|segment| segment.is_sealed);
+        assert!(full.len() > 1);
+        let _turn = shared.cleaner.take_turn();
+        let pack = |entries: &[&[u8]]| {
+            meanwhile();
+            shared.log.pack(entries)
+        };
+        shared.clean(full, 1 << 20, pack, || true).unwrap();
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+        shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
+        assert!(shared.cleaner.stats().segments > 1);
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+    }
+
+    #[test]
+    fn what_is_written_while_a_piece_is_packed_stays() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = filled(&storage);
+        clean_while(&store, || {
+            store.set(&1u64, &noise(1_000)).unwrap();
+            store.delete(&2u64).unwrap();
+            store.drop_collection("dropped").unwrap();
+            store.flush().unwrap();
+        });
+        let check = |store: &Store| {
+            assert_eq!(store.get::<_, Vec<u8>>(&0u64).unwrap(), Some(noise(0)));
+            assert_eq!(store.get::<_, Vec<u8>>(&1u64).unwrap(), Some(noise(1_000)));
+            assert_eq!(store.get::<_, Vec<u8>>(&2u64).unwrap(), None);
+            assert_eq!((store.len(), store.iter_bytes().count()), (79, 79));
+        };
+        check(&store);
+        store.close().unwrap();
+        check(&options(&storage).use_index_file(false).open("store.zkv").unwrap());
+    }
+
+    #[test]
+    fn an_index_that_is_made_anew_while_a_piece_is_packed_stays_right() {
+        let store = filled(&Arc::new(MemoryStorage::new()));
+        store.drop_collection("dropped").unwrap();
+        clean_while(&store, || store.rebuild_index().unwrap());
     }
 }
