@@ -65,7 +65,7 @@ impl Engine for Zkv {
     }
 
     fn settle(&mut self) -> Result<(), Failure> {
-        self.sync()
+        Ok(self.0.compact(|_| ())?)
     }
 
     fn close(self: Box<Self>) -> Result<(), Failure> {
