@@ -155,12 +155,15 @@ impl Shared {
     /// `pack` compresses. `go_on` is asked behind each piece. The caller has the turn.
     pub(crate) fn clean(
         &self,
-        victims: Vec<SegmentInfo>,
+        mut victims: Vec<SegmentInfo>,
         piece_bytes: usize,
         pack: impl Fn(&[&[u8]]) -> Result<Packed, LogError>,
         mut go_on: impl FnMut() -> bool,
     ) -> Result<()> {
         let log = self.view.load().committed.log.clone();
+        // Of a second attempt, some may be gone by now, and their slots others'.
+        let there: HashSet<u64> = log.segments().iter().map(|one| one.sequence).collect();
+        victims.retain(|victim| there.contains(&victim.sequence));
         let mut gatherer = Gatherer::new(&self.keys, log, victims);
         loop {
             let cleaned = self.writer()?.cleaned.clone();
