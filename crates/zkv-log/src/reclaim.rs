@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
+use crate::header::SegmentHeader;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
 use crate::recover::header_in;
@@ -166,13 +167,26 @@ impl LogWriter {
         self.roll_call_named_in(self.tail.segment.id().slot)
     }
 
-    /// Whether nobody who starts at `needed_from` looks for what was in `slot`.
+    /// Whether nobody who starts at `needed_from` looks for what was in `slot`. What cannot be read may
+    /// be looked for.
     fn is_forgotten(&self, slot: u32, needed_from: Option<Position>) -> bool {
-        match header_in(&*self.shared.file, &self.shared.identity, slot) {
-            Some(header) => needed_from
+        let start = self.shared.identity.slot_start(slot);
+        let slot_bytes = self.shared.identity.slot_bytes;
+        let mut header = [0; SEGMENT_HEADER_BYTES as usize];
+        let mut seal = vec![0; (slot_bytes - seal_offset(slot_bytes)) as usize];
+        let is_read = |at: u64, into: &mut [u8]| match self.shared.file.read_at(at, into) {
+            Ok(()) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+        };
+        let seal_start = start + u64::from(seal_offset(slot_bytes));
+        if !is_read(start, &mut header) || !is_read(seal_start, &mut seal) {
+            return false;
+        }
+        match SegmentHeader::decode(&header) {
+            Ok(header) => needed_from
                 .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
             // It was wiped, or never begun.
-            None => true,
+            Err(_) => header.iter().chain(&seal).all(|byte| *byte == 0),
         }
     }
 
