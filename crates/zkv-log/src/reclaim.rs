@@ -1,14 +1,13 @@
 //! Giving space back: segments that are freed, slots that are used again, and the file's end that is
 //! cut off.
 
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
-use crate::header::SegmentHeader;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
-use crate::recover::header_in;
+use crate::recover::{header_in, try_header_in};
 use crate::segment::SegmentId;
 use crate::writer::{Committed, LogWriter, Room};
 
@@ -47,7 +46,7 @@ impl LogWriter {
         self.note_roll_call(place, committed.end);
         for id in retired {
             if let Some(segment) = self.members.remove(&id.sequence) {
-                let readers = std::sync::Arc::downgrade(&segment.hold);
+                let readers = Arc::downgrade(&segment.hold);
                 self.free.push(FreeSlot { slot: id.slot, usable_after: committed.end, readers });
             }
         }
@@ -170,23 +169,12 @@ impl LogWriter {
     /// Whether nobody who starts at `needed_from` looks for what was in `slot`. What cannot be read may
     /// be looked for.
     fn is_forgotten(&self, slot: u32, needed_from: Option<Position>) -> bool {
-        let start = self.shared.identity.slot_start(slot);
-        let slot_bytes = self.shared.identity.slot_bytes;
-        let mut header = [0; SEGMENT_HEADER_BYTES as usize];
-        let mut seal = vec![0; (slot_bytes - seal_offset(slot_bytes)) as usize];
-        let is_read = |at: u64, into: &mut [u8]| match self.shared.file.read_at(at, into) {
-            Ok(()) => true,
-            Err(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
-        };
-        let seal_start = start + u64::from(seal_offset(slot_bytes));
-        if !is_read(start, &mut header) || !is_read(seal_start, &mut seal) {
-            return false;
-        }
-        match SegmentHeader::decode(&header) {
-            Ok(header) => needed_from
+        match try_header_in(&*self.shared.file, &self.shared.identity, slot) {
+            Ok(Some(header)) => needed_from
                 .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
             // It was wiped, or never begun.
-            Err(_) => header.iter().chain(&seal).all(|byte| *byte == 0),
+            Ok(None) => true,
+            Err(_) => false,
         }
     }
 
@@ -203,7 +191,8 @@ impl LogWriter {
         let newest = newest.max().unwrap_or_default();
         let slot_bytes = self.shared.identity.slot_bytes;
         for slot in slots {
-            let header = header_in(&*self.shared.file, &self.shared.identity, *slot);
+            let header = try_header_in(&*self.shared.file, &self.shared.identity, *slot);
+            let header = header.map_err(LogError::io("read"))?;
             if header.is_some_and(|header| newest < header.roll_call && !header.is_base()) {
                 continue;
             }

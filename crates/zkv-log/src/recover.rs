@@ -12,6 +12,7 @@ mod judge;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::sync::Arc;
 
 use zkv_io::{Cursor, StorageFile};
@@ -23,7 +24,7 @@ use crate::error::{LogError, Result};
 use crate::header::{Identity, SegmentHeader};
 use crate::layout::{
     CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
-    seal_offset,
+    seal_block_bytes, seal_offset,
 };
 use crate::open::{OpenFile, Recovered};
 use crate::position::{FIRST_END, Position};
@@ -349,33 +350,58 @@ fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
     header_in(&*open.file, &open.identity, slot)
 }
 
-/// As [`read_header`], in the file of the log with this identity.
+/// As [`read_header`], in the file of the log with this identity. What cannot be read is not there.
 pub(crate) fn header_in(
     file: &dyn StorageFile,
     identity: &Identity,
     slot: u32,
 ) -> Option<SegmentHeader> {
-    let start = identity.slot_start(slot);
-    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    file.read_at(start, &mut bytes).ok()?;
-    let header = match SegmentHeader::decode(&bytes) {
-        Ok(header) => header,
-        Err(_) => header_in_seal(file, identity, slot)?,
-    };
-    (header.identity == *identity && header.slot == slot).then_some(header)
+    try_header_in(file, identity, slot).ok().flatten()
 }
 
-fn header_in_seal(file: &dyn StorageFile, identity: &Identity, slot: u32) -> Option<SegmentHeader> {
+/// As [`header_in`], for who must not take what cannot be read for what is not there.
+pub(crate) fn try_header_in(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> io::Result<Option<SegmentHeader>> {
+    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
+    read_or_zeros(file, identity.slot_start(slot), &mut bytes)?;
+    let header = match SegmentHeader::decode(&bytes) {
+        Ok(header) => Some(header),
+        Err(_) => header_in_seal(file, identity, slot)?,
+    };
+    Ok(header.filter(|header| header.identity == *identity && header.slot == slot))
+}
+
+fn header_in_seal(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> io::Result<Option<SegmentHeader>> {
     let slot_bytes = identity.slot_bytes;
     // The seal ends with the header's copy and the cell table, and the slot with the seal.
     let cells = slot_bytes / CELL_BYTES;
     let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    file.read_at(identity.slot_start(slot) + copy, &mut bytes).ok()?;
-    let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.slot == slot)?;
+    read_or_zeros(file, identity.slot_start(slot) + copy, &mut bytes)?;
+    let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.slot == slot);
+    let Some(header) = header else { return Ok(None) };
     let place = Place::new(identity, header.id());
-    let seal = Segment::sealed(place, seal_offset(slot_bytes)).read_seal(file)?;
-    Some(seal.header)
+    let mut block = vec![0; seal_block_bytes(slot_bytes) as usize];
+    read_or_zeros(file, place.start + u64::from(seal_offset(slot_bytes)), &mut block)?;
+    Ok(Seal::decode_block(&block, &place).map(|seal| seal.header))
+}
+
+/// Reads what the file has of a place; behind its end are zeros.
+fn read_or_zeros(file: &dyn StorageFile, at: u64, into: &mut [u8]) -> io::Result<()> {
+    match file.read_at(at, into) {
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            into.fill(0);
+            Ok(())
+        }
+        read => read,
+    }
 }
 
 pub(crate) fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
