@@ -1,6 +1,5 @@
 //! `cargo xtask ci`: the whole check, cheap steps first; it stops at the first that fails.
 
-use std::process::Command;
 use std::time::Instant;
 
 use crate::{Failure, crash, examples, format, fuzz, histories, tidy, workspace};
@@ -28,7 +27,7 @@ pub fn run() -> Result<(), Failure> {
     step("cargo doc", || {
         let mut command = workspace::cargo();
         command.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
-        run_command(&mut command, "the documentation has a problem, above")
+        workspace::run(&mut command, "the documentation has a problem, above")
     })?;
     println!("ci: everything passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
@@ -49,13 +48,7 @@ fn step(name: &str, run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Fai
 }
 
 fn cargo(arguments: &[&str], remedy: &str) -> Result<(), Failure> {
-    run_command(workspace::cargo().args(arguments), remedy)
-}
-
-/// Runs `command` with this process's own output, so that the tests' closing lines are seen.
-fn run_command(command: &mut Command, remedy: &str) -> Result<(), Failure> {
-    let status = command.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{remedy} ({status})").into()) }
+    workspace::run(workspace::cargo().args(arguments), remedy)
 }
 
 #[cfg(test)]
@@ -75,7 +68,7 @@ mod tests {
     fn a_command_that_fails_fails_the_step() {
         let mut command = workspace::cargo();
         command.arg("no-such-command").stderr(Stdio::null());
-        let failure = run_command(&mut command, "the remedy").unwrap_err().to_string();
+        let failure = workspace::run(&mut command, "the remedy").unwrap_err().to_string();
         assert!(failure.starts_with("the remedy"), "{failure}");
     }
 }

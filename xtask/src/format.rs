@@ -49,10 +49,9 @@ fn check() -> Result<(), Failure> {
 /// `ZKV_BLESS` is set, and compares them all the same.
 fn bless() -> Result<(), Failure> {
     let arguments = ["test", "--workspace", "--test", "golden"];
-    let status = workspace::cargo().args(arguments).env("ZKV_BLESS", "1").status()?;
-    if !status.success() {
-        return Err(format!("a golden test fails even when it is blessed ({status})").into());
-    }
+    let mut tests = workspace::cargo();
+    tests.args(arguments).env("ZKV_BLESS", "1");
+    workspace::run(&mut tests, "a golden test fails even when it is blessed")?;
     println!("look at what changed: git diff --stat -- '**/tests/golden'");
     Ok(())
 }

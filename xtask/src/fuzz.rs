@@ -99,7 +99,7 @@ fn fuzz(command: &Command) -> Result<(), Failure> {
 fn driver(arguments: &[&str]) -> Result<(), Failure> {
     let mut process = workspace::cargo();
     process.args(["run", "--quiet", "--profile", "test", "--package", "zkv-fuzz", "--"]);
-    check(process.args(arguments), "a fuzz target fails, above")
+    workspace::run(process.args(arguments), "a fuzz target fails, above")
 }
 
 /// cargo-fuzz has a workspace of its own, which alone needs nightly.
@@ -118,10 +118,5 @@ fn cover(target: &str, seconds: &str, seed: Option<&str>) -> Result<(), Failure>
     process.args(seeds.iter().map(|seeds| format!("fuzz/seeds/{seeds}"))).arg("--");
     process.args([&format!("-max_total_time={seconds}"), "-timeout=10", "-rss_limit_mb=512"]);
     process.args(["-max_len=524288", &format!("-seed={}", seed.unwrap_or("0"))]);
-    check(&mut process, "libFuzzer found something, or cargo-fuzz or nightly are missing")
-}
-
-fn check(process: &mut Process, failure: &str) -> Result<(), Failure> {
-    let status = process.status()?;
-    if status.success() { Ok(()) } else { Err(format!("{failure} ({status})").into()) }
+    workspace::run(&mut process, "libFuzzer found something, or cargo-fuzz or nightly are missing")
 }

@@ -36,12 +36,12 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         tests
             .args(PACKAGES.map(|package| format!("--package={package}")))
             .args(["--lib", "--tests"]);
-        check(&mut tests, "a test fails, or ThreadSanitizer reports something, above")?;
+        workspace::run(&mut tests, "a test fails, or ThreadSanitizer reports something, above")?;
     }
     let mut histories = cargo("run", &target);
     histories.args(["--profile=test", "--package=xtask", "--", "histories", "--seconds"]);
     histories.arg(arguments.seconds.to_string());
-    check(&mut histories, "a history fails, or ThreadSanitizer reports something, above")
+    workspace::run(&mut histories, "a history fails, or ThreadSanitizer reports something, above")
 }
 
 /// A cargo that builds everything for ThreadSanitizer, C code and the standard library, too.
@@ -86,11 +86,6 @@ fn rustc(arguments: &[&str]) -> Result<String, Failure> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let output = Process::new(rustc).args(arguments).output()?;
     Ok(String::from_utf8(output.stdout)?)
-}
-
-fn check(process: &mut Process, failure: &str) -> Result<(), Failure> {
-    let status = process.status()?;
-    if status.success() { Ok(()) } else { Err(format!("tsan: {failure} ({status})").into()) }
 }
 
 #[cfg(test)]

@@ -21,6 +21,12 @@ pub fn cargo() -> Command {
     command
 }
 
+/// Runs `command` with this process's own output, so that what it prints last is seen.
+pub fn run(command: &mut Command, failure: &str) -> Result<(), Failure> {
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(format!("{failure} ({status})").into()) }
+}
+
 /// A crate of the workspace, as `cargo metadata` tells it.
 #[derive(Debug, Deserialize)]
 pub struct Package {

@@ -94,8 +94,10 @@ pub trait Engine: Sync {
 
 /// Reads of one thread. They may all see the store as it was at the first one since the last rest.
 pub trait Reader {
-    /// Lets go of what it sees: the next read sees the newest state.
-    fn rest(&mut self) -> Result<(), Failure>;
+    /// Lets go of what it sees: the next read sees the newest state. Many always do.
+    fn rest(&mut self) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Shows the value of `key`; `false` where there is none.
     fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure>;

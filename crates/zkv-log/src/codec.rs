@@ -99,25 +99,20 @@ fn prepare<'a>(
 /// parsed optimally, which pays at once where they are small. Chosen by the sweeps in
 /// `docs/benchmarks.md`: 3 to 6 % smaller at the same time.
 fn small_block_parameters(level: i32) -> Vec<CParameter> {
+    use CParameter::{ChainLog, HashLog, MinMatch, SearchLog, Strategy, TargetLength};
     use zstd_safe::Strategy::{ZSTD_btultra, ZSTD_btultra2, ZSTD_greedy};
-    let searching = |strategy, search_log, target_length| {
-        let effort = [CParameter::SearchLog(search_log), CParameter::TargetLength(target_length)];
-        [vec![CParameter::Strategy(strategy)], effort.to_vec()].concat()
+    let mut parameters = match level {
+        ..9 => vec![MinMatch(5), HashLog(18), ChainLog(17)],
+        9.. => vec![MinMatch(3), HashLog(17), ChainLog(18)],
     };
-    let (tables, search) = match level {
-        ..5 | 6..9 => ((5, 18, 17), Vec::new()),
-        5 => ((5, 18, 17), searching(ZSTD_greedy, 3, 2)),
-        9 => ((3, 17, 18), searching(ZSTD_btultra, 5, 32)),
-        10..16 => ((3, 17, 18), searching(ZSTD_btultra, 6, 64)),
-        16.. => ((3, 17, 18), searching(ZSTD_btultra2, 8, 256)),
-    };
-    let (min_match, hash_log, chain_log) = tables;
-    let tables = [
-        CParameter::MinMatch(min_match),
-        CParameter::HashLog(hash_log),
-        CParameter::ChainLog(chain_log),
-    ];
-    [tables.to_vec(), search].concat()
+    match level {
+        5 => parameters.extend([Strategy(ZSTD_greedy), SearchLog(3), TargetLength(2)]),
+        9 => parameters.extend([Strategy(ZSTD_btultra), SearchLog(5), TargetLength(32)]),
+        10..16 => parameters.extend([Strategy(ZSTD_btultra), SearchLog(6), TargetLength(64)]),
+        16.. => parameters.extend([Strategy(ZSTD_btultra2), SearchLog(8), TargetLength(256)]),
+        _ => {}
+    }
+    parameters
 }
 
 /// Decompresses payloads, and holds the buffers that a read needs.

@@ -22,6 +22,5 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     if arguments.rocksdb {
         command.args(["--features", "rocksdb"]);
     }
-    let status = command.arg("--").args(&arguments.arguments).status()?;
-    if status.success() { Ok(()) } else { Err(format!("zkv-bench: {status}").into()) }
+    workspace::run(command.arg("--").args(&arguments.arguments), "zkv-bench fails, above")
 }

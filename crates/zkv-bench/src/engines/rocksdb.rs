@@ -156,11 +156,6 @@ impl Engine for Rocks {
 struct RocksReader<'a>(&'a DB);
 
 impl Reader for RocksReader<'_> {
-    /// It always sees the newest state.
-    fn rest(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure> {
         let value = self.0.get_pinned(key)?;
         Ok(value.map(|value| found(&value)).is_some())

@@ -80,11 +80,6 @@ impl Engine for Sled {
 struct SledReader<'a>(&'a Db);
 
 impl Reader for SledReader<'_> {
-    /// It always sees the newest state.
-    fn rest(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure> {
         let value = self.0.get(key)?;
         Ok(value.map(|value| found(&value)).is_some())

@@ -76,10 +76,6 @@ impl Engine for Zkv {
 struct ZkvReader<'a>(&'a Store);
 
 impl Reader for ZkvReader<'_> {
-    fn rest(&mut self) -> Result<(), Failure> {
-        Ok(())
-    }
-
     fn get(&mut self, key: &[u8], found: &mut dyn FnMut(&[u8])) -> Result<bool, Failure> {
         let value = self.0.get_bytes(key)?;
         Ok(value.map(|value| found(&value)).is_some())
