@@ -20,10 +20,11 @@ use zkv_log::{FreeSlots, LogError, Packed, SegmentInfo};
 use crate::error::{Error, Result};
 use crate::options::Cleaning;
 use crate::shared::Shared;
+use crate::store::Store;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::writer::Writer;
-pub(crate) use choose::Survey;
+use choose::Survey;
 pub use compact::{CompactOptions, CompactProgress};
 pub(crate) use gather::Forgotten;
 use gather::Gatherer;
@@ -130,7 +131,8 @@ impl Cleaner {
         let (start, mut state) = (Instant::now(), self.state());
         let awaited = state.awaited.max(state.pieces) + 1;
         state.awaited = awaited;
-        while self.is_behind.load(Ordering::Relaxed) && state.pieces < awaited {
+        let is_behind = || self.is_behind.load(Ordering::Relaxed);
+        while state.is_running && is_behind() && state.pieces < awaited {
             let left = WAIT_MAX.saturating_sub(start.elapsed());
             if left.is_zero() {
                 return;
@@ -147,6 +149,27 @@ impl Cleaner {
         self.segments_freed.fetch_add(moved.segments, Ordering::Relaxed);
         self.state().pieces += 1;
         self.changed.notify_all();
+    }
+}
+
+impl Store {
+    /// Cleans what automatic cleaning would clean by itself, and returns when that is done: until no
+    /// more than a quarter of the file is dead, or the share that [`Options::cleaning`] gives.
+    ///
+    /// [`Options::cleaning`]: crate::Options::cleaning
+    ///
+    /// # Errors
+    /// As [`Store::compact`].
+    pub fn clean(&self) -> Result<()> {
+        self.flush()?;
+        self.shared().clean_all()
+    }
+}
+
+impl Writer {
+    /// How the file's segments are used.
+    fn survey(&self) -> Survey {
+        Survey::of(&self.committed.log, &self.live, &self.cleaned)
     }
 }
 
@@ -247,8 +270,8 @@ impl Shared {
             let is_spare = (at_end + before) as usize <= spare;
             self.cleaner.state().is_unfinished = (at_end + before + held) as usize > spare;
             if at_end == 0 && last.is_sealed {
-                let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
-                let fits = survey.needed_bytes(last) <= Some(writer.log.room_bytes().into());
+                let fits =
+                    writer.survey().needed_bytes(last) <= Some(writer.log.room_bytes().into());
                 return Ok((!is_spare || (spare == 0 && fits)).then_some(*last));
             }
             if is_spare {
@@ -277,11 +300,9 @@ impl Shared {
 
     /// What the store holds, and whether writes have to wait for the cleaning.
     fn survey(&self, writer: &Writer) -> Survey {
-        let Writer { committed, live, cleaned, .. } = writer;
-        let survey = Survey::of(&committed.log, live, cleaned);
+        let survey = writer.survey();
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
-            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT)
-                && self.cleaner.state().is_running;
+            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT);
             self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
         }
         survey

@@ -169,16 +169,10 @@ fn recover(
     let loaded = if options.use_index_file { load_checkpoint(file, path, options) } else { None };
     let (mut usable, log_section) = loaded.unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
-    match recovered.replay_from {
-        None if usable.take().is_some() && !options.read_only => {
-            remove_foreign_index(path, options)?;
-        }
-        Some(from)
-            if usable.as_ref().is_some_and(|usable| usable.leads_astray(&recovered, from)) =>
-        {
-            usable = None;
-        }
-        _ => {}
+    if let Some(from) = recovered.replay_from {
+        usable.take_if(|usable| usable.leads_astray(&recovered, from));
+    } else if usable.take().is_some() && !options.read_only {
+        remove_foreign_index(path, options)?;
     }
     Ok((recovered, usable))
 }

@@ -296,6 +296,36 @@ fn a_segment_that_cannot_be_read_is_left_alone() {
 }
 
 #[test]
+fn a_damaged_index_does_not_keep_a_store_from_being_cleaned() {
+    let storage = MemoryStorage::new();
+    // Nothing but what is tested writes the buffer.
+    let options = || {
+        let options = options(&storage).cleaning(Cleaning::Off);
+        options.flush_interval(Duration::from_secs(3600))
+    };
+    let mut expected = fill(&options().open(PATH).unwrap(), 0..6_000);
+    for is_compaction in [false, true] {
+        let store = options().open(PATH).unwrap();
+        let index = storage.open(Path::new("store.zkv.idx"), OpenMode::ReadWrite).unwrap();
+        index
+            .write_at(4096, &vec![0x55; usize::try_from(index.len().unwrap()).unwrap() / 2])
+            .unwrap();
+        expected.extend(fill(&store, 5_990..6_010));
+        let (done, is_done) = std::sync::mpsc::channel();
+        let of_thread = store.clone();
+        std::thread::spawn(move || {
+            let cleaned =
+                if is_compaction { of_thread.compact(no_progress) } else { of_thread.clean() };
+            drop(of_thread);
+            done.send(cleaned).unwrap();
+        });
+        is_done.recv_timeout(Duration::from_secs(60)).expect("it hangs").unwrap();
+        check(&store, &expected);
+        store.close().unwrap();
+    }
+}
+
+#[test]
 fn only_a_store_that_can_be_written_is_compacted() {
     let storage = MemoryStorage::new();
     open(&storage).close().unwrap();

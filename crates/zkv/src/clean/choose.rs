@@ -85,11 +85,6 @@ impl Survey {
         if dead < self.slot_bytes { 0 } else { dead }
     }
 
-    /// Whether more than `percent` of the segments' bytes are dead.
-    fn exceeds(&self, percent: u64) -> bool {
-        self.excess_bytes(percent) > 0
-    }
-
     /// How many dead bytes there are beyond `percent` of all.
     fn excess_bytes(&self, percent: u64) -> u64 {
         let all = self.sum(|weighed| weighed.bytes(self.slot_bytes));
@@ -117,11 +112,12 @@ impl Survey {
         needed_max: u64,
         is_skipped: impl Fn(&SegmentInfo) -> bool,
     ) -> Vec<SegmentInfo> {
+        let excess = self.excess_bytes(percent);
         let full = self.segments.iter().filter(|weighed| weighed.segment.is_sealed);
         let mut full: Vec<&Weighed> = full.filter(|one| !is_skipped(&one.segment)).collect();
         if self.has_too_many_marks() {
             full.truncate(1);
-        } else if !self.exceeds(percent) {
+        } else if excess == 0 {
             return Vec::new();
         } else {
             // Below half of the average, a segment costs more than another one will soon.
@@ -135,7 +131,7 @@ impl Survey {
             let is_first_or_fits = dead == 0 || needed + one.needed_bytes() <= needed_max;
             needed += one.needed_bytes();
             // No more than brings dead space down to its bound.
-            let is_worth_it = dead == 0 || self.excess_bytes(percent) > dead;
+            let is_worth_it = dead == 0 || excess > dead;
             dead += one.dead_bytes(self.slot_bytes).max(1);
             is_first_or_fits && is_worth_it
         });

@@ -2,13 +2,12 @@
 
 use zkv_log::{FreeSlots, Packing, SegmentInfo};
 
-use super::Survey;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::store::Store;
 
 /// Memory for records that are sorted together.
-const PIECE_BYTES: usize = 32 << 20;
+const PIECE_BYTES: usize = 20 << 20;
 
 /// How to compact a store.
 #[derive(Clone, Debug, Default)]
@@ -37,7 +36,7 @@ impl CompactOptions {
 
 impl Store {
     /// Writes the whole store anew: only what is needed, in as few segments as it takes, sorted by key
-    /// as far as 32 MiB of memory allow, with a dictionary trained on all of it. The file is cut
+    /// as far as 20 MiB of memory allow, with a dictionary trained on all of it. The file is cut
     /// where it ends then. Reads and writes go on meanwhile.
     ///
     /// It takes two slots of room on the disk, and nothing that a snapshot holds comes back before that
@@ -79,21 +78,6 @@ impl Store {
         let raw_bytes = shared.live().live_raw_bytes(None);
         let packing = Packing::new(&shared.log, &log_options, raw_bytes);
         shared.mended(|| shared.compact(&packing, &mut progress))
-    }
-
-    /// Cleans what automatic cleaning would clean by itself, and returns when that is done: until no
-    /// more than a quarter of the file is dead, or the share that [`Options::cleaning`] gives.
-    ///
-    /// [`Options::cleaning`]: crate::Options::cleaning
-    ///
-    /// # Errors
-    /// As [`Store::compact`].
-    pub fn clean(&self) -> Result<()> {
-        let shared = self.shared();
-        let mut writer = shared.writer()?;
-        shared.mended(|| shared.flush_all(&mut writer))?;
-        drop(writer);
-        shared.clean_all()
     }
 }
 
@@ -139,6 +123,10 @@ impl Shared {
             |entries| packing.pack(&self.log, entries),
             || !self.cleaner.state().is_ending,
         )?;
+        if self.cleaner.state().is_ending {
+            // Whoever closes the store waits for this.
+            return Err(Error::Closed);
+        }
         let mut writer = self.writer()?;
         self.checkpoint(&mut writer)
     }
@@ -148,7 +136,7 @@ impl Shared {
     /// are passed over. The one that is being written comes last: by then there is room for another.
     fn next_batch(&self, left: &mut Vec<SegmentInfo>) -> Result<Option<Vec<SegmentInfo>>> {
         let mut writer = self.writer()?;
-        let survey = Survey::of(&writer.committed.log, &writer.live, &writer.cleaned);
+        let survey = writer.survey();
         let FreeSlots { at_end, before, .. } = writer.log.free_slots();
         let room_bytes = match at_end + before > 0 {
             true => self.log.identity().slot_bytes,
@@ -172,5 +160,39 @@ impl Shared {
             left.pop();
         }
         Ok((!batch.is_empty()).then_some(batch))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::options::{Cleaning, Options};
+
+    #[test]
+    fn who_closes_the_store_waits_for_no_more_than_one_batch() {
+        let storage = Arc::new(MemoryStorage::new());
+        let options = Options::new().storage(storage).slot_bytes(256 << 10);
+        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+        for number in 0..4_000u64 {
+            let mut value = vec![0; 400];
+            fastrand::Rng::with_seed(number).fill(&mut value);
+            store.set_bytes(&number.to_be_bytes(), &value).unwrap();
+        }
+        let mut reports = 0;
+        let stopped = store.compact(|progress| {
+            reports += 1;
+            assert!(progress.segments_total > 4);
+            // As whoever stops the cleaning thread has it, and waits for that.
+            store.shared().cleaner.state().is_ending = true;
+        });
+        assert!(matches!(stopped, Err(Error::Closed)), "{stopped:?}");
+        assert_eq!(reports, 1);
+        store.shared().cleaner.state().is_ending = false;
+        store.compact(|_| ()).unwrap();
+        assert_eq!(store.len(), 4_000);
     }
 }

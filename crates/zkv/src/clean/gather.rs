@@ -14,6 +14,10 @@ use crate::rebuild::decode_entry;
 use crate::resolve::{Before, Existing, RecordBytes, RecordKind, Resolved};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
+/// What a record takes in memory besides its own bytes: what is known of it, in a list that doubles,
+/// and its allocation.
+const RECORD_OVERHEAD_BYTES: usize = 3 * size_of::<Resolved<'_>>() / 2 + 32;
+
 /// Reads the segments that are to be cleaned, one after another.
 pub(crate) struct Gatherer<'a> {
     keys: &'a Keys,
@@ -25,6 +29,7 @@ pub(crate) struct Gatherer<'a> {
 
 struct Current {
     segment: SegmentInfo,
+    oldest: Oldest,
     scan: SegmentScan,
     /// The records of the cell that the scan is in, the oldest first.
     cell: Option<Cell>,
@@ -45,7 +50,7 @@ pub(crate) struct Piece {
     pub emptied: Vec<u32>,
     /// Marks that were not kept.
     pub marks_dropped: u64,
-    /// Of the records, before compression.
+    /// The memory of the records.
     pub bytes: usize,
 }
 
@@ -116,13 +121,14 @@ impl<'a> Gatherer<'a> {
         while piece.bytes < bytes_max {
             let Some(current) = &mut self.current else {
                 let Some(segment) = self.victims.pop() else { break };
+                let gone: HashSet<u32> = cleaned.iter().chain(&piece.emptied).copied().collect();
+                // What is gone now stays so, however long this segment takes.
+                let oldest = Oldest::of(&self.log, &gone, segment.slot);
                 let scan = self.log.scan(segment.slot, None)?;
-                self.current = Some(Current { segment, scan, cell: None });
+                self.current = Some(Current { segment, oldest, scan, cell: None });
                 continue;
             };
-            let gone: HashSet<u32> = cleaned.iter().chain(&piece.emptied).copied().collect();
-            let oldest = Oldest::of(&self.log, &gone, current.segment.slot);
-            let needed = Needed { committed, keys: self.keys, oldest };
+            let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
             if !current.advance(&self.log, &needed, &mut piece)? {
                 piece.emptied.push(current.segment.slot);
                 self.current = None;
@@ -260,7 +266,7 @@ impl Piece {
         let (raw_bytes, kind) = (raw_bytes(&record), RecordKind::of(&record));
         let (collection, key_start) = (record.collection, KeyStart::of(record.key));
         let old = Before::At(Existing { location, raw_bytes, head: None });
-        self.bytes += bytes.len();
+        self.bytes += bytes.len() + RECORD_OVERHEAD_BYTES;
         let record = RecordBytes::Made(bytes);
         self.moved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
     }
@@ -271,7 +277,7 @@ impl Piece {
         let mut bytes = Vec::with_capacity(moved.encoded_bytes());
         moved.encode_into(&mut bytes);
         let (kind, key_start) = (RecordKind::of(record), KeyStart::of(record.key));
-        self.bytes += bytes.len();
+        self.bytes += bytes.len() + RECORD_OVERHEAD_BYTES;
         self.moved.push(Resolved {
             hash,
             record: RecordBytes::Made(bytes),

@@ -41,13 +41,15 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
 
 /// Asks the thread to end behind the piece that it is at, and waits until it has.
 pub(crate) fn stop(cleaner: &Cleaner, thread: JoinHandle<()>) {
-    cleaner.state().is_ending = true;
-    cleaner.is_behind.store(false, Ordering::Relaxed);
+    {
+        let mut state = cleaner.state();
+        // Nobody waits for it any longer.
+        (state.is_ending, state.is_running) = (true, false);
+    }
     cleaner.changed.notify_all();
     // After a panic there the log is whole, and what was cleaned stays so.
     let _ = thread.join();
-    let mut state = cleaner.state();
-    (state.is_ending, state.is_running) = (false, false);
+    cleaner.state().is_ending = false;
 }
 
 /// What the thread may write while others do.

@@ -118,8 +118,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a foreign index stays while the log is written",
         file: "crates/zkv/src/open.rs",
-        right: "            remove_foreign_index(path, options)?;",
-        wrong: "            if !PLANTED {\n                remove_foreign_index(path, options)?;\n            }",
+        right: "        remove_foreign_index(path, options)?;",
+        wrong: "        if !PLANTED {\n            remove_foreign_index(path, options)?;\n        }",
     },
     Bug {
         name: "a slot is used again before its retire entry is durable",
