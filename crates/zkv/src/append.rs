@@ -11,7 +11,7 @@ use crate::clean::Forgotten;
 use crate::keys::Keys;
 use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::operation::Operation;
-use crate::resolve::{Resolved, Resolver, order_by_key};
+use crate::resolve::{Resolution, Resolved, Resolver, order_by_key};
 use crate::tail::Tail;
 use crate::view::{Committed, from_index, to_index};
 use crate::writer::{WriteError, Writer};
@@ -67,28 +67,14 @@ impl Writer {
             effects: Effects::default(),
         })
     }
-
-    /// Commits `operations`, which are best sorted by hash: that is how the index lies in memory.
-    pub(crate) fn commit(
-        &mut self,
-        operations: Vec<Operation<'_>>,
-        is_written: &dyn Fn(KeyHash) -> bool,
-        room: Room,
-    ) -> Result<Position, WriteError> {
-        let mut append = self.append(is_written)?;
-        let resolved = append.resolve(&operations)?;
-        // There may be many, and what follows takes memory of its own.
-        drop(operations);
-        append.put(&resolved)?;
-        drop(resolved);
-        append.finish(room)
-    }
 }
 
 impl Append<'_> {
-    /// Appends records of the user's.
+    /// Appends records of the user's, which are best sorted by hash: that is how the index lies in
+    /// memory.
     pub(crate) fn add(&mut self, operations: &[Operation<'_>]) -> Result<(), WriteError> {
-        let resolved = self.resolve(operations)?;
+        let Resolution { mut resolved, added, .. } = self.resolve(operations.iter().copied())?;
+        resolved.extend(added);
         self.put(&resolved)
     }
 
@@ -99,16 +85,17 @@ impl Append<'_> {
         self.put(&resolved)
     }
 
-    fn resolve<'r>(
+    pub(crate) fn resolve<'r>(
         &mut self,
-        operations: &[Operation<'r>],
-    ) -> Result<Vec<Resolved<'r>>, WriteError> {
+        operations: impl ExactSizeIterator<Item = Operation<'r>>,
+    ) -> Result<Resolution<'r>, WriteError> {
         let Self { committed, keys, is_written, .. } = self;
         let resolver = Resolver { committed, keys, is_written };
         resolver.resolve(operations, &mut self.added)
     }
 
-    fn put(&mut self, resolved: &[Resolved<'_>]) -> Result<(), WriteError> {
+    /// Appends what is resolved.
+    pub(crate) fn put(&mut self, resolved: &[Resolved<'_>]) -> Result<(), WriteError> {
         if resolved.is_empty() {
             return Ok(());
         }

@@ -3,10 +3,10 @@
 use std::mem::take;
 use std::sync::Arc;
 
-use zkv_log::{LogError, Room};
+use zkv_log::LogError;
 
 use crate::error::{Error, Result};
-use crate::memtable::{Memtable, Seen};
+use crate::memtable::Memtable;
 use crate::shared::{Front, Shared};
 use crate::sync::MutexGuard;
 use crate::sync::atomic::Ordering;
@@ -72,6 +72,18 @@ impl Shared {
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
     }
 
+    /// Makes what is buffered immutable, where few buffers are frozen. Whether more than one is then.
+    pub(crate) fn freeze_early(&self) -> bool {
+        let mut front = self.front();
+        let view = self.view.load();
+        let frozen_count = view.frozen.len();
+        if view.active.is_empty() || frozen_count == 0 || frozen_count > FROZEN_MAX {
+            return frozen_count > 1;
+        }
+        self.freeze(&mut front);
+        true
+    }
+
     /// Makes all that is buffered immutable.
     pub(crate) fn freeze_active(&self) {
         let mut front = self.front();
@@ -80,9 +92,13 @@ impl Shared {
         }
     }
 
-    /// Writes the oldest frozen buffer in the caller's own time: it writes faster than the disk.
+    /// Does some of what stands before the next room in the caller's own time: it writes faster than
+    /// one thread compresses.
     fn help_flushing(&self) -> Result<()> {
         self.cleaner.wait_while_behind();
+        if self.pack_next()? {
+            return Ok(());
+        }
         let mut writer = self.writer()?;
         if self.view.load().frozen.len() >= FROZEN_MAX {
             self.flush_oldest(&mut writer)?;
@@ -127,8 +143,7 @@ impl Shared {
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
         let Some(oldest) = self.view.load().frozen.last().cloned() else { return Ok(()) };
-        let is_written = |hash| oldest.contains(hash, Seen::ALL);
-        let flushed = writer.commit(oldest.by_hash(), &is_written, Room::Exact);
+        let flushed = writer.commit_buffer(self.packed(&oldest)?);
         flushed.map_err(|error| self.write_error(error))?;
         {
             let mut front = self.front();

@@ -50,6 +50,10 @@ fn run(shared: &Shared) {
 /// `flush`, `sync`, `close` and writes that find the buffers full try again and report.
 fn flush(shared: &Shared, everything: bool) -> bool {
     shared.cleaner.wait_while_behind();
+    // Who needs the writer does not wait for what needs none.
+    if shared.pack_oldest().is_err() {
+        return false;
+    }
     let Ok(mut writer) = shared.writer() else { return false };
     let flushed =
         if everything { shared.flush_all(&mut writer) } else { shared.flush_oldest(&mut writer) };

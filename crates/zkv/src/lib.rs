@@ -58,6 +58,7 @@ mod modify;
 mod open;
 mod operation;
 mod options;
+mod pipeline;
 mod rebuild;
 mod recent;
 mod replay;

@@ -185,26 +185,38 @@ impl Memtable {
         Ok(change)
     }
 
-    /// The newest record of each key, in the order of their hashes.
-    pub(crate) fn by_hash(&self) -> Vec<Operation<'_>> {
+    /// The record `number`; none where that was not inserted.
+    pub(crate) fn record(&self, number: u32) -> &[u8] {
+        self.entries.get(number).map_or(&[], |entry| &entry.record)
+    }
+
+    /// The newest record of each key with its number, nearly in the order of hashes.
+    pub(crate) fn newest_of_each(&self) -> Vec<(u32, Operation<'_>)> {
         // Each is looked at in the order in which it came: that is how they lie in memory.
         let entries = self.entries.iter();
         let all: Vec<Option<Operation<'_>>> =
             entries.map(|entry| Operation::new(entry.hash, &entry.record)).collect();
         let mut newest = Vec::with_capacity(self.slots.used());
         self.slots.for_each(|number| {
-            newest.extend(all.get(number as usize).copied().flatten());
+            let operation = all.get(number as usize).copied().flatten();
+            newest.extend(operation.map(|operation| (number, operation)));
         });
+        newest
+    }
+
+    /// The same in the order of hashes.
+    pub(crate) fn by_hash(&self) -> Vec<(u32, Operation<'_>)> {
+        let mut newest = self.newest_of_each();
         sort_what_is_nearly_sorted(&mut newest);
         newest
     }
 }
 
 /// Insertion: nearly all stand a few places from where they belong.
-fn sort_what_is_nearly_sorted(operations: &mut [Operation<'_>]) {
+fn sort_what_is_nearly_sorted(operations: &mut [(u32, Operation<'_>)]) {
     for end in 1..operations.len() {
         let mut place = end;
-        while place > 0 && operations[place - 1].hash > operations[place].hash {
+        while place > 0 && operations[place - 1].1.hash > operations[place].1.hash {
             operations.swap(place - 1, place);
             place -= 1;
         }
@@ -257,7 +269,7 @@ mod tests {
             (0..KEYS).map(|key| (hash(key), record(key, 2 * KEYS + key))).collect();
         expected.sort();
         let found = memtable.by_hash();
-        assert!(found.iter().map(|one| (one.hash, one.record.to_vec())).eq(expected));
+        assert!(found.iter().map(|(_, one)| (one.hash, one.record.to_vec())).eq(expected));
         let seen = memtable.seen();
         assert_eq!(memtable.get(hash(7), seen, <[u8]>::to_vec), Some(record(7, 2 * KEYS + 7)));
         assert!(!memtable.contains(hash(KEYS + 1), seen));

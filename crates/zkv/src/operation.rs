@@ -43,6 +43,19 @@ impl KeyStart {
     }
 }
 
+/// The numbers that come with `starts` in the order of their keys, which begin so, and which `key`
+/// knows: what is alike stands together, and compresses better.
+pub(crate) fn sorted_by_key<'k>(
+    starts: impl Iterator<Item = (KeyStart, usize)>,
+    key: impl Fn(usize) -> &'k [u8],
+) -> Vec<usize> {
+    let mut order: Vec<(KeyStart, usize)> = starts.collect();
+    order.sort_unstable_by(|left, right| {
+        left.0.cmp(&right.0).then_with(|| key(left.1).cmp(key(right.1)))
+    });
+    order.into_iter().map(|(_, number)| number).collect()
+}
+
 /// The key of an encoded record.
 pub(crate) fn key_of(record: &[u8]) -> &[u8] {
     Record::decode(record).map_or(&[], |record| record.key)

@@ -8,7 +8,7 @@ use zkv_record::{Head, Kind, Record};
 
 use crate::keys::Keys;
 use crate::live::raw_bytes;
-use crate::operation::{KeyStart, Operation, key_of};
+use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
 use crate::view::{Committed, KeyRef, LookupError, from_index};
 use crate::writer::WriteError;
 
@@ -109,17 +109,21 @@ impl<'a> Resolved<'a> {
     }
 }
 
-/// The numbers of `resolved` in the order of their keys: what is alike stands together, and
-/// compresses better.
+/// The numbers of `resolved` in the order of their keys.
 pub(crate) fn order_by_key(resolved: &[Resolved<'_>]) -> Vec<usize> {
-    let numbered = resolved.iter().enumerate();
-    let mut order: Vec<(KeyStart, usize)> =
-        numbered.map(|(number, one)| (one.key_start, number)).collect();
-    let key = |number: usize| key_of(resolved[number].record.get());
-    order.sort_unstable_by(|left, right| {
-        left.0.cmp(&right.0).then_with(|| key(left.1).cmp(key(right.1)))
-    });
-    order.into_iter().map(|(_, number)| number).collect()
+    let starts = resolved.iter().enumerate().map(|(number, one)| (one.key_start, number));
+    sorted_by_key(starts, |number| key_of(resolved[number].record.get()))
+}
+
+/// What the records of one commit supersede.
+#[derive(Default)]
+pub(crate) struct Resolution<'r> {
+    /// The operations, in their order, without those that are dropped.
+    pub resolved: Vec<Resolved<'r>>,
+    /// The places of those that delete nothing: they never reach the log.
+    pub dropped: Vec<usize>,
+    /// What else has to be written with them: twins, and marks of pieces.
+    pub added: Vec<Resolved<'r>>,
 }
 
 /// Finds out what the records of one commit supersede.
@@ -131,30 +135,31 @@ pub(crate) struct Resolver<'a> {
 }
 
 impl Resolver<'_> {
-    /// Resolves `operations`. What else has to be written with them is added, but not what is `added`
-    /// already: twins, and marks of pieces.
+    /// Resolves `operations`. What has to be written with them, but is `added` already, is left out.
     pub(crate) fn resolve<'r>(
         &self,
-        operations: &[Operation<'r>],
+        operations: impl ExactSizeIterator<Item = Operation<'r>>,
         added: &mut HashSet<KeyHash>,
-    ) -> Result<Vec<Resolved<'r>>, WriteError> {
-        let mut resolved = Vec::with_capacity(operations.len());
-        for operation in operations {
-            let Operation { hash, record, key_start, collection, raw_bytes, kind } = *operation;
+    ) -> Result<Resolution<'r>, WriteError> {
+        let resolved = Vec::with_capacity(operations.len());
+        let mut resolution = Resolution { resolved, ..Resolution::default() };
+        for (place, operation) in operations.enumerate() {
+            let Operation { hash, record, key_start, collection, raw_bytes, kind } = operation;
             let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
             let old = resolve(self.committed, hash, key)?;
-            // Nothing to delete: it never reached the log.
             if kind == RecordKind::Delete && old.existing().is_none() {
+                resolution.dropped.push(place);
                 continue;
             }
             if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
-                self.delete_pieces(head, collection, added, &mut resolved)?;
+                self.delete_pieces(head, collection, added, &mut resolution.added)?;
             }
             let record = RecordBytes::Given(record);
-            resolved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
+            let one = Resolved { hash, record, key_start, collection, raw_bytes, kind, old };
+            resolution.resolved.push(one);
         }
-        self.move_twins(&mut resolved, added)?;
-        Ok(resolved)
+        self.move_twins(&mut resolution, added)?;
+        Ok(resolution)
     }
 
     /// Adds a copy of each live record that an index file cannot tell from one that this commit
@@ -165,11 +170,11 @@ impl Resolver<'_> {
     /// alike; in the last, the newer block decides.
     fn move_twins(
         &self,
-        resolved: &mut Vec<Resolved<'_>>,
+        resolution: &mut Resolution<'_>,
         added: &mut HashSet<KeyHash>,
     ) -> Result<(), WriteError> {
         let mut twins = Vec::new();
-        for one in resolved.iter() {
+        for one in resolution.resolved.iter().chain(&resolution.added) {
             if let Some(old) = one.old.existing() {
                 self.find_twins(one.hash, old.location, &mut twins)?;
             }
@@ -177,7 +182,7 @@ impl Resolver<'_> {
         for twin in twins {
             // One that this commit writes anyway leaves its place, too.
             if !(self.is_written)(twin.hash) && added.insert(twin.hash) {
-                resolved.push(twin);
+                resolution.added.push(twin);
             }
         }
         Ok(())

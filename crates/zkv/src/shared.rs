@@ -2,7 +2,7 @@
 //!
 //! `writer` is held while records are compressed, written and indexed; `front` for moments, to put
 //! a record into the active buffer or to publish a view; who needs both takes `writer` first.
-//! Readers take neither.
+//! `pipeline` has a lock for packing, which comes behind `writer`, too. Readers take none.
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, Weak};
@@ -18,6 +18,7 @@ use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::memtable::{Arena, Memtable};
 use crate::options::Options;
+use crate::pipeline::Pipeline;
 use crate::rebuild;
 use crate::recent::Recent;
 use crate::reserve::Reserved;
@@ -39,6 +40,7 @@ pub(crate) struct Shared {
     pub wake: Condvar,
     /// `None` where the store is open read-only.
     pub writer: Option<Mutex<Writer>>,
+    pub pipeline: Pipeline,
     pub cleaner: Cleaner,
     /// Commits that wait for the writer.
     pub queue: Queue,

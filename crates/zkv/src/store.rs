@@ -18,6 +18,7 @@ use crate::memtable::{Arena, Memtable};
 use crate::modify::Place;
 use crate::open::{self, Opened};
 use crate::options::{Cleaning, Durability, Options};
+use crate::pipeline::Pipeline;
 use crate::recent::Recent;
 use crate::shared::{Front, Shared};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -115,6 +116,7 @@ impl Store {
             wake: Condvar::new(),
             live_at_opening: live,
             writer: writer.map(Mutex::new),
+            pipeline: Pipeline::default(),
             cleaner: Cleaner::default(),
             queue: Queue::default(),
             collections: Collections::default(),
@@ -280,6 +282,7 @@ impl Store {
     /// after `close`.
     pub fn flush(&self) -> Result<()> {
         let shared = self.shared();
+        shared.pack_ahead()?;
         shared.mended(|| shared.flush_all(&mut *shared.writer()?))
     }
 
@@ -290,6 +293,7 @@ impl Store {
     /// again, since nothing is known of what the disk holds.
     pub fn sync(&self) -> Result<()> {
         let shared = self.shared();
+        shared.pack_ahead()?;
         let end = shared.mended(|| {
             let mut writer = shared.writer()?;
             shared.flush_all(&mut writer)?;
@@ -328,6 +332,7 @@ impl Store {
 impl Handle {
     fn close(&self) -> Result<()> {
         let shared = &self.shared;
+        shared.pack_ahead()?;
         self.stop_cleaner();
         let mut writer = match shared.mended(|| shared.stop_writing()) {
             Ok(writer) => writer,
