@@ -38,7 +38,7 @@ const OPERATIONS: &[&str] = &[
 /// Those that give space back. Faults begin with the first operation that does; what comes before it
 /// fails in the others.
 const CLEANING: &[&str] = &[
-    "flushed/index/3/s40.900,b0.60000x12,d40,b0.60000x12,b0.60000x12,clean,s40.50,clean",
+    "flushed/index/3/c2.s1.900,s40.900,b0.60000x12,d40,c2.drop,b0.60000x12,clean,rebuild-index,clean",
     "synced/index/3/s0.300000,s0.300000,s1.300000,hold,d0,compact,release,compact,s2.40",
     "buffered/no-index/3/s40.900,b0.60000x12,d40,c1.clear,compact,s1.40,reopen",
 ];

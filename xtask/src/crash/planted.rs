@@ -1,10 +1,12 @@
 //! Whether the smoke runs would see it: builds with one bug each, of the kinds that they are there for.
 //!
-//! The sources are copied, and every bug of [`bugs::BUGS`], [`races::RACES`] and [`models::MODELS`] is
-//! put into the copy, behind a switch. One build then runs with no bug, and once with each. What `crash` runs is a count
-//! of cases, not a time, so that a machine that is busy catches what others do.
+//! The sources are copied, and every bug of [`bugs::BUGS`], [`cleaning::CLEANING`], [`races::RACES`] and
+//! [`models::MODELS`] is put into the copy, behind a switch. One build then runs with no bug, and once with
+//! each. What `crash` runs is a count of cases, not a time, so that a machine that is busy catches what
+//! others do.
 
 mod bugs;
+mod cleaning;
 mod models;
 mod races;
 
@@ -15,6 +17,7 @@ use std::time::Instant;
 
 use crate::{Failure, report, workspace};
 use bugs::{BUGS, Bug};
+use cleaning::CLEANING;
 use models::MODELS;
 use races::RACES;
 
@@ -56,7 +59,8 @@ impl Check {
 fn all_bugs() -> impl Iterator<Item = (&'static Bug, Check)> {
     let races = RACES.iter().map(|bug| (bug, Check::Histories));
     let models = MODELS.iter().map(|bug| (bug, Check::Model));
-    BUGS.iter().map(|bug| (bug, Check::Crash)).chain(races).chain(models)
+    let crash = BUGS.iter().chain(CLEANING).map(|bug| (bug, Check::Crash));
+    crash.chain(races).chain(models)
 }
 
 /// Plants each bug, and fails where one is not caught, or where something is caught without one.

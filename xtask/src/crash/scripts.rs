@@ -32,6 +32,9 @@ const DIRECTED: &[&str] = &[
     // The index file is ahead of the log: by what is missing, and by what is something else.
     "s0.40,backup,s1.900,s0.50,d0,reopen,restore,s2.40,reopen,s1.40",
     "s0.40,backup,s1.900,rebuild-index,restore,s2.900,kill,s1.40",
+    // What was buffered of a collection that was cleared, and what an index knew of one that was dropped.
+    "c1.s0.40,c1.s1.40,c1.clear,c1.s2.40,reopen,s0.40",
+    "c1.s0.40,rebuild-index,c1.drop,kill,flush,s0.40",
     // By segments.
     "s0.40,backup,s1.300000,s2.300000,reopen,restore,s1.300000,d0,kill,s2.40",
 ];
@@ -39,14 +42,15 @@ const DIRECTED: &[&str] = &[
 /// Workloads that give space back: what is looked at begins with the first operation that does. Seed 8
 /// is that of values which fill a segment with more than is moved at once.
 const CLEANING: &[&str] = &[
-    // A mark moves twice, while the segment of what it speaks of stays: that is mostly alive.
-    "flushed/index/1/s40.900,b100.60000x12,b0.60000x12,d40,b0.60000x12,b0.60000x12,clean,\
-     b0.60000x12,b0.60000x12,clean,lose-index",
+    // A mark moves twice, while the segment of what it speaks of stays: that is mostly alive. That of a
+    // key that is there again goes.
+    "flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,b0.60000x12,s41.60,\
+     b0.60000x12,clean,b0.60000x12,b0.60000x12,clean,lose-index",
     // The segment that a mark speaks of goes first, and the mark later.
     "buffered/index/1/s40.900,b0.60000x12,d40,b0.60000x12,b0.60000x12,clean,b0.60000x12,clean,\
      b0.60000x12,clean,lose-index",
-    // A key is deleted, moved, set again, deleted again.
-    "flushed/index/1/s40.900,b0.60000x12,d40,b0.60000x12,clean,s40.50,b0.60000x12,clean,d40,\
+    // A key is deleted, moved, set again, deleted again. Another one is in one cell twice.
+    "flushed/index/1/s40.900,s41.20,s41.30,b0.60000x12,d40,b0.60000x12,clean,s40.50,b0.60000x12,clean,d40,\
      b0.60000x12,clean,kill,b0.60000x12",
     // In pieces.
     "flushed/index/8/b0.60000x30,s40.900,b0.60000x30,b20.60000x30,d40,b0.60000x30,clean,compact",
@@ -62,6 +66,9 @@ const CLEANING: &[&str] = &[
     // What was cleared and dropped is in the index until its segment goes.
     "flushed/index/1/c2.s3.900,b0.60000x12,c2.drop,b0.60000x12,c1.clear,c2.s3.50,clean,b0.60000x12,\
      c2.d3,b0.60000x12,clean,rebuild-index,b0.60000x12",
+    // The last number of a collection is in none of its records any more, but for one of a dropped one.
+    "flushed/index/1/b0.60000x12,c2.s3.900,b0.60000x12,b100.60000x12,c2.s4.50,b120.60000x12,c2.drop,\
+     b0.60000x12,b0.60000x12,clean,lose-index,c3.s1.40",
     // An index file that was out of use knows segments that were freed, and whose slots were used again.
     "flushed/index/1/b0.60000x12,s40.900,reopen,switch-index,d40,b0.60000x12,b0.60000x12,clean,\
      b0.60000x12,b0.60000x12,clean,switch-index,s1.40,clean,switch-index,compact,switch-index",

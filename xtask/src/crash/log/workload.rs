@@ -78,6 +78,8 @@ fn scripts() -> Vec<Vec<Step>> {
             Sync,
             fill(),
         ],
+        // The roll call of a base ends with a sector: it may arrive without its commit's end.
+        std::iter::repeat_with(fill).take(12).chain([Sync, Rebase, fill()]).collect(),
         // What was freed behind the newest roll call that a header names is not cut off before a base.
         vec![fill(), fill(), fill(), Free(vec![1, 2]), Sync, Cut, Rebase, Sync, Cut, Kill, fill()],
     ]
