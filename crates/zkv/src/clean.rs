@@ -5,6 +5,7 @@
 //! place; then a retire entry frees the segment; and once that is durable and nobody reads the segment,
 //! its slot is used again, or cut off.
 
+mod burst;
 mod choose;
 mod compact;
 mod gather;
@@ -15,7 +16,7 @@ use std::collections::HashSet;
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
 
-use zkv_log::{FreeSlots, LogError, Packed, SegmentInfo};
+use zkv_log::{FreeSlots, SegmentInfo};
 
 use crate::error::{Error, Result};
 use crate::options::Cleaning;
@@ -27,8 +28,6 @@ use crate::writer::Writer;
 use choose::Survey;
 pub use compact::{CompactOptions, CompactProgress};
 pub(crate) use gather::Forgotten;
-use gather::Gatherer;
-use mover::PackedPiece;
 pub(crate) use thread::{start, stop};
 
 /// Records that are moved together, before compression, at the least and at the most.
@@ -51,7 +50,7 @@ pub(crate) struct Cleaner {
     /// Whoever holds it cleans.
     turn: Mutex<()>,
     state: Mutex<State>,
-    /// Tells that there is something to look at, that a piece was moved, or that the thread shall end.
+    /// Tells that there is something to look at, that a piece was packed, or that the thread shall end.
     changed: Condvar,
     /// Whether writes wait.
     is_behind: AtomicBool,
@@ -74,8 +73,10 @@ struct State {
     is_ending: bool,
     /// When so much was written, somebody looks whether cleaning is behind.
     survey_at: u64,
-    /// How many pieces were moved.
+    /// How many pieces were packed.
     pieces: u64,
+    /// Whether the cleaning waits for writes to fill a segment.
+    is_waiting_for_writes: bool,
     /// Which of them the last write that had to wait has waited for: each waits for another one.
     awaited: u64,
     /// Segments, by sequence, that cannot be read.
@@ -122,8 +123,8 @@ impl Cleaner {
         self.written_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where writing is faster than cleaning, waits until a piece was moved. The caller holds no lock,
-    /// and writes one buffer then.
+    /// Where writing is faster than cleaning, waits until a piece was packed, or writes are waited for.
+    /// The caller holds no lock, and writes one buffer then.
     pub(crate) fn wait_while_behind(&self) {
         if !self.is_behind.load(Ordering::Relaxed) {
             return;
@@ -132,7 +133,8 @@ impl Cleaner {
         let awaited = state.awaited.max(state.pieces) + 1;
         state.awaited = awaited;
         let is_behind = || self.is_behind.load(Ordering::Relaxed);
-        while state.is_running && is_behind() && state.pieces < awaited {
+        let goes_on = |state: &State| state.is_waiting_for_writes || state.pieces >= awaited;
+        while state.is_running && is_behind() && !goes_on(&state) {
             let left = WAIT_MAX.saturating_sub(start.elapsed());
             if left.is_zero() {
                 return;
@@ -147,6 +149,9 @@ impl Cleaner {
         self.moved_records.fetch_add(moved.records, Ordering::Relaxed);
         self.marks_dropped.fetch_add(moved.marks_dropped, Ordering::Relaxed);
         self.segments_freed.fetch_add(moved.segments, Ordering::Relaxed);
+    }
+
+    fn note_packed(&self) {
         self.state().pieces += 1;
         self.changed.notify_all();
     }
@@ -174,43 +179,6 @@ impl Writer {
 }
 
 impl Shared {
-    /// Moves what is needed of `victims` to the log's end, in pieces of about `piece_bytes`, which
-    /// `pack` compresses. `go_on` is asked behind each piece. The caller has the turn.
-    pub(crate) fn clean(
-        &self,
-        mut victims: Vec<SegmentInfo>,
-        piece_bytes: usize,
-        pack: impl Fn(&[&[u8]]) -> Result<Packed, LogError>,
-        mut go_on: impl FnMut() -> bool,
-    ) -> Result<()> {
-        let log = self.view.load().committed.log.clone();
-        // Of a second attempt, some may be gone by now, and their slots others'.
-        let there: HashSet<u64> = log.segments().iter().map(|one| one.sequence).collect();
-        victims.retain(|victim| there.contains(&victim.sequence));
-        let mut gatherer = Gatherer::new(&self.keys, log, victims);
-        loop {
-            let cleaned = self.writer()?.cleaned.clone();
-            let committed = self.view.load().committed.clone();
-            let piece = gatherer.next_piece(&committed, &cleaned, piece_bytes);
-            let Some(piece) = piece.map_err(|error| self.lookup_error(error))? else {
-                return Ok(());
-            };
-            drop(committed);
-            let packed = PackedPiece::new(piece, &pack).map_err(Error::data(&self.path))?;
-            let mut writer = self.writer()?;
-            let moved = writer.move_piece(packed);
-            self.publish_committed(&writer);
-            let moved = moved.map_err(|error| self.write_error(error))?;
-            self.cleaner.written_bytes.store(writer.log.written_bytes(), Ordering::Relaxed);
-            self.checkpoint_if_due(&mut writer);
-            drop(writer);
-            self.cleaner.note_moved(moved);
-            if !go_on() {
-                return Ok(());
-            }
-        }
-    }
-
     /// Writes an index checkpoint, frees what was cleaned, and cuts off what is free at the file's end.
     pub(crate) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
         let written = writer.checkpoint();

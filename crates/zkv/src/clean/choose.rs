@@ -97,7 +97,8 @@ impl Survey {
         (self.dead_bytes() + self.cleaned_bytes) * 100 > all * percent
     }
 
-    fn has_too_many_marks(&self) -> bool {
+    /// Whether marks are worth the cleaning of the oldest segment.
+    pub(crate) fn has_too_many_marks(&self) -> bool {
         let (live, marks) = (self.sum(|one| one.live_bytes), self.sum(|one| one.mark_bytes));
         marks >= self.slot_bytes / MARKS_SLOT_SHARE && marks * 100 > live * MARKS_PERCENT_MAX
     }

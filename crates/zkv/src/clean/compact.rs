@@ -2,6 +2,7 @@
 
 use zkv_log::{FreeSlots, Packing, SegmentInfo};
 
+use super::burst::Manner;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -117,13 +118,10 @@ impl Shared {
     }
 
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
-        self.clean(
-            segments,
-            PIECE_BYTES,
-            |entries| packing.pack(&self.log, entries),
-            || !self.cleaner.state().is_ending,
-        )?;
-        if self.cleaner.state().is_ending {
+        let pack = |entries: &[&[u8]]| packing.pack(&self.log, entries);
+        // Each piece by itself: it takes the memory of several.
+        self.clean(segments, &Manner { piece_bytes: PIECE_BYTES, burst_bytes: 0, pack }, None)?;
+        if self.cleaner.is_ending() {
             // Whoever closes the store waits for this.
             return Err(Error::Closed);
         }

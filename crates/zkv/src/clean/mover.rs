@@ -45,6 +45,21 @@ impl PackedPiece {
         let packed = pack(&entries(&piece, &order))?;
         Ok(Self { piece, order, packed })
     }
+
+    /// What it takes of the log.
+    pub(crate) fn payload_bytes(&self) -> u64 {
+        self.packed.payload_bytes() as u64
+    }
+
+    /// The memory of its records.
+    pub(crate) fn record_bytes(&self) -> usize {
+        self.piece.bytes
+    }
+
+    /// Segments of which it holds the last that is needed.
+    pub(crate) fn emptied(&self) -> &[u32] {
+        &self.piece.emptied
+    }
 }
 
 /// How long a record is needed: a mark until all segments up to its origin are gone.
@@ -120,6 +135,7 @@ mod tests {
 
     use zkv_io::MemoryStorage;
 
+    use super::super::burst::Manner;
     use crate::options::{Cleaning, Options};
     use crate::store::Store;
 
@@ -158,7 +174,7 @@ mod tests {
             meanwhile();
             shared.log.pack(entries)
         };
-        shared.clean(full, 1 << 20, pack, || true).unwrap();
+        shared.clean(full, &Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack }, None).unwrap();
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
         shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
         assert!(shared.cleaner.stats().segments > 1);

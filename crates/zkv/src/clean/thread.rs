@@ -7,6 +7,7 @@ use zkv_log::SegmentInfo;
 use zkv_log::layout::slot_start;
 
 use super::Cleaner;
+use super::burst::Manner;
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -24,9 +25,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 /// What cleaning may write beyond its share.
 const ALLOWANCE_BYTES: u64 = 8 << 20;
 
-/// Segments are cleaned together as long as what is needed of them, compressed, is less than this share
-/// of a piece: about one piece, where data compresses four times.
-const PIECES_PER_ROUND_SHARE: usize = 4;
+/// The longest that what is packed waits for others to fill a segment.
+const SEGMENT_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Dead space beyond the bound, in percent of all, up to which cleaning waits until there is a segment of
+/// records to move; and that at which nothing waits for a segment to be full.
+const PATIENCE_PERCENT: u64 = 1;
+const URGENT_PERCENT: u64 = 5;
 /// Free slots that are kept for what is written next: one, and one more for so many segments.
 const SEGMENTS_PER_SPARE: usize = 10;
 
@@ -52,12 +56,15 @@ pub(crate) fn stop(cleaner: &Cleaner, thread: JoinHandle<()>) {
     cleaner.state().is_ending = false;
 }
 
-/// What the thread may write while others do.
-struct Budget {
+/// What the thread may write while others do, and when.
+pub(super) struct Budget {
+    dead_percent: u64,
     write_percent: u64,
     /// What others had written when somebody looked last, and when that has changed last.
     others: u64,
     changed_at: Instant,
+    /// What they had written when something was moved last.
+    others_at_move: u64,
 }
 
 impl Cleaner {
@@ -77,8 +84,28 @@ impl Cleaner {
         !state.is_ending
     }
 
-    fn is_ending(&self) -> bool {
+    pub(super) fn is_ending(&self) -> bool {
         self.state().is_ending
+    }
+
+    /// Waits for the next write; `false` where nobody writes, or the thread shall end.
+    fn wait_for_write(&self) -> bool {
+        let (start, mut state) = (Instant::now(), self.state());
+        state.has_news = false;
+        // Those who wait for the cleaning go on.
+        self.changed.notify_all();
+        while !state.has_news && !state.is_ending {
+            let left = IDLE.saturating_sub(start.elapsed());
+            if left.is_zero() {
+                break;
+            }
+            let waited = self.changed.wait_timeout(state, left);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        }
+        let has_written = state.has_news;
+        // What was written is still to be looked at.
+        state.has_news = true;
+        has_written && !state.is_ending
     }
 
     /// Waits so long, or until the thread shall end.
@@ -96,27 +123,84 @@ impl Cleaner {
 }
 
 impl Budget {
-    fn new(write_percent: u8) -> Self {
-        Self { write_percent: write_percent.into(), others: 0, changed_at: Instant::now() }
+    fn new(dead_percent: u8, write_percent: u8) -> Self {
+        Self {
+            dead_percent: dead_percent.into(),
+            write_percent: write_percent.into(),
+            others: 0,
+            changed_at: Instant::now(),
+            others_at_move: 0,
+        }
+    }
+
+    /// Waits until others have filled the segment that they write, where `payload_bytes` would fill a
+    /// good part of one: what is moved then begins with a segment. At least half a segment of theirs
+    /// lies between what is moved and what is moved next.
+    pub(super) fn wait_for_segment(&mut self, shared: &Shared, payload_bytes: u64) -> Result<()> {
+        let slot_bytes = u64::from(shared.log.identity().slot_bytes);
+        if payload_bytes >= slot_bytes / 2 {
+            shared.cleaner.state().is_waiting_for_writes = true;
+            let waited = self.wait_for_end_of_segment(shared, slot_bytes / 2);
+            shared.cleaner.state().is_waiting_for_writes = false;
+            waited?;
+        }
+        self.others_at_move = self.others;
+        Ok(())
+    }
+
+    fn wait_for_end_of_segment(&mut self, shared: &Shared, distance_bytes: u64) -> Result<()> {
+        let (cleaner, start) = (&shared.cleaner, Instant::now());
+        let (mut sequence, mut commit_bytes) = (None, 0);
+        self.look(cleaner);
+        loop {
+            let others_before = self.others;
+            self.look(cleaner);
+            commit_bytes = commit_bytes.max(self.others - others_before);
+            let writer = shared.writer()?;
+            let is_urgent = writer.survey().is_behind(self.dead_percent + URGENT_PERCENT);
+            let (now, room_bytes) = (writer.log.end().sequence, writer.log.room_bytes());
+            drop(writer);
+            let is_full = u64::from(room_bytes) <= commit_bytes
+                || sequence.replace(now).is_some_and(|before| before != now);
+            let is_far = self.others - self.others_at_move >= distance_bytes;
+            if is_urgent || (is_full && is_far) || start.elapsed() > SEGMENT_WAIT_MAX {
+                return Ok(());
+            }
+            if !cleaner.wait_for_write() {
+                return Ok(());
+            }
+        }
     }
 
     /// Waits while the thread has had its share and others write.
-    fn wait(&mut self, cleaner: &Cleaner) {
+    pub(super) fn wait(&mut self, cleaner: &Cleaner) {
         while self.is_used_up(cleaner) && !cleaner.is_ending() {
             cleaner.pause(PAUSE);
         }
     }
 
     fn is_used_up(&mut self, cleaner: &Cleaner) -> bool {
+        let others_write = self.others_write(cleaner);
         let moved = cleaner.moved_bytes.load(Ordering::Relaxed);
-        let others = cleaner.written_bytes().saturating_sub(moved);
-        if others != self.others {
-            (self.others, self.changed_at) = (others, Instant::now());
-        }
-        let share = others.saturating_mul(self.write_percent);
+        let share = self.others.saturating_mul(self.write_percent);
         let has_had_it = moved.saturating_sub(ALLOWANCE_BYTES) * (100 - self.write_percent) > share;
         let is_behind = cleaner.is_behind.load(Ordering::Relaxed);
-        has_had_it && !is_behind && self.changed_at.elapsed() < IDLE
+        has_had_it && !is_behind && others_write
+    }
+
+    /// Whether others have written a moment ago.
+    fn others_write(&mut self, cleaner: &Cleaner) -> bool {
+        self.look(cleaner);
+        self.changed_at.elapsed() < IDLE
+    }
+
+    fn look(&mut self, cleaner: &Cleaner) {
+        let moved = cleaner.moved_bytes.load(Ordering::Relaxed);
+        // Who looks between the two sees what was moved last as written by others.
+        let others = cleaner.written_bytes().saturating_sub(moved);
+        if others > self.others {
+            (self.others, self.changed_at) = (others, Instant::now());
+        }
     }
 }
 
@@ -130,10 +214,10 @@ impl Shared {
         let Cleaning::Automatic { dead_percent, write_percent } = self.options.cleaning else {
             return;
         };
-        let mut budget = Some(Budget::new(write_percent));
+        let mut budget = Budget::new(dead_percent, write_percent);
         while self.cleaner.wait_for_news() {
             // What cannot be cleaned now is looked at again with what is written next.
-            let _ = self.clean_what_is_due(dead_percent.into(), budget.as_mut());
+            let _ = self.clean_what_is_due(dead_percent.into(), Some(&mut budget));
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
             self.cleaner.changed.notify_all();
         }
@@ -152,19 +236,16 @@ impl Shared {
     fn clean_what_is_due(&self, dead_percent: u64, mut budget: Option<&mut Budget>) -> Result<()> {
         loop {
             let _turn = self.cleaner.take_turn();
-            let victims = self.next_victims(dead_percent)?;
+            let may_wait = budget.as_mut().is_some_and(|budget| budget.others_write(&self.cleaner));
+            let victims = self.next_victims(dead_percent, may_wait)?;
             if victims.is_empty() {
                 break;
             }
             let cleaned = self.mended(|| {
-                let go_on = || {
-                    if let Some(budget) = budget.as_deref_mut() {
-                        budget.wait(&self.cleaner);
-                    }
-                    !self.cleaner.is_ending()
-                };
                 let pack = |entries: &[&[u8]]| self.log.pack(entries);
-                self.clean(victims.clone(), self.piece_bytes(), pack, go_on)
+                let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
+                let manner = Manner { piece_bytes, burst_bytes, pack };
+                self.clean(victims.clone(), &manner, budget.as_deref_mut())
             });
             if self.cleaner.is_ending() {
                 break;
@@ -189,7 +270,8 @@ impl Shared {
         victims.iter().find(|victim| holds(victim, offset)).copied()
     }
 
-    fn next_victims(&self, dead_percent: u64) -> Result<Vec<SegmentInfo>> {
+    /// Which segments to clean now. While others write it may wait until it is worth while.
+    fn next_victims(&self, dead_percent: u64, may_wait: bool) -> Result<Vec<SegmentInfo>> {
         let mut writer = self.writer()?;
         if self.is_reclaim_due(&writer) {
             self.checkpoint(&mut writer)?;
@@ -199,9 +281,16 @@ impl Shared {
             let state = self.cleaner.state();
             state.damaged.contains(&one.sequence)
         };
-        let needed_max = (self.piece_bytes() / PIECES_PER_ROUND_SHARE) as u64;
-        let victims = survey.victims(dead_percent, needed_max, is_skipped);
+        let victims = survey.victims(dead_percent, self.burst_bytes(), is_skipped);
         if !victims.is_empty() {
+            let needed: u64 = victims.iter().filter_map(|one| survey.needed_bytes(one)).sum();
+            let is_enough = needed >= u64::from(self.log.identity().slot_bytes)
+                || survey.has_too_many_marks()
+                || survey.is_behind(dead_percent + PATIENCE_PERCENT);
+            if may_wait && !is_enough {
+                self.cleaner.state().is_unfinished = true;
+                return Ok(Vec::new());
+            }
             return Ok(victims);
         }
         if !writer.cleaned.is_empty() {
@@ -209,5 +298,44 @@ impl Shared {
         }
         let last = self.last_in_the_way(&mut writer, spare_slots)?;
         Ok(last.into_iter().filter(|last| !is_skipped(last)).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::options::Options;
+
+    const SLOT: u64 = 256 << 10;
+
+    #[test]
+    fn what_is_packed_waits_for_the_end_of_a_segment_while_others_write() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+        let shared = store.shared();
+        let mut budget = Budget::new(25, 50);
+        // Too little to fill a segment, or nobody writes.
+        budget.wait_for_segment(shared, SLOT / 4).unwrap();
+        budget.wait_for_segment(shared, SLOT).unwrap();
+        let mut bytes_meanwhile = || {
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| budget.wait_for_segment(shared, SLOT).unwrap());
+                let mut commits = 0;
+                while !waiting.is_finished() {
+                    let mut noise = vec![0; 4_000];
+                    fastrand::fill(&mut noise);
+                    store.set_bytes(&fastrand::u64(..).to_be_bytes(), &noise).unwrap();
+                    store.flush().unwrap();
+                    commits += 1;
+                }
+                commits * 4_000
+            })
+        };
+        // A machine that is busy may keep the writer from writing for so long that it seems to be idle.
+        assert!((0..10).any(|_| bytes_meanwhile() >= SLOT / 2));
     }
 }
