@@ -137,17 +137,18 @@ impl Decoder {
         self.dictionary.as_ref().is_some_and(|last| last.digest() == digest)
     }
 
-    /// Decompresses the frame that fills `self.block` from byte 8 on into `self.payload`, with
+    /// Decompresses the frame that fills `block` from byte 8 on into `self.payload`, with
     /// `self.dictionary` where it needs one. The four bytes before it are overwritten. `None` where
     /// it is no such frame, or longer than `payload_bytes_max` when decompressed.
     #[inline]
     pub(crate) fn decompress_block(
         &mut self,
+        block: &mut [u8],
         with_dictionary: bool,
         payload_bytes_max: usize,
     ) -> Option<()> {
         let dictionary = self.dictionary.as_deref().filter(|_| with_dictionary);
-        let frame = self.block.get_mut(4..)?;
+        let frame = block.get_mut(4..)?;
         frame.get_mut(..4)?.copy_from_slice(&FRAME_MAGIC);
         decompress(&mut self.context, frame, dictionary, payload_bytes_max, &mut self.payload)
     }

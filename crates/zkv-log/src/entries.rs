@@ -74,6 +74,11 @@ impl<'a> Entries<'a> {
         }
         Ok(Self { lengths, bytes: end_of_lengths.rest(), left: count })
     }
+
+    /// How many bytes the entries have that are still to come.
+    pub(crate) fn bytes_left(&self) -> usize {
+        self.bytes.len()
+    }
 }
 
 impl<'a> Iterator for Entries<'a> {

@@ -30,6 +30,7 @@
 
 mod attempt;
 mod block;
+mod cell;
 mod checkpoint;
 mod codec;
 mod commit;
@@ -63,6 +64,7 @@ mod verify;
 mod walk;
 mod writer;
 
+pub use cell::Cell;
 pub use commit::Commit;
 pub use error::{LogError, Result};
 pub use header::Identity;

@@ -1,6 +1,6 @@
 //! Reading entries by location or address: one block, copied out of the map, checked, decompressed.
 
-use crate::block::{BlockHeader, BlockKind, is_whole};
+use crate::block::{BlockHeader, BlockKind, Tag, is_whole};
 use crate::codec::Decoder;
 use crate::entries::Entries;
 use crate::error::{LogError, Result};
@@ -149,7 +149,26 @@ impl LogView {
             let at = segment.place.start + u64::from(offset) + copied as u64;
             self.shared.map.copy_out(at, rest).map_err(LogError::io("read"))?;
         }
-        let tag = header.tag;
+        // Apart from the decoder for as long as that works on it.
+        let mut block = std::mem::take(&mut decoder.block);
+        let opened = self.open_block(segment, offset, header.tag, &mut block, decoder);
+        decoder.block = block;
+        opened
+    }
+
+    /// Checks `block`, a copy of the one at `offset` with this tag, and decompresses it into
+    /// `decoder.payload`; `false` where it is whole and holds no entries. Its header is of no use
+    /// behind that.
+    #[inline]
+    pub(crate) fn open_block(
+        &self,
+        segment: &Segment,
+        offset: u32,
+        tag: Tag,
+        block: &mut [u8],
+        decoder: &mut Decoder,
+    ) -> Result<bool> {
+        let damaged = || segment.damaged(offset, "a block");
         let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
         let shared = &self.shared;
         let named = if with_entries && tag.number > 0 {
@@ -158,7 +177,7 @@ impl LogView {
             None
         };
         let seed = named.map_or(segment.place.seed, |named| named.seed);
-        if !is_whole(&decoder.block, seed, offset) {
+        if !is_whole(block, seed, offset) {
             return Err(damaged());
         }
         match tag.kind {
@@ -170,12 +189,11 @@ impl LogView {
                     decoder.dictionary = Some(found);
                 }
                 let max = segment.place.slot_bytes as usize;
-                decoder.decompress_block(named.is_some(), max).ok_or_else(damaged)?;
+                decoder.decompress_block(block, named.is_some(), max).ok_or_else(damaged)?;
             }
             BlockKind::EntriesRaw => {
                 decoder.payload.clear();
-                let payload = &decoder.block[BLOCK_HEADER_BYTES as usize..];
-                decoder.payload.extend_from_slice(payload);
+                decoder.payload.extend_from_slice(&block[BLOCK_HEADER_BYTES as usize..]);
             }
             _ => {}
         }

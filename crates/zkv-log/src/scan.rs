@@ -2,19 +2,28 @@
 
 use std::sync::Arc;
 
+use crate::block::BlockHeader;
+use crate::cell::Cell;
 use crate::codec::Decoder;
 use crate::entries::Entries;
-use crate::error::Result;
-use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES};
+use crate::error::{LogError, Result};
+use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
 use crate::position::{Location, Position};
 use crate::segment::Segment;
+
+/// A scan copies so much of the segment at once: many blocks, and still little beside the
+/// processor's caches.
+const AHEAD_BYTES: u32 = 64 << 10;
 
 /// Goes through one segment. Each block is read through the map and checked.
 pub struct SegmentScan {
     view: LogView,
     segment: Arc<Segment>,
     offset: u32,
+    /// What the segment holds from `ahead_from` on.
+    ahead: Vec<u8>,
+    ahead_from: u32,
     decoder: Decoder,
 }
 
@@ -45,7 +54,8 @@ impl<'a> ScannedBlock<'a> {
 impl SegmentScan {
     pub(crate) fn new(view: &LogView, segment: Arc<Segment>, from: u32) -> Result<Self> {
         let offset = from.max(SEGMENT_HEADER_BYTES);
-        Ok(Self { view: view.clone(), segment, offset, decoder: Decoder::new() })
+        let (view, decoder) = (view.clone(), Decoder::new());
+        Ok(Self { view, segment, offset, ahead: Vec::new(), ahead_from: 0, decoder })
     }
 
     /// The next block of entries; `None` at the segment's end.
@@ -53,32 +63,106 @@ impl SegmentScan {
     /// # Errors
     /// [`LogError::Corrupt`](crate::LogError::Corrupt) where a block is damaged, and [`LogError::Io`](crate::LogError::Io).
     pub fn next_block(&mut self) -> Result<Option<ScannedBlock<'_>>> {
-        while self.offset < self.view.end_of(&self.segment) {
+        let Some(offset) = self.advance()? else { return Ok(None) };
+        Ok(Some(ScannedBlock {
+            location: self.location_of(offset)?,
+            position: Position { sequence: self.segment.place.id.sequence, offset },
+            payload: &self.decoder.payload,
+            segment: &self.segment,
+        }))
+    }
+
+    /// Reads all blocks of entries that start in the next cell in which any does into `cell`, in
+    /// place of what it held; `false` at the segment's end.
+    ///
+    /// # Errors
+    /// As [`SegmentScan::next_block`]. What `cell` holds then is of no use: which of a key's records
+    /// counts cannot be told without the block that is damaged.
+    pub fn next_cell(&mut self, cell: &mut Cell) -> Result<bool> {
+        let Some(first) = self.advance()? else { return Ok(false) };
+        let sequence = self.segment.place.id.sequence;
+        let location = self.location_of(first)?;
+        let block = Position { sequence, offset: first };
+        let started = cell.start(location, block, &mut self.decoder.payload);
+        started.map_err(|_| self.segment.damaged(first, "a block's entries"))?;
+        let end = (first / CELL_BYTES + 1) * CELL_BYTES;
+        while let Some(offset) = self.advance_until(end)? {
+            let added = cell.add(Position { sequence, offset }, &self.decoder.payload);
+            added.map_err(|_| self.segment.damaged(offset, "a block's entries"))?;
+        }
+        Ok(true)
+    }
+
+    fn location_of(&self, offset: u32) -> Result<Location> {
+        let place = &self.segment.place;
+        let location = Location::new(place.id.slot, offset, place.slot_bytes);
+        location.ok_or_else(|| self.segment.damaged(offset, "a block's place"))
+    }
+
+    /// Puts the entries of the next block that has any into the decoder, and says where it starts.
+    fn advance(&mut self) -> Result<Option<u32>> {
+        self.advance_until(u32::MAX)
+    }
+
+    /// As [`SegmentScan::advance`], among the blocks that start before `end`.
+    fn advance_until(&mut self, end: u32) -> Result<Option<u32>> {
+        let end = self.view.end_of(&self.segment).min(end);
+        while self.offset < end {
             let offset = self.offset;
-            let with_entries = self.view.load_block(&self.segment, offset, &mut self.decoder)?;
-            self.offset += self.loaded_bytes()?;
+            let (bytes, with_entries) = self.load(offset).inspect_err(|_| self.ahead.clear())?;
+            self.offset += bytes;
             if with_entries {
-                let slot = self.segment.place.id.slot;
-                let location = Location::new(slot, offset, self.segment.place.slot_bytes);
-                let location =
-                    location.ok_or_else(|| self.segment.damaged(offset, "a block's place"))?;
-                return Ok(Some(ScannedBlock {
-                    location,
-                    position: Position { sequence: self.segment.place.id.sequence, offset },
-                    payload: &self.decoder.payload,
-                    segment: &self.segment,
-                }));
+                return Ok(Some(offset));
             }
         }
         Ok(None)
     }
 
-    /// The length of the block just loaded: decompressing it changes its header, not its length.
-    fn loaded_bytes(&self) -> Result<u32> {
-        u32::try_from(self.decoder.block.len())
-            .ok()
-            .filter(|bytes| *bytes >= BLOCK_HEADER_BYTES)
-            .ok_or_else(|| self.segment.damaged(self.offset, "a block"))
+    /// Loads the block at `offset`, and says how long it is and whether it holds entries.
+    fn load(&mut self, offset: u32) -> Result<(u32, bool)> {
+        let damaged = |segment: &Segment| segment.damaged(offset, "a block");
+        let header = self.look_ahead(offset, BLOCK_HEADER_BYTES)?;
+        let header = header.first_chunk().and_then(|bytes| BlockHeader::decode(*bytes));
+        let header = header.ok_or_else(|| damaged(&self.segment))?;
+        let bytes = header.block_bytes();
+        if bytes > self.segment.end().saturating_sub(offset) {
+            return Err(damaged(&self.segment));
+        }
+        self.look_ahead(offset, bytes)?;
+        let start = (offset - self.ahead_from) as usize;
+        let block = &mut self.ahead[start..start + bytes as usize];
+        let (view, decoder) = (&self.view, &mut self.decoder);
+        let with_entries = view.open_block(&self.segment, offset, header.tag, block, decoder)?;
+        Ok((bytes, with_entries))
+    }
+
+    /// At least `bytes` of what stands at `offset`, as far as the segment goes.
+    fn look_ahead(&mut self, offset: u32, bytes: u32) -> Result<&[u8]> {
+        let left = self.segment.end().saturating_sub(offset);
+        let bytes = bytes.min(left) as usize;
+        let known = |scan: &Self| {
+            let start = offset.checked_sub(scan.ahead_from)? as usize;
+            (start + bytes <= scan.ahead.len()).then_some(start)
+        };
+        let start = match known(self) {
+            Some(start) => start,
+            None => {
+                // Where not all of it can be read, what is needed now may be.
+                let much = bytes.max(left.min(AHEAD_BYTES) as usize);
+                let copied = self.copy(offset, much).or_else(|_| self.copy(offset, bytes));
+                copied.map_err(LogError::io("read"))?;
+                0
+            }
+        };
+        Ok(&self.ahead[start..])
+    }
+
+    fn copy(&mut self, offset: u32, bytes: usize) -> std::io::Result<()> {
+        self.ahead.resize(bytes, 0);
+        self.ahead_from = offset;
+        let at = self.segment.place.start + u64::from(offset);
+        let copied = self.view.shared.map.copy_out(at, &mut self.ahead);
+        copied.inspect_err(|_| self.ahead.clear())
     }
 }
 

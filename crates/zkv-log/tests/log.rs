@@ -78,6 +78,24 @@ fn all(log: &zkv_log::Log) -> Vec<Vec<u8>> {
     found
 }
 
+/// As [`all`], cell by cell.
+fn all_by_cell(log: &zkv_log::Log) -> Vec<Vec<u8>> {
+    let (view, mut cell) = (log.view(), zkv_log::Cell::default());
+    let (mut found, mut locations) = (Vec::new(), Vec::new());
+    for segment in view.segments() {
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        while scan.next_cell(&mut cell).unwrap() {
+            assert!(!locations.contains(&cell.location()), "a cell comes once");
+            locations.push(cell.location());
+            let mut of_location = Vec::new();
+            view.visit(cell.location(), |entry| of_location.push(entry.to_vec())).unwrap();
+            assert_eq!(of_location.len(), cell.len());
+            found.extend((0..cell.len()).map(|number| cell.entry(number).to_vec()));
+        }
+    }
+    found
+}
+
 fn expected(count: u32) -> Vec<Vec<u8>> {
     (0..count).map(entry).collect()
 }
@@ -139,6 +157,32 @@ fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
 /// Where the log ends, in a file of one segment.
 fn end_in_file(writer: &LogWriter) -> usize {
     4096 + writer.end().offset as usize
+}
+
+#[test]
+fn a_scan_by_cells_finds_what_a_scan_by_blocks_does() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    let mut rng = fastrand::Rng::with_seed(1);
+    let mut count = 0;
+    for commit in 0..300 {
+        let entries = if commit % 50 == 49 { 400 } else { 1 + commit % 4 };
+        append(&mut writer, count..count + entries);
+        count += entries;
+        if commit % 70 == 69 {
+            // A block that is longer than the scan reads ahead.
+            let mut long = vec![0; 40 << 10];
+            rng.fill(&mut long);
+            writer.append(&[&long, b"short"]).unwrap();
+        }
+        if commit % 30 == 0 {
+            let log = writer.log();
+            assert_eq!(all_by_cell(&log), all(&log));
+        }
+    }
+    let log = writer.log();
+    assert!(log.view().segments().len() > 2);
+    assert_eq!(all_by_cell(&log), all(&log));
 }
 
 #[test]
