@@ -136,6 +136,14 @@ impl Checkpoint {
         Ok(())
     }
 
+    /// Asks for what [`Checkpoint::candidates`] of this key reads first: where several keys are looked
+    /// up, the processor then waits for all of them at once. It changes nothing.
+    pub fn prefetch(&self, hash: KeyHash) {
+        for table in &self.header.tables {
+            table.prefetch_home(&*self.file.map, hash.prefix());
+        }
+    }
+
     /// The first section of this `kind`, held against its checksum. It is read, not mapped: salvage
     /// asks a disk that may fail.
     ///

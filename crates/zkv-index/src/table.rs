@@ -53,6 +53,13 @@ impl Table {
         IndexError::corrupt(self.bucket_offset(bucket), what)
     }
 
+    /// Asks for the bucket in which the search for `prefix` starts.
+    #[inline]
+    pub(crate) fn prefetch_home(&self, map: &dyn FileMap, prefix: Prefix) {
+        // A bucket fills one cache line.
+        map.prefetch(self.bucket_offset(self.geometry.home(prefix)), 1);
+    }
+
     /// Copies the bucket in which the search for `prefix` starts.
     #[inline]
     pub(crate) fn load_home(

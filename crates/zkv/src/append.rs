@@ -184,6 +184,9 @@ impl Effects {
             let slot = slot_of(from_index(old.location), slot_bytes);
             self.live.kill(slot, collection, old.raw_bytes);
         }
+        for damaged in one.old.damaged() {
+            self.live.kill(slot_of(from_index(*damaged), slot_bytes), collection, 0);
+        }
         let key_change = one.kind.key_change(&one.old);
         if key_change != 0 {
             *self.key_changes.entry(collection).or_default() += key_change;

@@ -1,6 +1,7 @@
 //! How much of each segment is still in use.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use zkv_io::{Cursor, Overrun};
 use zkv_log::{Location, LogView};
@@ -33,7 +34,16 @@ pub(crate) struct SegmentUse {
 pub(crate) struct LiveTable {
     segments: BTreeMap<u32, SegmentUse>,
     live: BTreeMap<(u32, u32), Amount>,
+    untouched: Arc<Untouched>,
 }
+
+/// Slots of segments of whose records none was ever superseded, but for marks: each is the newest of
+/// its key, as the log has it, without a look into the index. Of any other slot nothing is said.
+///
+/// That holds since a commit notes, for every record that it supersedes or may supersede, the slot
+/// of that ([`LiveChange::kill`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Untouched(BTreeSet<u32>);
 
 /// What a record is to the table.
 #[derive(Clone, Copy, Debug)]
@@ -123,16 +133,38 @@ impl LiveChange {
         }
     }
 
-    /// Notes that a record in `slot` is superseded.
+    /// Notes that a record in `slot` is superseded, or may be.
     pub(crate) fn kill(&mut self, slot: u32, collection: u32, raw_bytes: u64) {
         self.killed.entry((slot, collection)).or_default().add(Amount::of_one(raw_bytes));
+    }
+}
+
+impl Untouched {
+    pub(crate) fn contains(&self, slot: u32) -> bool {
+        self.0.contains(&slot)
+    }
+
+    /// Most commits change nothing, and copy nothing that a view holds.
+    fn note(this: &mut Arc<Self>, slot: u32, is_untouched: bool) {
+        match (this.contains(slot), is_untouched) {
+            (false, true) => drop(Arc::make_mut(this).0.insert(slot)),
+            (true, false) => drop(Arc::make_mut(this).0.remove(&slot)),
+            _ => {}
+        }
     }
 }
 
 impl LiveTable {
     pub(crate) fn apply(&mut self, change: &LiveChange) {
         for (slot, added) in &change.added.segments {
+            if !self.segments.contains_key(slot) {
+                // The first record of a new segment.
+                Untouched::note(&mut self.untouched, *slot, true);
+            }
             self.segments.entry(*slot).or_default().add_all(added);
+        }
+        for (slot, _) in change.killed.keys() {
+            Untouched::note(&mut self.untouched, *slot, false);
         }
         for (place, amount) in &change.added.live {
             self.live.entry(*place).or_default().add(*amount);
@@ -152,8 +184,24 @@ impl LiveTable {
         self.segments.entry(slot).or_default().add(weight);
     }
 
+    /// The segments that were never touched: to be asked once all that was added is.
+    pub(crate) fn untouched(&self) -> Arc<Untouched> {
+        Arc::clone(&self.untouched)
+    }
+
+    /// Finds the untouched segments by what all of them hold, and hold still.
+    pub(crate) fn find_untouched(&mut self) {
+        let mut untouched = Arc::default();
+        for (slot, used) in &self.segments {
+            let is_untouched = used.values.records == self.live_in(*slot, None).records;
+            Untouched::note(&mut untouched, *slot, is_untouched);
+        }
+        self.untouched = untouched;
+    }
+
     /// Forgets a segment of which nothing is needed any longer.
     pub(crate) fn forget(&mut self, slot: u32) {
+        Untouched::note(&mut self.untouched, slot, false);
         self.segments.remove(&slot);
         self.live.retain(|(of, _), _| *of != slot);
     }
@@ -266,6 +314,7 @@ impl LiveTable {
             let amount = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
             table.live.insert(place, amount);
         }
+        table.find_untouched();
         Ok(table)
     }
 }
@@ -313,6 +362,40 @@ mod tests {
             assert_ne!(decoded, Ok(table.clone()));
             assert_eq!(decoded.is_ok(), end % LIVE_SHARE_BYTES == 0);
         }
+    }
+
+    #[test]
+    fn a_segment_is_untouched_until_something_of_it_is_superseded_or_it_is_forgotten() {
+        let mut table = LiveTable::default();
+        let apply = |table: &mut LiveTable, kills: &[u32]| {
+            let mut change = LiveChange::default();
+            for slot in 0..4 {
+                change.add(slot, 0, Weight::Value(10));
+                change.add(slot, 0, Weight::Mark(10));
+            }
+            kills.iter().for_each(|slot| change.kill(*slot, 0, 10));
+            table.apply(&change);
+        };
+        let untouched = |table: &LiveTable| -> Vec<u32> {
+            let known = table.untouched();
+            let mut found = table.clone();
+            found.find_untouched();
+            assert_eq!(known, found.untouched());
+            (0..5).filter(|slot| known.contains(*slot)).collect()
+        };
+        apply(&mut table, &[]);
+        let before = table.untouched();
+        assert_eq!(untouched(&table), [0, 1, 2, 3]);
+        apply(&mut table, &[1]);
+        assert_eq!(untouched(&table), [0, 2, 3]);
+        apply(&mut table, &[1, 2]);
+        assert_eq!(untouched(&table), [0, 3]);
+        table.forget(0);
+        assert_eq!(untouched(&table), [3]);
+        // Another segment fills the slot.
+        apply(&mut table, &[]);
+        assert_eq!(untouched(&table), [0, 3]);
+        assert!((0..4).all(|slot| before.contains(slot)), "who saw it before sees it still");
     }
 
     #[test]

@@ -156,6 +156,11 @@ impl Memtable {
         (self.find(entry.hash, seen) == Some(number)).then_some((entry.hash, &*entry.record))
     }
 
+    /// The record `number`.
+    pub(crate) fn record(&self, number: u32) -> Option<&[u8]> {
+        self.entries.get(number).map(|entry| &*entry.record)
+    }
+
     /// How the records `seen` change the count of keys. `is_beneath` says whether a key had a value
     /// beneath this buffer; it is asked once for each key, whoever counts.
     pub(crate) fn count_keys<E>(
@@ -183,11 +188,6 @@ impl Memtable {
             change += i64::from(is_put(&entry.record)) - i64::from(was);
         }
         Ok(change)
-    }
-
-    /// The record `number`; none where that was not inserted.
-    pub(crate) fn record(&self, number: u32) -> &[u8] {
-        self.entries.get(number).map_or(&[], |entry| &entry.record)
     }
 
     /// The newest record of each key with its number, nearly in the order of hashes.

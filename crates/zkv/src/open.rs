@@ -107,7 +107,8 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         }
         (Err(error), _) => return Err(lookup(error)),
     };
-    let Indexed { committed, live } = indexed;
+    let Indexed { mut committed, live } = indexed;
+    committed.untouched = live.untouched();
     Ok(Opened { index: place, keys, log, committed, live, writer })
 }
 
@@ -247,7 +248,7 @@ fn replay(
         while let Some(block) = scan.next_block()? {
             replay.reach(block.position);
             for entry in block.entries()? {
-                let record = rebuild::decode_entry(entry?, &block, log)?;
+                let record = rebuild::decode_entry(entry?, block.location, block.position, log)?;
                 replay.apply(&record, block.location)?;
                 tail.records += 1;
             }

@@ -161,7 +161,8 @@ impl Writer {
             places[*number as usize] = Some(place);
         }
         if !dropped.is_empty() {
-            let entries: Vec<&[u8]> = numbers.iter().map(|number| table.record(*number)).collect();
+            let entries: Vec<&[u8]> =
+                numbers.iter().filter_map(|number| table.record(*number)).collect();
             let is_kept: Vec<bool> =
                 numbers.iter().map(|number| places[*number as usize].is_some()).collect();
             packed = log.repack(packed, &entries, &is_kept);

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use zkv_index::{CheckpointMeta, IndexError, KeyHash, Rebuild, Rebuilt};
-use zkv_log::{LogError, LogView, ScannedBlock, layout};
+use zkv_log::{Location, LogError, LogView, Position, layout};
 use zkv_record::{Kind, Record, RecordError};
 
 use crate::catalog::{CATALOG, Catalog};
@@ -56,6 +56,7 @@ pub(crate) fn in_memory(
         log: log.clone(),
         counts: Arc::new(rebuilt.counts),
         catalog: Arc::new(rebuilt.catalog),
+        untouched: rebuilt.live.untouched(),
     };
     Ok(Indexed { committed, live: rebuilt.live })
 }
@@ -74,7 +75,7 @@ pub(crate) fn from_log(
         let mut scan = log.scan(segment.slot, None)?;
         while let Some(block) = scan.next_block()? {
             for entry in block.entries()? {
-                let record = decode_entry(entry?, &block, log)?;
+                let record = decode_entry(entry?, block.location, block.position, log)?;
                 let hash = keys.hash_record(&record);
                 facts.add(&record, hash, block.location, segment.slot)?;
             }
@@ -103,7 +104,7 @@ impl Facts {
         &mut self,
         record: &Record<'_>,
         hash: KeyHash,
-        location: zkv_log::Location,
+        location: Location,
         slot: u32,
     ) -> Result<(), IndexError> {
         let bytes = raw_bytes(record).min(PIECE_FLAG - 1);
@@ -134,6 +135,7 @@ impl Facts {
             }
             is_alive
         })?;
+        live.find_untouched();
         Ok(RebuiltIndex { index, live, counts, catalog })
     }
 }
@@ -142,11 +144,12 @@ fn slot_bytes(log: &LogView) -> u32 {
     log.identity().slot_bytes
 }
 
-/// The record that an entry of `block` is. One that passed its checksum and is none cannot be passed
+/// The record that an entry at `location` is, in `block`. One that passed its checksum and is none cannot be passed
 /// over: whose it is, and what it supersedes, cannot be known.
 pub(crate) fn decode_entry<'a>(
     entry: &'a [u8],
-    block: &ScannedBlock<'_>,
+    location: Location,
+    block: Position,
     log: &LogView,
 ) -> Result<Record<'a>, LogError> {
     Record::decode(entry).map_err(|error| match error {
@@ -155,8 +158,8 @@ pub(crate) fn decode_entry<'a>(
         }
         _ => {
             let slot_bytes = slot_bytes(log);
-            let start = layout::slot_start(slot_of(block.location, slot_bytes), slot_bytes);
-            let offset = start + u64::from(block.position.offset);
+            let start = layout::slot_start(slot_of(location, slot_bytes), slot_bytes);
+            let offset = start + u64::from(block.offset);
             LogError::Corrupt { offset, what: "an entry that is no record" }
         }
     })

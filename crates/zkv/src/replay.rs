@@ -64,6 +64,9 @@ impl<'a> Replay<'a> {
             let slot = slot_of(from_index(old.location), self.slot_bytes);
             self.live_change.kill(slot, collection, old.raw_bytes);
         }
+        for damaged in old.damaged() {
+            self.live_change.kill(slot_of(from_index(*damaged), self.slot_bytes), collection, 0);
+        }
         Arc::make_mut(&mut self.committed.counts).add(collection, kind.key_change(&old));
         if collection == CATALOG {
             Arc::make_mut(&mut self.committed.catalog).apply(record);

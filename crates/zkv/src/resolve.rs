@@ -19,15 +19,17 @@ pub(crate) struct Existing {
     pub raw_bytes: u64,
     /// Few records have one, and many of these stand in a commit.
     pub head: Option<Box<Head>>,
+    /// Places that cannot be read, and may be the key's, too.
+    pub damaged: Box<[zkv_index::Location]>,
 }
 
 /// What the log holds of a key.
 #[derive(Debug)]
 pub(crate) enum Before {
     Nothing,
-    /// A place that cannot be read, and most likely was the key's. It stays in the index, since it
-    /// may be another's; what is written now is newer, and found first.
-    Damaged,
+    /// Places that cannot be read, one of which most likely was the key's. They stay in the index,
+    /// since they may be another's; what is written now is newer, and found first.
+    Damaged(Box<[zkv_index::Location]>),
     At(Existing),
 }
 
@@ -61,7 +63,17 @@ impl Before {
     pub(crate) fn existing(&self) -> Option<&Existing> {
         match self {
             Self::At(existing) => Some(existing),
-            Self::Nothing | Self::Damaged => None,
+            Self::Nothing | Self::Damaged(_) => None,
+        }
+    }
+
+    /// Places that cannot be read, and may be the key's: should they be read again, what they hold is
+    /// most likely superseded.
+    pub(crate) fn damaged(&self) -> &[zkv_index::Location] {
+        match self {
+            Self::Nothing => &[],
+            Self::Damaged(damaged) => damaged,
+            Self::At(existing) => &existing.damaged,
         }
     }
 }
@@ -207,7 +219,12 @@ impl Resolver<'_> {
             let kind = RecordKind::of(&record);
             if kind.is_live() {
                 let (raw_bytes, collection) = (raw_bytes(&record), record.collection);
-                let old = Before::At(Existing { location, raw_bytes, head: None });
+                let old = Before::At(Existing {
+                    location,
+                    raw_bytes,
+                    head: None,
+                    damaged: Box::default(),
+                });
                 let key_start = KeyStart::of(record.key);
                 let record = RecordBytes::Made(entry.to_vec());
                 into.push(Resolved {
@@ -290,16 +307,18 @@ pub(crate) fn resolve<'a>(
     let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
     let mut candidates = zkv_index::Candidates::new();
     checkpoint.candidates(hash, &mut candidates)?;
-    let mut before = Before::Nothing;
+    let mut damaged = Vec::new();
     for location in committed.newest_first(&candidates).iter() {
         match existing_at(committed, key(), *location) {
             Ok(None) => {}
-            Ok(Some(existing)) => return Ok(Before::At(existing)),
-            Err(LogError::Corrupt { .. }) => before = Before::Damaged,
+            Ok(Some(existing)) => {
+                return Ok(Before::At(Existing { damaged: damaged.into(), ..existing }));
+            }
+            Err(LogError::Corrupt { .. }) => damaged.push(*location),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(before)
+    if damaged.is_empty() { Ok(Before::Nothing) } else { Ok(Before::Damaged(damaged.into())) }
 }
 
 /// What stands at the key's place, which is certain, whatever has become of the bytes there.
@@ -311,7 +330,7 @@ pub(crate) fn certain_at(
     match existing_at(committed, key, location) {
         Ok(Some(existing)) => Ok(existing),
         Ok(None) | Err(LogError::Corrupt { .. }) => {
-            Ok(Existing { location, raw_bytes: 0, head: None })
+            Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() })
         }
         Err(error) => Err(error),
     }
@@ -324,7 +343,8 @@ pub(crate) fn existing_at(
 ) -> Result<Option<Existing>, LogError> {
     let found = committed.read(key, from_index(location), |record| {
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok()).flatten();
-        Existing { location, raw_bytes: raw_bytes(record), head: head.map(Box::new) }
+        let (raw_bytes, head) = (raw_bytes(record), head.map(Box::new));
+        Existing { location, raw_bytes, head, damaged: Box::default() }
     })?;
     Ok(found)
 }
@@ -336,11 +356,12 @@ mod tests {
     #[test]
     fn only_new_and_deleted_keys_change_the_count() {
         let location = zkv_index::Location::new(1).unwrap();
-        let existing = Before::At(Existing { location, raw_bytes: 0, head: None });
+        let existing =
+            Before::At(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() });
         assert_eq!(RecordKind::Delete.key_change(&existing), -1);
         assert_eq!(RecordKind::Put.key_change(&existing), 0);
         assert_eq!(RecordKind::Put.key_change(&Before::Nothing), 1);
-        assert_eq!(RecordKind::Put.key_change(&Before::Damaged), 0);
+        assert_eq!(RecordKind::Put.key_change(&Before::Damaged(Box::default())), 0);
         assert_eq!(RecordKind::Piece.key_change(&Before::Nothing), 0);
     }
 }

@@ -10,6 +10,7 @@ use zkv_record::{Kind, Record};
 
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
+use crate::live::Untouched;
 use crate::memtable::{Memtable, Seen, is_put};
 use crate::sync::ArcSwap;
 
@@ -34,6 +35,7 @@ pub(crate) struct Committed {
     pub log: LogView,
     pub counts: Arc<KeyCounts>,
     pub catalog: Arc<Catalog>,
+    pub untouched: Arc<Untouched>,
 }
 
 /// A view, and how much of its active buffer was there: what a reader sees who looks again and
@@ -181,8 +183,8 @@ impl Moment {
 impl Committed {
     /// A log of which nothing is known yet.
     pub(crate) fn nothing_of(log: LogView) -> Self {
-        let (counts, catalog) = (Arc::default(), Arc::default());
-        Self { runs: Vec::new(), checkpoint: None, log, counts, catalog }
+        let (counts, catalog, untouched) = (Arc::default(), Arc::default(), Arc::default());
+        Self { runs: Vec::new(), checkpoint: None, log, counts, catalog, untouched }
     }
 
     /// As [`View::find`], in the log alone.
@@ -222,6 +224,13 @@ impl Committed {
         let mut candidates = Candidates::new();
         checkpoint.candidates(hash, &mut candidates)?;
         Ok(candidates.contains(&location))
+    }
+
+    /// Asks for the part of the checkpoint that a lookup of this hash reads.
+    pub(crate) fn prefetch(&self, hash: KeyHash) {
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.prefetch(hash);
+        }
     }
 
     /// Whether the index names this place for the key, which the place holds.

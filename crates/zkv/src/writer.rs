@@ -122,7 +122,7 @@ impl Writer {
 
     /// What readers may see: nothing behind the last commit.
     pub(crate) fn committed_view(&self) -> Committed {
-        self.committed.clone()
+        Committed { untouched: self.live.untouched(), ..self.committed.clone() }
     }
 
     /// Whether a crash now would make the next opening slow.

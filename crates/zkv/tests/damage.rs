@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Deserializer};
 use zkv::{ErrorKind, Store};
-use zkv_io::MemoryStorage;
+use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
 use zkv_record::{Head, Kind, Record};
 
@@ -38,8 +38,7 @@ fn what_overwrites_a_damaged_record_is_read() {
     store.set_bytes(b"other", &noise(3, 2000)).unwrap();
     store.close().unwrap();
     let mut bytes = read_file(&memory, PATH);
-    let first_block = 4096 + 256;
-    bytes[first_block + 9] ^= 1;
+    bytes[FIRST_BLOCK + 9] ^= 1;
     write_file(&memory, PATH, &bytes);
 
     let store = open(&memory);
@@ -61,6 +60,64 @@ fn what_overwrites_a_damaged_record_is_read() {
     let store = open(&memory);
     assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), b"second");
     assert_eq!(store.len(), 5002);
+}
+
+/// Where the first commit's block starts.
+const FIRST_BLOCK: usize = 4096 + 256;
+
+/// Flips a bit of the byte at `offset` in the data file of an open store.
+fn flip(memory: &MemoryStorage, offset: usize) {
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let (mut byte, offset) = ([0], offset as u64);
+    file.read_at(offset, &mut byte).unwrap();
+    file.write_at(offset, &[byte[0] ^ 1]).unwrap();
+}
+
+/// Some sectors can be read again: the disk has tried harder, or somebody has repaired the file.
+#[test]
+fn what_was_damaged_when_it_was_overwritten_stays_so_once_it_can_be_read_again() {
+    for is_replayed in [false, true] {
+        let mut memory = MemoryStorage::new();
+        let store = open(&memory);
+        store.set_bytes(b"key", b"first").unwrap();
+        store.flush().unwrap();
+        store.set_bytes(b"other", &noise(3, 2000)).unwrap();
+        store.close().unwrap();
+        let mut store = open(&memory);
+        flip(&memory, FIRST_BLOCK + 9);
+        store.set_bytes(b"key", b"second").unwrap();
+        store.flush().unwrap();
+        if is_replayed {
+            memory = killed(&memory);
+            store = open(&memory);
+        }
+        flip(&memory, FIRST_BLOCK + 9);
+        for _ in 0..2 {
+            let mut found: Vec<_> = store.iter_bytes().map(Result::unwrap).collect();
+            found.retain(|(key, _)| key == b"key");
+            assert_eq!(found, [(b"key".to_vec(), b"second".to_vec())], "{is_replayed}");
+            store.close().unwrap();
+            store = open(&memory);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_block_brings_no_older_value_of_its_cell_back() {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    for value in [b"first!", b"second"] {
+        store.set_bytes(b"key", value).unwrap();
+        store.flush().unwrap();
+    }
+    let bytes = read_file(&memory, PATH);
+    let second = bytes.windows(6).position(|bytes| bytes == b"second").unwrap();
+    assert!(second - FIRST_BLOCK < 256, "both blocks start in one cell");
+    flip(&memory, second);
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Corrupt);
+    let found: Vec<_> = store.iter_bytes().collect();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].as_ref().unwrap_err().kind(), ErrorKind::Corrupt);
 }
 
 #[test]

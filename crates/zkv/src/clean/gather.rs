@@ -4,9 +4,10 @@
 use std::collections::HashSet;
 
 use zkv_index::KeyHash;
-use zkv_log::{Location, LogView, SegmentInfo, SegmentScan};
+use zkv_log::{Cell, LogView, SegmentInfo, SegmentScan};
 use zkv_record::Record;
 
+use crate::hashed::KeySet;
 use crate::keys::Keys;
 use crate::live::raw_bytes;
 use crate::operation::KeyStart;
@@ -25,19 +26,13 @@ pub(crate) struct Gatherer<'a> {
     /// What is still to be read, the next one last.
     victims: Vec<SegmentInfo>,
     current: Option<Current>,
+    cell: Cell,
 }
 
 struct Current {
     segment: SegmentInfo,
     oldest: Oldest,
     scan: SegmentScan,
-    /// The records of the cell that the scan is in, the oldest first.
-    cell: Option<Cell>,
-}
-
-struct Cell {
-    location: Location,
-    records: Vec<Vec<u8>>,
 }
 
 /// Records that move together, and places that only the index still knows.
@@ -103,7 +98,7 @@ impl<'a> Gatherer<'a> {
     /// Of the log of `view`, the segments `victims`, in this order.
     pub(crate) fn new(keys: &'a Keys, log: LogView, mut victims: Vec<SegmentInfo>) -> Self {
         victims.reverse();
-        Self { keys, log, victims, current: None }
+        Self { keys, log, victims, current: None, cell: Cell::default() }
     }
 
     /// The next records that are needed, as `committed` has it: about `bytes_max` of them, the last
@@ -125,51 +120,19 @@ impl<'a> Gatherer<'a> {
                 // What is gone now stays so, however long this segment takes.
                 let oldest = Oldest::of(&self.log, &gone, segment.slot);
                 let scan = self.log.scan(segment.slot, None)?;
-                self.current = Some(Current { segment, oldest, scan, cell: None });
+                self.current = Some(Current { segment, oldest, scan });
                 continue;
             };
-            let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
-            if !current.advance(&self.log, &needed, &mut piece)? {
+            if current.scan.next_cell(&mut self.cell)? {
+                let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
+                needed.judge(&self.cell, &self.log, current.segment.sequence, &mut piece)?;
+            } else {
                 piece.emptied.push(current.segment.slot);
                 self.current = None;
             }
         }
         let is_nothing = piece.moved.is_empty() && piece.forgotten.is_empty();
         Ok((!is_nothing || !piece.emptied.is_empty()).then_some(piece))
-    }
-}
-
-impl Current {
-    /// Reads one block; `false` at the segment's end. What a cell holds is judged once it is left.
-    fn advance(
-        &mut self,
-        log: &LogView,
-        needed: &Needed<'_>,
-        piece: &mut Piece,
-    ) -> Result<bool, LookupError> {
-        let sequence = self.segment.sequence;
-        let Some(block) = self.scan.next_block()? else {
-            if let Some(cell) = self.cell.take() {
-                needed.judge(cell, sequence, piece)?;
-            }
-            return Ok(false);
-        };
-        let mut records = Vec::new();
-        for entry in block.entries()? {
-            let entry = entry?;
-            decode_entry(entry, &block, log)?;
-            records.push(entry.to_vec());
-        }
-        match &mut self.cell {
-            Some(cell) if cell.location == block.location => cell.records.extend(records),
-            cell => {
-                let location = block.location;
-                if let Some(left) = cell.replace(Cell { location, records }) {
-                    needed.judge(left, sequence, piece)?;
-                }
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -183,11 +146,18 @@ pub(crate) struct Needed<'a> {
 impl Needed<'_> {
     /// All that is needed of a cell goes into one piece: of keys whose hashes begin alike, the index
     /// cannot tell one from the other within it.
-    fn judge(&self, cell: Cell, sequence: u64, piece: &mut Piece) -> Result<(), LookupError> {
-        let mut seen = HashSet::new();
+    fn judge(
+        &self,
+        cell: &Cell,
+        log: &LogView,
+        sequence: u64,
+        piece: &mut Piece,
+    ) -> Result<(), LookupError> {
+        let mut seen = KeySet::default();
         // The newest first: of a key that stands in the cell twice, the last record counts.
-        for bytes in cell.records.into_iter().rev() {
-            let Ok(record) = Record::decode(&bytes) else { continue };
+        for number in (0..cell.len()).rev() {
+            let bytes = cell.entry(number);
+            let record = decode_entry(bytes, cell.location(), cell.block_of(number), log)?;
             let hash = self.keys.hash_record(&record);
             if !seen.insert(hash) {
                 continue;
@@ -203,12 +173,12 @@ impl Needed<'_> {
                 }
                 continue;
             }
-            let Some(location) = to_index(cell.location) else { continue };
-            if !self.committed.names(key_of(hash, &record), cell.location)? {
+            let Some(location) = to_index(cell.location()) else { continue };
+            if !self.committed.names(key_of(hash, &record), cell.location())? {
                 continue;
             }
             if self.committed.catalog.is_alive(record.collection) {
-                piece.push_value(hash, bytes, location);
+                piece.push_value(hash, bytes.to_vec(), location);
             } else {
                 let (collection, raw_bytes) = (record.collection, raw_bytes(&record));
                 piece.forgotten.push(Forgotten { hash, location, collection, raw_bytes });
@@ -265,7 +235,7 @@ impl Piece {
         let Ok(record) = Record::decode(&bytes) else { return };
         let (raw_bytes, kind) = (raw_bytes(&record), RecordKind::of(&record));
         let (collection, key_start) = (record.collection, KeyStart::of(record.key));
-        let old = Before::At(Existing { location, raw_bytes, head: None });
+        let old = Before::At(Existing { location, raw_bytes, head: None, damaged: Box::default() });
         self.bytes += bytes.len() + RECORD_OVERHEAD_BYTES;
         let record = RecordBytes::Made(bytes);
         self.moved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });

@@ -119,10 +119,10 @@ fn encoded_bytes(value: &[u8]) -> usize {
 }
 
 fn check_all(store: &Store, model: &Model) {
-    let mut found = BTreeMap::new();
-    for entry in store.iter_bytes() {
+    let (mut found, mut records) = (BTreeMap::new(), store.iter_bytes());
+    while let Some(entry) = records.next_borrowed() {
         let (key, value) = entry.unwrap();
-        assert!(found.insert(key, value).is_none(), "no key twice");
+        assert!(found.insert(key.to_vec(), value.to_vec()).is_none(), "no key twice");
     }
     let of_default = model.entries.iter().filter(|((place, _), _)| *place == DEFAULT);
     let expected = of_default.map(|((_, number), value)| (key(*number), value.clone()));
