@@ -8,6 +8,7 @@ mod compact;
 mod concurrency;
 mod get;
 mod import;
+mod iterate;
 mod memory;
 mod open;
 mod ratio;
@@ -21,6 +22,8 @@ pub enum Command {
     /// A random get, whole, against the bare decompression of the same block; gets of absent keys;
     /// several threads against one.
     Get(get::Arguments),
+    /// Going through all records, against the bare decompression of all blocks.
+    Iterate(iterate::Arguments),
     /// The processor time of an import against that of compressing the same blocks in a loop.
     Import(import::Arguments),
     /// Opening: time, memory, and the bytes of the index.
@@ -52,6 +55,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
     }
     match command {
         Command::Get(arguments) => get::run(arguments),
+        Command::Iterate(arguments) => iterate::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Open(arguments) => open::run(arguments),
         Command::Memory(arguments) => memory::run(arguments),

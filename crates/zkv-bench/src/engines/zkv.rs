@@ -35,9 +35,10 @@ impl Engine for Zkv {
     }
 
     fn for_each(&self, each: Each<'_>) -> Result<(), Failure> {
-        for record in self.0.iter_bytes() {
+        let mut records = self.0.iter_bytes();
+        while let Some(record) = records.next_borrowed() {
             let (key, value) = record?;
-            each(&key, &value);
+            each(key, value);
         }
         Ok(())
     }

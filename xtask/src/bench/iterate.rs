@@ -1,0 +1,101 @@
+//! `cargo xtask bench iterate`.
+
+use std::path::Path;
+
+use cpu_time::ThreadTime;
+use zkv::Store;
+use zkv_measure::blocks::{BareReader, Blocks};
+use zkv_measure::figures::{compare, float, median};
+use zkv_measure::input::{self, Input, Record};
+use zkv_measure::random::Random;
+
+use crate::Failure;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    input: input::Arguments,
+    /// Of a thousand records, how many are overwritten for the second part.
+    #[arg(long, default_value_t = 10)]
+    overwritten: u64,
+    /// Rounds of which the medians are taken.
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+}
+
+pub fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let input = arguments.input.input()?;
+    let folder = arguments.input.folder()?;
+    let path = folder.path().join("bench.zkv");
+    arguments.input.import(&input, &path)?;
+    println!("{}:", arguments.input.title());
+    measure(arguments, &path, "as imported")?;
+    overwrite(arguments, &input, &path)?;
+    measure(arguments, &path, "some overwritten")
+}
+
+/// The three loops take turns.
+fn measure(arguments: &Arguments, path: &Path, what: &str) -> Result<(), Failure> {
+    let blocks = Blocks::load(path)?;
+    let store = arguments.input.options().open_read_only(path)?;
+    let raw_bytes = store.stats()?.raw_bytes;
+    let loops: [&dyn Fn() -> Result<u64, Failure>; 3] =
+        [&|| borrowed(&store), &|| copied(&store), &|| Ok(bare(&blocks))];
+    let mut taken = [const { Vec::new() }; 3];
+    for round in 0..arguments.rounds {
+        for turn in 0..loops.len() {
+            let number = (round + turn) % loops.len();
+            let start = ThreadTime::try_now()?;
+            let bytes = loops[number]()?;
+            taken[number].push(start.try_elapsed()?.as_secs_f64());
+            if number < 2 && bytes != raw_bytes {
+                return Err("an iteration gave something else".into());
+            }
+        }
+    }
+    let [borrowed, copied, bare] = taken;
+    let rate = |seconds: &[f64]| float(raw_bytes) / 1e6 / median(seconds);
+    println!("  {what}, MB/s of keys and values");
+    println!("    all blocks, bare decompression {:7.0}", rate(&bare));
+    for (name, taken) in [("next_borrowed", borrowed), ("next", copied)] {
+        println!(
+            "    {name:<30} {:7.0}, {:.2} times as long",
+            rate(&taken),
+            compare(&taken, &bare).0
+        );
+    }
+    Ok(())
+}
+
+fn borrowed(store: &Store) -> Result<u64, Failure> {
+    let (mut records, mut bytes) = (store.iter_bytes(), 0);
+    while let Some(record) = records.next_borrowed() {
+        let (key, value) = record?;
+        bytes += (key.len() + value.len()) as u64;
+    }
+    Ok(bytes)
+}
+
+fn copied(store: &Store) -> Result<u64, Failure> {
+    let mut bytes = 0;
+    for record in store.iter_bytes() {
+        let (key, value) = record?;
+        bytes += (key.len() + value.len()) as u64;
+    }
+    Ok(bytes)
+}
+
+fn bare(blocks: &Blocks) -> u64 {
+    let mut reader = BareReader::new(blocks);
+    blocks.blocks.iter().map(|block| reader.read_memory(block) as u64).sum()
+}
+
+fn overwrite(arguments: &Arguments, input: &Input, path: &Path) -> Result<(), Failure> {
+    let store = arguments.input.options().open(path)?;
+    let (mut random, mut record) = (Random::new(arguments.input.seed), Record::default());
+    for _ in 0..input.count() * arguments.overwritten / 1000 {
+        input.record(random.below(input.count()), &mut record);
+        store.set_bytes(&record.key, &record.value)?;
+    }
+    Ok(store.close()?)
+}
