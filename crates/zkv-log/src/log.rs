@@ -13,9 +13,9 @@ use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
 use crate::gather::Gather;
 use crate::header::Identity;
-use crate::layout::SEGMENT_HEADER_BYTES;
+use crate::layout::{CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::pack::{Packed, Packer};
-use crate::position::{Location, Position};
+use crate::position::{CellId, Location, Position};
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
 use crate::sync::atomic::{self, AtomicBool};
@@ -232,6 +232,17 @@ impl LogView {
     #[must_use]
     pub fn sequence_of(&self, location: Location) -> Option<u64> {
         self.cell_of(location).map(|(segment, _)| segment.place.id.sequence)
+    }
+
+    /// What names the entries at `location`, which are then the same whenever and through whichever
+    /// view they are read. `None` where others may still be added to them, where this view does not
+    /// see all of them, and where its slot holds no segment of this view.
+    #[inline]
+    #[must_use]
+    pub fn cell_id(&self, location: Location) -> Option<CellId> {
+        let (segment, cell) = self.cell_of(location)?;
+        let is_whole = self.end_of(segment) >= (cell + 1) * CELL_BYTES;
+        is_whole.then_some(CellId { location, nonce: segment.place.id.nonce })
     }
 
     #[inline]

@@ -56,6 +56,16 @@ impl Location {
     }
 }
 
+/// What names the entries of one cell for as long as the log is open. See [`LogView::cell_id`].
+///
+/// [`LogView::cell_id`]: crate::LogView::cell_id
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CellId {
+    pub(crate) location: Location,
+    /// The segment's: its slot is used again once it is freed.
+    pub(crate) nonce: u64,
+}
+
 /// The exact place of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryAddress {

@@ -324,6 +324,9 @@ fn freed_slots_are_used_again_once_nobody_reads_them() {
     let reader = writer.log().view();
     let freed: Vec<u32> = reader.segments().iter().take(2).map(|segment| segment.slot).collect();
     let mut kept = reader.scan(freed[0], None).unwrap();
+    let mut cell = zkv_log::Cell::default();
+    assert!(reader.scan(freed[0], None).unwrap().next_cell(&mut cell).unwrap());
+    let name = reader.cell_id(cell.location()).unwrap();
     writer.free(&freed).unwrap();
     writer.log().sync(writer.end()).unwrap();
     let full = bytes_of(&storage).len();
@@ -338,6 +341,8 @@ fn freed_slots_are_used_again_once_nobody_reads_them() {
     append(&mut writer, 7500..9000);
     let slots: Vec<u32> = writer.log().view().segments().iter().map(|info| info.slot).collect();
     assert!(slots.contains(&freed[0]), "{slots:?}");
+    let name_again = writer.log().view().cell_id(cell.location()).unwrap();
+    assert_ne!(name_again, name, "the same place, and other entries");
     let found = all(&writer.log());
     assert_eq!(found[found.len() - 3000..], expected(9000)[6000..]);
     drop(writer);

@@ -40,6 +40,9 @@ pub struct Arguments {
     /// The store's option of this name.
     #[arg(long)]
     pub slot_bytes: Option<u32>,
+    /// The store's option of this name.
+    #[arg(long)]
+    pub cache_bytes: Option<usize>,
     /// The store's option `compression_level`.
     #[arg(long, default_value_t = 5)]
     pub level: i32,
@@ -106,6 +109,9 @@ impl Arguments {
         if let Some(bytes) = self.slot_bytes {
             options = options.slot_bytes(bytes);
         }
+        if let Some(bytes) = self.cache_bytes {
+            options = options.cache_bytes(bytes);
+        }
         options
     }
 
@@ -141,6 +147,9 @@ impl Arguments {
         }
         if let Some(bytes) = self.slot_bytes {
             push("slot-bytes", bytes.to_string());
+        }
+        if let Some(bytes) = self.cache_bytes {
+            push("cache-bytes", bytes.to_string());
         }
         if let Some(folder) = &self.folder {
             push("folder", folder.to_string_lossy().into_owned());

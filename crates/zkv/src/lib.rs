@@ -34,6 +34,7 @@ mod atomic;
 mod backup;
 mod batch;
 mod buffer;
+mod cache;
 mod catalog;
 mod clean;
 mod coding;

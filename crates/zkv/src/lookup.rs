@@ -2,6 +2,7 @@
 
 use zkv_record::{Head, Kind, Record, RecordError};
 
+use crate::cache::Place;
 use crate::error::Result;
 use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError, Moment};
@@ -29,15 +30,50 @@ impl Shared {
     #[inline]
     pub(crate) fn get(&self, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {
         let view = self.view.load();
-        let found = view.find(key, |record| Found::of(record, &view.committed));
+        let committed = &view.committed;
+        let found = match view
+            .find_buffered(key, view.active.seen(), |record| Found::of(record, committed))
+        {
+            Some(found) => Ok(Some(found)),
+            None => self.find_logged(committed, key),
+        };
         drop(view);
         self.value_of(key, found)
     }
 
     /// As [`Shared::get`], at `moment`.
     pub(crate) fn get_at(&self, moment: &Moment, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {
-        let found = moment.find(key, |record| Found::of(record, moment.committed()));
+        let committed = moment.committed();
+        let found = match moment.find_buffered(key, |record| Found::of(record, committed)) {
+            Some(found) => Ok(Some(found)),
+            None => self.find_logged(committed, key),
+        };
         self.value_of(key, found)
+    }
+
+    /// What the log holds of `key`, from the cache where that has its value.
+    #[inline]
+    fn find_logged(
+        &self,
+        committed: &Committed,
+        key: KeyRef<'_>,
+    ) -> Result<Option<Found>, LookupError> {
+        let take = |record: &Record<'_>| Found::of(record, committed);
+        if self.cache.is_off() {
+            return committed.find(key, take);
+        }
+        committed.find_by(key.hash, |location| {
+            let cell = committed.log.cell_id(location);
+            let place = cell.map(|cell| Place { hash: key.hash, cell });
+            if let Some(value) = place.as_ref().and_then(|place| self.cache.get(place)) {
+                return Ok(Some(Found::Value(value)));
+            }
+            let found = committed.read(key, location, take)?;
+            if let (Some(place), Some(Found::Value(value))) = (place, &found) {
+                self.cache.put(place, value);
+            }
+            Ok(found)
+        })
     }
 
     #[inline]

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, Weak};
 use zkv_log::Log;
 use zkv_record::{KEY_BYTES_MAX, RecordError};
 
+use crate::cache::ValueCache;
 use crate::clean::Cleaner;
 use crate::collections::Collections;
 use crate::error::{Error, Result};
@@ -48,6 +49,7 @@ pub(crate) struct Shared {
     pub collections: Collections,
     /// What of each segment was in use when the store was opened.
     pub live_at_opening: LiveTable,
+    pub cache: ValueCache,
     /// How many snapshots live.
     pub snapshots: AtomicU64,
     /// How often a damaged index is still made anew without being asked.

@@ -39,6 +39,8 @@ pub struct Stats {
     /// Memory of buffers that were written to the log, and that snapshots, transactions and
     /// iterations still hold.
     pub held_bytes: u64,
+    /// Memory of values that were read lately: see [`Options::cache_bytes`](crate::Options::cache_bytes).
+    pub cached_bytes: u64,
 }
 
 impl Stats {
@@ -99,6 +101,7 @@ impl Store {
             dictionaries: dictionaries as u64,
             snapshots: shared.snapshots.load(Ordering::Relaxed),
             held_bytes: shared.held_bytes(),
+            cached_bytes: shared.cache.bytes(),
         })
     }
 }

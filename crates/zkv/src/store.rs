@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::encode;
 
+use crate::cache::ValueCache;
 use crate::catalog::DEFAULT;
 use crate::clean::{self, Cleaner};
 use crate::collections::Collections;
@@ -108,6 +109,7 @@ impl Store {
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             index,
+            cache: ValueCache::new(options.cache_bytes),
             options,
             keys,
             log,

@@ -104,15 +104,26 @@ impl View {
         seen: Seen,
         mut take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
-        for (memtable, seen) in self.tables(seen) {
+        match self.find_buffered(key, seen, &mut take) {
+            Some(found) => Ok(Some(found)),
+            None => self.committed.find(key, take),
+        }
+    }
+
+    /// As [`View::find`], in the buffers alone.
+    #[inline]
+    pub(crate) fn find_buffered<T>(
+        &self,
+        key: KeyRef<'_>,
+        seen: Seen,
+        mut take: impl FnMut(&Record<'_>) -> T,
+    ) -> Option<T> {
+        self.tables(seen).find_map(|(memtable, seen)| {
             let found = memtable.get(key.hash, seen, |bytes| {
                 Record::decode(bytes).ok().filter(|record| key.is_of(record)).map(|r| take(&r))
             });
-            if let Some(Some(found)) = found {
-                return Ok(Some(found));
-            }
-        }
-        self.committed.find(key, take)
+            found.flatten()
+        })
     }
 
     /// All buffers, the newest first, with what is seen of each.
@@ -144,6 +155,16 @@ impl Moment {
         take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
         self.view.find_seen(key, self.seen, take)
+    }
+
+    /// As [`View::find_buffered`], at this moment.
+    #[inline]
+    pub(crate) fn find_buffered<T>(
+        &self,
+        key: KeyRef<'_>,
+        take: impl FnMut(&Record<'_>) -> T,
+    ) -> Option<T> {
+        self.view.find_buffered(key, self.seen, take)
     }
 
     /// How many keys `collection` has.
@@ -194,17 +215,27 @@ impl Committed {
         key: KeyRef<'_>,
         mut take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
-        if let Some(change) = self.change(key.hash) {
+        self.find_by(key.hash, |location| self.read(key, location, &mut take))
+    }
+
+    /// As [`Committed::find`], where `read` looks for the key at a place.
+    #[inline]
+    pub(crate) fn find_by<T>(
+        &self,
+        hash: KeyHash,
+        mut read: impl FnMut(Location) -> Result<Option<T>, LogError>,
+    ) -> Result<Option<T>, LookupError> {
+        if let Some(change) = self.change(hash) {
             let Some(location) = change.new else { return Ok(None) };
-            let found = self.read(key, from_index(location), take)?;
+            let found = read(from_index(location))?;
             return found.map(Some).ok_or(LookupError::Disagreement);
         }
         let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
         let mut candidates = Candidates::new();
-        checkpoint.candidates(key.hash, &mut candidates)?;
+        checkpoint.candidates(hash, &mut candidates)?;
         for candidate in self.newest_first(&candidates).iter() {
             // Damage ends the search: what lies there may be the key's, and is newer than the rest.
-            if let Some(found) = self.read(key, from_index(*candidate), &mut take)? {
+            if let Some(found) = read(from_index(*candidate))? {
                 return Ok(Some(found));
             }
         }

@@ -46,6 +46,7 @@ fn options(storage: &MemoryStorage, settings: Settings) -> Options {
         .cleaning(cleaning)
         .slot_bytes(256 << 10)
         .memory_buffer_bytes(64 << 10)
+        .cache_bytes(64 << 10)
         .max_parallel_reads(1)
 }
 

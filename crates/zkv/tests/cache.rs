@@ -1,0 +1,159 @@
+//! Values that were read lately: kept within their bound, and never older than what was written.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use zkv::{ErrorKind, Options, Store};
+use zkv_io::MemoryStorage;
+
+use common::faulty::{PATH, noise, options, read_file};
+
+const CACHE_BYTES: usize = 1 << 20;
+
+fn cached(memory: &MemoryStorage) -> Options {
+    options(memory).cache_bytes(CACHE_BYTES)
+}
+
+fn key(number: u64) -> [u8; 8] {
+    number.to_be_bytes()
+}
+
+/// Fills the cell in which the log ends.
+fn add_others(store: &Store) {
+    store.set_bytes(b"other", &noise(1, 700)).unwrap();
+    store.flush().unwrap();
+}
+
+#[test]
+fn what_was_read_is_not_read_again_and_what_was_not_is() {
+    for cache_bytes in [0, CACHE_BYTES] {
+        let memory = MemoryStorage::new();
+        let store = cached(&memory).open(PATH).unwrap();
+        for number in 0..100 {
+            store.set_bytes(&key(number), &noise(number, 400)).unwrap();
+        }
+        store.close().unwrap();
+        let store = options(&memory).cache_bytes(cache_bytes).open_read_only(PATH).unwrap();
+        assert_eq!(store.stats().unwrap().cached_bytes, 0);
+        for number in 0..50 {
+            assert_eq!(store.get_bytes(&key(number)).unwrap().unwrap(), noise(number, 400));
+        }
+        assert_eq!(store.stats().unwrap().cached_bytes > 50 * 400, cache_bytes > 0);
+        let snapshot = store.snapshot();
+        // From now on, no block is whole.
+        let mut bytes = read_file(&memory, PATH);
+        bytes[4096 + 256..].iter_mut().for_each(|byte| *byte ^= 1);
+        write_over(&memory, &bytes);
+        for number in 0..50 {
+            for found in [store.get_bytes(&key(number)), snapshot.get_bytes(&key(number))] {
+                match cache_bytes {
+                    0 => assert_eq!(found.unwrap_err().kind(), ErrorKind::Corrupt),
+                    _ => assert_eq!(found.unwrap().unwrap(), noise(number, 400)),
+                }
+            }
+        }
+        for number in 60..100 {
+            assert!(store.get_bytes(&key(number)).is_err(), "{number}");
+        }
+    }
+}
+
+/// In place: the file is open.
+fn write_over(memory: &MemoryStorage, bytes: &[u8]) {
+    use zkv_io::{OpenMode, Storage};
+    let file = memory.open(std::path::Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    file.write_at(0, bytes).unwrap();
+}
+
+#[test]
+fn it_takes_no_more_than_it_may() {
+    let memory = MemoryStorage::new();
+    let store = cached(&memory).open(PATH).unwrap();
+    const KEYS: u64 = 20_000;
+    for number in 0..KEYS {
+        let length = usize::try_from(10 + number % 200).unwrap();
+        store.set_bytes(&key(number), &noise(number, length)).unwrap();
+    }
+    store.set_bytes(b"long", &noise(1, CACHE_BYTES / 32)).unwrap();
+    store.flush().unwrap();
+    add_others(&store);
+    let mut most = 0;
+    for number in 0..KEYS {
+        store.get_bytes(&key(number)).unwrap().unwrap();
+        most = most.max(store.stats().unwrap().cached_bytes);
+    }
+    assert!((CACHE_BYTES as u64 / 2..=CACHE_BYTES as u64).contains(&most), "{most}");
+    let before = store.stats().unwrap().cached_bytes;
+    assert_eq!(store.get_bytes(b"long").unwrap().unwrap().len(), CACHE_BYTES / 32);
+    assert_eq!(store.stats().unwrap().cached_bytes, before, "a value that would drop many");
+}
+
+/// Several commits of one key start their blocks in one cell: its place does not change.
+#[test]
+fn a_value_that_is_overwritten_in_its_cell_is_not_found_again() {
+    let memory = MemoryStorage::new();
+    let store = cached(&memory).open(PATH).unwrap();
+    let mut snapshots = Vec::new();
+    for round in 0..200u64 {
+        store.set_bytes(b"key", &key(round)).unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), key(round));
+        snapshots.push(store.snapshot());
+    }
+    add_others(&store);
+    for _ in 0..2 {
+        assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), key(199));
+        for (round, snapshot) in (0..).zip(&snapshots) {
+            assert_eq!(snapshot.get_bytes(b"key").unwrap().unwrap(), key(round));
+        }
+    }
+    store.delete_bytes(b"key").unwrap();
+    assert_eq!(store.get_bytes(b"key").unwrap(), None);
+    store.flush().unwrap();
+    assert_eq!(store.get_bytes(b"key").unwrap(), None);
+    assert_eq!(snapshots[7].get_bytes(b"key").unwrap().unwrap(), key(7));
+}
+
+#[test]
+fn no_reader_sees_an_older_value_than_before() {
+    const KEYS: u64 = 50;
+    let memory = MemoryStorage::new();
+    let options = cached(&memory).slot_bytes(256 << 10).memory_buffer_bytes(64 << 10);
+    let store = options.open(PATH).unwrap();
+    let (written, is_done) = (AtomicU64::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut seen = BTreeMap::new();
+                while !is_done.load(Ordering::Acquire) {
+                    for number in 0..KEYS {
+                        let least = written.load(Ordering::Acquire).saturating_sub(1);
+                        let Some(found) = store.get_bytes(&key(number)).unwrap() else { continue };
+                        let round = u64::from_be_bytes(found[..8].try_into().unwrap());
+                        let before = seen.insert(number, round).unwrap_or(0);
+                        assert!(round >= least.max(before), "key {number}");
+                    }
+                }
+            });
+        }
+        for round in 1..=400u64 {
+            for number in 0..KEYS {
+                let value = [&key(round)[..], &noise(number * round, 300)].concat();
+                store.set_bytes(&key(number), &value).unwrap();
+            }
+            if round % 3 == 0 {
+                store.flush().unwrap();
+            }
+            written.store(round, Ordering::Release);
+        }
+        is_done.store(true, Ordering::Release);
+    });
+    store.compact(|_| {}).unwrap();
+    for number in 0..KEYS {
+        let found = store.get_bytes(&key(number)).unwrap().unwrap();
+        assert_eq!(found[..8], key(400));
+    }
+}
