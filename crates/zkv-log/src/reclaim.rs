@@ -132,6 +132,13 @@ impl LogWriter {
         seal_offset(self.shared.identity.slot_bytes).saturating_sub(self.tail.offset)
     }
 
+    /// Bytes by which the file is longer once the log's last segment is full.
+    #[must_use]
+    pub fn growth_bytes(&self) -> u64 {
+        let place = &self.tail.segment.place;
+        (place.start + u64::from(place.slot_bytes)).saturating_sub(self.file_end)
+    }
+
     /// The slot for a new segment: one that was freed, or one more at the file's end.
     pub(crate) fn take_slot(&mut self, slot_count: u32) -> (u32, u32) {
         self.take_slot_where(slot_count, |_, _| true)

@@ -1,6 +1,6 @@
 //! The disk: files, names, and what was done to them.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,6 +32,8 @@ pub(crate) struct State {
     events: Vec<Event>,
     is_recording: bool,
     fault: Option<ArmedFault>,
+    /// What the files may take together.
+    capacity_bytes: Option<u64>,
     has_failed_sync: bool,
     pub(crate) random: fastrand::Rng,
 }
@@ -49,6 +51,8 @@ pub(crate) struct File {
     /// A sync that failed and is still to be told.
     untold: Option<io::ErrorKind>,
     pub(crate) locks: Locks,
+    /// Whoever has it open, or a map of it: without a name it takes room until they are gone.
+    pub(crate) holders: Arc<()>,
 }
 
 #[derive(Default)]
@@ -90,6 +94,7 @@ impl SimDisk {
             events: Vec::new(),
             is_recording,
             fault: None,
+            capacity_bytes: None,
             has_failed_sync: false,
             random: fastrand::Rng::with_seed(seed),
         };
@@ -136,6 +141,18 @@ impl SimDisk {
     /// Makes calls fail from now on, as `fault` says; `None` ends it.
     pub fn set_fault(&self, fault: Option<Fault>) {
         self.state().fault = fault.map(ArmedFault::new);
+    }
+
+    /// From now on the files may take so many bytes together. Who makes one longer beyond that is told
+    /// that the disk is full; what is within a file's length can be written. `None` ends it.
+    pub fn set_capacity(&self, bytes: Option<u64>) {
+        self.state().capacity_bytes = bytes;
+    }
+
+    /// What the files take together, those that were removed and are still open among them.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().used_bytes()
     }
 
     /// How many calls of the fault's kind were made since it was set.
@@ -196,10 +213,31 @@ impl State {
         self.files.get_mut(&id).ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
+    fn used_bytes(&self) -> u64 {
+        let named: HashSet<&FileId> = self.names.values().collect();
+        let is_there =
+            |id: &FileId, file: &File| named.contains(id) || Arc::strong_count(&file.holders) > 1;
+        let there = self.files.iter().filter(|(id, file)| is_there(id, file));
+        there.map(|(_, file)| file.cache.len() as u64).sum()
+    }
+
+    /// Whether there is room for a file of `len` bytes in the place of the one that is there.
+    fn check_room(&self, id: FileId, len: usize) -> io::Result<()> {
+        let Some(capacity) = self.capacity_bytes else { return Ok(()) };
+        let before = self.files.get(&id).map_or(0, |file| file.cache.len());
+        let grown = len.saturating_sub(before) as u64;
+        if grown == 0 || self.used_bytes() + grown <= capacity {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+    }
+
     pub(crate) fn write(&mut self, id: FileId, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let too_large = || io::Error::from(io::ErrorKind::FileTooLarge);
         let start = usize::try_from(offset).map_err(|_| too_large())?;
         let end = start.checked_add(bytes.len()).ok_or_else(too_large)?;
+        self.check_room(id, end)?;
         let file = self.file(id)?;
         let cache = Arc::make_mut(&mut file.cache);
         if cache.len() < end {
@@ -213,6 +251,7 @@ impl State {
 
     pub(crate) fn set_len(&mut self, id: FileId, bytes: u64) -> io::Result<()> {
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        self.check_room(id, len)?;
         Arc::make_mut(&mut self.file(id)?.cache).resize(len, 0);
         self.record(Event::SetLen { file: id, bytes });
         Ok(())
@@ -292,7 +331,8 @@ impl Storage for SimDisk {
         } else {
             state.id(path)?
         };
-        Ok(Arc::new(SimFile::new(self.clone(), id, mode != OpenMode::ReadOnly)))
+        let holder = Arc::clone(&state.file(id)?.holders);
+        Ok(Arc::new(SimFile::new(self.clone(), id, mode != OpenMode::ReadOnly, holder)))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {

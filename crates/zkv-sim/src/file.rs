@@ -15,11 +15,12 @@ pub(crate) struct SimFile {
     id: FileId,
     is_writable: bool,
     held: Mutex<Option<LockKind>>,
+    holder: Arc<()>,
 }
 
 impl SimFile {
-    pub(crate) fn new(disk: SimDisk, id: FileId, is_writable: bool) -> Self {
-        Self { disk, id, is_writable, held: Mutex::new(None) }
+    pub(crate) fn new(disk: SimDisk, id: FileId, is_writable: bool, holder: Arc<()>) -> Self {
+        Self { disk, id, is_writable, held: Mutex::new(None), holder }
     }
 
     fn check_writable(&self) -> io::Result<()> {
@@ -96,7 +97,8 @@ impl StorageFile for SimFile {
 
     fn map(&self) -> io::Result<Arc<dyn FileMap>> {
         drop(self.disk.call(Call::Read)?);
-        Ok(Arc::new(SimMap { disk: self.disk.clone(), id: self.id }))
+        let holder = Arc::clone(&self.holder);
+        Ok(Arc::new(SimMap { disk: self.disk.clone(), id: self.id, _holder: holder }))
     }
 }
 
@@ -119,6 +121,7 @@ impl Drop for SimFile {
 struct SimMap {
     disk: SimDisk,
     id: FileId,
+    _holder: Arc<()>,
 }
 
 impl FileMap for SimMap {

@@ -243,3 +243,30 @@ fn one_seed_gives_one_run() {
     };
     assert!(run() == run());
 }
+
+#[test]
+fn on_a_full_disk_only_growing_fails_and_what_is_removed_gives_room_once_nobody_has_it_open() {
+    let disk = SimDisk::recording(1);
+    let (one, two) = (new_file(&disk, "one"), new_file(&disk, "two"));
+    one.write_at(0, &[1; 10]).unwrap();
+    two.write_at(0, &[2; 6]).unwrap();
+    assert_eq!(disk.used_bytes(), 16);
+    disk.set_capacity(Some(17));
+    one.write_at(0, &[3; 10]).unwrap();
+    one.write_at(10, &[3]).unwrap();
+    let full = |failed: io::Result<()>| {
+        assert_eq!(failed.unwrap_err().kind(), io::ErrorKind::StorageFull);
+    };
+    full(one.write_at(10, &[4; 2]));
+    full(two.set_len(7));
+    assert_eq!((one.len().unwrap(), two.len().unwrap()), (11, 6));
+    two.set_len(5).unwrap();
+    two.set_len(6).unwrap();
+    let map = two.map().unwrap();
+    disk.remove(path("two")).unwrap();
+    drop(two);
+    full(one.write_at(10, &[4; 2]));
+    drop(map);
+    one.write_at(10, &[4; 7]).unwrap();
+    assert_eq!(disk.used_bytes(), 17);
+}

@@ -41,6 +41,10 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 const SURVEY_BYTES: u64 = 1 << 20;
 /// The first base may lie behind what it lets go, and the second in front.
 const BASES_MAX: usize = 2;
+/// What cleaning moves before it frees something takes so many slots at the most.
+const SLOTS_NEEDED: u64 = 2;
+/// What frees a segment, behind what was moved.
+const LOG_ROOM_BYTES: u64 = 64 << 10;
 /// Cleaned segments are freed, behind a checkpoint, when there is one for so many others.
 const OTHERS_PER_CLEANED: usize = 16;
 
@@ -166,8 +170,15 @@ impl Store {
     /// # Errors
     /// As [`Store::compact`].
     pub fn clean(&self) -> Result<()> {
-        self.flush()?;
-        self.shared().clean_all()
+        let shared = self.shared();
+        let cleaned = match self.flush() {
+            // What is cleaned may be room enough for what waits in buffers.
+            Err(error) if error.is_without_room() => {
+                shared.clean_all().and_then(|()| self.flush()).and_then(|()| shared.clean_all())
+            }
+            flushed => flushed.and_then(|()| shared.clean_all()),
+        };
+        cleaned.map_err(|error| shared.name_room(error))
     }
 }
 
@@ -181,11 +192,37 @@ impl Writer {
 impl Shared {
     /// Writes an index checkpoint, frees what was cleaned, and cuts off what is free at the file's end.
     pub(crate) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
-        let written = writer.checkpoint();
+        let written = writer.checkpoint().or_else(|error| writer.free_instead(error));
         // Whoever sees the store from now on holds none of the segments that were freed.
         self.publish_committed(writer);
         written.map_err(|error| self.write_error(error))?;
-        self.cut(writer).map(drop)
+        self.cut(writer)?;
+        if writer.is_index_file_removed() {
+            // What was freed may be room enough. Otherwise the next checkpoint tries again: the log has
+            // all that an index file says.
+            let _ = self.restore_index_file(writer);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn restore_index_file(&self, writer: &mut Writer) -> Result<()> {
+        let restored = writer.restore_index_file();
+        self.publish_committed(writer);
+        restored.map_err(|error| self.write_error(error))
+    }
+
+    /// Where there is no room for what cleaning would write, says how much is enough.
+    fn name_room(&self, error: Error) -> Error {
+        if !error.is_without_room() {
+            return error;
+        }
+        let Ok(writer) = self.writer() else { return error };
+        let FreeSlots { at_end, before, .. } = writer.log.free_slots();
+        let missing = SLOTS_NEEDED.saturating_sub((at_end + before).into());
+        let slots_bytes = missing * u64::from(self.log.identity().slot_bytes);
+        let log_bytes = writer.log.growth_bytes() + slots_bytes + LOG_ROOM_BYTES;
+        let bytes = log_bytes + writer.index_room_bytes();
+        Error::CleaningNeedsRoom { bytes, source: Box::new(error) }
     }
 
     /// Notes what a commit has written, and lets the cleaner look at it.

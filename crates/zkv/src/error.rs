@@ -109,6 +109,16 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// There is no room on the disk for what cleaning or compacting would write next. With so many bytes
+    /// of it, it goes on where it stopped.
+    #[error("cleaning needs {bytes} bytes of room on the disk ({source})")]
+    CleaningNeedsRoom {
+        /// How many are enough for its next step: for what is moved, and for the index beside the
+        /// present one.
+        bytes: u64,
+        /// What could not be written.
+        source: Box<Self>,
+    },
     /// The flushing thread could not be started.
     #[error("could not start a thread: {0}")]
     Thread(io::Error),
@@ -160,6 +170,7 @@ impl Error {
             }
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::File { source, .. } => kind_of_io(source),
+            Self::CleaningNeedsRoom { source, .. } => source.kind(),
             Self::Conflict => ErrorKind::Conflict,
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
             Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
@@ -176,6 +187,15 @@ impl Error {
             Self::Index { source, .. } => {
                 matches!(source, IndexError::Corrupt { .. } | IndexError::Mismatch)
             }
+            _ => false,
+        }
+    }
+
+    /// Whether a file could not grow, or be made.
+    pub(crate) fn is_without_room(&self) -> bool {
+        match self {
+            Self::Data { source: LogError::Io { source, .. }, .. }
+            | Self::Index { source: IndexError::Io(source), .. } => is_without_room(source),
             _ => false,
         }
     }
@@ -206,6 +226,14 @@ impl Error {
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
         move |source| Self::File { path: path.to_owned(), source }
     }
+}
+
+/// Whether the disk, a quota or a size limit is full.
+pub(crate) fn is_without_room(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
+    )
 }
 
 fn kind_of_log(error: &LogError) -> ErrorKind {

@@ -346,6 +346,10 @@ impl Handle {
         } else {
             Ok(())
         };
+        let checkpointed = checkpointed.and_then(|()| match writer.is_index_file_removed() {
+            true => shared.restore_index_file(&mut writer),
+            false => Ok(()),
+        });
         let closed = writer.log.close().map_err(Error::data(&shared.path));
         drop(writer);
         self.stop_flusher();

@@ -1,13 +1,15 @@
 //! The store's only writer, and the index files that it writes.
 
 use std::collections::HashSet;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use zkv_index::{Checkpoint, IndexError, Run, write_first};
-use zkv_io::{MemoryStorage, Storage};
+use zkv_io::{MemoryStorage, Storage, parent_directory};
 use zkv_log::{LogError, LogWriter};
 
+use crate::error::is_without_room;
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::rebuild::{self, Indexed, RebuiltIndex};
@@ -30,6 +32,11 @@ impl WriteError {
             self,
             Self::Log(LogError::Io { .. } | LogError::SyncFailed) | Self::Index(IndexError::Io(_))
         )
+    }
+
+    /// Whether the index file cannot grow, or be made.
+    fn is_index_without_room(&self) -> bool {
+        matches!(self, Self::Index(IndexError::Io(error)) if is_without_room(error))
     }
 }
 
@@ -87,6 +94,8 @@ pub(crate) struct Writer {
     attempted: Tail,
     /// Whether the index is in memory because its file could not be written.
     is_index_file_missing: bool,
+    /// Whether the index file was removed because there was no room for the next one.
+    is_index_file_removed: bool,
     /// Set while the index learns of a commit. It stays set where that panics: the index then lacks
     /// what the log has.
     pub is_applying: bool,
@@ -111,6 +120,7 @@ impl Writer {
             tail,
             attempted: Tail::default(),
             is_index_file_missing: false,
+            is_index_file_removed: false,
             is_applying: false,
         }
     }
@@ -138,7 +148,10 @@ impl Writer {
     /// Whether the index file lacks anything.
     pub(crate) fn is_checkpoint_behind(&self) -> bool {
         let committed = &self.committed;
-        !committed.runs.is_empty() || committed.checkpoint.is_none() || self.is_index_file_missing
+        !committed.runs.is_empty()
+            || committed.checkpoint.is_none()
+            || self.is_index_file_missing
+            || self.is_index_file_removed
     }
 
     /// Writes the index of everything up to now, after making the log durable, and frees the segments
@@ -146,6 +159,49 @@ impl Writer {
     pub(crate) fn checkpoint(&mut self) -> Result<(), WriteError> {
         self.write_checkpoint()?;
         self.free_cleaned()
+    }
+
+    /// Frees what was cleaned without an index file, where a checkpoint has failed for want of room for
+    /// one. [`Writer::restore_index_file`] makes up for it.
+    pub(crate) fn free_instead(&mut self, error: WriteError) -> Result<(), WriteError> {
+        let may_go = error.is_index_without_room() && !self.cleaned.is_empty();
+        if !may_go || self.is_applying || self.remove_index_file().is_err() {
+            return Err(error);
+        }
+        self.free_cleaned()
+    }
+
+    /// Removes the index file, so that no opening finds one that leads into segments which are freed
+    /// next. What is open of it stays readable.
+    fn remove_index_file(&mut self) -> io::Result<()> {
+        let (storage, path) = (&*self.index.storage, &*self.index.path);
+        match storage.remove(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => self.is_index_file_removed = true,
+        }
+        storage.sync_dir(parent_directory(path))
+    }
+
+    /// Whether the index file has gone to let segments go.
+    pub(crate) fn is_index_file_removed(&self) -> bool {
+        self.is_index_file_removed
+    }
+
+    /// Writes the index file again that was removed.
+    pub(crate) fn restore_index_file(&mut self) -> Result<(), WriteError> {
+        self.write_checkpoint()
+    }
+
+    /// Bytes that are enough for the next index file, beside the present one.
+    pub(crate) fn index_room_bytes(&self) -> u64 {
+        const CHANGE_BYTES: u64 = 32; // A table's entry takes 12 at the most, and half as many are free.
+        const SECTIONS_BYTES: u64 = 128 << 10;
+        if !self.index.is_lasting {
+            return 0;
+        }
+        let present = self.committed.checkpoint.as_ref().map_or(0, |present| present.file_bytes());
+        let changes: u64 = self.committed.runs.iter().map(|run| run.len() as u64).sum();
+        present + CHANGE_BYTES * changes + SECTIONS_BYTES
     }
 
     fn write_checkpoint(&mut self) -> Result<(), WriteError> {
@@ -212,6 +268,7 @@ impl Writer {
         self.committed.log = self.log.view();
         (self.tail, self.attempted) = (Tail::default(), Tail::default());
         (self.is_index_file_missing, self.is_applying) = (false, false);
+        self.is_index_file_removed = false;
     }
 }
 

@@ -1,5 +1,6 @@
 //! Which segments are worth cleaning.
 
+use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use zkv_log::{LogView, SegmentInfo};
@@ -125,11 +126,13 @@ impl Survey {
             full.retain(|one| {
                 one.dead_bytes(self.slot_bytes) * 200 >= one.bytes(self.slot_bytes) * percent
             });
-            full.sort_by_key(|one| std::cmp::Reverse(self.worth(one)));
+            // Those that cost nothing come first, and go by themselves: they give room to move others to.
+            full.sort_by_key(|one| Reverse((one.needed_bytes() == 0, self.worth(one))));
         }
         let (mut needed, mut dead) = (0, 0);
         let enough = full.iter().take_while(|one| {
-            let is_first_or_fits = dead == 0 || needed + one.needed_bytes() <= needed_max;
+            let fits = needed + one.needed_bytes() <= if needed == 0 { 0 } else { needed_max };
+            let is_first_or_fits = dead == 0 || fits;
             needed += one.needed_bytes();
             // No more than brings dead space down to its bound.
             let is_worth_it = dead == 0 || excess > dead;

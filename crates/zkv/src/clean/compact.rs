@@ -57,8 +57,10 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// Of kind `Io` where something cannot be written, `Corrupt` where something that may be needed
-    /// cannot be read, `ReadOnly`, `Misuse` after `close`. The store is whole all the same.
+    /// [`Error::CleaningNeedsRoom`] where the disk is full, and neither free slots nor what is dead gives
+    /// room enough: it says how much does. Of kind `Io` where something else cannot be written, `Corrupt`
+    /// where something that may be needed cannot be read, `ReadOnly`, `Misuse` after `close`. The store is
+    /// whole all the same.
     pub fn compact(&self, progress: impl FnMut(CompactProgress)) -> Result<()> {
         self.compact_with(&CompactOptions::default(), progress)
     }
@@ -78,7 +80,13 @@ impl Store {
         log_options.check().map_err(Error::data(&shared.path))?;
         let raw_bytes = shared.live().live_raw_bytes(None);
         let packing = Packing::new(&shared.log, &log_options, raw_bytes);
-        shared.mended(|| shared.compact(&packing, &mut progress))
+        let mut compact = || shared.mended(|| shared.compact(&packing, &mut progress));
+        let compacted = compact().or_else(|error| match error.is_without_room() {
+            // Segments that hold little give room for those that hold more.
+            true => shared.clean_all().and_then(|()| compact()),
+            false => Err(error),
+        });
+        compacted.map_err(|error| shared.name_room(error))
     }
 }
 

@@ -251,12 +251,25 @@ impl Shared {
                 break;
             }
             if let Err(error) = cleaned {
+                if error.is_without_room() && self.has_freed_cleaned()? {
+                    continue;
+                }
                 // It stays as it is, and the others are cleaned without it.
                 let damaged = self.damaged_one(&error, &victims).ok_or(error)?;
                 self.cleaner.state().damaged.insert(damaged.sequence);
             }
         }
         Ok(())
+    }
+
+    /// Frees what was cleaned, if anything was: there may be room then.
+    fn has_freed_cleaned(&self) -> Result<bool> {
+        let mut writer = self.writer()?;
+        let has_cleaned = !writer.cleaned.is_empty();
+        if has_cleaned {
+            self.checkpoint(&mut writer)?;
+        }
+        Ok(has_cleaned)
     }
 
     /// Which of `victims` is damaged, by the error of cleaning them.
@@ -284,7 +297,8 @@ impl Shared {
         let victims = survey.victims(dead_percent, self.burst_bytes(), is_skipped);
         if !victims.is_empty() {
             let needed: u64 = victims.iter().filter_map(|one| survey.needed_bytes(one)).sum();
-            let is_enough = needed >= u64::from(self.log.identity().slot_bytes)
+            let is_enough = needed == 0
+                || needed >= u64::from(self.log.identity().slot_bytes)
                 || survey.has_too_many_marks()
                 || survey.is_behind(dead_percent + PATIENCE_PERCENT);
             if may_wait && !is_enough {

@@ -1,0 +1,161 @@
+//! Space comes back on a disk that is full: files cannot grow, and what is within their length can be
+//! written.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, verify};
+use zkv_sim::{Image, SimDisk};
+
+const PATH: &str = "store.zkv";
+const SLOT: u32 = 256 << 10;
+
+type Expected = BTreeMap<u64, Vec<u8>>;
+
+fn options(disk: &SimDisk) -> Options {
+    let options = Options::new().storage(Arc::new(disk.clone())).slot_bytes(SLOT);
+    options.memory_buffer_bytes(64 << 10).cleaning(Cleaning::Off)
+}
+
+fn value(seed: u64) -> Vec<u8> {
+    noise(seed, 400)
+}
+
+/// What hardly compresses.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    noise
+}
+
+/// 8,000 records in thirteen segments.
+fn filled(disk: &SimDisk) -> (Store, Expected) {
+    let store = options(disk).open(PATH).unwrap();
+    let expected: Expected = (0..8_000).map(|key| (key, value(key))).collect();
+    for (key, value) in &expected {
+        store.set_bytes(&key.to_be_bytes(), value).unwrap();
+    }
+    store.flush().unwrap();
+    (store, expected)
+}
+
+fn delete(store: &Store, expected: &mut Expected, is_gone: impl Fn(u64) -> bool) {
+    let gone: Vec<u64> = expected.keys().copied().filter(|key| is_gone(*key)).collect();
+    for key in gone {
+        store.delete_bytes(&key.to_be_bytes()).unwrap();
+        expected.remove(&key);
+    }
+    store.flush().unwrap();
+}
+
+fn fill_up(disk: &SimDisk) {
+    disk.set_capacity(Some(disk.used_bytes()));
+}
+
+fn file_bytes(store: &Store) -> u64 {
+    store.stats().unwrap().data_file_bytes
+}
+
+fn check(store: &Store, expected: &Expected) {
+    assert_eq!(store.len(), expected.len() as u64);
+    for (key, value) in expected {
+        assert_eq!(store.get_bytes(&key.to_be_bytes()).unwrap().as_ref(), Some(value));
+    }
+    assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+}
+
+/// As it is, opened again, and without its index.
+fn check_on(store: Store, disk: &SimDisk, expected: &Expected) {
+    check(&store, expected);
+    store.close().unwrap();
+    check(&options(disk).open(PATH).unwrap(), expected);
+    check(&options(disk).use_index_file(false).open(PATH).unwrap(), expected);
+    let report = verify(PATH, &options(disk), |_| {}).unwrap();
+    assert!(report.is_sound(), "{report:?}");
+}
+
+#[test]
+fn free_slots_are_room_enough_on_a_full_disk() {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let (store, mut expected) = filled(&disk);
+    delete(&store, &mut expected, |key| key % 3 == 0);
+    store.clean().unwrap();
+    // What is written next would have gone there.
+    assert!(store.stats().unwrap().free_bytes >= u64::from(SLOT));
+    delete(&store, &mut expected, |key| key % 3 == 1);
+    fill_up(&disk);
+    let before = file_bytes(&store);
+    store.clean().unwrap();
+    assert!(file_bytes(&store) + u64::from(SLOT) <= before, "{} of {before}", file_bytes(&store));
+    check(&store, &expected);
+    disk.set_capacity(None);
+    check_on(store, &disk, &expected);
+}
+
+#[test]
+fn segments_without_anything_in_them_are_freed_on_a_full_disk() {
+    for use_index_file in [true, false] {
+        let disk = SimDisk::from_image(&Image::new(), 1);
+        let (store, mut expected) = filled(&disk);
+        store.close().unwrap();
+        let store = options(&disk).use_index_file(use_index_file).open(PATH).unwrap();
+        delete(&store, &mut expected, |key| (700..5_000).contains(&key));
+        // Room for what says that they are free, and for no index beside the present one.
+        disk.set_capacity(Some(disk.used_bytes() + 8192));
+        let before = store.stats().unwrap();
+        // What waits in a buffer finds no room, and does not stand in the way.
+        store.set_bytes(&u64::MAX.to_be_bytes(), &noise(1, 20_000)).unwrap();
+        expected.insert(u64::MAX, noise(1, 20_000));
+        // What else there is to clean would lengthen the file, since its last segment is not full.
+        let error = store.clean().unwrap_err();
+        let Error::CleaningNeedsRoom { bytes, .. } = error else { panic!("{error}") };
+        assert!(bytes < 2 * u64::from(SLOT), "{bytes}");
+        let after = store.stats().unwrap();
+        assert!(before.segments >= after.segments + 4, "{before:?} {after:?}");
+        assert!(after.free_bytes >= 4 * u64::from(SLOT), "{after:?}");
+        // The store's own index file does not lead there, should the process die now.
+        let killed = SimDisk::from_image(&disk.image(), 1);
+        let report = verify(PATH, &options(&killed), |_| {}).unwrap();
+        let state = if use_index_file { IndexState::Missing } else { IndexState::SetAside };
+        assert_eq!(report.index, state, "{report:?}");
+        disk.set_capacity(None);
+        check_on(store, &disk, &expected);
+    }
+}
+
+#[test]
+fn where_cleaning_finds_no_room_it_says_how_much_is_enough_and_goes_on_with_it() {
+    let ways: [fn(&Store) -> zkv::Result<()>; 2] = [Store::clean, |store| store.compact(|_| ())];
+    for clean in ways {
+        let disk = SimDisk::from_image(&Image::new(), 1);
+        let (store, mut expected) = filled(&disk);
+        delete(&store, &mut expected, |key| key % 5 < 3);
+        // Without the room that was made ahead.
+        store.close().unwrap();
+        let store = options(&disk).open(PATH).unwrap();
+        fill_up(&disk);
+        let before = store.stats().unwrap().segments;
+        let error = clean(&store).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Io);
+        let Error::CleaningNeedsRoom { bytes, .. } = &error else { panic!("{error}") };
+        let bytes = *bytes;
+        assert!(error.to_string().contains(&format!("needs {bytes} bytes of room")), "{error}");
+        assert!(bytes <= 4 * u64::from(SLOT), "{bytes}");
+        check(&store, &expected);
+        // A good deal less is too little.
+        disk.set_capacity(Some(disk.used_bytes() + bytes / 16));
+        assert!(clean(&store).is_err());
+        check(&store, &expected);
+        disk.set_capacity(Some(disk.used_bytes() + bytes));
+        clean(&store).unwrap();
+        let after = store.stats().unwrap().segments;
+        assert!(after * 4 <= before * 3, "{after} of {before}");
+        for key in 0..100 {
+            store.set_bytes(&u64::to_be_bytes(key), &value(key + 1_000_000)).unwrap();
+            expected.insert(key, value(key + 1_000_000));
+        }
+        store.flush().unwrap();
+        disk.set_capacity(None);
+        check_on(store, &disk, &expected);
+    }
+}
