@@ -42,6 +42,16 @@ impl LogView {
         self.find_again(segment, cell, first, found, &mut decoder, &mut matches)
     }
 
+    /// Asks for the memory that a look at `location` reads first: where several follow each other, the
+    /// processor then waits for all of them at once. It changes nothing.
+    pub fn prefetch(&self, location: Location) {
+        if let Some((segment, cell)) = self.cell_of(location) {
+            let map = &*self.shared.map;
+            segment.prefetch_first_block(map, cell);
+            map.prefetch(segment.place.start + u64::from(cell * CELL_BYTES), PREFETCH_BYTES);
+        }
+    }
+
     /// Shows all entries of the blocks that start at `location` to `visit`, the newest block first.
     ///
     /// # Errors

@@ -185,6 +185,13 @@ impl Segment {
         Ok(cell * CELL_BYTES + u32::from(within))
     }
 
+    /// Asks for what [`Segment::first_block`] reads.
+    pub(crate) fn prefetch_first_block(&self, map: &dyn FileMap, cell: u32) {
+        if self.is_sealed() {
+            map.prefetch(self.table_start() + u64::from(cell), 1);
+        }
+    }
+
     fn table_start(&self) -> u64 {
         let fields = u64::from(BLOCK_HEADER_BYTES) + SEAL_FIELD_BYTES as u64;
         self.place.start + u64::from(seal_offset(self.place.slot_bytes)) + fields

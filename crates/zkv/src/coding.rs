@@ -24,6 +24,14 @@ impl Coding {
     pub(crate) fn decode<V: DeserializeOwned>(self, bytes: &[u8]) -> Result<V> {
         Ok(self.codec.decode(bytes, self.depth_max)?)
     }
+
+    pub(crate) fn decode_all<V: DeserializeOwned>(
+        self,
+        values: Vec<Option<Vec<u8>>>,
+    ) -> Result<Vec<Option<V>>> {
+        let decoded = |value: Option<Vec<u8>>| value.map(|value| self.decode(&value)).transpose();
+        values.into_iter().map(decoded).collect()
+    }
 }
 
 impl Shared {

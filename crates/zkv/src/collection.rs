@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::coding::Coding;
 use crate::error::Result;
 use crate::iter::IterBytes;
+use crate::many::encode_keys;
 use crate::modify::Place;
 use crate::store::encode_key;
 use crate::write_set::CollectionState;
@@ -79,6 +80,19 @@ where
     {
         let value = self.raw.get(&encode_key(key)?)?;
         value.map(|value| self.coding.decode(&value)).transpose()
+    }
+
+    /// As [`Store::get_many`](crate::Store::get_many).
+    ///
+    /// # Errors
+    /// As [`Store::get_many`](crate::Store::get_many); of kind `NotFound` where the collection was
+    /// dropped.
+    pub fn get_many<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.coding.decode_all(self.raw.get_many(&encode_keys(keys)?)?)
     }
 
     /// As [`Store::delete`](crate::Store::delete).

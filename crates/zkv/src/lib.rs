@@ -54,6 +54,7 @@ mod large;
 pub mod layout;
 mod live;
 mod lookup;
+mod many;
 mod memtable;
 mod modify;
 mod open;

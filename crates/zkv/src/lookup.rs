@@ -8,7 +8,7 @@ use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError, Moment};
 
 /// What a lookup came upon.
-enum Found {
+pub(crate) enum Found {
     Value(Vec<u8>),
     /// A value in pieces, and where they are.
     Head(Result<Head, RecordError>, Committed),
@@ -16,7 +16,7 @@ enum Found {
 }
 
 impl Found {
-    fn of(record: &Record<'_>, committed: &Committed) -> Self {
+    pub(crate) fn of(record: &Record<'_>, committed: &Committed) -> Self {
         match record.kind {
             Kind::Put => Self::Value(record.value.to_vec()),
             Kind::Head => Self::Head(Head::decode(record.value), committed.clone()),
@@ -53,7 +53,7 @@ impl Shared {
 
     /// What the log holds of `key`, from the cache where that has its value.
     #[inline]
-    fn find_logged(
+    pub(crate) fn find_logged(
         &self,
         committed: &Committed,
         key: KeyRef<'_>,
@@ -77,7 +77,7 @@ impl Shared {
     }
 
     #[inline]
-    fn value_of(
+    pub(crate) fn value_of(
         &self,
         key: KeyRef<'_>,
         found: Result<Option<Found>, LookupError>,

@@ -122,7 +122,7 @@ impl Reader {
     }
 
     /// Makes `attempt`, and once more with an index that is made anew where this one is damaged.
-    fn mended<T>(&self, attempt: impl Fn(&Moment) -> Result<T>) -> Result<T> {
+    pub(crate) fn mended<T>(&self, attempt: impl Fn(&Moment) -> Result<T>) -> Result<T> {
         match attempt(&self.moment.load()) {
             Err(error) if error.is_index_damage() => {
                 let moment = self.shared.mended_moment(&self.moment.load())?;

@@ -225,6 +225,16 @@ impl Transaction {
         }
     }
 
+    /// What the transaction itself has made of a key; `None` where it has not, which is then read.
+    pub(crate) fn own_value_in(&self, collection: u32, key: &[u8]) -> Option<Option<Vec<u8>>> {
+        let key = self.reader.shared.key(collection, key);
+        let own = self.writes.get(&key.hash).map(value_of);
+        if own.is_none() {
+            self.note_read(key);
+        }
+        own
+    }
+
     pub(crate) fn contains_in(&self, collection: u32, key: &[u8]) -> Result<bool> {
         let key = self.reader.shared.key(collection, key);
         match self.writes.get(&key.hash) {

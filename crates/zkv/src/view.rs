@@ -65,6 +65,17 @@ impl KeyRef<'_> {
     }
 }
 
+/// Where a key may be.
+pub(crate) enum Places {
+    Nowhere,
+    /// Here, if it is certain, and else here or nowhere.
+    One {
+        location: Location,
+        is_certain: bool,
+    },
+    Several,
+}
+
 /// Why a lookup could not answer.
 #[derive(Debug)]
 pub(crate) enum LookupError {
@@ -240,6 +251,25 @@ impl Committed {
             }
         }
         Ok(None)
+    }
+
+    /// Where the index leads from this hash.
+    pub(crate) fn places(&self, hash: KeyHash) -> Result<Places, LookupError> {
+        let one = |location: &zkv_index::Location, is_certain| Places::One {
+            location: from_index(*location),
+            is_certain,
+        };
+        if let Some(change) = self.change(hash) {
+            return Ok(change.new.as_ref().map_or(Places::Nowhere, |location| one(location, true)));
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(Places::Nowhere) };
+        let mut candidates = Candidates::new();
+        checkpoint.candidates(hash, &mut candidates)?;
+        Ok(match &candidates[..] {
+            [] => Places::Nowhere,
+            [location] => one(location, false),
+            _ => Places::Several,
+        })
     }
 
     /// Whether the index leads from this hash to this place, or cannot be told from one that does.

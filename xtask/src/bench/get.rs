@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Gets of each round.
     #[arg(long, default_value_t = 100_000)]
     gets: usize,
+    /// Keys of one `get_many_bytes`.
+    #[arg(long, default_value_t = 1000)]
+    batch: usize,
     /// Rounds of which the medians are taken.
     #[arg(long, default_value_t = 15)]
     rounds: usize,
@@ -53,12 +56,14 @@ struct Bench {
     blocks: Blocks,
     present: Vec<Order>,
     absent: Order,
+    batch: usize,
 }
 
 /// One of the loops.
 #[derive(Clone, Copy)]
 enum Loop {
     Get,
+    Many,
     Memory,
     Map,
     Absent,
@@ -80,8 +85,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
 }
 
 fn one_thread(bench: &Bench, rounds: usize) -> Result<(), Failure> {
-    let loops = [Loop::Get, Loop::Memory, Loop::Map, Loop::Absent];
-    let mut taken = [const { Vec::new() }; 4];
+    let loops = [Loop::Get, Loop::Memory, Loop::Map, Loop::Absent, Loop::Many];
+    let mut taken = [const { Vec::new() }; 5];
     for round in 0..rounds {
         // Each round starts with another one.
         for turn in 0..loops.len() {
@@ -89,13 +94,19 @@ fn one_thread(bench: &Bench, rounds: usize) -> Result<(), Failure> {
             taken[number].push(bench.microseconds(loops[number], &bench.present[0])?);
         }
     }
-    let [get, memory, map, absent] = taken;
+    let [get, memory, map, absent, many] = taken;
     let (ratio, difference) = compare(&get, &memory);
     let (map_ratio, map_difference) = compare(&get, &map);
     println!("  get_bytes, whole                 {:7.3} us", median(&get));
     println!("  bare decompression, from memory  {:7.3} us", median(&memory));
     println!("  bare decompression, from the map {:7.3} us", median(&map));
     println!("  get_bytes of an absent key       {:7.3} us", median(&absent));
+    println!(
+        "  get_many_bytes, {} keys at once {:7.3} us a key, {:.2} of get_bytes",
+        bench.batch,
+        median(&many),
+        compare(&many, &get).0
+    );
     println!(
         "  get / bare: {ratio:.2}, {difference:+.2} us: {} (at most {RATIO_MAX} or {DIFFERENCE_MAX} us)",
         verdict(ratio <= RATIO_MAX || difference <= DIFFERENCE_MAX)
@@ -143,7 +154,8 @@ impl Bench {
         });
         let present = orders.collect::<Result<_, _>>()?;
         let absent = Order::draw(input, None, arguments.gets, Random::new(0))?;
-        Ok(Self { store, map: blocks::map(path)?, blocks, present, absent })
+        let batch = arguments.batch;
+        Ok(Self { store, map: blocks::map(path)?, blocks, present, absent, batch })
     }
 
     fn print_store(&self, title: &str) -> Result<(), Failure> {
@@ -186,6 +198,18 @@ impl Bench {
                 }
                 if value_bytes != order.value_bytes {
                     return Err("a get gave something else".into());
+                }
+            }
+            Loop::Many => {
+                let keys: Vec<&[u8]> = order.keys().collect();
+                let mut value_bytes = 0;
+                for batch in keys.chunks(self.batch.max(1)) {
+                    let values = black_box(self.store.get_many_bytes(batch)?);
+                    value_bytes +=
+                        values.iter().flatten().map(|value| value.len() as u64).sum::<u64>();
+                }
+                if value_bytes != order.value_bytes {
+                    return Err("a batch of gets gave something else".into());
                 }
             }
             Loop::Memory => {

@@ -48,6 +48,14 @@ impl RawCollection {
         shared.mended(|| shared.get(key))
     }
 
+    /// As [`Store::get_many_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::get_many_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn get_many<Q: AsRef<[u8]>>(&self, keys: &[Q]) -> Result<Vec<Option<Vec<u8>>>> {
+        self.store.shared().get_many(self.id()?, keys)
+    }
+
     /// As [`Store::delete_bytes`].
     ///
     /// # Errors

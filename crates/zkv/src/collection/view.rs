@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::iter::IterBytes;
+use crate::many::encode_keys;
 use crate::snapshot::Snapshot;
 use crate::store::encode_key;
 use crate::transaction::{Transaction, TransactionIter};
@@ -103,6 +104,19 @@ where
         value.map(|value| self.of.coding.decode(&value)).transpose()
     }
 
+    /// As [`Collection::get_many`], at the snapshot's moment.
+    ///
+    /// # Errors
+    /// As [`Collection::get_many`].
+    pub fn get_many<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let values = self.snapshot.reader.get_many(self.id, &encode_keys(keys)?)?;
+        self.of.coding.decode_all(values)
+    }
+
     /// As [`Collection::contains`], at the snapshot's moment.
     ///
     /// # Errors
@@ -151,6 +165,18 @@ where
     {
         let value = self.transaction.get_in(self.id, &encode_key(key)?)?;
         value.map(|value| self.of.coding.decode(&value)).transpose()
+    }
+
+    /// As [`Collection::get_many`], as the transaction sees the collection.
+    ///
+    /// # Errors
+    /// As [`Collection::get_many`].
+    pub fn get_many<Q>(&self, keys: &[&Q]) -> Result<Vec<Option<V>>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        self.of.coding.decode_all(self.transaction.get_many_in(self.id, &encode_keys(keys)?)?)
     }
 
     /// As [`Collection::contains`], as the transaction sees the collection.
