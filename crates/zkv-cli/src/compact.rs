@@ -2,8 +2,6 @@
 
 use std::cell::RefCell;
 
-use zkv::CompactOptions;
-
 use crate::arguments::Compact;
 use crate::failure::Failure;
 use crate::output::Output;
@@ -12,14 +10,10 @@ use crate::store;
 
 /// Writes a store anew, as small as it gets, and prints by how much it has shrunk.
 pub fn run(arguments: &Compact) -> Result<(), Failure> {
-    let store = store::open_to_change(&arguments.store)?;
-    let mut options = CompactOptions::default();
-    if let Some(level) = arguments.level {
-        options = options.compression_level(level);
-    }
+    let store = store::open_to_change_with(&arguments.store, arguments.compression.options())?;
     let before = store.stats()?;
     let progress = RefCell::new(Progress::of_segments());
-    let done = store.compact_with(&options, |at| {
+    let done = store.compact(|at| {
         progress.borrow().set(at.segments_done, at.segments_total);
     });
     drop(progress);

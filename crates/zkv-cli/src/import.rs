@@ -54,14 +54,11 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
 }
 
 fn options(arguments: &Import) -> Options {
-    let mut options = Options::new().durability(arguments.durability.into());
-    if let Some(level) = arguments.level {
-        options = options.compression_level(level);
+    let options = arguments.compression.options().durability(arguments.durability.into());
+    match arguments.slot_bytes {
+        Some(bytes) => options.slot_bytes(bytes),
+        None => options,
     }
-    if let Some(bytes) = arguments.slot_bytes {
-        options = options.slot_bytes(bytes);
-    }
-    options
 }
 
 fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<(), Failure> {

@@ -13,7 +13,12 @@ pub fn open_to_read(path: &Path) -> Result<Store, Failure> {
 
 /// Opens an existing store that the command changes.
 pub fn open_to_change(path: &Path) -> Result<Store, Failure> {
-    Ok(Options::new().create(false).open(path)?)
+    open_to_change_with(path, Options::new())
+}
+
+/// As [`open_to_change`], with `options`.
+pub fn open_to_change_with(path: &Path, options: Options) -> Result<Store, Failure> {
+    Ok(options.create(false).open(path)?)
 }
 
 /// Opens a store, or creates it.

@@ -123,7 +123,7 @@ fn source_bytes(source: &Source) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arguments::Waits;
+    use crate::arguments::{Compression, Settings, Waits};
 
     fn check_one(source: &str, format: ImportFormat, key: Option<&str>) -> Result<Source, String> {
         let arguments = Import {
@@ -131,7 +131,7 @@ mod tests {
             sources: vec![source.into()],
             format,
             key: key.map(str::to_owned),
-            level: None,
+            compression: Compression { settings: Settings::Balanced, level: None },
             durability: Waits::Buffered,
             acknowledge: None,
             atomic: false,

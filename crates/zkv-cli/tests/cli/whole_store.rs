@@ -79,6 +79,26 @@ fn a_compacted_store_is_smaller_and_holds_the_same() {
 }
 
 #[test]
+fn settings_decide_how_much_room_the_same_records_take() {
+    let folder = Folder::new();
+    let table: String = (0..5000).map(|n| format!("key {n}\tsome value of {n}\n")).collect();
+    let source = folder.write("a.tsv", &table);
+    let bytes_with = |settings: &str| {
+        let store = folder.text(settings);
+        zkv(&["import", &store, &source, "--settings", settings]).check(0);
+        assert_eq!(sorted(&zkv(&["export", &store, "--format", "tsv"]).check(0)), sorted(&table));
+        contents(&folder.path(settings)).len()
+    };
+    let [fast, balanced, small] = ["fast", "balanced", "small"].map(bytes_with);
+    assert!(small < balanced && balanced < fast, "{small} {balanced} {fast}");
+    // What a compaction is told counts for all that it writes.
+    let store = folder.text("fast");
+    zkv(&["compact", &store, "--settings", "small"]).check(0);
+    assert_eq!(sorted(&zkv(&["export", &store, "--format", "tsv"]).check(0)), sorted(&table));
+    assert!(contents(&folder.path("fast")).len() < balanced);
+}
+
+#[test]
 fn a_rebuilt_index_gives_the_same_answers() {
     let folder = Folder::new();
     let store = filled(&folder);
