@@ -134,8 +134,10 @@ mod tests {
     use std::sync::Arc;
 
     use zkv_io::MemoryStorage;
+    use zkv_record::Kind;
 
     use super::super::burst::Manner;
+    use super::*;
     use crate::options::{Cleaning, Options};
     use crate::store::Store;
 
@@ -207,5 +209,63 @@ mod tests {
         let store = filled(&Arc::new(MemoryStorage::new()));
         store.drop_collection("dropped").unwrap();
         clean_while(&store, || store.rebuild_index().unwrap());
+    }
+
+    /// The segment of each mark in the log, and the origin that it names.
+    fn marks(store: &Store) -> Vec<(u64, Option<u64>)> {
+        let log = store.shared().view.load().committed.log.clone();
+        let mut marks = Vec::new();
+        for segment in log.segments() {
+            let mut scan = log.scan(segment.slot, None).unwrap();
+            while let Some(block) = scan.next_block().unwrap() {
+                for entry in block.entries().unwrap() {
+                    let record = Record::decode(entry.unwrap()).unwrap();
+                    if record.kind == Kind::Delete {
+                        marks.push((segment.sequence, record.origin));
+                    }
+                }
+            }
+        }
+        marks
+    }
+
+    /// Otherwise each move would make it younger, and it would outlive what it speaks of.
+    #[test]
+    fn a_mark_that_moves_again_names_the_segment_that_it_was_written_to() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = options(&storage).open("store.zkv").unwrap();
+        let mut numbers = 0u64..;
+        let mut fill = || {
+            for number in numbers.by_ref().take(80) {
+                store.set(&number, &noise(number)).unwrap();
+            }
+            store.flush().unwrap();
+        };
+        fill();
+        for number in 0..10u64 {
+            store.delete(&number).unwrap();
+        }
+        store.flush().unwrap();
+        let (written_to, origin) = marks(&store)[0];
+        assert_eq!(origin, None);
+        let shared = store.shared();
+        for _ in 0..2 {
+            fill();
+            let mut victims = shared.view.load().committed.log.segments();
+            // What was deleted stays in the first one.
+            victims.retain(|segment| segment.is_sealed && segment.sequence > 1);
+            let _turn = shared.cleaner.take_turn();
+            let pack = |entries: &[&[u8]]| shared.log.pack(entries);
+            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack };
+            shared.clean(victims, &manner, None).unwrap();
+            shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
+            let marks = marks(&store);
+            assert_eq!(marks.len(), 10);
+            assert!(marks.iter().all(|mark| mark.0 > written_to && mark.1 == Some(written_to)));
+        }
+        // With the first segment, all of them go.
+        store.compact(|_| {}).unwrap();
+        assert_eq!(marks(&store), []);
+        assert_eq!(store.len(), 230);
     }
 }
