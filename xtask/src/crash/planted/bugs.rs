@@ -172,8 +172,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a rebuild passes over deletions",
         file: "crates/zkv/src/rebuild.rs",
-        right: "                let record = decode_entry(entry?, &block, log)?;\n",
-        wrong: "                let record = decode_entry(entry?, &block, log)?;\n                \
+        right: "                let record = decode_entry(entry?, block.location, block.position, log)?;\n",
+        wrong: "                let record = decode_entry(entry?, block.location, block.position, log)?;\n                \
                 if PLANTED && record.kind == Kind::Delete {\n                    continue;\n                }\n",
     },
     Bug {

@@ -18,9 +18,9 @@ pub const CLEANING: &[Bug] = &[
     Bug {
         name: "of a key that a cell has twice the first record moves",
         file: "crates/zkv/src/clean/gather.rs",
-        right: "        for bytes in cell.records.into_iter().rev() {\n",
-        wrong: "        let mut records = cell.records;\n        if PLANTED {\n            \
-                records.reverse();\n        }\n        for bytes in records.into_iter().rev() {\n",
+        right: "            let bytes = cell.entry(number);\n",
+        wrong: "            let number = if PLANTED { cell.len() - 1 - number } else { number };\n            \
+                let bytes = cell.entry(number);\n",
     },
     Bug {
         name: "segments are freed before the checkpoint",
