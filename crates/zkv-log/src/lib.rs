@@ -71,7 +71,7 @@ pub use header::Identity;
 pub use log::{Log, LogView, SegmentInfo};
 pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
-pub use pack::{Packed, Packing};
+pub use pack::{PackJob, Packed, Packing};
 pub use position::{CellId, EntryAddress, Location, Position};
 pub use reclaim::FreeSlots;
 pub use salvage::{

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
@@ -14,7 +15,7 @@ use crate::error::{LogError, Result};
 use crate::gather::Gather;
 use crate::header::Identity;
 use crate::layout::{CELL_BYTES, SEGMENT_HEADER_BYTES};
-use crate::pack::{Packed, Packer};
+use crate::pack::{PackJob, Packed, Packer};
 use crate::position::{CellId, Location, Position};
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
@@ -107,6 +108,30 @@ impl Log {
     /// [`LogError::EntryTooLarge`].
     pub fn pack(&self, entries: &[&[u8]]) -> Result<Packed> {
         self.shared.packer.pack(&self.shared.interner, entries)
+    }
+
+    /// Begins what [`Log::pack`] does, so that any thread can help: [`Log::finish_packing`] ends it.
+    ///
+    /// # Errors
+    /// [`LogError::EntryTooLarge`].
+    pub fn begin_packing(&self, entries: &[&[u8]]) -> Result<PackJob> {
+        self.shared.packer.begin(&self.shared.interner, entries)
+    }
+
+    /// Packs some of `job`, until nothing of it is left to begin. `entries` knows those with these
+    /// numbers.
+    pub fn help_packing<'e>(&self, job: &PackJob, entries: impl Fn(Range<usize>) -> Vec<&'e [u8]>) {
+        self.shared.packer.help(job, entries);
+    }
+
+    /// Packs what is left of `job`, as [`Log::pack`] does: once for each job. Who helps is not waited
+    /// for.
+    #[must_use]
+    pub fn finish_packing<'e, F>(&self, job: &PackJob, entries: F) -> Packed
+    where
+        F: Fn(Range<usize>) -> Vec<&'e [u8]> + Sync,
+    {
+        self.shared.packer.finish(job, entries)
     }
 
     /// `packed`, which was made of `entries`, without those that are not kept: one flag for each.

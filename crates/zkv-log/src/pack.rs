@@ -2,8 +2,9 @@
 //!
 //! Packing knows nothing of places, so it needs no lock that the log's writer holds.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crossbeam_queue::ArrayQueue;
 
@@ -24,6 +25,8 @@ const DICTIONARY_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 /// A dictionary and a block that needs it must fit a segment together: they take at most this share
 /// of it each.
 const SLOT_SHARE: usize = 8;
+/// Threads that help without being asked: one that has to wait for the packing, and one that compacts.
+const VISITORS: usize = 2;
 /// Entries of so many bytes pay for a larger dictionary in each segment.
 const LARGE_STORE_BYTES: u64 = 16 << 20;
 
@@ -56,6 +59,24 @@ pub(crate) struct PackedBlock {
     pub kind: BlockKind,
     pub with_dictionary: bool,
     pub entry_count: u32,
+}
+
+/// Entries that are being packed, by whoever has time: see [`Log::begin_packing`].
+#[derive(Debug)]
+pub struct PackJob {
+    dictionary: Option<Arc<Dictionary>>,
+    /// The entries' numbers, chunk by chunk.
+    ranges: Vec<Range<usize>>,
+    chunks: Vec<Mutex<Option<PackedChunk>>>,
+    /// The first chunk that nobody has begun.
+    next: AtomicUsize,
+    raw_bytes: u64,
+}
+
+impl PackJob {
+    fn chunk(&self, number: usize) -> MutexGuard<'_, Option<PackedChunk>> {
+        self.chunks[number].lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A way to pack entries that is not the log's own: at another level, with dictionaries of its own.
@@ -108,7 +129,7 @@ impl Packer {
         let sampler = Sampler::new(dictionary, dictionary_bytes_max, scale, options);
         Self {
             sampler: Mutex::new(sampler),
-            encoders: ArrayQueue::new(thread_count),
+            encoders: ArrayQueue::new(thread_count + VISITORS),
             block_bytes: options.block_bytes as usize,
             slot_bytes,
             level: options.compression_level,
@@ -118,42 +139,73 @@ impl Packer {
 
     /// Packs `entries` in their order.
     pub(crate) fn pack(&self, interner: &Interner, entries: &[&[u8]]) -> Result<Packed> {
+        let job = self.begin(interner, entries)?;
+        Ok(self.finish(&job, |range| entries[range].to_vec()))
+    }
+
+    /// Begins to pack `entries` in their order.
+    pub(crate) fn begin(&self, interner: &Interner, entries: &[&[u8]]) -> Result<PackJob> {
         let max = entry_bytes_max(self.slot_bytes);
         if let Some(entry) = entries.iter().find(|entry| entry.len() > max) {
             return Err(LogError::EntryTooLarge { bytes: entry.len(), max });
         }
         let dictionary = self.sampler().dictionary_for(interner, entries);
         let ranges = cut_into_chunks(entries);
-        let results: Vec<OnceLock<PackedChunk>> = ranges.iter().map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            let mut encoder = self.take_encoder();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(range) = ranges.get(number) else { break };
-                let chunk =
-                    self.pack_chunk(&mut encoder, &entries[range.clone()], dictionary.as_deref());
-                // Each number is handed out once.
-                let _ = results[number].set(chunk);
-            }
+        let chunks = ranges.iter().map(|_| Mutex::default()).collect();
+        let raw_bytes = entries.iter().map(|entry| entry.len() as u64).sum();
+        Ok(PackJob { dictionary, ranges, chunks, next: AtomicUsize::new(0), raw_bytes })
+    }
+
+    /// Packs chunks of `job` until none is left to begin.
+    pub(crate) fn help<'e>(&self, job: &PackJob, entries: impl Fn(Range<usize>) -> Vec<&'e [u8]>) {
+        let mut encoder = None;
+        loop {
+            let number = job.next.fetch_add(1, Ordering::Relaxed);
+            let Some(range) = job.ranges.get(number) else { break };
+            let encoder = encoder.get_or_insert_with(|| self.take_encoder());
+            let chunk =
+                self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref());
+            *job.chunk(number) = Some(chunk);
+        }
+        if let Some(encoder) = encoder {
             // Where more threads pack than the pool holds, the encoder is dropped.
             let _ = self.encoders.push(encoder);
-        };
-        let helpers = self.thread_count.min(ranges.len()).saturating_sub(1);
+        }
+    }
+
+    /// Packs what is left of `job`, on all cores. Each job is finished once.
+    pub(crate) fn finish<'e, F>(&self, job: &PackJob, entries: F) -> Packed
+    where
+        F: Fn(Range<usize>) -> Vec<&'e [u8]> + Sync,
+    {
+        let helpers = self.thread_count.min(job.ranges.len()).saturating_sub(1);
         std::thread::scope(|scope| {
             for _ in 0..helpers {
+                let help = || self.help(job, &entries);
                 // Where the system has no more threads, this one does it all.
-                if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
+                if std::thread::Builder::new().spawn_scoped(scope, help).is_err() {
                     break;
                 }
             }
-            work();
+            self.help(job, &entries);
         });
-        let chunks = results.into_iter().filter_map(OnceLock::into_inner).collect();
-        let packed = Packed { chunks, dictionary, entry_count: entries.len() };
-        let raw_bytes: usize = entries.iter().map(|entry| entry.len()).sum();
-        self.sampler().note_packed(raw_bytes as u64, packed.payload_bytes() as u64);
-        Ok(packed)
+        let mut encoder = None;
+        let chunks = job.ranges.iter().enumerate().map(|(number, range)| {
+            let packed = job.chunk(number).take();
+            packed.unwrap_or_else(|| {
+                // Another thread has begun it: whatever keeps that, it is not waited for.
+                let encoder = encoder.get_or_insert_with(|| self.take_encoder());
+                self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref())
+            })
+        });
+        let chunks = chunks.collect();
+        if let Some(encoder) = encoder {
+            let _ = self.encoders.push(encoder);
+        }
+        let entry_count = job.ranges.last().map_or(0, |last| last.end);
+        let packed = Packed { chunks, dictionary: job.dictionary.clone(), entry_count };
+        self.sampler().note_packed(job.raw_bytes, packed.payload_bytes() as u64);
+        packed
     }
 
     fn sampler(&self) -> MutexGuard<'_, Sampler> {
@@ -255,7 +307,7 @@ impl PackedChunk {
 }
 
 /// Ranges of entries of about [`CHUNK_BYTES`] each.
-fn cut_into_chunks(entries: &[&[u8]]) -> Vec<std::ops::Range<usize>> {
+fn cut_into_chunks(entries: &[&[u8]]) -> Vec<Range<usize>> {
     let (mut ranges, mut start, mut bytes) = (Vec::new(), 0, 0);
     for (number, entry) in entries.iter().enumerate() {
         bytes += entry.len();
@@ -281,6 +333,8 @@ impl std::fmt::Debug for Packer {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
     use super::*;
 
     /// 512 KB of sentences, in the first language or in another that shares no byte with it: too
@@ -314,5 +368,30 @@ mod tests {
             // The second attempt is due in the eighth call of all, and wins; it ends in the tenth.
             assert_eq!(calls_with_first, 8, "{threads} threads");
         }
+    }
+
+    #[test]
+    fn who_helps_is_not_waited_for() {
+        let options = LogOptions { compression_threads: 2, ..LogOptions::default() };
+        let interner = Interner::default();
+        let entries = entries(true);
+        let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+        let packed = |die: bool| {
+            let packer = Packer::new(&options, 1 << 20, None, Scale::BESIDE_WRITES);
+            let job = packer.begin(&interner, &slices).unwrap();
+            if die {
+                // One that has begun a chunk, and is gone.
+                let help = || packer.help(&job, |_| panic!("a test's panic"));
+                assert!(catch_unwind(AssertUnwindSafe(help)).is_err());
+            }
+            packer.finish(&job, |range| slices[range].to_vec())
+        };
+        let (alone, helped) = (packed(false), packed(true));
+        assert_eq!(helped.entry_count, slices.len());
+        let payloads = |packed: &Packed| -> Vec<Vec<u8>> {
+            packed.chunks.iter().map(|chunk| chunk.payloads.clone()).collect()
+        };
+        assert!(alone.chunks.len() > 2);
+        assert!(payloads(&alone) == payloads(&helped));
     }
 }

@@ -1,9 +1,10 @@
 //! Frozen buffers on their way into the log: one is packed while the one before it is committed.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
-use zkv_log::{Log, LogError, Packed, Position, Room};
+use zkv_log::{Log, LogError, PackJob, Packed, Position, Room};
 
 use crate::error::{Error, Result};
 use crate::memtable::{Memtable, Seen};
@@ -37,22 +38,51 @@ struct State {
     packed: VecDeque<PackedBuffer>,
     /// The buffer that was packed last, committed or not.
     newest: Weak<Memtable>,
+    /// What is being packed.
+    under_way: Option<Arc<PackingBuffer>>,
 }
 
-impl PackedBuffer {
-    fn new(table: Arc<Memtable>, log: &Log) -> std::result::Result<Self, LogError> {
+/// A frozen buffer that is being packed, by whoever would wait for that otherwise.
+#[derive(Debug)]
+struct PackingBuffer {
+    table: Arc<Memtable>,
+    numbers: Vec<u32>,
+    job: PackJob,
+}
+
+impl PackingBuffer {
+    fn begin(table: &Arc<Memtable>, log: &Log) -> std::result::Result<Self, LogError> {
         let newest = table.newest_of_each();
         let starts = newest.iter().enumerate().map(|(at, (_, one))| (one.key_start, at));
         let order = sorted_by_key(starts, |at| key_of(newest[at].1.record));
         let entries: Vec<&[u8]> = order.iter().map(|at| newest[*at].1.record).collect();
-        let packed = log.pack(&entries)?;
+        let job = log.begin_packing(&entries)?;
         let numbers = order.iter().map(|at| newest[*at].0).collect();
-        Ok(Self { table, numbers, packed })
+        Ok(Self { table: Arc::clone(table), numbers, job })
+    }
+
+    fn entries(&self, range: Range<usize>) -> Vec<&[u8]> {
+        let numbers = self.numbers[range].iter();
+        numbers.filter_map(|number| self.table.record(*number)).collect()
+    }
+
+    fn help(&self, log: &Log) {
+        log.help_packing(&self.job, |range| self.entries(range));
+    }
+
+    fn finish(&self, log: &Log) -> PackedBuffer {
+        let packed = log.finish_packing(&self.job, |range| self.entries(range));
+        PackedBuffer { table: Arc::clone(&self.table), numbers: self.numbers.clone(), packed }
     }
 }
 
 impl Pipeline {
-    fn turn(&self) -> MutexGuard<'_, ()> {
+    /// The turn to pack. Who has to wait for it helps whoever has it.
+    fn turn(&self, log: &Log) -> MutexGuard<'_, ()> {
+        let under_way = self.state().under_way.clone();
+        if let Some(packing) = under_way {
+            packing.help(log);
+        }
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -81,7 +111,7 @@ impl Pipeline {
 impl Shared {
     /// Packs the oldest frozen buffer, unless somebody has: whoever does is waited for.
     pub(crate) fn pack_oldest(&self) -> Result<()> {
-        let turn = self.pipeline.turn();
+        let turn = self.pipeline.turn(&self.log);
         if self.pipeline.state().packed.is_empty() {
             self.pack_in_turn(&turn)?;
         }
@@ -90,7 +120,7 @@ impl Shared {
 
     /// Packs the oldest frozen buffer that nobody has packed. Whether there was one.
     pub(crate) fn pack_next(&self) -> Result<bool> {
-        self.pack_in_turn(&self.pipeline.turn())
+        self.pack_in_turn(&self.pipeline.turn(&self.log))
     }
 
     fn pack_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<bool> {
@@ -102,8 +132,14 @@ impl Shared {
         Ok(true)
     }
 
+    /// The caller has the turn.
     fn pack_buffer(&self, table: &Arc<Memtable>) -> Result<PackedBuffer> {
-        PackedBuffer::new(Arc::clone(table), &self.log).map_err(Error::data(&self.path))
+        let packing = PackingBuffer::begin(table, &self.log).map_err(Error::data(&self.path))?;
+        let packing = Arc::new(packing);
+        self.pipeline.state().under_way = Some(Arc::clone(&packing));
+        let packed = packing.finish(&self.log);
+        self.pipeline.state().under_way = None;
+        Ok(packed)
     }
 
     /// Packs all that is buffered while others commit it. What follows waits for less then.
@@ -122,7 +158,7 @@ impl Shared {
         if let Some(packed) = self.pipeline.take(table) {
             return Ok(packed);
         }
-        let _turn = self.pipeline.turn();
+        let _turn = self.pipeline.turn(&self.log);
         if let Some(packed) = self.pipeline.take(table) {
             return Ok(packed);
         }
