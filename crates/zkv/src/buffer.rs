@@ -72,16 +72,17 @@ impl Shared {
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
     }
 
-    /// Makes what is buffered immutable, where few buffers are frozen. Whether more than one is then.
-    pub(crate) fn freeze_early(&self) -> bool {
+    /// Makes what is buffered immutable, where something is frozen already, but not much. How many
+    /// buffers are frozen then.
+    pub(crate) fn freeze_early(&self) -> usize {
         let mut front = self.front();
         let view = self.view.load();
         let frozen_count = view.frozen.len();
         if view.active.is_empty() || frozen_count == 0 || frozen_count > FROZEN_MAX {
-            return frozen_count > 1;
+            return frozen_count;
         }
         self.freeze(&mut front);
-        true
+        frozen_count + 1
     }
 
     /// Makes all that is buffered immutable.

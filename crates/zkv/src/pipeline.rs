@@ -142,13 +142,19 @@ impl Shared {
         Ok(packed)
     }
 
-    /// Packs all that is buffered while others commit it. What follows waits for less then.
+    /// Packs what is buffered now, not what others buffer meanwhile, while the flushing thread commits
+    /// it. Who flushes behind this waits for less.
     pub(crate) fn pack_ahead(&self) -> Result<()> {
-        if !self.freeze_early() {
+        let frozen_count = self.freeze_early();
+        if frozen_count < 2 {
             return Ok(());
         }
         self.wake.notify_one();
-        while self.pack_next()? {}
+        for _ in 0..frozen_count {
+            if !self.pack_next()? {
+                break;
+            }
+        }
         Ok(())
     }
 
