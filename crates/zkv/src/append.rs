@@ -179,20 +179,14 @@ impl Effects {
             false => Weight::Mark(one.record.get().len() as u64),
         };
         self.live.add(slot_of(location, slot_bytes), collection, weight);
-        let old = one.old.existing();
-        if let Some(old) = old {
-            let slot = slot_of(from_index(old.location), slot_bytes);
-            self.live.kill(slot, collection, old.raw_bytes);
-        }
-        for damaged in one.old.damaged() {
-            self.live.kill(slot_of(from_index(*damaged), slot_bytes), collection, 0);
-        }
+        one.old.kill_in(&mut self.live, collection, slot_bytes);
         let key_change = one.kind.key_change(&one.old);
         if key_change != 0 {
             *self.key_changes.entry(collection).or_default() += key_change;
         }
         let new = if is_live { to_index(location) } else { None };
-        self.changes.push(Change { hash: one.hash, old: old.map(|old| old.location), new });
+        let old = one.old.existing().map(|old| old.location);
+        self.changes.push(Change { hash: one.hash, old, new });
     }
 
     fn learn(&mut self, catalog: &Catalog, record: &[u8]) {

@@ -126,9 +126,7 @@ impl Shared {
     fn pack_in_turn(&self, _turn: &MutexGuard<'_, ()>) -> Result<bool> {
         let Some(table) = self.pipeline.next(&self.view.load().frozen) else { return Ok(false) };
         let packed = self.pack_buffer(&table)?;
-        let mut state = self.pipeline.state();
-        state.packed.push_back(packed);
-        state.newest = Arc::downgrade(&table);
+        self.pipeline.state().packed.push_back(packed);
         Ok(true)
     }
 
@@ -138,7 +136,13 @@ impl Shared {
         let packing = Arc::new(packing);
         self.pipeline.state().under_way = Some(Arc::clone(&packing));
         let packed = packing.finish(&self.log);
-        self.pipeline.state().under_way = None;
+        // Another one is newer where this one was packed before, and could not be committed.
+        let next = self.pipeline.next(&self.view.load().frozen);
+        let mut state = self.pipeline.state();
+        state.under_way = None;
+        if next.is_some_and(|next| Arc::ptr_eq(&next, table)) {
+            state.newest = Arc::downgrade(table);
+        }
         Ok(packed)
     }
 
@@ -168,16 +172,7 @@ impl Shared {
         if let Some(packed) = self.pipeline.take(table) {
             return Ok(packed);
         }
-        let packed = self.pack_buffer(table)?;
-        // Another one is newer where this one was packed before, and could not be committed.
-        let is_next = self
-            .pipeline
-            .next(&self.view.load().frozen)
-            .is_some_and(|next| Arc::ptr_eq(&next, table));
-        if is_next {
-            self.pipeline.state().newest = Arc::downgrade(table);
-        }
-        Ok(packed)
+        self.pack_buffer(table)
     }
 }
 

@@ -144,8 +144,8 @@ fn slot_bytes(log: &LogView) -> u32 {
     log.identity().slot_bytes
 }
 
-/// The record that an entry at `location` is, in `block`. One that passed its checksum and is none cannot be passed
-/// over: whose it is, and what it supersedes, cannot be known.
+/// The record that an entry at `location` is, in `block`. One that passed its checksum and is none
+/// cannot be passed over: whose it is, and what it supersedes, cannot be known.
 pub(crate) fn decode_entry<'a>(
     entry: &'a [u8],
     location: Location,

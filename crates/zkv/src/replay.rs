@@ -11,7 +11,7 @@ use crate::catalog::{CATALOG, forget_dropped};
 use crate::keys::Keys;
 use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::resolve::{Before, RecordKind, certain_at, resolve};
-use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
+use crate::view::{Committed, KeyRef, LookupError, to_index};
 
 /// Applies the records behind a checkpoint, when a store is opened, one after another.
 pub(crate) struct Replay<'a> {
@@ -60,13 +60,7 @@ impl<'a> Replay<'a> {
         };
         let slot = slot_of(location, self.slot_bytes);
         self.live_change.add(slot, collection, Weight::of(record));
-        if let Some(old) = old.existing() {
-            let slot = slot_of(from_index(old.location), self.slot_bytes);
-            self.live_change.kill(slot, collection, old.raw_bytes);
-        }
-        for damaged in old.damaged() {
-            self.live_change.kill(slot_of(from_index(*damaged), self.slot_bytes), collection, 0);
-        }
+        old.kill_in(&mut self.live_change, collection, self.slot_bytes);
         Arc::make_mut(&mut self.committed.counts).add(collection, kind.key_change(&old));
         if collection == CATALOG {
             Arc::make_mut(&mut self.committed.catalog).apply(record);

@@ -7,7 +7,7 @@ use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
 use crate::keys::Keys;
-use crate::live::raw_bytes;
+use crate::live::{LiveChange, raw_bytes, slot_of};
 use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
 use crate::view::{Committed, KeyRef, LookupError, from_index};
 use crate::writer::WriteError;
@@ -74,6 +74,15 @@ impl Before {
             Self::Nothing => &[],
             Self::Damaged(damaged) => damaged,
             Self::At(existing) => &existing.damaged,
+        }
+    }
+
+    /// Notes that what the key had is superseded, and what it may have had.
+    pub(crate) fn kill_in(&self, live: &mut LiveChange, collection: u32, slot_bytes: u32) {
+        let existing = self.existing().map(|existing| (existing.location, existing.raw_bytes));
+        let damaged = self.damaged().iter().map(|location| (*location, 0));
+        for (location, raw_bytes) in existing.into_iter().chain(damaged) {
+            live.kill(slot_of(from_index(location), slot_bytes), collection, raw_bytes);
         }
     }
 }
