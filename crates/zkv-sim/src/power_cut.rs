@@ -119,10 +119,20 @@ impl PowerCut {
             special.clear();
         }
         random.shuffle(&mut special);
+        special.splice(..0, self.begun(last_is_new, random));
         special.truncate(most.div_ceil(2));
         cuts.truncate(most.saturating_sub(special.len()).max(2));
         cuts.extend(special);
         cuts
+    }
+
+    /// The last change has begun to arrive, and all before it has arrived: chance alone seldom finds
+    /// the one sector at which this tells.
+    fn begun(&self, last_is_new: bool, random: &mut fastrand::Rng) -> Option<Cut> {
+        let mut tears = if last_is_new { self.tears(last_is_new, random) } else { Vec::new() };
+        tears.retain(|tear| matches!(tear.sectors, Sectors::First(_)));
+        let kept = vec![true; self.pending.len()];
+        Some(Cut { kept, tear: Some(*tears.first()?), growth: Growth::AsWritten })
     }
 
     /// Subsets of the pending changes, the most telling ones first where they are many.
