@@ -117,7 +117,8 @@ fn small_block_parameters(level: i32) -> Vec<CParameter> {
 
 /// Decompresses payloads, and holds the buffers that a read needs.
 pub(crate) struct Decoder {
-    context: DCtx<'static>,
+    /// Made when it is first needed: a scan that finds nothing needs none.
+    context: Option<DCtx<'static>>,
     /// The dictionary used last, most likely the next one, too.
     pub(crate) dictionary: Option<Arc<Dictionary>>,
     /// The compressed block, header first.
@@ -128,8 +129,7 @@ pub(crate) struct Decoder {
 
 impl Decoder {
     pub(crate) fn new() -> Self {
-        let context = DCtx::try_create().unwrap_or_else(|| out_of_memory());
-        Self { context, dictionary: None, block: Vec::new(), payload: Vec::new() }
+        Self { context: None, dictionary: None, block: Vec::new(), payload: Vec::new() }
     }
 
     #[inline]
@@ -170,7 +170,7 @@ impl Decoder {
 
 #[inline]
 fn decompress(
-    context: &mut DCtx<'static>,
+    context: &mut Option<DCtx<'static>>,
     frame: &[u8],
     dictionary: Option<&Dictionary>,
     payload_bytes_max: usize,
@@ -182,6 +182,8 @@ fn decompress(
     }
     payload.clear();
     payload.reserve(bytes);
+    let made = || DCtx::try_create().unwrap_or_else(|| out_of_memory());
+    let context = context.get_or_insert_with(made);
     let written = match dictionary {
         Some(dictionary) => {
             context.decompress_using_ddict(payload, frame, dictionary.for_reading())

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, Weak};
 
 use crate::block::{BlockKind, Tag, put_block};
+use crate::checkpoint::CheckpointDictionary;
 use crate::codec::Encoder;
 use crate::dictionary::Dictionary;
 use crate::error::{LogError, Result};
@@ -17,7 +18,7 @@ use crate::reclaim::FreeSlot;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Chain, CommitMark};
-use crate::writer::{Committed, LogWriter, Repair, Room, Tail, TailDictionary};
+use crate::writer::{Committed, LogWriter, Repair, Room, Tail};
 
 /// A block of as many members takes half of the smallest slot.
 pub(crate) const MEMBERS_PER_BLOCK: usize = 32 * 1024 / MEMBER_BYTES;
@@ -111,10 +112,16 @@ impl<'a> Commit<'a> {
 
     fn dictionary_number(&self, dictionary: &Arc<Dictionary>) -> Option<u8> {
         let digest = dictionary.digest();
-        let mut known = self.tail.dictionaries.iter();
-        let place =
-            known.position(|known| known.digest == *digest && known.dictionary.is_some())?;
-        u8::try_from(place + 1).ok()
+        let shared = &self.writer.shared;
+        // Where its block is damaged, nothing more is written that would need it.
+        let is_readable = |number| {
+            let named = self.tail.segment.dictionary_name(&*shared.file, &shared.interner, number);
+            named.is_ok_and(|named| named.digest == *digest)
+        };
+        let named = self.tail.dictionaries.iter().enumerate().rev();
+        let alike = named.filter(|(_, known)| known.digest == *digest);
+        let mut numbers = alike.filter_map(|(place, _)| u8::try_from(place + 1).ok());
+        numbers.find(|number| is_readable(*number))
     }
 
     /// Repeats the dictionary in this segment, where there is room for it and `payload_bytes` more.
@@ -133,8 +140,7 @@ impl<'a> Commit<'a> {
         let offset = self.put(Tag { kind: BlockKind::Dictionary, number }, &[digest, frame])?;
         self.tail.segment.set_dictionary(number, Arc::clone(dictionary));
         let digest = *digest;
-        let dictionary = Some(Arc::clone(dictionary));
-        self.tail.dictionaries.push(TailDictionary { digest, offset, dictionary });
+        self.tail.dictionaries.push(CheckpointDictionary { offset, digest });
         Ok(number)
     }
 

@@ -6,8 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use zstd_safe::DDict;
 
+use crate::segment::SegmentId;
+
 /// The BLAKE3 digest of a dictionary's bytes: its name.
 pub(crate) type DictionaryDigest = [u8; 32];
+
+/// Where the log has a dictionary.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct DictionaryPlace {
+    pub segment: SegmentId,
+    pub number: u8,
+}
 
 /// A dictionary, ready for use.
 pub(crate) struct Dictionary {

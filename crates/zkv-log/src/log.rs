@@ -10,7 +10,7 @@ use std::time::Instant;
 use zkv_io::{FileMap, StorageFile};
 
 use crate::codec::DecoderPool;
-use crate::dictionary::Interner;
+use crate::dictionary::{DictionaryPlace, Interner};
 use crate::error::{LogError, Result};
 use crate::gather::Gather;
 use crate::header::Identity;
@@ -107,7 +107,17 @@ impl Log {
     /// # Errors
     /// [`LogError::EntryTooLarge`].
     pub fn pack(&self, entries: &[&[u8]]) -> Result<Packed> {
-        self.shared.packer.pack(&self.shared.interner, entries)
+        self.packer().pack(&self.shared.interner, entries)
+    }
+
+    fn packer(&self) -> &Packer {
+        let Shared { packer, segments, file, interner, .. } = &*self.shared;
+        packer.inherit(|DictionaryPlace { segment: id, number }| {
+            let segments = segments.load();
+            let segment = segments.get(id.slot).filter(|segment| segment.id() == id)?;
+            segment.dictionary(&**file, interner, number).ok()
+        });
+        packer
     }
 
     /// Begins what [`Log::pack`] does, so that any thread can help: [`Log::finish_packing`] ends it.
@@ -115,7 +125,7 @@ impl Log {
     /// # Errors
     /// [`LogError::EntryTooLarge`].
     pub fn begin_packing(&self, entries: &[&[u8]]) -> Result<PackJob> {
-        self.shared.packer.begin(&self.shared.interner, entries)
+        self.packer().begin(&self.shared.interner, entries)
     }
 
     /// Packs some of `job`, until nothing of it is left to begin. `entries` knows those with these

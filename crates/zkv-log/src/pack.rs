@@ -10,7 +10,7 @@ use crossbeam_queue::ArrayQueue;
 
 use crate::block::BlockKind;
 use crate::codec::Encoder;
-use crate::dictionary::{Dictionary, Interner};
+use crate::dictionary::{Dictionary, DictionaryPlace, Interner};
 use crate::entries::{cut, write_payload};
 use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
@@ -121,12 +121,12 @@ impl Packer {
     pub(crate) fn new(
         options: &LogOptions,
         slot_bytes: u32,
-        dictionary: Option<Arc<Dictionary>>,
+        inherited: Option<DictionaryPlace>,
         scale: Scale,
     ) -> Self {
         let thread_count = options.compression_threads as usize;
         let dictionary_bytes_max = slot_bytes as usize / SLOT_SHARE;
-        let sampler = Sampler::new(dictionary, dictionary_bytes_max, scale, options);
+        let sampler = Sampler::new(inherited, dictionary_bytes_max, scale, options);
         Self {
             sampler: Mutex::new(sampler),
             encoders: ArrayQueue::new(thread_count + VISITORS),
@@ -210,6 +210,11 @@ impl Packer {
 
     fn sampler(&self) -> MutexGuard<'_, Sampler> {
         self.sampler.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on with the dictionary of the opening before: the first call reads it, and others wait.
+    pub(crate) fn inherit(&self, read: impl FnOnce(DictionaryPlace) -> Option<Arc<Dictionary>>) {
+        self.sampler().inherit(read);
     }
 
     /// Goes on with the dictionary that `other` has come to.

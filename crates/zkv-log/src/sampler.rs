@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use crate::attempt::{Attempt, Samples};
-use crate::dictionary::{Dictionary, Interner};
+use crate::dictionary::{Dictionary, DictionaryPlace, Interner};
 use crate::options::LogOptions;
 
 // The figures of this file are those of the sweep in `docs/benchmarks.md`, unless they say otherwise.
@@ -49,6 +49,8 @@ pub(crate) struct Sampler {
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
+    /// Another opening's, which nobody has needed yet.
+    inherited: Option<DictionaryPlace>,
     drift: Drift,
     under_way: Option<UnderWay>,
     scale: Scale,
@@ -115,7 +117,7 @@ impl Making {
 
 impl Sampler {
     pub(crate) fn new(
-        current: Option<Arc<Dictionary>>,
+        inherited: Option<DictionaryPlace>,
         dictionary_bytes_max: usize,
         scale: Scale,
         options: &LogOptions,
@@ -126,12 +128,23 @@ impl Sampler {
             samples: Samples::default(),
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
-            current,
+            current: None,
+            inherited,
             drift: Drift::default(),
             under_way: None,
             block_bytes: options.block_bytes as usize,
             level: options.compression_level,
             has_threads: options.compression_threads > 1,
+        }
+    }
+
+    /// Goes on with the dictionary of the opening before, unless it has, or has a newer one.
+    pub(crate) fn inherit(
+        &mut self,
+        read: impl FnOnce(DictionaryPlace) -> Option<Arc<Dictionary>>,
+    ) {
+        if let Some(place) = self.inherited.take() {
+            self.current = read(place);
         }
     }
 
@@ -172,6 +185,7 @@ impl Sampler {
     /// Goes on with `dictionary`, which was trained on more.
     pub(crate) fn go_on_with(&mut self, dictionary: Arc<Dictionary>) {
         self.current = Some(dictionary);
+        self.inherited = None;
         self.drift = Drift::default();
     }
 

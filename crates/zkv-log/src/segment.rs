@@ -109,10 +109,17 @@ impl Segment {
         Self::new(self.place, data_end, CellTable::Sealed, Arc::clone(&self.hold))
     }
 
-    /// The same segment in writing, as it was at `end`.
-    pub(crate) fn renewed(&self, end: u32) -> Self {
+    /// The same segment in writing, as it was at `end`, with dictionaries at these offsets.
+    pub(crate) fn renewed(&self, end: u32, dictionary_offsets: [u32; DICTIONARIES_MAX]) -> Self {
         let cells = CellTable::growing(self.place.slot_bytes, &self.growing_cells(end));
-        Self::new(self.place, end, cells, Arc::clone(&self.hold))
+        let mut renewed = Self::new(self.place, end, cells, Arc::clone(&self.hold));
+        for (number, offset) in dictionary_offsets.iter().enumerate() {
+            if *offset != 0 {
+                renewed.dictionaries[number] = self.dictionaries[number].clone();
+            }
+        }
+        renewed.set_contents(dictionary_offsets);
+        renewed
     }
 
     fn new(place: Place, end: u32, cells: CellTable, hold: Arc<()>) -> Self {

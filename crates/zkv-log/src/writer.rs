@@ -8,7 +8,6 @@ use zkv_io::Storage;
 use crate::block::BlockKind;
 use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
-use crate::dictionary::{Dictionary, DictionaryDigest};
 use crate::error::{LogError, Result};
 use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, LogView, SegmentList, Shared};
@@ -55,25 +54,9 @@ pub(crate) struct Tail {
     pub last_cell: u32,
     pub block_count: u32,
     /// By number.
-    pub dictionaries: Vec<TailDictionary>,
+    pub dictionaries: Vec<CheckpointDictionary>,
     /// Of all blocks of the segment so far.
     pub chain: Chain,
-}
-
-/// A dictionary in the segment that is being written.
-#[derive(Clone, Debug)]
-pub(crate) struct TailDictionary {
-    pub digest: DictionaryDigest,
-    /// Where its block stands.
-    pub offset: u32,
-    /// `None` where that block is damaged: nothing more is written that would need it.
-    pub dictionary: Option<Arc<Dictionary>>,
-}
-
-impl TailDictionary {
-    fn to_checkpoint(&self) -> CheckpointDictionary {
-        CheckpointDictionary { offset: self.offset, digest: self.digest }
-    }
 }
 
 impl Tail {
@@ -220,12 +203,7 @@ impl LogWriter {
             roll_call: self.roll_call.durable,
             block_count: self.tail.block_count,
             chain: self.tail.chain,
-            dictionaries: self
-                .tail
-                .dictionaries
-                .iter()
-                .map(TailDictionary::to_checkpoint)
-                .collect(),
+            dictionaries: self.tail.dictionaries.clone(),
             segments: segments.collect(),
             cells: self.tail.segment.growing_cells(self.tail.offset),
         }
@@ -319,12 +297,8 @@ impl LogWriter {
 
     /// Replaces the tail's segment by one that knows nothing of an aborted commit.
     pub(crate) fn renew_tail(&mut self) {
-        let segment = Arc::new(self.tail.segment.renewed(self.tail.offset));
-        for (number, known) in (1u8..).zip(&self.tail.dictionaries) {
-            if let Some(dictionary) = &known.dictionary {
-                segment.set_dictionary(number, Arc::clone(dictionary));
-            }
-        }
+        let offsets = self.tail.dictionary_offsets();
+        let segment = Arc::new(self.tail.segment.renewed(self.tail.offset, offsets));
         self.members.insert(segment.place.id.sequence, Arc::clone(&segment));
         self.tail.segment = segment;
         self.publish_segments();

@@ -385,69 +385,6 @@ fn small_synced_commits_seldom_change_the_files_length() {
 }
 
 #[test]
-fn dictionaries_serve_reads_after_reopening() {
-    let storage = MemoryStorage::new();
-    let options = LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() };
-    create(&storage, Path::new(PATH), &options).unwrap();
-    let open = || {
-        let file = OpenFile::open(
-            Arc::new(storage.clone()),
-            Path::new(PATH),
-            Access::ReadWrite,
-            options.clone(),
-        );
-        file.unwrap().recover(None).unwrap().writer.unwrap()
-    };
-    // Sentences of words that recur from document to document.
-    let document = |n: u32| {
-        let word = |at: u32| (n * 31 + at).wrapping_mul(2_654_435_761) >> 22;
-        let words = (0..12).map(|at| format!("w{:x}ord", word(at).wrapping_mul(40_503)));
-        format!(r#"{{"id":{n},"title":"{}"}}"#, words.collect::<Vec<_>>().join(" "))
-    };
-    let entries: Vec<String> = (0..20_000).map(document).collect();
-    let slices: Vec<&[u8]> = entries.iter().map(|entry| entry.as_bytes()).collect();
-    let mut writer = open();
-    let addresses = writer.append(&slices).unwrap();
-    let one = writer.append(&[document(1).as_bytes()]).unwrap();
-    drop(writer);
-    let log = open().log();
-    assert_eq!(log.view().dictionary_count().unwrap(), 1);
-    for (address, entry) in addresses.iter().zip(&entries).step_by(97) {
-        assert_eq!(log.view().read(*address).unwrap(), entry.as_bytes());
-    }
-    assert_eq!(log.view().read(one[0]).unwrap(), document(1).as_bytes());
-    drop(log);
-    let mut writer = open();
-    let again = writer.append(&[document(2).as_bytes()]).unwrap();
-    assert_eq!(writer.log().view().read(again[0]).unwrap(), document(2).as_bytes());
-}
-
-#[test]
-fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
-    let storage = MemoryStorage::new();
-    let options = LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() };
-    create(&storage, Path::new(PATH), &options).unwrap();
-    let file = OpenFile::open(Arc::new(storage), Path::new(PATH), Access::ReadWrite, options);
-    let mut writer = file.unwrap().recover(None).unwrap().writer.unwrap();
-    let mut state = 5u64;
-    let mut noise = |bytes: usize| -> Vec<u8> {
-        let next = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            state.to_be_bytes()[0]
-        });
-        next.take(bytes).collect()
-    };
-    let recurring: Vec<Vec<u8>> = (0..100).map(|_| noise(900)).collect();
-    let entries: Vec<&[u8]> = (0..800).map(|at| &*recurring[at * 7 % 100]).collect();
-    let addresses = writer.append(&entries).unwrap();
-    let view = writer.log().view();
-    assert_eq!(view.dictionary_count().unwrap(), 1);
-    for (address, entry) in addresses.iter().zip(entries) {
-        assert_eq!(view.read(*address).unwrap(), entry);
-    }
-}
-
-#[test]
 fn entries_up_to_the_limit_are_kept_and_longer_ones_refused() {
     let storage = new_log();
     let mut writer = open(&storage);

@@ -4,8 +4,9 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
+use crate::checkpoint::CheckpointDictionary;
 use crate::codec::DecoderPool;
-use crate::dictionary::Dictionary;
+use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
 use crate::gather::Gather;
 use crate::layout::{CELL_BYTES, PAGE_BYTES};
@@ -18,7 +19,7 @@ use crate::sampler::Scale;
 use crate::segment::{Place, Segment};
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{ArcSwap, Mutex};
-use crate::writer::{LogWriter, Repair, Tail, TailDictionary};
+use crate::writer::{LogWriter, Repair, Tail};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
 
@@ -78,10 +79,8 @@ impl Recovery<'_> {
         segment.set_contents(known);
         let named = known.iter().zip(walked.contents.dictionary_digests);
         let named = named.take_while(|(at, _)| **at != 0);
-        let dictionaries = (1u8..).zip(named).filter_map(|(number, (at, digest))| {
-            let found = segment.dictionary(&*self.open.file, &self.interner, number);
-            Some(TailDictionary { digest: digest?, offset: *at, dictionary: found.ok() })
-        });
+        let dictionaries = named
+            .filter_map(|(at, digest)| Some(CheckpointDictionary { offset: *at, digest: digest? }));
         let dictionaries = dictionaries.collect();
         Ok(Tail {
             segment: Arc::new(segment),
@@ -93,17 +92,19 @@ impl Recovery<'_> {
         })
     }
 
-    /// The dictionary to go on with: the one used last.
-    fn last_dictionary(&self, tail: &Tail) -> Option<Arc<Dictionary>> {
-        if let Some(last) = tail.dictionaries.last() {
-            return last.dictionary.clone();
-        }
-        let before = self.members.range(..tail.segment.id().sequence).next_back()?.1;
-        let seal = before.read_seal(&*self.open.file)?;
-        let last = seal.dictionary_offsets.iter().take_while(|at| **at != 0).count();
-        let number = u8::try_from(last).ok().filter(|number| *number > 0)?;
-        let found = before.dictionary(&*self.open.file, &self.interner, number).ok()?;
-        Some(found)
+    /// The dictionary to go on with: the one used last. It is read when something is packed, since
+    /// most openings only read.
+    fn last_dictionary(&self, tail: &Tail) -> Option<DictionaryPlace> {
+        let (segment, count) = match tail.dictionaries.len() {
+            0 => {
+                let (_, before) = self.members.range(..tail.segment.id().sequence).next_back()?;
+                let offsets = before.read_seal(&*self.open.file)?.dictionary_offsets;
+                (before, offsets.iter().take_while(|at| **at != 0).count())
+            }
+            count => (&tail.segment, count),
+        };
+        let number = u8::try_from(count).ok().filter(|number| *number > 0)?;
+        Some(DictionaryPlace { segment: segment.id(), number })
     }
 
     fn into_recovered(mut self, tail: Tail, repair: Option<Repair>) -> Result<Recovered> {

@@ -1,0 +1,125 @@
+//! The log's dictionaries: made, shared by openings, and not relied on where they are damaged.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{Access, LogOptions, LogWriter, OpenFile, Room, create};
+
+const PATH: &str = "log";
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: 1 << 20, ..LogOptions::default() }
+}
+
+fn new_log() -> MemoryStorage {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    storage
+}
+
+fn open(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> LogWriter {
+    let storage = Arc::new(storage.clone());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
+    file.recover(checkpoint).unwrap().writer.unwrap()
+}
+
+/// Sentences of words that recur from document to document.
+fn documents(count: u32) -> Vec<String> {
+    let document = |n: u32| {
+        let word = |at: u32| (n * 31 + at).wrapping_mul(2_654_435_761) >> 22;
+        let words = (0..12).map(|at| format!("w{:x}ord", word(at).wrapping_mul(40_503)));
+        format!(r#"{{"id":{n},"title":"{}"}}"#, words.collect::<Vec<_>>().join(" "))
+    };
+    (0..count).map(document).collect()
+}
+
+fn slices(documents: &[String]) -> Vec<&[u8]> {
+    documents.iter().map(|document| document.as_bytes()).collect()
+}
+
+#[test]
+fn dictionaries_serve_reads_after_reopening() {
+    let storage = new_log();
+    let documents = documents(20_000);
+    let mut writer = open(&storage, None);
+    let addresses = writer.append(&slices(&documents)).unwrap();
+    let one = writer.append(&slices(&documents[1..2])).unwrap();
+    drop(writer);
+    let log = open(&storage, None).log();
+    assert_eq!(log.view().dictionary_count().unwrap(), 1);
+    for (address, document) in addresses.iter().zip(&documents).step_by(97) {
+        assert_eq!(log.view().read(*address).unwrap(), document.as_bytes());
+    }
+    assert_eq!(log.view().read(one[0]).unwrap(), documents[1].as_bytes());
+    drop(log);
+    let mut writer = open(&storage, None);
+    let again = writer.append(&slices(&documents[2..3])).unwrap();
+    assert_eq!(writer.log().view().read(again[0]).unwrap(), documents[2].as_bytes());
+}
+
+#[test]
+fn another_opening_goes_on_with_the_dictionary_that_was_used_last() {
+    let storage = new_log();
+    let documents = documents(20_000);
+    let few = slices(&documents[..100]);
+    let without = open(&storage, None).log().pack(&few).unwrap().payload_bytes();
+    let mut writer = open(&storage, None);
+    writer.append(&slices(&documents)).unwrap();
+    let before = writer.log().pack(&few).unwrap().payload_bytes();
+    assert!(before * 4 < without * 3, "{before} of {without}");
+    drop(writer);
+    let mut writer = open(&storage, None);
+    assert_eq!(writer.log().pack(&few).unwrap().payload_bytes(), before);
+    // A segment without blocks has no dictionary yet.
+    writer.rebase().unwrap();
+    drop(writer);
+    assert_eq!(open(&storage, None).log().pack(&few).unwrap().payload_bytes(), before);
+}
+
+#[test]
+fn nothing_is_written_that_needs_a_damaged_dictionary() {
+    let storage = new_log();
+    let documents = documents(3000);
+    let mut writer = open(&storage, None);
+    writer.append(&slices(&documents)).unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    drop(writer);
+    // Packed with the dictionary that the file had.
+    let packed = open(&storage, Some(&checkpoint)).log().pack(&slices(&documents)).unwrap();
+    // The dictionary's block comes first.
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let place = 4096 + 256 + 100;
+    let mut byte = [0];
+    file.read_at(place, &mut byte).unwrap();
+    file.write_at(place, &[!byte[0]]).unwrap();
+    let mut writer = open(&storage, Some(&checkpoint));
+    let mut commit = writer.begin().unwrap();
+    let addresses = commit.append(&packed).unwrap();
+    commit.finish(Room::Exact).unwrap();
+    let view = writer.log().view();
+    for (address, document) in addresses.iter().zip(&documents) {
+        assert_eq!(view.read(*address).unwrap(), document.as_bytes());
+    }
+}
+
+#[test]
+fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
+    let mut writer = open(&new_log(), None);
+    let mut state = 5u64;
+    let mut noise = |bytes: usize| -> Vec<u8> {
+        let next = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            state.to_be_bytes()[0]
+        });
+        next.take(bytes).collect()
+    };
+    let recurring: Vec<Vec<u8>> = (0..100).map(|_| noise(900)).collect();
+    let entries: Vec<&[u8]> = (0..800).map(|at| &*recurring[at * 7 % 100]).collect();
+    let addresses = writer.append(&entries).unwrap();
+    let view = writer.log().view();
+    assert_eq!(view.dictionary_count().unwrap(), 1);
+    for (address, entry) in addresses.iter().zip(entries) {
+        assert_eq!(view.read(*address).unwrap(), entry);
+    }
+}
