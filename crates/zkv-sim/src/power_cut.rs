@@ -13,6 +13,8 @@ use crate::image::Image;
 
 /// Up to so many changes are lost and kept in every way; of more, samples are taken.
 const EXHAUSTIVE_MAX: usize = 12;
+/// What a disk writes whole at the least.
+const SECTOR_BYTES: u64 = 512;
 /// Prime, so that no alignment of a format's makes it look like anything.
 const NOISE_PERIOD: usize = 251;
 
@@ -119,20 +121,23 @@ impl PowerCut {
             special.clear();
         }
         random.shuffle(&mut special);
-        special.splice(..0, self.begun(last_is_new, random));
         special.truncate(most.div_ceil(2));
         cuts.truncate(most.saturating_sub(special.len()).max(2));
         cuts.extend(special);
+        cuts.extend(self.begun(last_is_new));
         cuts
     }
 
-    /// The last change has begun to arrive, and all before it has arrived: chance alone seldom finds
-    /// the one sector at which this tells.
-    fn begun(&self, last_is_new: bool, random: &mut fastrand::Rng) -> Option<Cut> {
-        let mut tears = if last_is_new { self.tears(last_is_new, random) } else { Vec::new() };
-        tears.retain(|tear| matches!(tear.sectors, Sectors::First(_)));
-        let kept = vec![true; self.pending.len()];
-        Some(Cut { kept, tear: Some(*tears.first()?), growth: Growth::AsWritten })
+    /// The new change has arrived but for its last sector, and all before it has: chance alone seldom
+    /// finds the one write of which this tells.
+    fn begun(&self, last_is_new: bool) -> Option<Cut> {
+        let number = self.pending.len().checked_sub(1).filter(|_| last_is_new)?;
+        let Event::Write { offset, bytes, .. } = &self.pending[number] else { return None };
+        let first = offset / SECTOR_BYTES;
+        let count = (offset + bytes.len() as u64).div_ceil(SECTOR_BYTES) - first;
+        let sectors = Sectors::First(count.checked_sub(1).filter(|count| *count > 0)?);
+        let tear = Some(Tear { number, sector_bytes: SECTOR_BYTES, sectors });
+        Some(Cut { kept: vec![true; number + 1], tear, growth: Growth::AsWritten })
     }
 
     /// Subsets of the pending changes, the most telling ones first where they are many.
@@ -178,7 +183,7 @@ impl PowerCut {
             return Vec::new();
         };
         let mut tears = Vec::new();
-        for sector_bytes in [512, 4096] {
+        for sector_bytes in [SECTOR_BYTES, 4096] {
             let (first, end) = (offset / sector_bytes, offset + bytes.len() as u64);
             let count = end.div_ceil(sector_bytes) - first;
             if count < 2 {
