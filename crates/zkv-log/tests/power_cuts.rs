@@ -22,6 +22,12 @@ fn open(disk: &SimDisk) -> LogWriter {
     try_open(disk).unwrap().writer.unwrap()
 }
 
+fn open_from(disk: &SimDisk, checkpoint: Option<&[u8]>) -> LogWriter {
+    let storage = Arc::new(disk.clone());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
+    file.recover(checkpoint).unwrap().writer.unwrap()
+}
+
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];
     fastrand::Rng::with_seed(seed).fill(&mut noise);
@@ -131,10 +137,9 @@ fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
     });
 }
 
-#[test]
-fn nothing_that_a_crash_has_left_behind_the_files_end_comes_to_light() {
-    let disk = SimDisk::recording(1);
-    create(&disk, Path::new(PATH), &options()).unwrap();
+/// The log on `disk`, and what an index knows of it, where there is one.
+fn check_that_nothing_comes_to_light(disk: &SimDisk, checkpoint: Option<&[u8]>) {
+    let open = |disk: &SimDisk| open_from(disk, checkpoint);
     // What a power cut may leave of an append to the log in `image`, and where that log ends then.
     let cuts = |image: &Image, entry: &[u8]| {
         let disk = SimDisk::recording_from(image, 1);
@@ -151,10 +156,6 @@ fn nothing_that_a_crash_has_left_behind_the_files_end_comes_to_light() {
         (images, writer.end())
     };
     let end_of = |image: &Image| open(&SimDisk::from_image(image, 1)).end();
-    let mut writer = open(&disk);
-    writer.append(&[&noise(1, 6000)]).unwrap();
-    writer.close().unwrap();
-    drop(writer);
     // The second append is longer, so that it brings a length that shows all of the first.
     for abandoned in cuts(&disk.image(), &noise(2, 400)).0 {
         let end = end_of(&abandoned);
@@ -164,4 +165,28 @@ fn nothing_that_a_crash_has_left_behind_the_files_end_comes_to_light() {
             assert!(found == end || found == appended, "{found:?}, not {end:?} or {appended:?}");
         }
     }
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_closed_files_end_comes_to_light() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    writer.append(&[&noise(1, 6000)]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    check_that_nothing_comes_to_light(&disk, None);
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_known_end_comes_to_light() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    writer.append(&[&noise(1, 6000)]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    // All of it is proven, and the file ends within a page.
+    let checkpoint = writer.checkpoint().unwrap();
+    drop(writer);
+    check_that_nothing_comes_to_light(&disk, Some(&checkpoint));
 }
