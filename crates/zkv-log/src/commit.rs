@@ -118,8 +118,9 @@ impl<'a> Commit<'a> {
             let named = self.tail.segment.dictionary_name(&*shared.file, &shared.interner, number);
             named.is_ok_and(|named| named.digest == *digest)
         };
-        let named = self.tail.dictionaries.iter().enumerate().rev();
-        let alike = named.filter(|(_, known)| known.digest == *digest);
+        // The newest one first, since it is there because an older one is damaged.
+        let known = self.tail.dictionaries.iter().enumerate().rev();
+        let alike = known.filter(|(_, known)| known.digest == *digest);
         let mut numbers = alike.filter_map(|(place, _)| u8::try_from(place + 1).ok());
         numbers.find(|number| is_readable(*number))
     }

@@ -13,19 +13,17 @@ fn options() -> LogOptions {
     LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
 }
 
-fn try_open(disk: &SimDisk) -> Result<Recovered> {
+fn try_open(disk: &SimDisk, checkpoint: Option<&[u8]>) -> Result<Recovered> {
     let storage = Arc::new(disk.clone());
-    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(None)
+    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(checkpoint)
 }
 
 fn open(disk: &SimDisk) -> LogWriter {
-    try_open(disk).unwrap().writer.unwrap()
+    open_from(disk, None)
 }
 
 fn open_from(disk: &SimDisk, checkpoint: Option<&[u8]>) -> LogWriter {
-    let storage = Arc::new(disk.clone());
-    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
-    file.recover(checkpoint).unwrap().writer.unwrap()
+    try_open(disk, checkpoint).unwrap().writer.unwrap()
 }
 
 fn noise(seed: u64, bytes: usize) -> Vec<u8> {
@@ -61,7 +59,7 @@ fn cut_behind(disk: &SimDisk, before: usize, most: usize, check: impl Fn(Recover
         }
         for way in cut.cuts(is_new, most, &mut random) {
             let what = format!("{event}, {way:?}");
-            let left = try_open(&SimDisk::from_image(&cut.image(&way), 2));
+            let left = try_open(&SimDisk::from_image(&cut.image(&way), 2), None);
             check(left.unwrap_or_else(|error| panic!("{error}: {what}")), &what);
         }
     }
@@ -167,12 +165,17 @@ fn check_that_nothing_comes_to_light(disk: &SimDisk, checkpoint: Option<&[u8]>) 
     }
 }
 
-#[test]
-fn nothing_that_a_crash_has_left_behind_a_closed_files_end_comes_to_light() {
+fn log_of_an_entry() -> (SimDisk, LogWriter) {
     let disk = SimDisk::recording(1);
     create(&disk, Path::new(PATH), &options()).unwrap();
     let mut writer = open(&disk);
     writer.append(&[&noise(1, 6000)]).unwrap();
+    (disk, writer)
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_closed_files_end_comes_to_light() {
+    let (disk, mut writer) = log_of_an_entry();
     writer.close().unwrap();
     drop(writer);
     check_that_nothing_comes_to_light(&disk, None);
@@ -180,10 +183,7 @@ fn nothing_that_a_crash_has_left_behind_a_closed_files_end_comes_to_light() {
 
 #[test]
 fn nothing_that_a_crash_has_left_behind_a_known_end_comes_to_light() {
-    let disk = SimDisk::recording(1);
-    create(&disk, Path::new(PATH), &options()).unwrap();
-    let mut writer = open(&disk);
-    writer.append(&[&noise(1, 6000)]).unwrap();
+    let (disk, mut writer) = log_of_an_entry();
     writer.log().sync(writer.end()).unwrap();
     // All of it is proven, and the file ends within a page.
     let checkpoint = writer.checkpoint().unwrap();

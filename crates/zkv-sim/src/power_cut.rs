@@ -133,8 +133,7 @@ impl PowerCut {
     fn begun(&self, last_is_new: bool) -> Option<Cut> {
         let number = self.pending.len().checked_sub(1).filter(|_| last_is_new)?;
         let Event::Write { offset, bytes, .. } = &self.pending[number] else { return None };
-        let first = offset / SECTOR_BYTES;
-        let count = (offset + bytes.len() as u64).div_ceil(SECTOR_BYTES) - first;
+        let count = sector_count(*offset, bytes, SECTOR_BYTES);
         let sectors = Sectors::First(count.checked_sub(1).filter(|count| *count > 0)?);
         let tear = Some(Tear { number, sector_bytes: SECTOR_BYTES, sectors });
         Some(Cut { kept: vec![true; number + 1], tear, growth: Growth::AsWritten })
@@ -184,8 +183,7 @@ impl PowerCut {
         };
         let mut tears = Vec::new();
         for sector_bytes in [SECTOR_BYTES, 4096] {
-            let (first, end) = (offset / sector_bytes, offset + bytes.len() as u64);
-            let count = end.div_ceil(sector_bytes) - first;
+            let count = sector_count(*offset, bytes, sector_bytes);
             if count < 2 {
                 continue;
             }
@@ -356,4 +354,9 @@ fn apply(
         }
         Event::Synced { .. } | Event::Discarded { .. } | Event::DirectorySynced { .. } => {}
     }
+}
+
+/// How many sectors a write touches.
+fn sector_count(offset: u64, bytes: &[u8], sector_bytes: u64) -> u64 {
+    (offset + bytes.len() as u64).div_ceil(sector_bytes) - offset / sector_bytes
 }
