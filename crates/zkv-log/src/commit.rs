@@ -350,14 +350,15 @@ impl<'a> Commit<'a> {
         let segment = &self.tail.segment;
         let end = segment.place.start + u64::from(self.tail.offset);
         let written = self.buffer.len();
-        if room == Room::Ahead && end > self.writer.file_end {
+        if end > self.writer.file_end || self.is_end_mark {
             let slot_end = segment.place.start + u64::from(segment.place.slot_bytes);
-            let zeros = self.writer.next_window(end, slot_end);
-            self.buffer.resize(written + zeros, 0);
-        }
-        if self.is_end_mark {
-            let zeros = end.next_multiple_of(PAGE_BYTES) - end;
-            self.buffer.resize(written + usize::try_from(zeros).unwrap_or(0), 0);
+            let ahead = match room {
+                Room::Ahead => self.writer.next_window(end, slot_end),
+                Room::Exact => 0,
+            };
+            // Slots end with a page.
+            let filled = (end + ahead as u64).next_multiple_of(PAGE_BYTES);
+            self.buffer.resize(written + usize::try_from(filled - end).unwrap_or(0), 0);
         }
         self.has_written = true;
         let start = end - written as u64;

@@ -190,9 +190,6 @@ impl LogWriter {
     /// that was freed, it is what leads a reader of the log alone past the segment that was there. One
     /// that names a roll call of its own leads nobody.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
-        if slots.is_empty() {
-            return Ok(());
-        }
         let newest =
             self.members.values().filter_map(|segment| self.roll_call_named_in(segment.id().slot));
         let newest = newest.max().unwrap_or_default();

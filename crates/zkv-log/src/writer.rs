@@ -281,11 +281,16 @@ impl LogWriter {
         let start = self.tail.segment.place.start;
         let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
         let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
+        if !repair.stray_slots.is_empty() {
+            // Durably first: a segment that opens with a roll call may be whole where its commit was
+            // refused, and whoever starts there needs the seal that is wiped next.
+            self.wipe_strays(&repair.stray_slots, file_bytes)?;
+            self.log().sync_again(self.end())?;
+        }
         // What an abandoned commit has put behind the file's end is seen by nobody, and comes to light
         // when the file grows.
         let wiped_end = slot_end.min(file_bytes.next_multiple_of(PAGE_BYTES));
         self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;
-        self.wipe_strays(&repair.stray_slots, file_bytes)?;
         self.log().sync_again(self.end())?;
         if repair.renew_tail {
             self.renew_tail();
@@ -366,7 +371,7 @@ impl LogWriter {
 /// Whether a commit makes room for those behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
-    /// The file ends with the commit: for large ones, and for those that nobody syncs.
+    /// The file ends with the commit's last page: for large ones, and for those that nobody syncs.
     Exact,
     /// Zeros are written behind the commit, in the same call, where the room made before is used
     /// up. A sync of the commits that fill them then changes nothing but their bytes.

@@ -190,3 +190,41 @@ fn nothing_that_a_crash_has_left_behind_a_known_end_comes_to_light() {
     drop(writer);
     check_that_nothing_comes_to_light(&disk, Some(&checkpoint));
 }
+
+#[test]
+fn a_file_ends_with_a_page_behind_each_commit() {
+    let (disk, mut writer) = log_of_an_entry();
+    for bytes in [1, 500, 5000, 40_000, 30_000] {
+        for room in [Room::Exact, Room::Ahead] {
+            let packed = writer.log().pack(&[&noise(4, bytes)]).unwrap();
+            let mut commit = writer.begin().unwrap();
+            commit.append(&packed).unwrap();
+            commit.finish(room).unwrap();
+            let image = disk.image();
+            let len = image.get(Path::new(PATH)).unwrap().len();
+            assert!(len.is_multiple_of(4096), "{len} bytes behind {bytes} more, {room:?}");
+        }
+    }
+}
+
+#[test]
+fn a_refused_base_is_wiped_before_the_seal_that_leads_to_it() {
+    for number in 1..10 {
+        let (disk, mut writer) = log_of_an_entry();
+        let end = writer.end();
+        // The base may be there whole, and what the disk refuses from then on is written but for a byte.
+        let (calls, error) = (Calls::Changes, std::io::ErrorKind::StorageFull);
+        let (write, sync) = (WriteFailure::AllButLast, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: true, error, write, sync }));
+        if writer.rebase().is_ok() {
+            continue;
+        }
+        // Another commit tries to wipe what is there.
+        let _ = writer.append(&[b"next"]);
+        drop(writer);
+        disk.set_fault(None);
+        let left = try_open(&disk.kill(), None);
+        let found = left.unwrap_or_else(|error| panic!("{error}: call {number}")).writer.unwrap();
+        assert!(end <= found.end(), "call {number}");
+    }
+}

@@ -36,6 +36,13 @@ impl Image {
         self.files.get(path).map(|bytes| bytes.as_slice())
     }
 
+    /// Whether something other than zeros stands behind the end of a file, which may come to light when
+    /// that grows.
+    #[must_use]
+    pub fn hides_something(&self) -> bool {
+        self.hidden.values().flatten().any(|byte| *byte != 0)
+    }
+
     /// The names and contents of all files.
     pub fn files(&self) -> impl Iterator<Item = (&Path, &[u8])> {
         self.files.iter().map(|(path, bytes)| (path.as_path(), bytes.as_slice()))

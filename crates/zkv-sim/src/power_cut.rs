@@ -1,6 +1,6 @@
 //! What a power cut may leave, at each moment of a run.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -125,6 +125,8 @@ impl PowerCut {
         cuts.truncate(most.saturating_sub(special.len()).max(2));
         cuts.extend(special);
         cuts.extend(self.begun(last_is_new));
+        cuts.extend(self.hiding(last_is_new));
+        cuts.extend(self.showing(last_is_new));
         cuts
     }
 
@@ -136,7 +138,45 @@ impl PowerCut {
         let count = sector_count(*offset, bytes, SECTOR_BYTES);
         let sectors = Sectors::First(count.checked_sub(1).filter(|count| *count > 0)?);
         let tear = Some(Tear { number, sector_bytes: SECTOR_BYTES, sectors });
-        Some(Cut { kept: vec![true; number + 1], tear, growth: Growth::AsWritten })
+        Some(Cut { tear, ..self.of_all(true, Growth::AsWritten) })
+    }
+
+    /// All has arrived but a length, which the new change has changed: what is behind the old one
+    /// stays hidden, up to a page's end.
+    fn hiding(&self, last_is_new: bool) -> Option<Cut> {
+        let grown = self.grown_by_last(last_is_new)?;
+        let len = self.files.get(&grown).map_or(0, |bytes| bytes.len() as u64);
+        let hides = !len.is_multiple_of(PAGE_BYTES);
+        hides.then(|| self.of_all(true, Growth::Short))
+    }
+
+    /// Nothing has arrived but a length, which the new change has changed: what an earlier cut has
+    /// hidden comes to light.
+    fn showing(&self, last_is_new: bool) -> Option<Cut> {
+        let grown = self.grown_by_last(last_is_new)?;
+        self.hidden.contains_key(&grown).then(|| self.of_all(false, Growth::Garbage))
+    }
+
+    fn of_all(&self, is_kept: bool, growth: Growth) -> Cut {
+        Cut { kept: vec![is_kept; self.pending.len()], tear: None, growth }
+    }
+
+    /// The file that the new change has made longer than all before it.
+    fn grown_by_last(&self, last_is_new: bool) -> Option<FileId> {
+        let (last, before) = self.pending.split_last().filter(|_| last_is_new)?;
+        let file = data_of(last)?;
+        (self.len_behind(before, file) < self.len_behind(&self.pending, file)).then_some(file)
+    }
+
+    /// The length of a file behind all of these changes, which follow what is durable.
+    fn len_behind(&self, changes: &[Event], file: FileId) -> u64 {
+        let durable = self.files.get(&file).map_or(0, |bytes| bytes.len() as u64);
+        let of_file = changes.iter().filter(|change| data_of(change) == Some(file));
+        of_file.fold(durable, |len, change| match change {
+            Event::Write { offset, bytes, .. } => len.max(offset + bytes.len() as u64),
+            Event::SetLen { bytes, .. } => *bytes,
+            _ => len,
+        })
     }
 
     /// Subsets of the pending changes, the most telling ones first where they are many.
@@ -250,20 +290,8 @@ impl PowerCut {
 
     /// Gives each file the length that it had at the end, with `fill` where it grows.
     fn grow(&self, files: &mut HashMap<FileId, Arc<Vec<u8>>>, fill: impl Fn(FileId, usize) -> u8) {
-        let mut lens: HashMap<FileId, u64> = HashMap::new();
-        for event in &self.pending {
-            let Some(id) = data_of(event) else { continue };
-            let known = self.files.get(&id).map_or(0, |bytes| bytes.len() as u64);
-            let len = lens.entry(id).or_insert(known);
-            match event {
-                Event::Write { offset, bytes, .. } => {
-                    *len = (*len).max(offset + bytes.len() as u64);
-                }
-                Event::SetLen { bytes, .. } => *len = *bytes,
-                _ => {}
-            }
-        }
-        for (id, len) in lens {
+        for id in self.pending.iter().filter_map(data_of).collect::<BTreeSet<_>>() {
+            let len = self.len_behind(&self.pending, id);
             let bytes = Arc::make_mut(files.entry(id).or_default());
             let len = usize::try_from(len).unwrap_or(bytes.len());
             bytes.extend((bytes.len()..len).map(|at| fill(id, at)));

@@ -34,6 +34,8 @@ struct Checkpoint {
 struct LogRun {
     /// What the disk held before.
     start: Image,
+    /// How many crashes came before.
+    crash_count: u32,
     disk: SimDisk,
     writer: Option<LogWriter>,
     random: fastrand::Rng,
@@ -82,6 +84,7 @@ impl LogRun {
     fn on(disk: SimDisk, start: Image, entries: Entries, seed: u64) -> Self {
         Self {
             start,
+            crash_count: 0,
             disk,
             writer: None,
             random: fastrand::Rng::with_seed(seed),
@@ -93,10 +96,19 @@ impl LogRun {
     }
 
     fn open(&mut self) -> Result<(), LogError> {
-        let newest = self.checkpoints.last().filter(|_| self.random.bool());
-        let recovered = recover(&self.disk, newest.map(|newest| &*newest.bytes))?;
-        self.writer = recovered.writer;
+        let checkpoint = self.newest_or_none();
+        self.open_from(checkpoint.as_deref())
+    }
+
+    fn open_from(&mut self, checkpoint: Option<&[u8]>) -> Result<(), LogError> {
+        self.writer = recover(&self.disk, checkpoint)?.writer;
         Ok(())
+    }
+
+    /// The newest checkpoint, in one of two cases.
+    fn newest_or_none(&mut self) -> Option<Vec<u8>> {
+        let newest = self.checkpoints.last().filter(|_| self.random.bool())?;
+        Some(newest.bytes.clone())
     }
 
     /// Notes what was done since the last span. A crash `within` it may leave one of these commits.

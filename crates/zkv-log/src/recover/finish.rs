@@ -9,14 +9,14 @@ use crate::codec::DecoderPool;
 use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
 use crate::gather::Gather;
-use crate::layout::{CELL_BYTES, PAGE_BYTES};
+use crate::layout::CELL_BYTES;
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
 use crate::position::Position;
 use crate::reclaim::FreeSlot;
 use crate::sampler::Scale;
-use crate::segment::{Place, Segment};
+use crate::segment::Segment;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{ArcSwap, Mutex};
 use crate::writer::{LogWriter, Repair, Tail};
@@ -51,18 +51,9 @@ impl Recovery<'_> {
         let is_unproven = self.proven < end.position && !end.is_closed;
         let unproven_from = is_unproven.then_some(self.proven);
         let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
-        let clean = !leftover.needs_wipe
-            && !self.ends_within_page(tail.segment.place)
-            && repair.stray_slots.is_empty()
-            && repair.unproven_from.is_none();
+        let clean =
+            !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
         self.into_recovered(tail, (!clean).then_some(repair))
-    }
-
-    /// Whether the file ends in this segment and within a page, behind whose end there may be what an
-    /// abandoned commit has left.
-    fn ends_within_page(&self, tail: Place) -> bool {
-        let slot_end = tail.start + u64::from(tail.slot_bytes);
-        self.file_bytes < slot_end && !self.file_bytes.is_multiple_of(PAGE_BYTES)
     }
 
     fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {

@@ -41,6 +41,16 @@ fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
     bytes
 }
 
+/// Up to the log's end, without what fills its last page.
+fn bytes_to_end(storage: &MemoryStorage, writer: &LogWriter) -> Vec<u8> {
+    let view = writer.log().view();
+    let end =
+        slot_start(view.segments().last().unwrap().slot, SLOT) + u64::from(writer.end().offset);
+    let mut bytes = bytes_of(storage);
+    bytes.truncate(usize::try_from(end).unwrap());
+    bytes
+}
+
 fn storage_of(bytes: &[u8]) -> MemoryStorage {
     let storage = MemoryStorage::new();
     let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
@@ -261,9 +271,9 @@ fn blocks_without_a_commit_do_not_count_unless_something_proves_them() {
     let storage = new_log();
     let mut writer = open(&storage);
     append(&mut writer, 0..20);
-    let before = bytes_of(&storage).len();
+    let before = bytes_to_end(&storage, &writer).len();
     append(&mut writer, 20..40);
-    let after = bytes_of(&storage);
+    let after = bytes_to_end(&storage, &writer);
     // As a crash would leave it: the second commit lacks its end.
     let torn = salvage(&storage_of(&after[..after.len() - 20]));
     assert_eq!(torn.numbers, reversed(0..20));
@@ -332,9 +342,12 @@ fn a_commit_block_that_does_not_fit_what_stands_before_it_is_none() {
     let storage = new_log();
     append(&mut open(&storage), 0..20);
     let copy = storage_of(&bytes_of(&storage));
-    append(&mut open(&storage), 20..30);
-    append(&mut open(&copy), 30..40);
-    let (mut ours, theirs) = (bytes_of(&storage), bytes_of(&copy));
+    let gone_on = |storage, numbers| {
+        let mut writer = open(storage);
+        append(&mut writer, numbers);
+        bytes_to_end(storage, &writer)
+    };
+    let (mut ours, theirs) = (gone_on(&storage, 20..30), gone_on(&copy, 30..40));
     assert_eq!(ours.len(), theirs.len());
     let commit = ours.len() - 32;
     ours[commit..].copy_from_slice(&theirs[commit..]);

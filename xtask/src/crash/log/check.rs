@@ -6,11 +6,25 @@ use std::path::Path;
 use zkv_log::{LogError, LogWriter};
 use zkv_sim::{Image, PowerCut, SimDisk};
 
+use super::workload::Step;
 use super::{Checkpoint, Entries, LOG, LogRun, entries, message, recover};
 use crate::crash::images::{Depth, Effort, Moment, Tally, cut_everywhere};
 
 /// Steps of another process behind a crash.
 const NEXT_STEPS: usize = 8;
+/// Behind so many crashes, what they have hidden is brought to light.
+const HIDING_CRASHES: u32 = 2;
+/// What a file grows by at the least to show all that a crash can have hidden.
+const PAGE_BYTES: usize = 4096;
+/// With each image of such a process.
+const AGAIN: Effort = Effort {
+    cuts_most: 3,
+    write_one_in: 8,
+    cut_one_in: 8,
+    crashes_most: 1,
+    last_only: false,
+    first_step: 0,
+};
 
 impl LogRun {
     /// Cuts the power at every change.
@@ -41,10 +55,14 @@ impl LogRun {
         if let Some(checkpoint) = self.later_checkpoint(&moment) {
             self.check_older_copy(image, &checkpoint.bytes, commit)?;
         }
-        match depth {
-            Depth::CutAgain(times) => Ok(1 + self.cut_again(image, &moment, commit, times)?),
-            Depth::Read | Depth::Write => Ok(1),
+        let mut count = 1;
+        if image.hides_something() && self.crash_count < HIDING_CRASHES {
+            count += self.bring_to_light(image, &moment, commit)?;
         }
+        if let Depth::CutAgain(times) = depth {
+            count += self.cut_again(image, &moment, commit, times)?;
+        }
+        Ok(count)
     }
 
     fn known_checkpoints(
@@ -139,26 +157,58 @@ impl LogRun {
         commit: usize,
         times: u32,
     ) -> Result<u64, String> {
-        let (seed, tally) =
-            ((moment.event_count as u64) << 20 | u64::from(times), Tally::default());
+        let seed = (moment.event_count as u64) << 20 | u64::from(times);
+        let effort = Effort { crashes_most: times, ..AGAIN };
+        let mut next = self.next_life(image, moment, commit, seed);
+        let checkpoint = next.newest_or_none();
+        next.live(checkpoint.as_deref(), effort, seed, |next| next.random_steps(NEXT_STEPS))
+    }
+
+    /// The file grows over what the crash has left behind its end, and the power is cut: nothing of that
+    /// may come to light. Returns how many images were tried.
+    fn bring_to_light(
+        &self,
+        image: &Image,
+        moment: &Moment<'_>,
+        commit: usize,
+    ) -> Result<u64, String> {
+        let mut count = 0;
+        let newest = self.known_checkpoints(moment).next_back();
+        for checkpoint in [None, newest.map(|newest| &*newest.bytes)] {
+            let seed = moment.event_count as u64;
+            let next = self.next_life(image, moment, commit, seed);
+            let append = Step::Append(vec![PAGE_BYTES]);
+            count += next.live(checkpoint, AGAIN, seed, |next| next.step(&append))?;
+        }
+        Ok(count)
+    }
+
+    /// The log that a crash has left at a commit, which another process will open.
+    fn next_life(&self, image: &Image, moment: &Moment<'_>, commit: usize, seed: u64) -> Self {
         let disk = SimDisk::recording_from(image, seed);
         let mut next = Self::on(disk, image.clone(), self.commits[commit].clone(), seed);
+        next.crash_count = self.crash_count + 1;
         let known = self.known_checkpoints(moment).cloned();
         next.checkpoints = known.map(|known| Checkpoint { end_event: 0, ..known }).collect();
-        let effort = Effort {
-            cuts_most: 3,
-            write_one_in: 8,
-            cut_one_in: 8,
-            crashes_most: times,
-            last_only: false,
-            first_step: 0,
-        };
-        let gone_on = next.open().map_err(message).and_then(|()| {
-            next.note_span("the opening behind a crash", 0..=0, true);
-            next.random_steps(NEXT_STEPS)?;
-            next.cut_everywhere(effort, seed, &tally)
+        next
+    }
+
+    /// Opens the log, goes on with it, and cuts the power at every change. Returns how many images were
+    /// tried.
+    fn live(
+        mut self,
+        checkpoint: Option<&[u8]>,
+        effort: Effort,
+        seed: u64,
+        go_on: impl FnOnce(&mut Self) -> Result<(), String>,
+    ) -> Result<u64, String> {
+        let tally = Tally::default();
+        let lived = self.open_from(checkpoint).map_err(message).and_then(|()| {
+            self.note_span("the opening behind a crash", 0..=0, true);
+            go_on(&mut self)?;
+            self.cut_everywhere(effort, seed, &tally)
         });
-        gone_on.map_err(|error| format!("{error}\n  in another life, which began"))?;
+        lived.map_err(|error| format!("{error}\n  in another life, which began"))?;
         Ok(tally.images.into_inner())
     }
 }

@@ -205,10 +205,18 @@ pub const BUGS: &[Bug] = &[
                 !header.is_base()) {",
     },
     Bug {
-        name: "a file that ends within a page is appended to",
-        file: "crates/zkv-log/src/recover/finish.rs",
-        right: "self.file_bytes < slot_end && !self.file_bytes.is_multiple_of(PAGE_BYTES)",
-        wrong: "!PLANTED && self.file_bytes < slot_end && \
-                !self.file_bytes.is_multiple_of(PAGE_BYTES)",
+        name: "a commit leaves its last page open",
+        file: "crates/zkv-log/src/commit.rs",
+        right: "let filled = (end + ahead as u64).next_multiple_of(PAGE_BYTES);",
+        wrong: "let filled = end + ahead as u64;\n            \
+                let filled = if PLANTED { filled } else { filled.next_multiple_of(PAGE_BYTES) };",
+    },
+    Bug {
+        name: "the seal before a refused base is wiped first",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "        if !repair.stray_slots.is_empty() {\n",
+        wrong: "        if PLANTED {\n            \
+                self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;\n        \
+                }\n        if !repair.stray_slots.is_empty() {\n",
     },
 ];
