@@ -39,6 +39,9 @@ pub struct Arguments {
     /// The first of their seeds.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Plants only the bugs whose names contain this.
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    bug: String,
     /// Tries one workload, or one fault, as a failure has printed it.
     #[arg(long, value_name = "WORKLOAD")]
     replay: Option<Replay>,
@@ -100,7 +103,8 @@ const THOROUGH: Effort =
 
 /// What CI runs.
 pub fn smoke() -> Result<(), Failure> {
-    run(&Arguments { parts: vec![Part::Smoke], seconds: 0, seed: 1, replay: None })
+    let (parts, bug) = (vec![Part::Smoke], String::new());
+    run(&Arguments { parts, seconds: 0, seed: 1, bug, replay: None })
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -124,7 +128,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Part::Exhaustive => exhaustive(3, EXHAUSTIVE, &tally)?,
             Part::Cleaning => cleaning(CLEANING, &tally)?,
             Part::Faults => faults(1, &tally)?,
-            Part::Planted => planted::run(arguments.seed)?,
+            Part::Planted => planted::run(arguments.seed, &arguments.bug)?,
             Part::Log => log(arguments.seed, until, &tally)?,
             Part::Long => long(arguments.seed, until, &tally)?,
         }
