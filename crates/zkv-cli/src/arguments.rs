@@ -153,7 +153,7 @@ pub enum ImportFormat {
     Files,
 }
 
-/// Write all records of a store, in no particular order.
+/// Write all records of a store, or of one of its collections, in no particular order.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
@@ -169,6 +169,9 @@ Records that are left out are counted, and the exit code is then 5. `zkv backup`
 pub struct Export {
     /// The store's data file
     pub store: PathBuf,
+    /// Write the records of this collection, instead of the store's own
+    #[arg(long, value_name = "NAME")]
+    pub collection: Option<String>,
     /// Where to write, instead of standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

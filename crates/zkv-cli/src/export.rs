@@ -2,26 +2,25 @@
 
 mod files;
 
-use zkv::Store;
-
 use crate::arguments::{Export, ExportFormat};
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{self, Output};
 use crate::progress::Progress;
-use crate::store;
+use crate::store::{self, Keys};
 
 /// Why a record has no line of its own.
 const NO_LINE: &str = "a tab in the key or a line end; use --format jsonl or files";
 
-/// Writes every record. One is held in memory at a time.
+/// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
     let path = arguments.output.as_deref();
     let Some(folder) = path.filter(|_| arguments.format == ExportFormat::Files) else {
         return run_lines(arguments);
     };
     let store = store::open_to_read(&arguments.store)?;
-    files::export(&store, folder, &mut progress(&store, true))
+    let keys = Keys::of(&store, arguments.collection.as_deref())?;
+    files::export(&keys, folder, &mut progress(&keys, true))
 }
 
 fn run_lines(arguments: &Export) -> Result<(), Failure> {
@@ -33,12 +32,13 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
         }
     };
     let store = store::open_to_read(&arguments.store)?;
+    let keys = Keys::of(&store, arguments.collection.as_deref())?;
     let path = arguments.output.as_deref();
     let mut output = Output::open(path, &arguments.store)?;
-    let mut progress = progress(&store, !output::is_terminal(path));
+    let mut progress = progress(&keys, !output::is_terminal(path));
     let mut left_out_count = 0;
     let mut line = Vec::new();
-    for entry in store.iter_bytes() {
+    for entry in keys.iter()? {
         let (key, value) = entry?;
         line.clear();
         if line_into(&key, &value, &mut line) {
@@ -55,8 +55,8 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
 }
 
 /// A bar, unless the records are printed where it would stand.
-fn progress(store: &Store, is_apart: bool) -> Progress {
-    if is_apart { Progress::of_records(store.len()) } else { Progress::hidden() }
+fn progress(keys: &Keys<'_>, is_apart: bool) -> Progress {
+    if is_apart { Progress::of_records(keys.len()) } else { Progress::hidden() }
 }
 
 fn left_out(count: u64, problem: &'static str) -> Result<(), Failure> {

@@ -64,6 +64,14 @@ impl<'a> Keys<'a> {
         }
     }
 
+    /// How many there are.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Own(store) => store.len(),
+            Self::Of(collection) => collection.len(),
+        }
+    }
+
     pub fn iter(&self) -> Result<IterBytes, zkv::Error> {
         match self {
             Self::Own(store) => Ok(store.iter_bytes()),

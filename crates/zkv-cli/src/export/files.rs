@@ -4,20 +4,19 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use zkv::Store;
-
 use crate::export::left_out;
 use crate::failure::Failure;
 use crate::progress::Progress;
+use crate::store::Keys;
 
 /// Why a record has no file of its own.
 const NO_FILE: &str = "the key is no relative path of its own; use --format jsonl";
 
-/// Writes every record of `store` as a file below `folder`.
-pub fn export(store: &Store, folder: &Path, progress: &mut Progress) -> Result<(), Failure> {
+/// Writes the record of each of `keys` as a file below `folder`.
+pub fn export(keys: &Keys<'_>, folder: &Path, progress: &mut Progress) -> Result<(), Failure> {
     make_empty(folder).map_err(|error| Failure::file(folder, error))?;
     let mut left_out_count = 0;
-    for entry in store.iter_bytes() {
+    for entry in keys.iter()? {
         let (key, value) = entry?;
         let is_written = match path_of(&key) {
             Some(path) => write(&folder.join(path), &value),

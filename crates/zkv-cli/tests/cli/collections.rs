@@ -31,10 +31,37 @@ fn keys_of_a_collection_are_read_and_changed_by_its_name() {
 }
 
 #[test]
+fn a_collection_is_exported_by_its_name() {
+    let folder = Folder::new();
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let pages: zkv::Collection<Vec<u8>, Vec<u8>> = store.collection("pages").unwrap();
+    pages.set(&b"home".to_vec(), &b"Welcome".to_vec()).unwrap();
+    store.set_bytes(b"own", b"value").unwrap();
+    let raw = store.raw_collection("pages").unwrap().iter().unwrap();
+    let raw: Vec<(Vec<u8>, Vec<u8>)> = raw.collect::<Result<_, _>>().unwrap();
+    let [(key, value)] = &raw[..] else { panic!("{raw:?}") };
+    drop(pages);
+    store.close().unwrap();
+    let of = ["--collection", "pages"];
+    let export = |rest: &[&str]| zkv(&[&["export", &*path], rest, &of].concat()).check(0);
+    let text = |bytes: &Vec<u8>| String::from_utf8(bytes.clone()).unwrap();
+    assert_eq!(export(&["--format", "tsv"]), format!("{}\t{}\n", text(key), text(value)));
+    let line: serde_json::Value = serde_json::from_str(&export(&[])).unwrap();
+    assert_eq!((&line["key"], &line["value"]), (&text(key).into(), &text(value).into()));
+    let output = folder.text("files");
+    export(&["--format", "files", "-o", &output]);
+    let files: Vec<_> = std::fs::read_dir(&output).unwrap().collect();
+    assert_eq!(files.len(), 1);
+}
+
+#[test]
 fn a_collection_that_is_not_there_is_named_as_such() {
     let folder = Folder::new();
     let store = store_with_collections(&folder);
-    for command in [["list"].as_slice(), &["get", "1"], &["set", "1", "2"], &["del", "1"]] {
+    for command in
+        [["list"].as_slice(), &["get", "1"], &["set", "1", "2"], &["del", "1"], &["export"]]
+    {
         let (name, rest) = command.split_first().unwrap();
         let messages =
             zkv(&[&[name, &*store], rest, &["--collection", "none"]].concat()).check_messages(2);
