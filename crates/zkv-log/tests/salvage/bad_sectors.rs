@@ -5,10 +5,11 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
-use zkv_log::layout::FILE_HEADER_BYTES;
+use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, ReadMode, Storage, StorageFile};
+use zkv_log::layout::{FILE_HEADER_BYTES, slot_start};
+use zkv_log::{Access, LogError, LogOptions, LogView, OpenFile};
 
-use crate::{SLOT, append, new_log, open, try_salvage};
+use crate::{PATH, SLOT, append, new_log, open, options, try_salvage};
 
 /// A disk with bad sectors, which must not be mapped or written.
 #[derive(Debug)]
@@ -109,4 +110,39 @@ fn sectors_that_cannot_be_read_cost_what_they_held() {
         assert_eq!(lost == 0, bad.bad[0].start == 0, "{:?}", bad.bad);
         assert_eq!(found.is_certain(), lost == 0);
     }
+}
+
+/// Where the blocks of the segment in slot 1 start, as far as they can be read, and what comes then.
+fn scan(view: &LogView) -> (Vec<u32>, Option<LogError>) {
+    let (mut scan, mut starts) = (view.scan(1, None).unwrap(), Vec::new());
+    loop {
+        match scan.next_block() {
+            Ok(Some(block)) => starts.push(block.position.offset),
+            Ok(None) => return (starts, None),
+            Err(error) => return (starts, Some(error)),
+        }
+    }
+}
+
+#[test]
+fn what_stands_before_a_bad_sector_is_scanned() {
+    let storage = new_log();
+    let mut writer = open(&storage);
+    append(&mut writer, 0..300);
+    let (all, end) = scan(&writer.log().view());
+    assert!(end.is_none() && 50 < all.len(), "{all:?}");
+    // With it, opening reads nothing of that segment.
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let bad_from = 5 * 4096;
+    let start = slot_start(1, SLOT) + bad_from;
+    let bad = BadSectors { memory: storage, bad: std::iter::once(start..start + 4096).collect() };
+    let options = LogOptions { read_mode: ReadMode::Pread, ..options() };
+    let file = OpenFile::open(Arc::new(bad), Path::new(PATH), Access::ReadOnly, options).unwrap();
+    let (found, end) = scan(&file.recover(Some(&checkpoint)).unwrap().log.view());
+    assert!(matches!(end, Some(LogError::Io { .. })), "{end:?}");
+    // The block that reaches into the sector is the first that is missing.
+    let whole = all.windows(2).filter(|pair| u64::from(pair[1]) <= bad_from).count();
+    assert_eq!(found, all[..whole]);
 }
