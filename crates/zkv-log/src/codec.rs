@@ -225,6 +225,11 @@ impl DecoderPool {
         }
     }
 
+    /// How many reads may decompress at once.
+    pub(crate) fn max(&self) -> usize {
+        self.idle.capacity()
+    }
+
     #[inline]
     pub(crate) fn take(&self) -> PooledDecoder<'_> {
         let decoder = self.idle.pop().unwrap_or_else(|| self.make_or_wait());

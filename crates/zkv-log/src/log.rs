@@ -319,6 +319,13 @@ impl LogView {
         Ok(digests.len())
     }
 
+    /// How many threads should read at once, where much is to be read: as many as compress, unless fewer
+    /// may read.
+    #[must_use]
+    pub fn read_threads(&self) -> usize {
+        self.shared.packer.thread_count().min(self.shared.decoders.max())
+    }
+
     /// Reads the entries of the segment in `slot` in their order, from `from` on, a block's start;
     /// `None` from its first block on.
     ///

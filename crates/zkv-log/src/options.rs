@@ -24,7 +24,8 @@ pub struct LogOptions {
     pub write_buffer_bytes: u32,
     /// How many reads may decompress at once: 1 to 4,096. Default 64. Further ones wait.
     pub parallel_reads_max: u32,
-    /// Threads that compress a large append: 1 to 256. Default: what the machine offers.
+    /// Threads that compress a large append: 1 to 256. Default: what the machine offers. As many should
+    /// decompress, where one reads much.
     pub compression_threads: u32,
     /// How the file is read. Default [`ReadMode::Map`].
     pub read_mode: ReadMode,

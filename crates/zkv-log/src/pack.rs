@@ -137,6 +137,10 @@ impl Packer {
         }
     }
 
+    pub(crate) fn thread_count(&self) -> usize {
+        self.thread_count
+    }
+
     /// Packs `entries` in their order.
     pub(crate) fn pack(&self, interner: &Interner, entries: &[&[u8]]) -> Result<Packed> {
         let job = self.begin(interner, entries)?;

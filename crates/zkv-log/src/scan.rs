@@ -21,6 +21,8 @@ pub struct SegmentScan {
     view: LogView,
     segment: Arc<Segment>,
     offset: u32,
+    /// Blocks that start from here on are left to others.
+    until: u32,
     /// What the segment holds from `ahead_from` on.
     ahead: Vec<u8>,
     ahead_from: u32,
@@ -54,8 +56,55 @@ impl<'a> ScannedBlock<'a> {
 impl SegmentScan {
     pub(crate) fn new(view: &LogView, segment: Arc<Segment>, from: u32) -> Result<Self> {
         let offset = from.max(SEGMENT_HEADER_BYTES);
+        let until = view.end_of(&segment);
         let (view, decoder) = (view.clone(), Decoder::new());
-        Ok(Self { view, segment, offset, ahead: Vec::new(), ahead_from: 0, decoder })
+        Ok(Self { view, segment, offset, until, ahead: Vec::new(), ahead_from: 0, decoder })
+    }
+
+    /// Splits off a scan of the next cells, which can go on in another thread: of 64 KiB of the segment,
+    /// which it has read, or of one cell that takes more. `None` at the segment's end.
+    pub fn split(&mut self) -> Option<Self> {
+        if self.until <= self.offset {
+            return None;
+        }
+        // What cannot be read at once, or told apart, is left to whoever scans it.
+        let end = self.whole_cells().unwrap_or(self.until);
+        let (view, segment) = (self.view.clone(), Arc::clone(&self.segment));
+        let (ahead, ahead_from) = (std::mem::take(&mut self.ahead), self.ahead_from);
+        let offset = std::mem::replace(&mut self.offset, end);
+        let decoder = Decoder::new();
+        Some(Self { view, segment, offset, until: end, ahead, ahead_from, decoder })
+    }
+
+    /// Where the last of the cells ends that lie within what is read at once.
+    fn whole_cells(&mut self) -> Option<u32> {
+        let first = self.offset;
+        self.look_ahead(first, AHEAD_BYTES.min(self.until - first)).ok()?;
+        let known_end = self.ahead_from + u32::try_from(self.ahead.len()).ok()?;
+        let (mut at, mut end) = (first, first);
+        while at < self.until {
+            let known = &self.ahead[(at - self.ahead_from) as usize..];
+            let Some(header) = known.first_chunk() else { break };
+            let next = at.checked_add(BlockHeader::decode(*header)?.block_bytes())?;
+            if known_end < next && first < end {
+                break;
+            }
+            if next / CELL_BYTES != at / CELL_BYTES || self.until <= next {
+                end = next;
+            }
+            at = next;
+            if known_end <= at {
+                break;
+            }
+        }
+        self.look_ahead(first, end - first).ok()?;
+        (first < end && end <= self.until).then_some(end)
+    }
+
+    /// Goes on with what `other` scans. The buffers for decompressing stay.
+    pub fn go_on_with(&mut self, mut other: Self) {
+        std::mem::swap(&mut self.decoder, &mut other.decoder);
+        *self = other;
     }
 
     /// The next block of entries; `None` at the segment's end.
@@ -106,7 +155,7 @@ impl SegmentScan {
 
     /// As [`SegmentScan::advance`], among the blocks that start before `end`.
     fn advance_until(&mut self, end: u32) -> Result<Option<u32>> {
-        let end = self.view.end_of(&self.segment).min(end);
+        let end = self.until.min(end);
         while self.offset < end {
             let offset = self.offset;
             let (bytes, with_entries) = self.load(offset).inspect_err(|_| self.ahead.clear())?;

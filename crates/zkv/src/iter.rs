@@ -1,10 +1,13 @@
 //! Going through all records.
 
-use std::collections::{HashSet, VecDeque};
+mod ahead;
+mod cells;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use zkv_index::KeyHash;
-use zkv_log::{Cell, SegmentScan};
+use zkv_log::Cell;
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
@@ -12,6 +15,7 @@ use crate::hashed::KeySet;
 use crate::rebuild::decode_entry;
 use crate::shared::Shared;
 use crate::view::{KeyRef, LookupError, Moment};
+use cells::Cells;
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
@@ -27,10 +31,9 @@ pub struct IterBytes {
     has_buffered: bool,
     /// Whether the index was damaged, and made anew or found to be beyond that.
     is_mended: bool,
-    /// Slots of the segments still to read, in the order of the log.
-    slots: VecDeque<u32>,
-    scan: Option<SegmentScan>,
-    /// Whether each record of the segment is its key's newest in the log.
+    /// What is still to be read of the log, in its order.
+    cells: Cells,
+    /// Whether each record of the cell is its key's newest in the log.
     is_untouched: bool,
     /// The cell being read, and the next of its records.
     cell: Cell,
@@ -81,17 +84,16 @@ impl Place {
 impl IterBytes {
     /// Goes through the buffers and the log of `moment`.
     pub(crate) fn new(shared: &Arc<Shared>, moment: Moment, collection: u32) -> Self {
-        let segments = moment.committed().log.segments();
+        let cells = Cells::new(moment.committed().log.clone());
         let has_buffered = moment.tables().any(|(table, seen)| table.count(seen) > 0);
         Self {
             shared: Arc::clone(shared),
-            slots: segments.iter().map(|segment| segment.slot).collect(),
             moment,
             collection,
             buffered: (0, 0),
             has_buffered,
             is_mended: false,
-            scan: None,
+            cells,
             is_untouched: false,
             cell: Cell::default(),
             next_in_cell: 0,
@@ -197,8 +199,7 @@ impl IterBytes {
                 Ok(true) => {}
                 Ok(false) => return None,
                 Err(error) => {
-                    // What stands behind a bad block is not known.
-                    (self.scan, self.cell) = (None, Cell::default());
+                    self.pass_over();
                     return Some(Err(error));
                 }
             }
@@ -211,7 +212,7 @@ impl IterBytes {
         let record = match self.decode(number) {
             Ok(record) => record,
             Err(error) => {
-                (self.scan, self.cell) = (None, Cell::default());
+                self.pass_over();
                 return Err(error);
             }
         };
@@ -252,28 +253,23 @@ impl IterBytes {
 
     /// Reads the next cell; `false` where all of the log is read.
     fn next_cell(&mut self) -> Result<bool> {
-        let Self { shared, moment, .. } = self;
-        let committed = moment.committed();
-        let damaged = |error| Error::data(&shared.path)(error);
         self.next_in_cell = 0;
-        loop {
-            if let Some(scan) = &mut self.scan
-                && scan.next_cell(&mut self.cell).map_err(damaged)?
-            {
-                break;
-            }
-            self.scan = None;
-            let Some(slot) = self.slots.pop_front() else {
-                self.cell = Cell::default();
-                return Ok(false);
-            };
-            self.scan = Some(committed.log.scan(slot, None).map_err(damaged)?);
-            self.is_untouched = committed.untouched.contains(slot);
-        }
+        let read = self.cells.next(&mut self.cell);
+        let Some(slot) = read.map_err(Error::data(&self.shared.path))? else {
+            self.cell = Cell::default();
+            return Ok(false);
+        };
+        self.is_untouched = self.moment.committed().untouched.contains(slot);
         if !self.is_seen_enough() {
             self.look_closer()?;
         }
         Ok(true)
+    }
+
+    /// Leaves the segment: what stands behind a bad block is not known.
+    fn pass_over(&mut self) {
+        self.cells.skip();
+        self.cell = Cell::default();
     }
 
     /// Finds out which records of the cell the buffers hide, or later ones in the cell itself.
@@ -350,6 +346,6 @@ impl Iterator for IterBytes {
 impl std::fmt::Debug for IterBytes {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("IterBytes");
-        debug.field("segments_left", &self.slots.len()).finish_non_exhaustive()
+        debug.field("segments_left", &self.cells.segments_left()).finish_non_exhaustive()
     }
 }

@@ -127,7 +127,8 @@ impl Options {
     }
 
     /// How many reads may decompress at once: 1 to 4,096, default 64. Further ones wait for one of
-    /// them. Each takes about 200 KB of memory; too few leave cores idle.
+    /// them. Each takes about 200 KB of memory; too few leave cores idle. As many threads at the most
+    /// decompress for one iteration.
     pub fn max_parallel_reads(mut self, count: u32) -> Self {
         self.log.parallel_reads_max = count;
         self

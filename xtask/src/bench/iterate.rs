@@ -1,8 +1,9 @@
 //! `cargo xtask bench iterate`.
 
 use std::path::Path;
+use std::time::Instant;
 
-use cpu_time::ThreadTime;
+use cpu_time::ProcessTime;
 use zkv::Store;
 use zkv_measure::blocks::{BareReader, Blocks};
 use zkv_measure::figures::{compare, float, median};
@@ -41,27 +42,31 @@ fn measure(arguments: &Arguments, path: &Path, what: &str) -> Result<(), Failure
     let raw_bytes = store.stats()?.raw_bytes;
     let loops: [&dyn Fn() -> Result<u64, Failure>; 3] =
         [&|| borrowed(&store), &|| copied(&store), &|| Ok(bare(&blocks))];
-    let mut taken = [const { Vec::new() }; 3];
+    let (mut clock, mut processor) = ([const { Vec::new() }; 3], [const { Vec::new() }; 3]);
     for round in 0..arguments.rounds {
         for turn in 0..loops.len() {
             let number = (round + turn) % loops.len();
-            let start = ThreadTime::try_now()?;
+            let (start, used) = (Instant::now(), ProcessTime::try_now()?);
             let bytes = loops[number]()?;
-            taken[number].push(start.try_elapsed()?.as_secs_f64());
+            clock[number].push(start.elapsed().as_secs_f64());
+            processor[number].push(used.try_elapsed()?.as_secs_f64());
             if number < 2 && bytes != raw_bytes {
                 return Err("an iteration gave something else".into());
             }
         }
     }
-    let [borrowed, copied, bare] = taken;
     let rate = |seconds: &[f64]| float(raw_bytes) / 1e6 / median(seconds);
-    println!("  {what}, MB/s of keys and values");
-    println!("    all blocks, bare decompression {:7.0}", rate(&bare));
-    for (name, taken) in [("next_borrowed", borrowed), ("next", copied)] {
+    println!(
+        "  {what}, MB/s of keys and values, and how much longer by the clock and in processor time"
+    );
+    println!("    all blocks, bare decompression {:7.0}", rate(&clock[2]));
+    for (number, name) in ["next_borrowed", "next"].iter().enumerate() {
+        let times = |taken: &[Vec<f64>; 3]| compare(&taken[number], &taken[2]).0;
         println!(
-            "    {name:<30} {:7.0}, {:.2} times as long",
-            rate(&taken),
-            compare(&taken, &bare).0
+            "    {name:<30} {:7.0} {:7.2} {:7.2}",
+            rate(&clock[number]),
+            times(&clock),
+            times(&processor)
         );
     }
     Ok(())

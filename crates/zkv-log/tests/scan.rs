@@ -1,0 +1,119 @@
+//! Scanning a segment: whole, and in parts that were split off.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{
+    Access, Cell, Location, LogOptions, LogView, LogWriter, OpenFile, SegmentScan, create,
+};
+
+const PATH: &str = "log";
+const SLOT: u32 = 1 << 20;
+
+type Cells = Vec<(Location, usize, Vec<Vec<u8>>)>;
+
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn open(storage: &MemoryStorage) -> LogWriter {
+    let storage = Arc::new(storage.clone());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
+    file.recover(None).unwrap().writer.unwrap()
+}
+
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut noise = vec![0; bytes];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    noise
+}
+
+/// Commits of one entry and of many, short and longer than what is read at once.
+fn filled() -> (MemoryStorage, LogWriter) {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&storage);
+    let lengths = [10, 300, 5000, 64 << 10, 150_000].into_iter().cycle().take(60);
+    for (round, length) in (0u64..).zip(lengths) {
+        let long = noise(round, length);
+        writer.append(&[&long]).unwrap();
+        let short: Vec<Vec<u8>> = (0..200).map(|n| noise(round << 32 | n, 40)).collect();
+        writer.append(&short.iter().map(Vec::as_slice).collect::<Vec<_>>()).unwrap();
+        for number in 0..5 {
+            writer.append(&[&noise(number, 3)]).unwrap();
+        }
+    }
+    (storage, writer)
+}
+
+/// What is left of a scan, and how it ends.
+fn cells_of(scan: &mut SegmentScan, cells: &mut Cells) -> Option<String> {
+    let mut cell = Cell::default();
+    loop {
+        match scan.next_cell(&mut cell) {
+            Ok(true) => {
+                let entries = (0..cell.len()).map(|number| cell.entry(number).to_vec()).collect();
+                cells.push((cell.location(), cell.block_count(), entries));
+            }
+            Ok(false) => return None,
+            Err(error) => return Some(error.to_string()),
+        }
+    }
+}
+
+/// Scans each segment whole and in parts. Returns how many parts and errors there were.
+fn compare(view: &LogView) -> (usize, usize) {
+    let (mut part_count, mut error_count) = (0, 0);
+    for segment in view.segments() {
+        let (mut whole, mut parts) = (Cells::new(), Cells::new());
+        let end = cells_of(&mut view.scan(segment.slot, None).unwrap(), &mut whole);
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        let mut reader: Option<SegmentScan> = None;
+        let mut end_of_parts = None;
+        while end_of_parts.is_none() {
+            let Some(part) = scan.split() else { break };
+            part_count += 1;
+            match &mut reader {
+                Some(reader) => reader.go_on_with(part),
+                None => reader = Some(part),
+            }
+            end_of_parts = reader.as_mut().and_then(|reader| cells_of(reader, &mut parts));
+        }
+        assert!(whole == parts, "{} cells and {}", whole.len(), parts.len());
+        assert_eq!(end, end_of_parts);
+        error_count += usize::from(end.is_some());
+    }
+    (part_count, error_count)
+}
+
+#[test]
+fn parts_have_what_the_whole_has() {
+    let (storage, mut writer) = filled();
+    let segments = writer.log().view().segments().len();
+    assert!(3 < segments);
+    let (parts, errors) = compare(&writer.log().view());
+    assert!(5 * segments < parts && errors == 0, "{parts} parts of {segments} segments");
+    writer.close().unwrap();
+    drop(writer);
+    assert_eq!(compare(&open(&storage).log().view()), (parts, 0));
+}
+
+#[test]
+fn parts_end_where_the_whole_does_at_what_is_damaged() {
+    let (storage, writer) = filled();
+    let view = writer.log().view();
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let (mut random, mut failed) = (fastrand::Rng::with_seed(1), 0);
+    for _ in 0..200 {
+        // In a full segment, behind its header.
+        let offset = 4096 + u64::from(SLOT) + random.u64(256..900_000);
+        let mut byte = [0];
+        file.read_at(offset, &mut byte).unwrap();
+        file.write_at(offset, &[byte[0] ^ 1 << random.u8(..8)]).unwrap();
+        failed += compare(&view).1;
+        file.write_at(offset, &byte).unwrap();
+    }
+    assert!(150 < failed, "{failed} flips were met");
+    assert_eq!(compare(&view).1, 0);
+}

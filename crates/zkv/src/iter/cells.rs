@@ -1,0 +1,138 @@
+//! The cells of a log, one after another.
+
+use std::collections::VecDeque;
+
+use zkv_log::{Cell, LogError, LogView, SegmentScan};
+
+use super::ahead::{Ahead, Batch};
+
+/// Behind so many cells, about 1 MiB, there is enough to read to begin threads for it.
+const CELLS_ALONE: usize = 1024;
+
+/// Goes through the cells of a log in their order: alone at first, then with threads that decompress
+/// ahead. The log's file is read by whoever asks, and by nobody else.
+pub(super) struct Cells {
+    log: LogView,
+    /// Segments that nobody has looked at.
+    slots: VecDeque<u32>,
+    /// The segment of which not all is read.
+    scan: Option<(u32, SegmentScan)>,
+    /// The slot of the segment that the last cell was of.
+    slot: Option<u32>,
+    read_alone: usize,
+    ahead: Option<Ahead>,
+    /// What the threads have read, and the next of its cells.
+    batch: Batch,
+    next_in_batch: usize,
+}
+
+impl Cells {
+    pub fn new(log: LogView) -> Self {
+        let slots = log.segments().iter().map(|segment| segment.slot).collect();
+        Self {
+            log,
+            slots,
+            scan: None,
+            slot: None,
+            read_alone: 0,
+            ahead: None,
+            batch: Batch::default(),
+            next_in_batch: 0,
+        }
+    }
+
+    /// How many segments nobody has looked at.
+    pub fn segments_left(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Puts the next cell into `cell`, and says which slot it is of; `None` behind the last one. Behind
+    /// an error, [`Cells::skip`] is called.
+    pub fn next(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+        if self.read_alone == CELLS_ALONE && self.ahead.is_none() {
+            self.read_alone += 1;
+            self.ahead = Ahead::begin(self.log.read_threads());
+        }
+        self.slot =
+            if self.ahead.is_some() { self.next_ahead(cell)? } else { self.next_alone(cell)? };
+        Ok(self.slot)
+    }
+
+    fn next_alone(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+        loop {
+            if let Some((slot, scan)) = &mut self.scan {
+                self.slot = Some(*slot);
+                if scan.next_cell(cell)? {
+                    self.read_alone += 1;
+                    return Ok(self.slot);
+                }
+            }
+            if !self.begin_segment()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn begin_segment(&mut self) -> Result<bool, LogError> {
+        self.scan = None;
+        let Some(slot) = self.slots.pop_front() else { return Ok(false) };
+        self.scan = Some((slot, self.log.scan(slot, None)?));
+        Ok(true)
+    }
+
+    fn next_ahead(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+        loop {
+            if self.next_in_batch < self.batch.count {
+                std::mem::swap(cell, &mut self.batch.cells[self.next_in_batch]);
+                self.next_in_batch += 1;
+                return Ok(self.slot);
+            }
+            if let Some(error) = self.batch.error.take() {
+                return Err(error);
+            }
+            self.add_parts()?;
+            let used = std::mem::take(&mut self.batch);
+            let Some((slot, batch)) = self.ahead.as_mut().and_then(|ahead| ahead.next(used)) else {
+                return Ok(None);
+            };
+            (self.slot, self.batch, self.next_in_batch) = (Some(slot), batch, 0);
+        }
+    }
+
+    /// Gives the threads something to do.
+    fn add_parts(&mut self) -> Result<(), LogError> {
+        while self.ahead.as_ref().is_some_and(Ahead::has_room) {
+            let Some((slot, part)) = self.split()? else { break };
+            if let Some(ahead) = &self.ahead {
+                ahead.add(slot, part);
+            }
+        }
+        Ok(())
+    }
+
+    fn split(&mut self) -> Result<Option<(u32, SegmentScan)>, LogError> {
+        loop {
+            if let Some((slot, scan)) = &mut self.scan
+                && let Some(part) = scan.split()
+            {
+                return Ok(Some((*slot, part)));
+            }
+            if !self.begin_segment()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Passes over the rest of the segment that the last cell, or what was damaged, was of.
+    pub fn skip(&mut self) {
+        self.batch.count = self.next_in_batch;
+        self.batch.error = None;
+        let Some(skipped) = self.slot else { return };
+        if let Some(ahead) = &self.ahead {
+            ahead.skip(skipped);
+        }
+        if self.scan.as_ref().is_some_and(|(slot, _)| *slot == skipped) {
+            self.scan = None;
+        }
+    }
+}

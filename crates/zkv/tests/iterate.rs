@@ -1,0 +1,98 @@
+//! Going through many records: threads that decompress ahead change nothing of what is yielded.
+
+mod common;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use zkv::{Durability, Store};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
+
+use common::faulty::{PATH, noise, options};
+
+const SLOT: u32 = 256 << 10;
+
+type Yielded = Result<(Vec<u8>, Vec<u8>), String>;
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+/// Several megabytes in many segments, some records of them overwritten or deleted.
+fn filled() -> (MemoryStorage, BTreeMap<Vec<u8>, Vec<u8>>) {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(SLOT).open(PATH).unwrap();
+    let mut model = BTreeMap::new();
+    for (number, length) in (0..8000).zip([20, 500, 900, 3000].into_iter().cycle()) {
+        let value = noise(number, length);
+        store.set_bytes(&key(number), &value).unwrap();
+        model.insert(key(number), value);
+    }
+    store.flush().unwrap();
+    for number in (0..2000).step_by(10) {
+        store.set_bytes(&key(number), b"newer").unwrap();
+        model.insert(key(number), b"newer".to_vec());
+        store.delete_bytes(&key(number + 5)).unwrap();
+        model.remove(&key(number + 5));
+    }
+    store.close().unwrap();
+    (memory, model)
+}
+
+/// Whatever an iteration yields, in its order. With one read at a time, no threads help.
+fn all_of(memory: &MemoryStorage, parallel_reads: u32) -> Vec<Yielded> {
+    let options = options(memory).max_parallel_reads(parallel_reads);
+    let store = options.open_read_only(PATH).unwrap();
+    store.iter_bytes().map(|entry| entry.map_err(|error| error.to_string())).collect()
+}
+
+#[test]
+fn threads_that_read_ahead_yield_what_one_does() {
+    let (memory, model) = filled();
+    let ahead = all_of(&memory, 64);
+    assert!(ahead == all_of(&memory, 1));
+    let count = ahead.len();
+    let found: BTreeMap<_, _> = ahead.into_iter().collect::<Result<_, _>>().unwrap();
+    assert!(found == model && count == model.len());
+}
+
+#[test]
+fn damage_costs_the_same_with_threads_that_read_ahead() {
+    let (memory, model) = filled();
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for _ in 0..30 {
+        let flips: Vec<(u64, [u8; 1])> = (0..3)
+            .map(|_| {
+                let (offset, mut byte) = (random.u64(4096 + 256..file.len().unwrap()), [0]);
+                file.read_at(offset, &mut byte).unwrap();
+                file.write_at(offset, &[byte[0] ^ 1 << random.u8(..8)]).unwrap();
+                (offset, byte)
+            })
+            .collect();
+        let ahead = all_of(&memory, 64);
+        assert!(ahead == all_of(&memory, 1), "{flips:?}");
+        assert!(ahead.iter().flatten().all(|(key, value)| model.get(key) == Some(value)));
+        for (offset, byte) in flips.iter().rev() {
+            file.write_at(*offset, byte).unwrap();
+        }
+    }
+    assert!(all_of(&memory, 64).iter().all(Result::is_ok));
+}
+
+#[test]
+fn an_iteration_that_is_left_lets_the_store_go() {
+    let (memory, model) = filled();
+    for count in [0, 1, 1500, 4000, model.len() - 1] {
+        let store = options(&memory).durability(Durability::Synced).open(PATH).unwrap();
+        let mut records = store.iter_bytes();
+        assert_eq!(records.by_ref().take(count).flatten().count(), count);
+        drop(store);
+        // It still has all that it began with.
+        assert!(records.next().unwrap().is_ok());
+        drop(records);
+        let store: Store = options(&memory).open(PATH).unwrap();
+        assert_eq!(store.len(), model.len() as u64);
+        store.close().unwrap();
+    }
+}
