@@ -271,9 +271,9 @@ impl Store {
     /// All keys and values, as the store has them now, in no particular order. Writes that come
     /// later are not seen, and do not wait for the iteration.
     ///
-    /// From about 1 MiB on, up to three threads help to decompress until the iteration is dropped, as
-    /// far as there are processors and [`Options::max_parallel_reads`] allows; each takes about
-    /// 1 MB of memory. With 1 there are none.
+    /// From about 1 MiB on, up to three threads help to decompress until all is read or the iteration
+    /// is dropped, as far as there are processors and [`Options::max_parallel_reads`] allows; each takes
+    /// about 1 MB of memory. With 1 there are none.
     #[must_use]
     pub fn iter_bytes(&self) -> IterBytes {
         let shared = self.shared();

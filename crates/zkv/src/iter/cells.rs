@@ -93,6 +93,8 @@ impl Cells {
             self.add_parts()?;
             let used = std::mem::take(&mut self.batch);
             let Some((slot, batch)) = self.ahead.as_mut().and_then(|ahead| ahead.next(used)) else {
+                // Nothing is left to do for the threads.
+                self.ahead = None;
                 return Ok(None);
             };
             (self.slot, self.batch, self.next_in_batch) = (Some(slot), batch, 0);
