@@ -113,6 +113,14 @@ impl LogWriter {
         Ok(file_bytes.saturating_sub(self.file_end))
     }
 
+    /// Whether whoever reads the log alone looks for slots that were freed, which a copy of the log
+    /// does not have: until [`LogWriter::rebase`].
+    #[must_use]
+    pub fn needs_freed_slots(&self) -> bool {
+        let needed_from = self.needed_from();
+        self.free.iter().any(|free| !self.is_forgotten(free.slot, needed_from))
+    }
+
     /// The slots that no segment fills.
     #[must_use]
     pub fn free_slots(&self) -> FreeSlots {

@@ -23,6 +23,10 @@ impl Store {
             shared.mended(|| {
                 let mut writer = shared.writer()?;
                 shared.flush_all(&mut writer)?;
+                if writer.log.needs_freed_slots() {
+                    // Whoever opens the copy without its index would miss them.
+                    shared.rebase(&mut writer)?;
+                }
                 let written = writer.checkpoint();
                 shared.publish_committed(&writer);
                 written.map_err(|error| shared.write_error(error))

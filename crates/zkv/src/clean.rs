@@ -289,7 +289,7 @@ impl Shared {
     }
 
     /// Begins a segment from which on the log can be read without what was freed before.
-    fn rebase(&self, writer: &mut Writer) -> Result<()> {
+    pub(crate) fn rebase(&self, writer: &mut Writer) -> Result<()> {
         writer.log.rebase().map_err(Error::data(&self.path))?;
         writer.committed.log = writer.log.view();
         self.publish_committed(writer);

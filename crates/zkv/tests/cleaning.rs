@@ -339,3 +339,25 @@ fn only_a_store_that_can_be_written_is_compacted() {
     store.clone().close().unwrap();
     assert_eq!(store.compact(no_progress).unwrap_err().kind(), ErrorKind::Misuse);
 }
+
+#[test]
+fn a_backup_of_a_store_that_was_cleaned_opens_without_its_index() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    let mut expected = fill(&store, 0..3000);
+    for round in 0..12u64 {
+        for number in (0..3000u64).filter(|number| number % 3 == round % 3) {
+            let key = number.to_be_bytes().to_vec();
+            let value = value(round << 32 | number);
+            store.set_bytes(&key, &value).unwrap();
+            expected.insert(key, value);
+        }
+        store.clean().unwrap();
+        let path = format!("copy-{round}.zkv");
+        store.backup(&path).unwrap();
+        // As where the backup was killed before it had copied the index.
+        storage.remove(Path::new(&format!("{path}.idx"))).unwrap();
+        let copy = options(&storage).open_read_only(&path);
+        check(&copy.unwrap_or_else(|error| panic!("round {round}: {error}")), &expected);
+    }
+}
