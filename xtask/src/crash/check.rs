@@ -8,6 +8,7 @@ use zkv::{Durability, ErrorKind, Finding, IndexState, Severity, Store, StoreFile
 use zkv_io::Storage;
 use zkv_sim::{Image, SimDisk};
 
+use super::EXHAUSTIVE;
 use super::history::{Before, History};
 use super::images::{Depth, Effort, Tally};
 use super::model::{self, DEFAULT, Model};
@@ -255,14 +256,7 @@ fn cut_again(
         index_is_own: expected.index_is_own && replaced.is_none(),
         indexes: expected.indexes.iter().map(|index| index.to_vec()).collect(),
     };
-    let effort = Effort {
-        cuts_most: 5,
-        write_one_in: 8,
-        cut_one_in: 8,
-        crashes_most: times,
-        last_only: false,
-        first_step: 0,
-    };
+    let effort = Effort { cuts_most: 5, crashes_most: times, last_only: false, ..EXHAUSTIVE };
     let gone_on = History::behind_crash(&next, image, state, &before)
         .and_then(|history| history.cut_everywhere(effort, &tally));
     gone_on.map_err(|error| format!("{error}\n  in another life, {next}, which began"))?;

@@ -1,5 +1,6 @@
 //! Whether what a crash has left of a log is what it may leave.
 
+use std::iter;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
@@ -8,6 +9,7 @@ use zkv_sim::{Image, PowerCut, SimDisk};
 
 use super::workload::Step;
 use super::{Checkpoint, Entries, LOG, LogRun, entries, message, recover};
+use crate::crash::EXHAUSTIVE;
 use crate::crash::images::{Depth, Effort, Moment, Tally, cut_everywhere};
 
 /// Steps of another process behind a crash.
@@ -17,14 +19,7 @@ const HIDING_CRASHES: u32 = 2;
 /// What a file grows by at the least to show all that a crash can have hidden.
 const PAGE_BYTES: usize = 4096;
 /// With each image of such a process.
-const AGAIN: Effort = Effort {
-    cuts_most: 3,
-    write_one_in: 8,
-    cut_one_in: 8,
-    crashes_most: 1,
-    last_only: false,
-    first_step: 0,
-};
+const AGAIN: Effort = Effort { cuts_most: 3, crashes_most: 1, last_only: false, ..EXHAUSTIVE };
 
 impl LogRun {
     /// Cuts the power at every change.
@@ -174,7 +169,7 @@ impl LogRun {
     ) -> Result<u64, String> {
         let mut count = 0;
         let newest = self.known_checkpoints(moment).next_back();
-        for checkpoint in [None, newest.map(|newest| &*newest.bytes)] {
+        for checkpoint in iter::once(None).chain(newest.map(|newest| Some(&*newest.bytes))) {
             let seed = moment.event_count as u64;
             let next = self.next_life(image, moment, commit, seed);
             let append = Step::Append(vec![PAGE_BYTES]);
