@@ -287,15 +287,19 @@ impl LogWriter {
             self.wipe_strays(&repair.stray_slots, file_bytes)?;
             self.log().sync_again(self.end())?;
         }
-        // What an abandoned commit has put behind the file's end is seen by nobody, and comes to light
-        // when the file grows.
-        let wiped_end = slot_end.min(file_bytes.next_multiple_of(PAGE_BYTES));
-        self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;
+        self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;
         self.log().sync_again(self.end())?;
+        let filled = file_bytes.next_multiple_of(PAGE_BYTES);
+        if filled > file_bytes {
+            // What an abandoned commit has put behind the file's end comes to light when that grows: by
+            // now, nothing leads to it.
+            self.write_zeros(file_bytes, filled)?;
+            self.log().sync_again(self.end())?;
+        }
         if repair.renew_tail {
             self.renew_tail();
         }
-        self.file_end = self.file_end.max(file_bytes).max(wiped_end);
+        self.file_end = self.file_end.max(filled);
         self.repair = None;
         Ok(())
     }

@@ -3,14 +3,17 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use zkv_log::layout::slot_start;
 use zkv_log::{Access, Log, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 const PATH: &str = "log";
 const SLOT: u32 = 64 << 10;
+/// What a commit writes at once, at the least: most take one write, the tests' large ones several.
+const BUFFER: u32 = 4 << 10;
 
 fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+    LogOptions { slot_bytes: SLOT, write_buffer_bytes: BUFFER, ..LogOptions::default() }
 }
 
 fn try_open(disk: &SimDisk, checkpoint: Option<&[u8]>) -> Result<Recovered> {
@@ -135,34 +138,51 @@ fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
     });
 }
 
-/// The log on `disk`, and what an index knows of it, where there is one.
-fn check_that_nothing_comes_to_light(disk: &SimDisk, checkpoint: Option<&[u8]>) {
-    let open = |disk: &SimDisk| open_from(disk, checkpoint);
-    // What a power cut may leave of an append to the log in `image`, and where that log ends then.
-    let cuts = |image: &Image, entry: &[u8]| {
-        let disk = SimDisk::recording_from(image, 1);
-        let mut writer = open(&disk);
-        writer.append(&[entry]).unwrap();
-        let (mut cut, mut random) = (PowerCut::from_image(image), fastrand::Rng::with_seed(1));
-        let mut images = Vec::new();
-        for event in disk.events(0) {
-            let is_new = cut.follow(&event);
-            let mut ways = cut.cuts(is_new, 60, &mut random);
-            ways.extend(cut.cuts(false, 60, &mut random));
-            images.extend(ways.iter().map(|way| cut.image(way)));
-        }
-        (images, writer.end())
-    };
-    let end_of = |image: &Image| open(&SimDisk::from_image(image, 1)).end();
-    // The second append is longer, so that it brings a length that shows all of the first.
-    for abandoned in cuts(&disk.image(), &noise(2, 400)).0 {
-        let end = end_of(&abandoned);
-        let (images, appended) = cuts(&abandoned, &noise(3, 800));
+/// What a power cut may leave of `work`, which starts with the log in `image`, where it succeeds.
+fn cut_off(image: &Image, checkpoint: Option<&[u8]>, work: impl FnOnce(LogWriter)) -> Vec<Image> {
+    let disk = SimDisk::recording_from(image, 1);
+    work(open_from(&disk, checkpoint));
+    let (mut cut, mut random) = (PowerCut::from_image(image), fastrand::Rng::with_seed(1));
+    let mut images = Vec::new();
+    for event in disk.events(0) {
+        let is_new = cut.follow(&event);
+        let mut ways = cut.cuts(is_new, 60, &mut random);
+        ways.extend(cut.cuts(false, 60, &mut random));
+        images.extend(ways.iter().map(|way| cut.image(way)));
+    }
+    images
+}
+
+/// Begins with the log on `disk`, and with what an index knows of it, where there is one: `work` is cut
+/// off, and then commits behind what that has left.
+fn check_that_nothing_comes_to_light(
+    disk: &SimDisk,
+    checkpoint: Option<&[u8]>,
+    work: impl FnOnce(LogWriter),
+) {
+    for abandoned in cut_off(&disk.image(), checkpoint, work) {
+        let mut ends = Vec::new();
+        let images = cut_off(&abandoned, checkpoint, |mut writer| {
+            ends.push(writer.end());
+            writer.append(&[b"short"]).unwrap();
+            ends.push(writer.end());
+            writer.log().sync(writer.end()).unwrap();
+            // Longer than what was abandoned, so that it brings a length that shows all of that.
+            writer.append(&[&noise(3, 2000)]).unwrap();
+            ends.push(writer.end());
+        });
         for image in images {
-            let found = end_of(&image);
-            assert!(found == end || found == appended, "{found:?}, not {end:?} or {appended:?}");
+            let found = open_from(&SimDisk::from_image(&image, 1), checkpoint).end();
+            assert!(ends.contains(&found), "{found:?}, not one of {ends:?}");
         }
     }
+}
+
+/// A commit that fills what is left of a sector, one that is durable first.
+fn two_commits(mut writer: LogWriter) {
+    writer.append(&[&noise(2, 40)]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    writer.append(&[&noise(2, 800)]).unwrap();
 }
 
 fn log_of_an_entry() -> (SimDisk, LogWriter) {
@@ -178,7 +198,7 @@ fn nothing_that_a_crash_has_left_behind_a_closed_files_end_comes_to_light() {
     let (disk, mut writer) = log_of_an_entry();
     writer.close().unwrap();
     drop(writer);
-    check_that_nothing_comes_to_light(&disk, None);
+    check_that_nothing_comes_to_light(&disk, None, two_commits);
 }
 
 #[test]
@@ -188,7 +208,69 @@ fn nothing_that_a_crash_has_left_behind_a_known_end_comes_to_light() {
     // All of it is proven, and the file ends within a page.
     let checkpoint = writer.checkpoint().unwrap();
     drop(writer);
-    check_that_nothing_comes_to_light(&disk, Some(&checkpoint));
+    check_that_nothing_comes_to_light(&disk, Some(&checkpoint), two_commits);
+}
+
+/// A log that ends at `offset`, or a little before, with what a torn write has left behind the last page.
+fn log_with_a_torn_write(offset: u32, torn: &[u8]) -> SimDisk {
+    const HEADERS: u32 = 128; // More than a block's and a commit's.
+    let (disk, mut writer) = log_of_an_entry();
+    let bytes = offset - writer.end().offset - HEADERS;
+    writer.append(&[&noise(4, bytes as usize)]).unwrap();
+    // So that nothing is left to be done when it is opened.
+    writer.close().unwrap();
+    assert!((offset - HEADERS..=offset).contains(&writer.end().offset));
+    let mut image = disk.image();
+    let bytes = [image.get(Path::new(PATH)).unwrap(), torn].concat();
+    image.insert(PATH, bytes);
+    SimDisk::from_image(&image, 1)
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_torn_write_comes_to_light() {
+    for torn in [noise(5, 512), vec![0; 512]] {
+        check_that_nothing_comes_to_light(
+            &log_with_a_torn_write(12 << 10, &torn),
+            None,
+            two_commits,
+        );
+    }
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_torn_write_to_a_free_slot_comes_to_light() {
+    const SEAL: u32 = 528; // A block of its own, at the slot's end.
+    // What is appended starts a segment, in the slot of which the torn write is.
+    let torn = [vec![0; 256], noise(5, 256)].concat();
+    let disk = log_with_a_torn_write(SLOT - SEAL, &torn);
+    check_that_nothing_comes_to_light(&disk, None, two_commits);
+}
+
+#[test]
+fn a_commit_that_was_synced_halfway_does_not_come_to_light() {
+    let (disk, mut writer) = log_of_an_entry();
+    writer.close().unwrap();
+    drop(writer);
+    check_that_nothing_comes_to_light(&disk, None, |mut writer| {
+        let log = writer.log();
+        let first_half = log.pack(&[&noise(2, 4 * BUFFER as usize)]).unwrap();
+        let second_half = log.pack(&[&noise(2, 300)]).unwrap();
+        let mut commit = writer.begin().unwrap();
+        commit.append(&first_half).unwrap();
+        log.file().sync_data().unwrap();
+        commit.append(&second_half).unwrap();
+        commit.finish(Room::Exact).unwrap();
+    });
+}
+
+#[test]
+fn nothing_that_a_crash_has_left_behind_a_file_cut_at_its_logs_end_comes_to_light() {
+    let (disk, mut writer) = log_of_an_entry();
+    writer.close().unwrap();
+    let log_bytes = slot_start(0, SLOT) + u64::from(writer.end().offset);
+    writer.log().file().set_len(log_bytes).unwrap();
+    drop(writer);
+    check_that_nothing_comes_to_light(&disk, None, two_commits);
 }
 
 #[test]

@@ -4,10 +4,15 @@ mod check;
 mod workload;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv_log::{Access, LogError, LogOptions, LogView, LogWriter, OpenFile, Recovered, create};
+use zkv_log::layout::{PAGE_BYTES, slot_start};
+use zkv_log::{
+    Access, EntryAddress, LogError, LogOptions, LogView, LogWriter, OpenFile, Recovered, Room,
+    create,
+};
 use zkv_sim::{Image, SimDisk};
 
 use super::images::Span;
@@ -17,6 +22,8 @@ use workload::Step;
 const LOG: &str = "dir/log";
 /// The smallest, so that segments fill.
 const SLOT_BYTES: u32 = 64 << 10;
+/// So small that some commits take several writes.
+const WRITE_BUFFER_BYTES: u32 = 16 << 10;
 
 /// The log's entries in their order, each with the sequence of its segment.
 type Entries = Vec<(u64, Vec<u8>)>;
@@ -48,7 +55,9 @@ struct LogRun {
 
 fn options() -> LogOptions {
     // One thread, and entries that do not compress: this is about segments.
-    LogOptions { slot_bytes: SLOT_BYTES, compression_threads: 1, ..LogOptions::default() }
+    let log =
+        LogOptions { slot_bytes: SLOT_BYTES, compression_threads: 1, ..LogOptions::default() };
+    LogOptions { write_buffer_bytes: WRITE_BUFFER_BYTES, ..log }
 }
 
 fn recover(disk: &SimDisk, checkpoint: Option<&[u8]>) -> Result<Recovered, LogError> {
@@ -134,6 +143,7 @@ impl LogRun {
     fn operate(&mut self, step: &Step) -> Result<(), LogError> {
         match step {
             Step::Append(lens) => return self.append(lens),
+            Step::Halves(lens) => return self.append_halves(*lens),
             Step::Abandon(lens) => return self.abandon(lens),
             Step::Free(places) => return self.free(places),
             Step::Sync => {
@@ -169,6 +179,14 @@ impl LogRun {
                 self.durable = self.commits.len() - 1;
                 self.open()?;
             }
+            Step::Shorten => {
+                if let Some(mut writer) = self.writer.take() {
+                    writer.close()?;
+                    self.shorten(&writer)?;
+                }
+                self.durable = self.commits.len() - 1;
+                self.open()?;
+            }
             Step::Kill => {
                 self.disk = self.disk.kill();
                 self.writer = None;
@@ -192,6 +210,25 @@ impl LogRun {
         let slices: Vec<&[u8]> = appended.iter().map(Vec::as_slice).collect();
         let Some(writer) = &mut self.writer else { return Ok(()) };
         let addresses = writer.append(&slices)?;
+        self.note_commit(&addresses, appended);
+        Ok(())
+    }
+
+    fn append_halves(&mut self, lens: [usize; 2]) -> Result<(), LogError> {
+        let appended = self.noise(&lens);
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        let log = writer.log();
+        let mut commit = writer.begin()?;
+        let mut addresses = commit.append(&log.pack(&[&appended[0]])?)?;
+        log.file().sync_data().map_err(failed("sync"))?;
+        addresses.extend(commit.append(&log.pack(&[&appended[1]])?)?);
+        commit.finish(Room::Exact)?;
+        self.note_commit(&addresses, appended);
+        Ok(())
+    }
+
+    fn note_commit(&mut self, addresses: &[EntryAddress], appended: Vec<Vec<u8>>) {
+        let Some(writer) = &self.writer else { return };
         let segments = writer.log().view().segments();
         let sequence_of =
             |slot| segments.iter().find(|one| one.slot == slot).map(|one| one.sequence);
@@ -199,6 +236,20 @@ impl LogRun {
         let mut entries = self.commits.last().cloned().unwrap_or_default();
         entries.extend(sequences.zip(appended));
         self.commits.push(entries);
+    }
+
+    /// Cuts the file where its log ends, if that is in the file's last page.
+    fn shorten(&self, writer: &LogWriter) -> Result<(), LogError> {
+        let (log, end) = (writer.log(), writer.end());
+        let segments = log.view().segments();
+        let Some(tail) = segments.iter().find(|one| one.sequence == end.sequence) else {
+            return Ok(());
+        };
+        let end = slot_start(tail.slot, SLOT_BYTES) + u64::from(end.offset);
+        if log.file_bytes()?.saturating_sub(end) < PAGE_BYTES {
+            log.file().set_len(end).map_err(failed("cut"))?;
+            log.file().sync_all().map_err(failed("sync"))?;
+        }
         Ok(())
     }
 
@@ -230,6 +281,10 @@ impl LogRun {
         self.commits.push(entries);
         Ok(())
     }
+}
+
+fn failed(action: &'static str) -> impl FnOnce(io::Error) -> LogError {
+    move |source| LogError::Io { action, source }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -9,7 +9,7 @@ use crate::codec::DecoderPool;
 use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
 use crate::gather::Gather;
-use crate::layout::CELL_BYTES;
+use crate::layout::{CELL_BYTES, PAGE_BYTES};
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
@@ -51,8 +51,12 @@ impl Recovery<'_> {
         let is_unproven = self.proven < end.position && !end.is_closed;
         let unproven_from = is_unproven.then_some(self.proven);
         let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
-        let clean =
-            !leftover.needs_wipe && repair.stray_slots.is_empty() && repair.unproven_from.is_none();
+        // A torn write has ended it there, and what is written next could be hidden behind that end.
+        let ends_within_page = !self.file_bytes.is_multiple_of(PAGE_BYTES);
+        let clean = !leftover.needs_wipe
+            && !ends_within_page
+            && repair.stray_slots.is_empty()
+            && repair.unproven_from.is_none();
         self.into_recovered(tail, (!clean).then_some(repair))
     }
 

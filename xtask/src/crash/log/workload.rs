@@ -20,6 +20,9 @@ pub enum LogWorkload {
 pub enum Step {
     /// A commit of entries that are so long.
     Append(Vec<usize>),
+    /// A commit of two entries that are so long, the first of which another thread makes durable before
+    /// the second is written.
+    Halves([usize; 2]),
     /// As `Append`, and the commit is dropped before its end.
     Abandon(Vec<usize>),
     /// Frees full segments, by their places among them.
@@ -32,13 +35,15 @@ pub enum Step {
     Cut,
     /// Closes and opens, from the log alone or from the last checkpoint.
     Reopen,
+    /// As `Reopen`, and somebody has cut the file where its log ends, within a page.
+    Shorten,
     /// The process is killed, and another one opens the log.
     Kill,
 }
 
 /// What chance seldom finds.
 fn scripts() -> Vec<Vec<Step>> {
-    use Step::{Abandon, Append, Checkpoint, Cut, Free, Kill, Rebase, Sync};
+    use Step::{Abandon, Append, Checkpoint, Cut, Free, Halves, Kill, Rebase, Shorten, Sync};
     // Each fills most of a slot.
     let fill = || Append(vec![60_000]);
     vec![
@@ -82,6 +87,10 @@ fn scripts() -> Vec<Vec<Step>> {
         std::iter::repeat_with(fill).take(12).chain([Sync, Rebase, fill()]).collect(),
         // What was freed behind the newest roll call that a header names is not cut off before a base.
         vec![fill(), fill(), fill(), Free(vec![1, 2]), Sync, Cut, Rebase, Sync, Cut, Kill, fill()],
+        // What the next commit leaves behind the file's end, none of it before that, comes to light.
+        vec![Append(vec![300]), Shorten, Append(vec![400]), Sync],
+        // What the second half leaves there comes to light before the first half is wiped.
+        vec![Append(vec![300]), Sync, Halves([20_000, 400]), Sync],
     ]
 }
 
@@ -122,14 +131,16 @@ impl LogRun {
 
     fn random_step(&mut self) -> Step {
         match self.random.u8(..100) {
-            0..46 => Step::Append(self.random_lens()),
+            0..43 => Step::Append(self.random_lens()),
+            43..46 => Step::Halves([self.random.usize(1..50_000), self.random.usize(1..8_000)]),
             46..50 => Step::Abandon(self.random_lens()),
             50..64 => Step::Free(self.random_places()),
             64..68 => Step::Rebase,
             68..72 => Step::Cut,
             72..80 => Step::Sync,
             80..88 => Step::Checkpoint,
-            88..94 => Step::Reopen,
+            88..93 => Step::Reopen,
+            93 => Step::Shorten,
             _ => Step::Kill,
         }
     }

@@ -65,9 +65,10 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a dropped tail is not wiped",
         file: "crates/zkv-log/src/writer.rs",
-        right: "self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;",
+        right: "self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;",
         wrong: "if !PLANTED {\n            \
-                self.write_zeros(start + u64::from(self.tail.offset), wiped_end)?;\n        }",
+                self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;\n        \
+                }",
     },
     Bug {
         name: "a refused commit is wiped later",
@@ -210,6 +211,20 @@ pub const BUGS: &[Bug] = &[
         right: "let filled = (end + ahead as u64).next_multiple_of(PAGE_BYTES);",
         wrong: "let filled = end + ahead as u64;\n            \
                 let filled = if PLANTED { filled } else { filled.next_multiple_of(PAGE_BYTES) };",
+    },
+    Bug {
+        name: "a file that ends within a page is appended to",
+        file: "crates/zkv-log/src/recover/finish.rs",
+        right: "let ends_within_page = !self.file_bytes.is_multiple_of(PAGE_BYTES);",
+        wrong: "let ends_within_page = !PLANTED && !self.file_bytes.is_multiple_of(PAGE_BYTES);",
+    },
+    Bug {
+        name: "a file grows before its tail is wiped",
+        file: "crates/zkv-log/src/writer.rs",
+        right: "self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;",
+        wrong: "let page_end = file_bytes.next_multiple_of(PAGE_BYTES);\n        \
+                let wiped_end = if PLANTED { page_end } else { file_bytes };\n        \
+                self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(wiped_end))?;",
     },
     Bug {
         name: "the seal before a refused base is wiped first",
