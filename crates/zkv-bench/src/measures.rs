@@ -50,6 +50,7 @@ pub const MEASURES: &[Measure] = &[
     less("cold_us", "random get, cold, us"),
     less("limited_us", "random get, a tenth in memory, us"),
     more("iterate_mb_s", "iteration, MB/s").beside("limit_iterate_mb_s"),
+    more("iterate_cpu_mb_s", "iteration, MB a second of CPU"),
     less("commit_us", "durable commit, us").beside("limit_sync_us"),
     less("commit_syncs", "durable commit, in bare syncs beside it"),
     more("commit_8_per_s", "durable commits of 8 threads, a second"),

@@ -10,6 +10,8 @@ use crate::key::Location;
 #[derive(Clone, Debug, Default)]
 pub struct Candidates {
     found: FewLocations,
+    /// Those of them that more than one entry puts, once for each more.
+    repeated: FewLocations,
     /// What newer tables have killed and no older one has shown yet.
     killed: FewLocations,
 }
@@ -26,21 +28,33 @@ impl Candidates {
 
     pub(crate) fn clear(&mut self) {
         self.found.clear();
+        self.repeated.clear();
         self.killed.clear();
     }
 
     /// Adds the entry of a table that puts `location`, unless a newer table has killed it.
     pub(crate) fn put(&mut self, location: Location) {
-        if !self.killed.remove(location) && !self.found.contains(&location) {
+        if self.killed.remove(location) {
+            return;
+        }
+        if self.found.contains(&location) {
+            self.repeated.push(location);
+        } else {
             self.found.push(location);
         }
+    }
+
+    /// Whether several keys lie at `location`, of those that cannot be told from each other here.
+    #[must_use]
+    pub fn is_shared(&self, location: Location) -> bool {
+        self.repeated.contains(&location)
     }
 
     /// Whether there are more than keys can share the first bits of a hash by chance, or by the
     /// work of somebody who knows the store's secret: then they are forged.
     #[inline]
     pub(crate) fn is_flooded(&self) -> bool {
-        self.found.len() + self.killed.len() > CANDIDATES_MAX
+        self.found.len() + self.repeated.len() + self.killed.len() > CANDIDATES_MAX
     }
 
     /// Makes the kills of one table count for the older ones.
@@ -133,8 +147,12 @@ mod tests {
         candidates.put(location(1));
         assert!(candidates.is_empty());
         candidates.put(location(1));
+        assert!(!candidates.is_shared(location(1)));
         candidates.put(location(1));
         assert_eq!(*candidates, [location(1)]);
+        assert!(candidates.is_shared(location(1)));
+        candidates.clear();
+        assert!(!candidates.is_shared(location(1)));
     }
 
     #[test]

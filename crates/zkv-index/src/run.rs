@@ -67,11 +67,26 @@ impl Run {
     #[inline]
     #[must_use]
     pub fn get(&self, hash: KeyHash) -> Option<&Change> {
-        let step = fence_step(hash, self.fence_bits);
-        let (start, end) = (self.fence[step] as usize, self.fence[step + 1] as usize);
-        let within = &self.changes[start..end];
+        let within = self.step_of(hash);
         let found = within.binary_search_by_key(&hash, |change| change.hash).ok()?;
         within.get(found)
+    }
+
+    /// What happened to all keys that a [`Checkpoint`](crate::Checkpoint) cannot tell from `hash`,
+    /// this one among them.
+    #[must_use]
+    pub fn alike(&self, hash: KeyHash) -> &[Change] {
+        // A step is never narrower than a checkpoint's view of a hash.
+        let within = self.step_of(hash);
+        let start = within.partition_point(|change| change.hash.prefix() < hash.prefix());
+        let count = within[start..].partition_point(|change| change.hash.prefix() == hash.prefix());
+        &within[start..start + count]
+    }
+
+    #[inline]
+    fn step_of(&self, hash: KeyHash) -> &[Change] {
+        let step = fence_step(hash, self.fence_bits);
+        &self.changes[self.fence[step] as usize..self.fence[step + 1] as usize]
     }
 
     /// One run that does what `older` and then `newer` do. Changes that cancel out are left out.

@@ -8,6 +8,7 @@ use zkv_io::MemoryStorage;
 
 use crate::options::Options;
 use crate::store::Store;
+use crate::view::Places;
 
 /// Keys in pairs that an index file cannot tell apart.
 fn pairs(store: &Store) -> Vec<[Vec<u8>; 2]> {
@@ -77,6 +78,42 @@ fn a_deleted_key_stays_deleted_where_its_twin_lives() {
     }
     assert_eq!(store.iter_bytes().count(), OTHERS + pairs.len());
     assert_eq!(store.len(), (OTHERS + pairs.len()) as u64);
+}
+
+#[test]
+fn a_deleted_key_stays_deleted_wherever_the_index_has_it_and_its_twin() {
+    // Whether an index file is written between the two, and behind both: what it has not, runs have.
+    for (between, behind) in [(false, false), (false, true), (true, false), (true, true)] {
+        for deleted in [0, 1] {
+            let (storage, mut store, pairs) = new_store();
+            let pair = &pairs[0];
+            store.set_bytes(&pair[0], b"v").unwrap();
+            store.flush().unwrap();
+            if between {
+                store = reopened(store, &storage);
+            }
+            store.set_bytes(&pair[1], b"v").unwrap();
+            store.flush().unwrap();
+            let [first, second] = [0, 1].map(|one| {
+                let hash = store.shared().keys.hash(0, &pair[one]);
+                let places = store.shared().view.load().committed.places(hash).unwrap();
+                let Places::One { location, .. } = places else { panic!("{one} is not there") };
+                location
+            });
+            assert_eq!(first, second, "they stand in one cell");
+            add_others(&store);
+            if behind {
+                store = reopened(store, &storage);
+            }
+            assert!(store.delete_bytes(&pair[deleted]).unwrap());
+            for _ in 0..2 {
+                store = reopened(store, &storage);
+                assert_eq!(store.get_bytes(&pair[deleted]).unwrap(), None);
+                assert_eq!(store.get_bytes(&pair[1 - deleted]).unwrap().unwrap(), b"v");
+                assert_eq!(store.len(), OTHERS as u64 + 1);
+            }
+        }
+    }
 }
 
 #[test]

@@ -196,7 +196,9 @@ impl Resolver<'_> {
     ) -> Result<(), WriteError> {
         let mut twins = Vec::new();
         for one in resolution.resolved.iter().chain(&resolution.added) {
-            if let Some(old) = one.old.existing() {
+            if let Some(old) = one.old.existing()
+                && self.committed.may_have_twins(one.hash, old.location)?
+            {
                 self.find_twins(one.hash, old.location, &mut twins)?;
             }
         }

@@ -287,6 +287,25 @@ impl Committed {
         Ok(candidates.contains(&location))
     }
 
+    /// Whether the newest record of another key, which an index file cannot tell from `hash`, may be at
+    /// this place of `hash`'s own.
+    pub(crate) fn may_have_twins(
+        &self,
+        hash: KeyHash,
+        location: zkv_index::Location,
+    ) -> Result<bool, LookupError> {
+        let is_twin = |change: &Change| change.hash != hash && change.new == Some(location);
+        if self.runs.iter().any(|run| run.alike(hash).iter().any(is_twin)) {
+            return Ok(true);
+        }
+        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
+        let mut candidates = Candidates::new();
+        checkpoint.candidates(hash, &mut candidates)?;
+        // What the checkpoint holds of a key that runs know is older, and at another place.
+        let is_own = self.change(hash).is_none();
+        Ok(candidates.is_shared(location) || (!is_own && candidates.contains(&location)))
+    }
+
     /// Asks for the part of the checkpoint that a lookup of this hash reads.
     pub(crate) fn prefetch(&self, hash: KeyHash) {
         if let Some(checkpoint) = &self.checkpoint {
