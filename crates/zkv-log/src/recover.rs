@@ -106,6 +106,7 @@ pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Reco
         let checkpoint = checkpoint.as_ref().ok_or(LogError::CheckpointMismatch)?;
         let mut recovery = Recovery::from_checkpoint(open, checkpoint)?;
         let leftover = recovery.follow()?;
+        recovery.check_slots()?;
         recovery.finish(leftover)
     };
     match from_checkpoint() {
@@ -166,6 +167,16 @@ impl<'a> Recovery<'a> {
         };
         self.read_listed()?;
         Ok(leftover)
+    }
+
+    /// Of the segments that a checkpoint names, some may be cut off the file's end by now: these were
+    /// freed before that.
+    fn check_slots(&self) -> Result<()> {
+        let slots = slot_count(self.open, self.file_bytes);
+        match self.member_ids().any(|id| id.slot >= slots) {
+            true => Err(LogError::CheckpointMismatch),
+            false => Ok(()),
+        }
     }
 
     /// The segments of the roll call are full, and those that were not retired must be whole.

@@ -107,6 +107,32 @@ fn a_slot_that_a_reader_of_the_log_alone_needs_is_not_cut_off() {
 }
 
 #[test]
+fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the_log() {
+    let (storage, mut writer) = new_log();
+    for seed in 0..4 {
+        fill(&mut writer, seed);
+    }
+    writer.rebase().unwrap();
+    free_and_sync(&mut writer, &[0, 1, 2, 3]);
+    writer.rebase().unwrap();
+    let checkpoint = writer.checkpoint().unwrap();
+    free_and_sync(&mut writer, &[4]);
+    assert!(writer.cut().unwrap() > 0);
+    let end = writer.end();
+    drop(writer);
+    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
+    let recover = |storage: &MemoryStorage| {
+        let storage = Arc::new(storage.clone());
+        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options.clone());
+        file.unwrap().recover(Some(&checkpoint))
+    };
+    let recovered = recover(&storage).unwrap();
+    assert!(recovered.replay_from.is_some(), "it was no use");
+    assert_eq!(recovered.writer.unwrap().end(), end);
+    assert_eq!(recovered.log.view().segments().len(), 1);
+}
+
+#[test]
 fn packed_entries_that_are_not_kept_are_not_appended() {
     let (_storage, mut writer) = new_log();
     let entries: Vec<Vec<u8>> =

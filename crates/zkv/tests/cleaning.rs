@@ -142,6 +142,29 @@ fn compaction_leaves_little_more_than_what_is_live() {
 }
 
 #[test]
+fn the_index_of_a_compacted_store_is_not_made_anew() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    for number in 0..4_000u64 {
+        store.set_bytes(&number.to_be_bytes(), &value(number)).unwrap();
+    }
+    store.compact(no_progress).unwrap();
+    store.close().unwrap();
+    let index = || {
+        let path = Path::new("store.zkv.idx");
+        let file = storage.open(path, OpenMode::ReadOnly).unwrap();
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        file.read_at(0, &mut bytes).unwrap();
+        bytes
+    };
+    let before = index();
+    let store = open(&storage);
+    assert_eq!(store.len(), 4_000);
+    store.close().unwrap();
+    assert!(index() == before);
+}
+
+#[test]
 fn a_snapshot_reads_its_state_across_a_compaction_and_its_slots_come_back() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();

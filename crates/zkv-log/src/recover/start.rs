@@ -29,10 +29,9 @@ impl<'a> Recovery<'a> {
         let place = Place::new(&open.identity, tail.id);
         let mut recovery = Self::new(open, place)?;
         recovery.check_watermark(place, checkpoint)?;
-        let slots = slot_count(open, recovery.file_bytes);
         let mut known_slots = HashSet::from([tail.id.slot]);
         for segment in full {
-            if segment.id.slot >= slots || !known_slots.insert(segment.id.slot) {
+            if !known_slots.insert(segment.id.slot) {
                 return Err(LogError::CheckpointMismatch);
             }
             let place = Place::new(&open.identity, segment.id);
