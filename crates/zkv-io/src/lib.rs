@@ -25,6 +25,7 @@ mod cursor;
 mod file_storage;
 mod map;
 mod memory_storage;
+mod memory_watch;
 mod read_mode;
 mod scratch;
 mod storage;

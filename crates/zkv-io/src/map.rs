@@ -4,8 +4,11 @@
 use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
+use std::time::Instant;
 
 use memmap2::{MmapOptions, MmapRaw};
+
+use crate::memory_watch::MemoryWatch;
 
 /// The first extent covers this much; each further one as much as all before it together.
 const FIRST_EXTENT_BYTES: u64 = 1 << 20;
@@ -18,11 +21,13 @@ const EXTENT_COUNT: usize = 44;
 #[derive(Debug)]
 pub(crate) struct ExtentMap {
     extents: [OnceLock<MmapRaw>; EXTENT_COUNT],
+    memory: MemoryWatch,
 }
 
 impl ExtentMap {
     pub(crate) fn new() -> Self {
-        Self { extents: [const { OnceLock::new() }; EXTENT_COUNT] }
+        let extents = [const { OnceLock::new() }; EXTENT_COUNT];
+        Self { extents, memory: MemoryWatch::default() }
     }
 
     /// Copies as much of `into` as lies in the first extent it touches, and says how much that was;
@@ -46,6 +51,9 @@ impl ExtentMap {
             None => {
                 let mapped =
                     MmapOptions::new().offset(start).len(length).map_raw_read_only(file)?;
+                if self.memory.is_scarce() {
+                    read_no_more_than_asked(&mapped);
+                }
                 // Where two readers map it at once, one of the two maps is dropped.
                 self.extents[number].get_or_init(|| mapped)
             }
@@ -53,9 +61,22 @@ impl ExtentMap {
         #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
         let within = (offset - start) as usize;
         let count = into.len().min(length - within);
+        let start = self.memory.is_due().then(Instant::now);
         copy(extent, within, &mut into[..count]);
+        if start.is_some_and(|start| self.memory.note(start.elapsed(), file_bytes)) {
+            self.extents.iter().filter_map(OnceLock::get).for_each(read_no_more_than_asked);
+        }
         Ok(Some(count))
     }
+}
+
+/// Keeps the system from reading more than the pages that a copy touches.
+fn read_no_more_than_asked(extent: &MmapRaw) {
+    // It is an advice: where it is not taken, reads are as slow as before.
+    #[cfg(unix)]
+    let _ = extent.advise(memmap2::Advice::Random);
+    #[cfg(not(unix))]
+    let _ = extent;
 }
 
 impl ExtentMap {
@@ -116,7 +137,28 @@ fn copy(extent: &MmapRaw, within: usize, into: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+
+    #[test]
+    fn what_is_read_stays_the_same_where_memory_is_scarce() {
+        let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251) as u8).collect();
+        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
+        std::fs::write(&path, &bytes).unwrap();
+        let (file, map) = (File::open(&path).unwrap(), ExtentMap::new());
+        let check = |offset: usize| {
+            let mut copied = [0; 1000];
+            let count = map.copy_out(&file, bytes.len() as u64, offset as u64, &mut copied);
+            assert_eq!(count.unwrap(), Some(copied.len()));
+            assert_eq!(copied, bytes[offset..offset + copied.len()]);
+        };
+        check(5000);
+        while !map.memory.note(Duration::from_millis(1), bytes.len() as u64) {}
+        // One extent was mapped before, the other one is not yet.
+        check(900_000);
+        check(2_000_000);
+    }
 
     #[test]
     fn extents_cover_every_offset_once() {

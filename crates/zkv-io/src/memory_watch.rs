@@ -1,0 +1,103 @@
+//! Whether there is memory enough for the file that is mapped.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+/// One copy in so many is timed, of each thread: that takes less than a nanosecond a copy.
+const TIMED_ONE_IN: u32 = 64;
+/// What is in memory is copied in less, and no disk is faster.
+const WAIT_MIN: Duration = Duration::from_micros(25);
+/// Linux reads so much around each page that is missing, as it is set up by default.
+const READ_AROUND_BYTES: u64 = 128 << 10;
+/// A copy that did not wait takes back so much of one that did: one in five has to wait, or more, to be
+/// noticed in the long run.
+const WAITED_OVER_FAST: u32 = 4;
+/// So many copies may wait, however small the file is.
+const WAITS_MIN: u64 = 64;
+
+/// Finds out that copies go on to wait for the disk where all of the file has been read already: it does
+/// not stay in memory. Each read that the system makes larger than it has to be then drops what the next
+/// ones want.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryWatch {
+    /// About how many copies had to wait lately.
+    waits: AtomicU32,
+    is_scarce: AtomicBool,
+}
+
+impl MemoryWatch {
+    /// Whether the next copy is to be timed.
+    #[inline]
+    pub fn is_due(&self) -> bool {
+        thread_local! {
+            static COPIES: Cell<u32> = const { Cell::new(0) };
+        }
+        let number = COPIES.get().wrapping_add(1);
+        COPIES.set(number);
+        number.is_multiple_of(TIMED_ONE_IN) && !self.is_scarce()
+    }
+
+    /// Whether memory was found to be scarce.
+    pub fn is_scarce(&self) -> bool {
+        self.is_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long the copy took, from a file of so many bytes. Returns whether it is the one by
+    /// which memory is found to be scarce.
+    pub fn note(&self, took: Duration, file_bytes: u64) -> bool {
+        let change = |waits: u32| match took < WAIT_MIN {
+            true => waits.checked_sub(TIMED_ONE_IN / WAITED_OVER_FAST),
+            false => Some(waits.saturating_add(TIMED_ONE_IN)),
+        };
+        let before = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
+        let waits = before.ok().and_then(change).unwrap_or(0);
+        // Reading all of it once takes half as many.
+        let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES;
+        u64::from(waits) > waits_max && !self.is_scarce.swap(true, Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE_BYTES: u64 = 100 << 20;
+    const FAST: Duration = Duration::from_micros(1);
+    const SLOW: Duration = Duration::from_micros(90);
+
+    /// How many of these copies, over and over, it takes to find memory scarce.
+    fn copies_until_scarce(times: &[Duration]) -> Option<usize> {
+        let watch = MemoryWatch::default();
+        (0..100_000).find(|number| watch.note(times[number % times.len()], FILE_BYTES))
+    }
+
+    #[test]
+    fn memory_is_scarce_where_copies_wait_when_all_of_the_file_has_been_read() {
+        let all_of_it = (FILE_BYTES / READ_AROUND_BYTES) as usize / TIMED_ONE_IN as usize;
+        let found = copies_until_scarce(&[SLOW]).unwrap();
+        assert!((2 * all_of_it..3 * all_of_it).contains(&found), "{found}");
+        assert!(copies_until_scarce(&[SLOW, FAST]).is_some_and(|later| found < later));
+    }
+
+    #[test]
+    fn a_wait_now_and_then_is_none() {
+        assert_eq!(copies_until_scarce(&[FAST]), None);
+        assert_eq!(copies_until_scarce(&[SLOW, FAST, FAST, FAST, FAST, FAST]), None);
+    }
+
+    #[test]
+    fn it_is_told_once() {
+        let watch = MemoryWatch::default();
+        assert_eq!((0..100_000).filter(|_| watch.note(SLOW, FILE_BYTES)).count(), 1);
+        assert!(watch.is_scarce());
+        assert!((0..1000).all(|_| !watch.is_due()));
+    }
+
+    #[test]
+    fn one_copy_in_many_is_timed() {
+        let watch = MemoryWatch::default();
+        let due = (0..64_000).filter(|_| watch.is_due()).count();
+        assert_eq!(due, 1000);
+    }
+}
