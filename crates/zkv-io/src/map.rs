@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn what_is_read_stays_the_same_where_memory_is_scarce() {
-        let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251) as u8).collect();
+        let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251).to_le_bytes()[0]).collect();
         let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
         std::fs::write(&path, &bytes).unwrap();
         let (file, map) = (File::open(&path).unwrap(), ExtentMap::new());
