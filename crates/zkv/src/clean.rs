@@ -189,6 +189,15 @@ impl Writer {
     }
 }
 
+/// Whether the file gets shorter where the last slot's segment, which is full, is written behind what
+/// stands in front of it: what finds no room there begins the last slot anew.
+fn pays(writer: &Writer, last: &SegmentInfo) -> bool {
+    let slot_bytes = u64::from(writer.log.log().identity().slot_bytes);
+    let room_bytes = u64::from(writer.log.room_bytes());
+    let needed_bytes = writer.survey().needed_bytes(last);
+    needed_bytes.is_some_and(|needed| needed <= room_bytes + slot_bytes / 8 * 7)
+}
+
 impl Shared {
     /// Writes an index checkpoint, frees what was cleaned, and cuts off what is free at the file's end.
     pub(crate) fn checkpoint(&self, writer: &mut Writer) -> Result<()> {
@@ -260,7 +269,8 @@ impl Shared {
     }
 
     /// Cuts off what is free at the file's end where more slots are free than `spare` says for so many
-    /// segments, and names the segment that stands in the way then: its records have room in front.
+    /// segments, and names the segment that stands in the way then. Where none is to spare, that may also
+    /// be one without which the file ends within its last slot.
     fn last_in_the_way(
         &self,
         writer: &mut Writer,
@@ -275,9 +285,7 @@ impl Shared {
             let is_spare = (at_end + before) as usize <= spare;
             self.cleaner.state().is_unfinished = (at_end + before + held) as usize > spare;
             if at_end == 0 && last.is_sealed {
-                let fits =
-                    writer.survey().needed_bytes(last) <= Some(writer.log.room_bytes().into());
-                return Ok((!is_spare || (spare == 0 && fits)).then_some(*last));
+                return Ok((!is_spare || (spare == 0 && pays(writer, last))).then_some(*last));
             }
             if is_spare {
                 break;

@@ -142,6 +142,26 @@ fn compaction_leaves_little_more_than_what_is_live() {
 }
 
 #[test]
+fn a_compacted_store_ends_with_the_segment_that_is_not_full() {
+    // A slot has room for 620 records or so.
+    for count in [666, 839, 980, 1351, 1692] {
+        let storage = MemoryStorage::new();
+        let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+        for round in 0..2 {
+            for number in 0..count {
+                store.set_bytes(&u64::to_be_bytes(number), &value(number + round)).unwrap();
+            }
+            store.clean().unwrap();
+        }
+        store.compact(no_progress).unwrap();
+        let stats = store.stats().unwrap();
+        let beyond = stats.data_file_bytes - stats.live_bytes;
+        assert!(beyond < u64::from(SLOT) / 8, "{count}: {beyond} bytes beyond what is live");
+        assert_eq!(store.len(), count);
+    }
+}
+
+#[test]
 fn the_index_of_a_compacted_store_is_not_made_anew() {
     let storage = MemoryStorage::new();
     let store = open(&storage);
