@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::MemoryStorage;
-use zkv_log::{Access, FreeSlots, LogOptions, LogWriter, OpenFile, create};
+use zkv_log::layout::slot_start;
+use zkv_log::{
+    Access, FreeSlots, LogError, LogOptions, LogWriter, OpenFile, Recovered, Result, create,
+};
 
 const PATH: &str = "log";
 const SLOT: u32 = 64 << 10;
@@ -106,8 +109,14 @@ fn a_slot_that_a_reader_of_the_log_alone_needs_is_not_cut_off() {
     assert_eq!(segments.len(), 3);
 }
 
-#[test]
-fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the_log() {
+fn recover(storage: &MemoryStorage, checkpoint: &[u8]) -> Result<Recovered> {
+    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
+    let storage = Arc::new(storage.clone());
+    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options)?.recover(Some(checkpoint))
+}
+
+/// A log with a full segment in the last slot, and the one that is being written in front of it.
+fn log_that_ends_in_front() -> (MemoryStorage, LogWriter) {
     let (storage, mut writer) = new_log();
     for seed in 0..4 {
         fill(&mut writer, seed);
@@ -115,21 +124,33 @@ fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the
     writer.rebase().unwrap();
     free_and_sync(&mut writer, &[0, 1, 2, 3]);
     writer.rebase().unwrap();
+    let slots: Vec<u32> = writer.log().view().segments().iter().map(|one| one.slot).collect();
+    assert_eq!(slots, [4, 0]);
+    (storage, writer)
+}
+
+#[test]
+fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the_log() {
+    let (storage, mut writer) = log_that_ends_in_front();
     let checkpoint = writer.checkpoint().unwrap();
     free_and_sync(&mut writer, &[4]);
     assert!(writer.cut().unwrap() > 0);
     let end = writer.end();
     drop(writer);
-    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
-    let recover = |storage: &MemoryStorage| {
-        let storage = Arc::new(storage.clone());
-        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options.clone());
-        file.unwrap().recover(Some(&checkpoint))
-    };
-    let recovered = recover(&storage).unwrap();
+    let recovered = recover(&storage, &checkpoint).unwrap();
     assert!(recovered.replay_from.is_some(), "it was no use");
     assert_eq!(recovered.writer.unwrap().end(), end);
     assert_eq!(recovered.log.view().segments().len(), 1);
+}
+
+#[test]
+fn a_segment_that_somebody_else_has_cut_off_is_missing() {
+    let (storage, mut writer) = log_that_ends_in_front();
+    let checkpoint = writer.checkpoint().unwrap();
+    writer.log().file().set_len(slot_start(4, SLOT)).unwrap();
+    drop(writer);
+    let error = recover(&storage, &checkpoint).map(drop).unwrap_err();
+    assert!(matches!(error, LogError::Corrupt { what: "a segment is missing", .. }), "{error}");
 }
 
 #[test]
