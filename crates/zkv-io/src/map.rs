@@ -51,11 +51,12 @@ impl ExtentMap {
             None => {
                 let mapped =
                     MmapOptions::new().offset(start).len(length).map_raw_read_only(file)?;
-                if self.memory.is_scarce() {
-                    read_no_more_than_asked(&mapped);
-                }
                 // Where two readers map it at once, one of the two maps is dropped.
-                self.extents[number].get_or_init(|| mapped)
+                let extent = self.extents[number].get_or_init(|| mapped);
+                if self.memory.is_scarce() {
+                    read_no_more_than_asked(extent);
+                }
+                extent
             }
         };
         #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
