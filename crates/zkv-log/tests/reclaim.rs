@@ -12,17 +12,22 @@ use zkv_log::{
 const PATH: &str = "log";
 const SLOT: u32 = 64 << 10;
 
+fn options() -> LogOptions {
+    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
+}
+
+fn recover(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> Result<Recovered> {
+    let storage = Arc::new(storage.clone());
+    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(checkpoint)
+}
+
 fn open(storage: &MemoryStorage) -> LogWriter {
-    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
-    let file =
-        OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), Access::ReadWrite, options);
-    file.unwrap().recover(None).unwrap().writer.unwrap()
+    recover(storage, None).unwrap().writer.unwrap()
 }
 
 fn new_log() -> (MemoryStorage, LogWriter) {
     let storage = MemoryStorage::new();
-    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
-    create(&storage, Path::new(PATH), &options).unwrap();
+    create(&storage, Path::new(PATH), &options()).unwrap();
     let writer = open(&storage);
     (storage, writer)
 }
@@ -109,12 +114,6 @@ fn a_slot_that_a_reader_of_the_log_alone_needs_is_not_cut_off() {
     assert_eq!(segments.len(), 3);
 }
 
-fn recover(storage: &MemoryStorage, checkpoint: &[u8]) -> Result<Recovered> {
-    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
-    let storage = Arc::new(storage.clone());
-    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options)?.recover(Some(checkpoint))
-}
-
 /// A log with a full segment in the last slot, and the one that is being written in front of it.
 fn log_that_ends_in_front() -> (MemoryStorage, LogWriter) {
     let (storage, mut writer) = new_log();
@@ -137,7 +136,7 @@ fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the
     assert!(writer.cut().unwrap() > 0);
     let end = writer.end();
     drop(writer);
-    let recovered = recover(&storage, &checkpoint).unwrap();
+    let recovered = recover(&storage, Some(&checkpoint)).unwrap();
     assert!(recovered.replay_from.is_some(), "it was no use");
     assert_eq!(recovered.writer.unwrap().end(), end);
     assert_eq!(recovered.log.view().segments().len(), 1);
@@ -149,7 +148,7 @@ fn a_segment_that_somebody_else_has_cut_off_is_missing() {
     let checkpoint = writer.checkpoint().unwrap();
     writer.log().file().set_len(slot_start(4, SLOT)).unwrap();
     drop(writer);
-    let error = recover(&storage, &checkpoint).map(drop).unwrap_err();
+    let error = recover(&storage, Some(&checkpoint)).map(drop).unwrap_err();
     assert!(matches!(error, LogError::Corrupt { what: "a segment is missing", .. }), "{error}");
 }
 

@@ -189,13 +189,14 @@ impl Writer {
     }
 }
 
-/// Whether the file gets shorter where the last slot's segment, which is full, is written behind what
-/// stands in front of it: what finds no room there begins the last slot anew.
+/// Whether the file gets shorter, by an eighth of a slot at the least, where the last slot's segment, which
+/// is full, is written behind what stands in front of it: what finds no room there begins the last slot
+/// anew.
 fn pays(writer: &Writer, last: &SegmentInfo) -> bool {
     let slot_bytes = u64::from(writer.log.log().identity().slot_bytes);
     let room_bytes = u64::from(writer.log.room_bytes());
     let needed_bytes = writer.survey().needed_bytes(last);
-    needed_bytes.is_some_and(|needed| needed <= room_bytes + slot_bytes / 8 * 7)
+    needed_bytes.is_some_and(|needed| needed <= room_bytes + slot_bytes - slot_bytes / 8)
 }
 
 impl Shared {

@@ -55,9 +55,12 @@ struct LogRun {
 
 fn options() -> LogOptions {
     // One thread, and entries that do not compress: this is about segments.
-    let log =
-        LogOptions { slot_bytes: SLOT_BYTES, compression_threads: 1, ..LogOptions::default() };
-    LogOptions { write_buffer_bytes: WRITE_BUFFER_BYTES, ..log }
+    LogOptions {
+        slot_bytes: SLOT_BYTES,
+        compression_threads: 1,
+        write_buffer_bytes: WRITE_BUFFER_BYTES,
+        ..LogOptions::default()
+    }
 }
 
 fn recover(disk: &SimDisk, checkpoint: Option<&[u8]>) -> Result<Recovered, LogError> {
@@ -172,17 +175,12 @@ impl LogRun {
                     writer.cut()?;
                 }
             }
-            Step::Reopen => {
+            Step::Reopen | Step::Shorten => {
                 if let Some(mut writer) = self.writer.take() {
                     writer.close()?;
-                }
-                self.durable = self.commits.len() - 1;
-                self.open()?;
-            }
-            Step::Shorten => {
-                if let Some(mut writer) = self.writer.take() {
-                    writer.close()?;
-                    self.shorten(&writer)?;
+                    if matches!(step, Step::Shorten) {
+                        shorten(&writer)?;
+                    }
                 }
                 self.durable = self.commits.len() - 1;
                 self.open()?;
@@ -238,21 +236,6 @@ impl LogRun {
         self.commits.push(entries);
     }
 
-    /// Cuts the file where its log ends, if that is in the file's last page.
-    fn shorten(&self, writer: &LogWriter) -> Result<(), LogError> {
-        let (log, end) = (writer.log(), writer.end());
-        let segments = log.view().segments();
-        let Some(tail) = segments.iter().find(|one| one.sequence == end.sequence) else {
-            return Ok(());
-        };
-        let end = slot_start(tail.slot, SLOT_BYTES) + u64::from(end.offset);
-        if log.file_bytes()?.saturating_sub(end) < PAGE_BYTES {
-            log.file().set_len(end).map_err(failed("cut"))?;
-            log.file().sync_all().map_err(failed("sync"))?;
-        }
-        Ok(())
-    }
-
     /// Writes a commit but for its end.
     fn abandon(&mut self, lens: &[usize]) -> Result<(), LogError> {
         let abandoned = self.noise(lens);
@@ -281,6 +264,21 @@ impl LogRun {
         self.commits.push(entries);
         Ok(())
     }
+}
+
+/// Cuts the file where its log ends, if that is in the file's last page.
+fn shorten(writer: &LogWriter) -> Result<(), LogError> {
+    let (log, end) = (writer.log(), writer.end());
+    let segments = log.view().segments();
+    let Some(tail) = segments.iter().find(|one| one.sequence == end.sequence) else {
+        return Ok(());
+    };
+    let end = slot_start(tail.slot, SLOT_BYTES) + u64::from(end.offset);
+    if log.file_bytes()?.saturating_sub(end) < PAGE_BYTES {
+        log.file().set_len(end).map_err(failed("cut"))?;
+        log.file().sync_all().map_err(failed("sync"))?;
+    }
+    Ok(())
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> LogError {
