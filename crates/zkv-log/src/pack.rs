@@ -27,8 +27,6 @@ const DICTIONARY_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 const SLOT_SHARE: usize = 8;
 /// Threads that help without being asked: one that has to wait for the packing, and one that compacts.
 const VISITORS: usize = 2;
-/// Entries of so many bytes pay for a larger dictionary in each segment.
-const LARGE_STORE_BYTES: u64 = 16 << 20;
 
 /// Entries in compressed blocks, ready to be appended in one piece.
 #[derive(Debug)]
@@ -88,8 +86,7 @@ impl Packing {
     /// of them.
     #[must_use]
     pub fn new(log: &Log, options: &LogOptions, raw_bytes: u64) -> Self {
-        let is_large = raw_bytes >= LARGE_STORE_BYTES;
-        let scale = if is_large { Scale::OF_A_LARGE_STORE } else { Scale::BESIDE_WRITES };
+        let scale = Scale::to_write_anew(raw_bytes, options.compression_level);
         Self(Packer::new(options, log.identity().slot_bytes, None, scale))
     }
 
