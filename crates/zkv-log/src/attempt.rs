@@ -21,7 +21,9 @@ const TRAINED_BLOCK_BYTES_MAX: usize = 4 << 10;
 /// One sample in this many judges a candidate instead of training it.
 const HELD_OUT: usize = 8;
 /// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
-const ADOPT_PERCENT: usize = 95;
+const ADOPT_SHARE: f64 = 0.95;
+/// Where the dictionary in use does as well as it did, but for so much, what comes has not changed.
+const UNCHANGED_FACTOR: f64 = 1.03;
 
 /// Samples, the oldest first, one behind another.
 #[derive(Default)]
@@ -57,11 +59,22 @@ impl Samples {
     }
 }
 
+/// Compressed bytes for each raw one.
+pub(crate) type Share = f64;
+
+/// A dictionary, and how well it did on samples that it was not trained on.
+pub(crate) struct Made {
+    pub dictionary: Dictionary,
+    pub share: Share,
+}
+
 /// Holds all that it needs, so that any thread can make it.
 pub(crate) struct Attempt {
     pub samples: Samples,
     /// The dictionary in use.
     pub current: Option<Arc<Dictionary>>,
+    /// How well that did when it was made: where it still does, nothing else is tried.
+    pub expected: Option<Share>,
     pub dictionary_bytes_max: usize,
     pub block_bytes: usize,
     pub level: i32,
@@ -69,12 +82,15 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// A new dictionary, where it wins clearly on samples that it was not trained on.
-    pub(crate) fn make(&self) -> Option<Dictionary> {
-        let candidate = self.candidate()?;
+    pub(crate) fn make(&self) -> Option<Made> {
         let mut encoder = Encoder::new(self.level);
-        let now = self.held_out_bytes(&mut encoder, self.current.as_deref());
-        let then = self.held_out_bytes(&mut encoder, Some(&candidate));
-        (then * 100 <= now * ADOPT_PERCENT).then_some(candidate)
+        let now = self.held_out_share(&mut encoder, self.current.as_deref());
+        if self.expected.is_some_and(|expected| now < expected * UNCHANGED_FACTOR) {
+            return None;
+        }
+        let dictionary = self.candidate()?;
+        let share = self.held_out_share(&mut encoder, Some(&dictionary));
+        (share <= now * ADOPT_SHARE).then_some(Made { dictionary, share })
     }
 
     fn candidate(&self) -> Option<Dictionary> {
@@ -91,13 +107,43 @@ impl Attempt {
         train(&joined, &sizes, bytes_max, PARAMETERS).and_then(Dictionary::new)
     }
 
-    fn held_out_bytes(&self, encoder: &mut Encoder, dictionary: Option<&Dictionary>) -> usize {
+    #[expect(clippy::cast_precision_loss, reason = "a ratio of some megabytes")]
+    fn held_out_share(&self, encoder: &mut Encoder, dictionary: Option<&Dictionary>) -> Share {
         let held_out: Vec<&[u8]> = self.samples.iter().step_by(HELD_OUT).collect();
-        let mut raw = Vec::new();
-        let compressed = cut(&held_out, self.block_bytes).map(|block| {
+        let (mut raw, mut raw_bytes, mut bytes) = (Vec::new(), 0, 0);
+        for block in cut(&held_out, self.block_bytes) {
             write_payload(block, &mut raw);
-            encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len)
-        });
-        compressed.sum()
+            raw_bytes += raw.len();
+            bytes += encoder.compress(&raw, dictionary).map_or(raw.len(), <[u8]>::len);
+        }
+        bytes as f64 / raw_bytes.max(1) as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dictionary::Interner;
+
+    /// What such documents share, only a dictionary knows: each is in a block of its own.
+    fn attempt(kind: &str, current: Option<Arc<Dictionary>>, expected: Option<Share>) -> Attempt {
+        let mut samples = Samples::default();
+        for number in 0..4000u32 {
+            let number = number.wrapping_mul(2_654_435_761);
+            samples.push(format!("{kind} {number}, which is {kind}, as {kind} is").as_bytes());
+        }
+        let (dictionary_bytes_max, block_bytes, level) = (16 << 10, 64, 5);
+        Attempt { samples, current, expected, dictionary_bytes_max, block_bytes, level }
+    }
+
+    #[test]
+    fn where_a_dictionary_does_as_well_as_it_did_nothing_else_is_tried() {
+        let made = attempt("archive-page", None, None).make().unwrap();
+        let current = Some(Interner::default().intern(made.dictionary));
+        let other = |current, expected| attempt("cached-answer", current, expected).make();
+        assert!(other(current.clone(), Some(made.share)).is_some(), "what comes has changed");
+        // As if it had done no better then: the same samples, on which another one wins.
+        assert!(other(current.clone(), Some(1.0)).is_none());
+        assert!(other(current, None).is_some());
     }
 }

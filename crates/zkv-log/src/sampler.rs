@@ -4,7 +4,7 @@ use std::mem::take;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use crate::attempt::{Attempt, Samples};
+use crate::attempt::{Attempt, Made, Samples, Share};
 use crate::dictionary::{Dictionary, DictionaryPlace, Interner};
 use crate::options::LogOptions;
 
@@ -49,6 +49,9 @@ const SAMPLE_ENTRY_BYTES_MAX: usize = 8 << 10;
 const FIRST_ATTEMPT_BYTES: u64 = 256 << 10;
 /// Each attempt waits for this many times as many bytes as the last one.
 const ATTEMPT_FACTOR: u64 = 8;
+/// Behind so many, a training takes less than 5 % of what the import has taken. Before, one begins only
+/// where the dictionary does worse than it did.
+const FREE_ATTEMPT_BYTES: u64 = 32 << 20;
 /// What a later attempt makes is used once a quarter as much again was seen: two buffers of an
 /// import at the least, which take about as long as the training beside them.
 const ATTEMPT_TIME_SHARE: u64 = 4;
@@ -64,6 +67,8 @@ pub(crate) struct Sampler {
     raw_bytes_seen: u64,
     next_attempt_bytes: u64,
     current: Option<Arc<Dictionary>>,
+    /// How well that did when it was made, if it was made here.
+    expected: Option<Share>,
     /// Another opening's, which nobody has needed yet.
     inherited: Option<DictionaryPlace>,
     drift: Drift,
@@ -108,7 +113,7 @@ struct UnderWay {
 }
 
 enum Making {
-    Beside(JoinHandle<Option<Dictionary>>),
+    Beside(JoinHandle<Option<Made>>),
     /// Made by who asks for it, where there shall be no more than one thread.
     Asked(Attempt),
 }
@@ -122,7 +127,7 @@ impl Making {
         thread.spawn(move || attempt.make()).map(Self::Beside)
     }
 
-    fn end(self) -> Option<Dictionary> {
+    fn end(self) -> Option<Made> {
         match self {
             Self::Beside(thread) => thread.join().ok().flatten(),
             Self::Asked(attempt) => attempt.make(),
@@ -144,6 +149,7 @@ impl Sampler {
             raw_bytes_seen: 0,
             next_attempt_bytes: FIRST_ATTEMPT_BYTES,
             current: None,
+            expected: None,
             inherited,
             drift: Drift::default(),
             under_way: None,
@@ -200,6 +206,7 @@ impl Sampler {
     /// Goes on with `dictionary`, which was trained on more.
     pub(crate) fn go_on_with(&mut self, dictionary: Arc<Dictionary>) {
         self.current = Some(dictionary);
+        self.expected = None;
         self.inherited = None;
         self.drift = Drift::default();
     }
@@ -247,7 +254,9 @@ impl Sampler {
             return None;
         }
         self.next_attempt_bytes = self.raw_bytes_seen.saturating_mul(ATTEMPT_FACTOR);
+        let is_free = self.raw_bytes_seen >= FREE_ATTEMPT_BYTES;
         Some(Attempt {
+            expected: self.expected.filter(|_| !is_free),
             samples: take(&mut self.samples),
             current: self.current.clone(),
             dictionary_bytes_max: self.scale.dictionary_bytes_max,
@@ -256,9 +265,10 @@ impl Sampler {
         })
     }
 
-    fn adopt(&mut self, interner: &Interner, made: Option<Dictionary>) {
-        if let Some(dictionary) = made {
+    fn adopt(&mut self, interner: &Interner, made: Option<Made>) {
+        if let Some(Made { dictionary, share }) = made {
             self.go_on_with(interner.intern(dictionary));
+            self.expected = Some(share);
         }
     }
 }
@@ -326,6 +336,18 @@ mod tests {
         sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 3);
         sampler.note_packed(DRIFT_WINDOW_BYTES, DRIFT_WINDOW_BYTES / 3);
         assert_eq!(sampler.next_attempt_bytes, scheduled);
+    }
+
+    #[test]
+    fn an_attempt_that_costs_little_beside_the_import_is_made_in_any_case() {
+        let mut sampler = sampler();
+        sampler.expected = Some(0.5);
+        let mut expected_behind = |raw_bytes_seen| {
+            (sampler.raw_bytes_seen, sampler.next_attempt_bytes) = (raw_bytes_seen, 0);
+            sampler.next_attempt().unwrap().expected
+        };
+        assert_eq!(expected_behind(FREE_ATTEMPT_BYTES - 1), Some(0.5));
+        assert_eq!(expected_behind(FREE_ATTEMPT_BYTES), None);
     }
 
     #[test]
