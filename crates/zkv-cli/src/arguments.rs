@@ -95,14 +95,14 @@ pub struct Compression {
     /// What to be good at
     #[arg(long, value_enum, default_value_t = Settings::Balanced)]
     pub settings: Settings,
-    /// How hard to compress, 1 to 22: higher is smaller and slower, and reads do not care
+    /// How hard to compress, -7 to 22 but for 0: higher is smaller and slower. Only below 0 are reads faster
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub level: Option<i32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Settings {
-    /// Level 1 and blocks of 256 bytes: small records are read in 60 % of the time
+    /// Level -1 and blocks of 256 bytes: small records are read in half of the time
     Fast,
     /// Level 5 and blocks of 1 KiB
     Balanced,

@@ -320,6 +320,7 @@ impl std::fmt::Debug for DecoderPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::LEVELS;
 
     #[test]
     fn payloads_round_trip_and_bombs_are_refused() {
@@ -332,6 +333,24 @@ mod tests {
         assert!(decoder.decompress_frame(&frame, None, raw.len() - 1).is_none());
         for end in 0..frame.len() {
             assert!(decoder.decompress_frame(&frame[..end], None, raw.len()).is_none());
+        }
+    }
+
+    #[test]
+    fn every_level_that_options_allow_makes_frames_with_and_without_a_dictionary() {
+        let document = |number: u32| format!(r#"{{"id":{number},"kind":"page","lang":"en"}}"#);
+        let text: String = (0..40).map(document).collect();
+        // zstd takes any text for a dictionary of bytes alone.
+        let dictionary = Arc::new(Dictionary::new(text.into_bytes()).unwrap());
+        let raw = document(99).repeat(4).into_bytes();
+        for level in LEVELS.filter(|level| *level != 0) {
+            for dictionary in [None, Some(&dictionary)] {
+                let mut encoder = Encoder::new(level);
+                let frame = encoder.compress(&raw, dictionary.map(|one| &**one)).unwrap().to_vec();
+                let mut decoder = Decoder::new();
+                decoder.decompress_frame(&frame, dictionary.map(|one| &**one), raw.len()).unwrap();
+                assert_eq!(decoder.payload, raw, "level {level}");
+            }
         }
     }
 

@@ -62,7 +62,7 @@ pub enum LogError {
         /// The option's name.
         option: &'static str,
         /// The value given.
-        value: u64,
+        value: i64,
         /// The range it must lie in.
         allowed: &'static str,
     },

@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long)]
     pub cache_bytes: Option<usize>,
     /// The store's option `compression_level`.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = 5, allow_negative_numbers = true)]
     pub level: i32,
 }
 

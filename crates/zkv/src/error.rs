@@ -49,7 +49,7 @@ pub enum Error {
         /// The option's name.
         option: &'static str,
         /// The value given.
-        value: u64,
+        value: i64,
         /// The range it must lie in.
         allowed: &'static str,
     },

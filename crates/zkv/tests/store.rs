@@ -82,8 +82,13 @@ fn limits_are_held() {
 fn options_out_of_range_are_named_with_their_range() {
     let place = place();
     let cases = [
-        (Options::new().compression_level(0), "compression_level", "from 1 to 22"),
-        (Options::new().compression_level(23), "compression_level", "from 1 to 22"),
+        (
+            Options::new().compression_level(-8),
+            "compression_level is -8",
+            "from -7 to 22, and not 0",
+        ),
+        (Options::new().compression_level(0), "compression_level is 0", "from -7 to 22, and not 0"),
+        (Options::new().compression_level(23), "compression_level is 23", "from -7 to 22"),
         (Options::new().max_parallel_reads(0), "max_parallel_reads", "from 1 to 4096"),
         (Options::new().memory_buffer_bytes(1), "memory_buffer_bytes", "65536"),
         (Options::new().disk_buffer_bytes(1), "disk_buffer_bytes", "4096"),
