@@ -2,45 +2,38 @@
 
 mod ahead;
 mod cells;
+mod judge;
 
 use std::collections::HashSet;
 use std::sync::Arc;
 
 use zkv_index::KeyHash;
-use zkv_log::Cell;
+use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
-use crate::hashed::KeySet;
-use crate::rebuild::decode_entry;
 use crate::shared::Shared;
-use crate::view::{KeyRef, LookupError, Moment};
+use crate::view::{LookupError, Moment};
 use cells::Cells;
+use judge::{Judge, JudgedCell, Verdict};
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
 ///
 /// After an error in one part of the file, the iteration goes on with the next part.
 pub struct IterBytes {
-    shared: Arc<Shared>,
-    moment: Moment,
-    collection: u32,
+    judge: Judge,
     /// The buffer that is being read, and the next of its records.
     buffered: (usize, u32),
-    /// Whether buffers have records: these hide those of the log.
-    has_buffered: bool,
     /// Whether the index was damaged, and made anew or found to be beyond that.
     is_mended: bool,
     /// What is still to be read of the log, in its order.
     cells: Cells,
-    /// Whether each record of the cell is its key's newest in the log.
-    is_untouched: bool,
+    /// Whether all values of the cell are to be yielded, without another look.
+    is_seen_enough: bool,
     /// The cell being read, and the next of its records.
-    cell: Cell,
+    judged: JudgedCell,
     next_in_cell: usize,
-    /// Where it is not enough to see a record: the hashes of those in the cell, but for those that
-    /// are nothing to yield.
-    hashes: Vec<Option<KeyHash>>,
     /// The values in pieces met so far. Each has one head; a forged log may name one value of
     /// gigabytes in any number of them.
     values: HashSet<[u8; 16]>,
@@ -85,19 +78,14 @@ impl IterBytes {
     /// Goes through the buffers and the log of `moment`.
     pub(crate) fn new(shared: &Arc<Shared>, moment: Moment, collection: u32) -> Self {
         let cells = Cells::new(moment.committed().log.clone());
-        let has_buffered = moment.tables().any(|(table, seen)| table.count(seen) > 0);
         Self {
-            shared: Arc::clone(shared),
-            moment,
-            collection,
+            judge: Judge::new(shared, moment, collection),
             buffered: (0, 0),
-            has_buffered,
             is_mended: false,
             cells,
-            is_untouched: false,
-            cell: Cell::default(),
+            is_seen_enough: false,
+            judged: JudgedCell::default(),
             next_in_cell: 0,
-            hashes: Vec::new(),
             values: HashSet::new(),
             gathered: Vec::new(),
         }
@@ -134,9 +122,9 @@ impl IterBytes {
     #[inline]
     fn record(&self, source: Source) -> &[u8] {
         match source {
-            Source::Cell(number) => self.cell.entry(number),
+            Source::Cell(number) => self.judged.cell.entry(number),
             Source::Buffer(table, number) => {
-                let table = self.moment.tables().nth(table);
+                let table = self.judge.moment.tables().nth(table);
                 table.and_then(|(table, _)| table.record(number)).unwrap_or_default()
             }
         }
@@ -160,19 +148,20 @@ impl IterBytes {
 
     /// The next value from the buffers.
     fn next_buffered(&mut self) -> Option<Place> {
-        if !self.has_buffered {
+        if !self.judge.has_buffered {
             return None;
         }
+        let Judge { moment, collection, .. } = &self.judge;
         let (number, next) = &mut self.buffered;
-        while let Some((table, seen)) = self.moment.tables().nth(*number) {
+        while let Some((table, seen)) = moment.tables().nth(*number) {
             while *next < table.count(seen) {
                 let source = Source::Buffer(*number, *next);
                 let newest = table.newest_at(*next, seen);
                 *next += 1;
                 let Some((hash, record)) = newest else { continue };
                 let Ok(record) = Record::decode(record) else { continue };
-                let is_value = record.collection == self.collection && record.kind != Kind::Delete;
-                let mut newer = self.moment.tables().take(*number);
+                let is_value = record.collection == *collection && record.kind != Kind::Delete;
+                let mut newer = moment.tables().take(*number);
                 if is_value && !newer.any(|(table, seen)| table.contains(hash, seen)) {
                     return Some(Place::new(source, &record));
                 }
@@ -186,7 +175,7 @@ impl IterBytes {
     #[inline]
     fn next_logged(&mut self) -> Option<Result<Place>> {
         loop {
-            while self.next_in_cell < self.cell.len() {
+            while self.next_in_cell < self.judged.cell.len() {
                 let number = self.next_in_cell;
                 self.next_in_cell += 1;
                 match self.judge(number) {
@@ -209,91 +198,63 @@ impl IterBytes {
     /// The record of this number in the cell, where it is to be yielded.
     #[inline]
     fn judge(&mut self, number: usize) -> Result<Option<Place>> {
-        let record = match self.decode(number) {
+        let record = match self.judge.decode(&self.judged.cell, number) {
             Ok(record) => record,
             Err(error) => {
+                let error = self.data_error(error);
                 self.pass_over();
                 return Err(error);
             }
         };
         let is_value = matches!(record.kind, Kind::Put | Kind::Head);
-        if !is_value || record.collection != self.collection {
+        if !is_value || record.collection != self.judge.collection {
             return Ok(None);
         }
         let place = Place::new(Source::Cell(number), &record);
-        if self.is_seen_enough() {
+        if self.is_seen_enough {
             return Ok(Some(place));
         }
-        let Some(hash) = self.hashes.get(number).copied().flatten() else { return Ok(None) };
-        let is_live = self.is_untouched || self.is_named(place, number, hash)?;
-        Ok(is_live.then_some(place))
+        let is_newest = match self.judged.verdict(number) {
+            Some(Verdict::Newest) => true,
+            Some(Verdict::Hidden) | None => false,
+            Some(Verdict::Open(hash)) => self.look_up(place, number, hash)?,
+        };
+        Ok(is_newest.then_some(place))
     }
 
-    /// Whether all values are to be yielded, without another look.
-    #[inline]
-    fn is_seen_enough(&self) -> bool {
-        self.is_untouched && !self.has_buffered
-    }
-
-    fn is_named(&mut self, place: Place, number: usize, hash: KeyHash) -> Result<bool> {
+    fn look_up(&mut self, place: Place, number: usize, hash: KeyHash) -> Result<bool> {
         self.mended(|iter| {
-            let (key, _) = place.split(iter.cell.entry(number));
-            let key = KeyRef { hash, key, collection: iter.collection, is_piece: false };
-            let named = iter.moment.committed().names(key, iter.cell.location());
-            named.map_err(|error| iter.shared.lookup_error(error))
+            let cell = &iter.judged.cell;
+            let (key, _) = place.split(cell.entry(number));
+            let is_newest = iter.judge.is_newest(cell, hash, key);
+            is_newest.map_err(|error| iter.judge.shared.lookup_error(error))
         })
-    }
-
-    #[inline]
-    fn decode(&self, number: usize) -> Result<Record<'_>> {
-        let (cell, log) = (&self.cell, &self.moment.committed().log);
-        let decoded = decode_entry(cell.entry(number), cell.location(), cell.block_of(number), log);
-        decoded.map_err(Error::data(&self.shared.path))
     }
 
     /// Reads the next cell; `false` where all of the log is read.
     fn next_cell(&mut self) -> Result<bool> {
         self.next_in_cell = 0;
-        let read = self.cells.next(&mut self.cell);
-        let Some(slot) = read.map_err(Error::data(&self.shared.path))? else {
-            self.cell = Cell::default();
+        let read = self.cells.next(&self.judge, &mut self.judged);
+        let Some(slot) = read.map_err(|error| self.data_error(error))? else {
+            self.judged = JudgedCell::default();
             return Ok(false);
         };
-        self.is_untouched = self.moment.committed().untouched.contains(slot);
-        if !self.is_seen_enough() {
-            self.look_closer()?;
+        self.is_seen_enough = self.judge.is_seen_enough(slot);
+        if !self.is_seen_enough && !self.judged.is_looked_at() {
+            let looked = self.judge.look(slot, &mut self.judged);
+            looked.map_err(|error| self.data_error(error))?;
         }
         Ok(true)
+    }
+
+    fn data_error(&self, error: LogError) -> Error {
+        Error::data(&self.judge.shared.path)(error)
     }
 
     /// Leaves the segment: what stands behind a bad block is not known.
     fn pass_over(&mut self) {
         self.cells.skip();
-        self.cell = Cell::default();
-    }
-
-    /// Finds out which records of the cell the buffers hide, or later ones in the cell itself.
-    fn look_closer(&mut self) -> Result<()> {
-        self.hashes.clear();
-        let mut later = KeySet::default();
-        for number in (0..self.cell.len()).rev() {
-            let record = self.decode(number)?;
-            let is_ours = record.collection == self.collection && record.kind != Kind::Piece;
-            let hash = is_ours.then(|| self.shared.keys.hash_record(&record));
-            // The newest first: of a key that stands in the cell twice, the last record counts.
-            let is_last = |hash: &KeyHash| self.cell.block_count() == 1 || later.insert(*hash);
-            let hash = hash.filter(is_last).filter(|hash| {
-                !self.moment.tables().any(|(table, seen)| table.contains(*hash, seen))
-            });
-            if let Some(hash) = hash
-                && !self.is_untouched
-            {
-                self.moment.committed().prefetch(hash);
-            }
-            self.hashes.push(hash);
-        }
-        self.hashes.reverse();
-        Ok(())
+        self.judged = JudgedCell::default();
     }
 
     /// Makes `attempt`, and once more with an index that is made anew where this one is damaged: of
@@ -302,7 +263,7 @@ impl IterBytes {
         match attempt(self) {
             Err(error) if error.is_index_damage() && !self.is_mended => {
                 self.is_mended = true;
-                self.moment = self.shared.mended_moment(&self.moment)?;
+                self.judge.moment = self.judge.shared.mended_moment(&self.judge.moment)?;
                 attempt(self)
             }
             done => done,
@@ -316,11 +277,11 @@ impl IterBytes {
         let (_, head) = place.split(self.record(place.source));
         let head = Head::decode(head)?;
         if !self.values.insert(head.value_id) {
-            return Err(self.shared.lookup_error(LookupError::Disagreement));
+            return Err(self.judge.shared.lookup_error(LookupError::Disagreement));
         }
         self.gathered = self.mended(|iter| {
-            let committed = iter.moment.committed();
-            iter.shared.read_pieces(committed, iter.collection, &head)
+            let Judge { shared, moment, collection, .. } = &iter.judge;
+            shared.read_pieces(moment.committed(), *collection, &head)
         })?;
         Ok(())
     }

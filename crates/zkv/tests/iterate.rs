@@ -81,6 +81,42 @@ fn damage_costs_the_same_with_threads_that_read_ahead() {
 }
 
 #[test]
+fn what_waits_in_buffers_hides_what_threads_have_read() {
+    let (memory, mut model) = filled();
+    let store = options(&memory).open(PATH).unwrap();
+    for number in (0..8000).step_by(3) {
+        if number % 2 == 0 {
+            store.delete_bytes(&key(number)).unwrap();
+            model.remove(&key(number));
+        } else {
+            store.set_bytes(&key(number), b"buffered").unwrap();
+            model.insert(key(number), b"buffered".to_vec());
+        }
+    }
+    let found: Vec<_> = store.iter_bytes().collect::<Result<_, _>>().unwrap();
+    assert_eq!(found.len(), model.len());
+    assert!(found.into_iter().collect::<BTreeMap<_, _>>() == model);
+}
+
+#[test]
+fn an_index_that_is_damaged_is_made_anew_whoever_has_asked_it() {
+    let (memory, model) = filled();
+    let file = memory.open(Path::new(&format!("{PATH}.idx")), OpenMode::ReadWrite).unwrap();
+    let mut random = fastrand::Rng::with_seed(2);
+    for _ in 0..10 {
+        let (offset, mut byte) = (random.u64(4096..file.len().unwrap()), [0]);
+        file.read_at(offset, &mut byte).unwrap();
+        file.write_at(offset, &[byte[0] ^ 1 << random.u8(..8)]).unwrap();
+        for parallel_reads in [1, 64] {
+            let yielded = all_of(&memory, parallel_reads);
+            let found: BTreeMap<_, _> = yielded.into_iter().collect::<Result<_, _>>().unwrap();
+            assert!(found == model, "{offset}");
+        }
+        file.write_at(offset, &byte).unwrap();
+    }
+}
+
+#[test]
 fn an_iteration_that_is_left_lets_the_store_go() {
     let (memory, model) = filled();
     for count in [0, 1, 1500, 4000, model.len() - 1] {

@@ -1,10 +1,11 @@
-//! Decompressing ahead of an iteration, by several threads.
+//! Decompressing and looking up ahead of an iteration, by several threads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, PoisonError};
 
-use zkv_log::{Cell, LogError, SegmentScan};
+use zkv_log::{LogError, SegmentScan};
 
+use super::judge::{Judge, JudgedCell};
 use crate::sync::thread::{Builder, JoinHandle};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 
@@ -16,7 +17,7 @@ const PARTS_A_THREAD: usize = 2;
 /// Cells in their order, and what has kept more of their part from being read.
 #[derive(Default)]
 pub(super) struct Batch {
-    pub cells: Vec<Cell>,
+    pub cells: Vec<JudgedCell>,
     /// Of the cells, those behind these are left from before.
     pub count: usize,
     pub error: Option<LogError>,
@@ -45,7 +46,7 @@ struct Queue {
     /// The number of the first of them.
     first: u64,
     /// Cells that are used again.
-    spare: Vec<Vec<Cell>>,
+    spare: Vec<Vec<JudgedCell>>,
     is_closed: bool,
 }
 
@@ -64,25 +65,34 @@ enum Work {
 }
 
 /// What decompresses one part after another.
-#[derive(Default)]
-struct Reader(Option<SegmentScan>);
+struct Reader {
+    judge: Judge,
+    scan: Option<SegmentScan>,
+}
 
 impl Reader {
-    fn read(&mut self, part: SegmentScan, mut cells: Vec<Cell>) -> Batch {
-        let scan = match &mut self.0 {
+    fn new(judge: Judge) -> Self {
+        Self { judge, scan: None }
+    }
+
+    fn read(&mut self, slot: u32, part: SegmentScan, mut cells: Vec<JudgedCell>) -> Batch {
+        let scan = match &mut self.scan {
             Some(scan) => {
                 scan.go_on_with(part);
                 scan
             }
-            None => self.0.insert(part),
+            None => self.scan.insert(part),
         };
         let mut count = 0;
         let error = loop {
             if cells.len() == count {
-                cells.push(Cell::default());
+                cells.push(JudgedCell::default());
             }
-            match scan.next_cell(&mut cells[count]) {
-                Ok(true) => count += 1,
+            match scan.next_cell(cells[count].start()) {
+                Ok(true) => {
+                    self.judge.look_up(slot, &mut cells[count]);
+                    count += 1;
+                }
                 Ok(false) => break None,
                 Err(error) => break Some(error),
             }
@@ -97,8 +107,7 @@ impl Shared {
     }
 
     /// Decompresses parts until nobody wants any.
-    fn help(&self) {
-        let mut reader = Reader::default();
+    fn help(&self, mut reader: Reader) {
         let mut queue = self.queue();
         while !queue.is_closed {
             queue = match queue.take_waiting() {
@@ -111,25 +120,26 @@ impl Shared {
     /// Decompresses a part that was taken.
     fn read<'a>(
         &'a self,
-        (number, part): (u64, SegmentScan),
+        (number, slot, part): (u64, u32, SegmentScan),
         mut queue: MutexGuard<'a, Queue>,
         reader: &mut Reader,
     ) -> MutexGuard<'a, Queue> {
         let cells = queue.spare.pop().unwrap_or_default();
         drop(queue);
         let mut taken = TakenPart { shared: self, number, work: Work::Failed };
-        taken.work = Work::Done(reader.read(part, cells));
+        taken.work = Work::Done(reader.read(slot, part, cells));
         drop(taken);
         self.queue()
     }
 }
 
 impl Queue {
-    fn take_waiting(&mut self) -> Option<(u64, SegmentScan)> {
+    fn take_waiting(&mut self) -> Option<(u64, u32, SegmentScan)> {
         let is_waiting = |part: &Part| matches!(part.work, Work::Waiting(_));
         let place = self.parts.iter().position(is_waiting)?;
-        match std::mem::replace(&mut self.parts[place].work, Work::Taken) {
-            Work::Waiting(part) => Some((self.first + place as u64, *part)),
+        let part = &mut self.parts[place];
+        match std::mem::replace(&mut part.work, Work::Taken) {
+            Work::Waiting(scan) => Some((self.first + place as u64, part.slot, *scan)),
             _ => None,
         }
     }
@@ -156,14 +166,15 @@ impl Drop for TakenPart<'_> {
 
 impl Ahead {
     /// Begins so many threads less one, since whoever asks takes part; `None` where that would be none.
-    pub fn begin(threads: usize) -> Option<Self> {
+    pub fn begin(threads: usize, judge: &Judge) -> Option<Self> {
         let shared = Arc::new(Shared::default());
         let begin = |_| {
-            let shared = Arc::clone(&shared);
-            Builder::new().name("zkv-iterate".to_owned()).spawn(move || shared.help()).ok()
+            let (shared, reader) = (Arc::clone(&shared), Reader::new(judge.clone()));
+            Builder::new().name("zkv-iterate".to_owned()).spawn(move || shared.help(reader)).ok()
         };
         let helpers: Vec<_> = (1..threads.min(HELPERS_MAX + 1)).map_while(begin).collect();
-        (!helpers.is_empty()).then_some(Self { shared, helpers, reader: Reader::default() })
+        let reader = Reader::new(judge.clone());
+        (!helpers.is_empty()).then_some(Self { shared, helpers, reader })
     }
 
     /// Whether another part should be added.
@@ -225,45 +236,47 @@ impl Drop for Ahead {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
     use std::time::Duration;
 
     use zkv_io::MemoryStorage;
-    use zkv_log::{Access, LogOptions, LogView, OpenFile, create};
 
     use super::*;
+    use crate::options::Options;
+    use crate::store::Store;
 
-    /// A log of three entries, which are scanned in three parts.
-    fn parts() -> (LogView, Vec<SegmentScan>) {
-        let (storage, options) = (MemoryStorage::new(), LogOptions::default());
-        create(&storage, Path::new("log"), &options).unwrap();
-        let file = OpenFile::open(Arc::new(storage), Path::new("log"), Access::ReadWrite, options)
-            .unwrap();
-        let mut writer = file.recover(None).unwrap().writer.unwrap();
+    /// A store of three values, which are scanned in three parts, and who reads them.
+    fn parts() -> (Store, Judge, Vec<SegmentScan>) {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = Options::new().storage(storage).open("store.zkv").unwrap();
         for seed in 0..3 {
             let mut noise = vec![0; 100_000];
             fastrand::Rng::with_seed(seed).fill(&mut noise);
-            writer.append(&[&noise]).unwrap();
+            store.set_bytes(&seed.to_be_bytes(), &noise).unwrap();
+            store.flush().unwrap();
         }
-        let view = writer.log().view();
-        let mut scan = view.scan(0, None).unwrap();
+        let judge = Judge::new(store.shared(), store.shared().now(), 0);
+        let mut scan = judge.moment.committed().log.scan(0, None).unwrap();
         let parts = std::iter::from_fn(|| scan.split()).collect();
-        (view, parts)
+        (store, judge, parts)
+    }
+
+    fn without_helpers(shared: &Arc<Shared>, judge: &Judge) -> Ahead {
+        let reader = Reader::new(judge.clone());
+        Ahead { shared: Arc::clone(shared), helpers: Vec::new(), reader }
     }
 
     #[test]
     fn parts_come_in_their_order_whoever_is_done_first() {
-        let (_view, parts) = parts();
+        let (_store, judge, parts) = parts();
         assert!(3 <= parts.len());
         let count = parts.len();
         let shared = Arc::new(Shared::default());
-        let mut ahead =
-            Ahead { shared: Arc::clone(&shared), helpers: Vec::new(), reader: Reader::default() };
+        let mut ahead = without_helpers(&shared, &judge);
         for (slot, part) in (0..).zip(parts) {
             ahead.add(slot, part);
         }
         // A helper is slow with the first.
-        let (number, part) = shared.queue().take_waiting().unwrap();
+        let (number, slot, part) = shared.queue().take_waiting().unwrap();
         std::thread::scope(|scope| {
             let reading = scope.spawn(|| {
                 let mut batch = Batch::default();
@@ -277,7 +290,7 @@ mod tests {
                 slots
             });
             std::thread::sleep(Duration::from_millis(50));
-            let work = Work::Done(Reader::default().read(part, Vec::new()));
+            let work = Work::Done(Reader::new(judge.clone()).read(slot, part, Vec::new()));
             drop(TakenPart { shared: &shared, number, work });
             assert!(reading.join().unwrap().into_iter().eq(0..u32::try_from(count).unwrap()));
         });
@@ -286,12 +299,11 @@ mod tests {
     #[test]
     #[should_panic(expected = "a thread that read ahead has panicked")]
     fn whoever_waits_for_a_thread_that_panicked_is_told() {
-        let (_view, parts) = parts();
+        let (_store, judge, parts) = parts();
         let shared = Arc::new(Shared::default());
-        let mut ahead =
-            Ahead { shared: Arc::clone(&shared), helpers: Vec::new(), reader: Reader::default() };
+        let mut ahead = without_helpers(&shared, &judge);
         ahead.add(0, parts.into_iter().next().unwrap());
-        let (number, _part) = shared.queue().take_waiting().unwrap();
+        let (number, _, _part) = shared.queue().take_waiting().unwrap();
         drop(TakenPart { shared: &shared, number, work: Work::Failed });
         ahead.next(Batch::default());
     }

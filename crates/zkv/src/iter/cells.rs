@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 
-use zkv_log::{Cell, LogError, LogView, SegmentScan};
+use zkv_log::{LogError, LogView, SegmentScan};
 
 use super::ahead::{Ahead, Batch};
+use super::judge::{Judge, JudgedCell};
 
 /// Behind so many cells, about 1 MiB, there is enough to read to begin threads for it.
 const CELLS_ALONE: usize = 1024;
@@ -46,23 +47,26 @@ impl Cells {
         self.slots.len()
     }
 
-    /// Puts the next cell into `cell`, and says which slot it is of; `None` behind the last one. Behind
-    /// an error, [`Cells::skip`] is called.
-    pub fn next(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+    /// Puts the next cell into `cell`, looked at as `judge` does, and says which slot it is of; `None`
+    /// behind the last one. Behind an error, [`Cells::skip`] is called.
+    pub fn next(&mut self, judge: &Judge, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
         if self.read_alone == CELLS_ALONE && self.ahead.is_none() {
             self.read_alone += 1;
-            self.ahead = Ahead::begin(self.log.read_threads());
+            self.ahead = Ahead::begin(self.log.read_threads(), judge);
         }
-        self.slot =
-            if self.ahead.is_some() { self.next_ahead(cell)? } else { self.next_alone(cell)? };
+        if self.ahead.is_some() {
+            self.slot = self.next_ahead(cell)?;
+        } else {
+            self.slot = self.next_alone(cell)?;
+        }
         Ok(self.slot)
     }
 
-    fn next_alone(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+    fn next_alone(&mut self, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
         loop {
             if let Some((slot, scan)) = &mut self.scan {
                 self.slot = Some(*slot);
-                if scan.next_cell(cell)? {
+                if scan.next_cell(cell.start())? {
                     self.read_alone += 1;
                     return Ok(self.slot);
                 }
@@ -80,7 +84,7 @@ impl Cells {
         Ok(true)
     }
 
-    fn next_ahead(&mut self, cell: &mut Cell) -> Result<Option<u32>, LogError> {
+    fn next_ahead(&mut self, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
         loop {
             if self.next_in_batch < self.batch.count {
                 std::mem::swap(cell, &mut self.batch.cells[self.next_in_batch]);

@@ -1,0 +1,139 @@
+//! Which records of a cell are to be yielded.
+
+use std::sync::Arc;
+
+use zkv_index::KeyHash;
+use zkv_log::{Cell, LogError};
+use zkv_record::{Kind, Record};
+
+use crate::hashed::KeySet;
+use crate::rebuild::decode_entry;
+use crate::shared::Shared;
+use crate::view::{KeyRef, LookupError, Moment};
+
+/// What an iteration sees, and what it is after.
+#[derive(Clone)]
+pub(super) struct Judge {
+    pub shared: Arc<Shared>,
+    pub moment: Moment,
+    pub collection: u32,
+    /// Whether buffers have records: these hide those of the log.
+    pub has_buffered: bool,
+}
+
+/// What is known of a record.
+#[derive(Clone, Copy)]
+pub(super) enum Verdict {
+    /// It is another collection's, or a newer one hides it.
+    Hidden,
+    /// The index says whether it is its key's newest.
+    Open(KeyHash),
+    /// It is its key's newest.
+    Newest,
+}
+
+/// A cell, and what is known of its records.
+#[derive(Default)]
+pub(super) struct JudgedCell {
+    pub cell: Cell,
+    /// Of each record; of none where nobody has looked.
+    verdicts: Vec<Verdict>,
+}
+
+impl JudgedCell {
+    /// Forgets what was known: another cell is read into this.
+    pub fn start(&mut self) -> &mut Cell {
+        self.verdicts.clear();
+        &mut self.cell
+    }
+
+    /// Whether somebody has looked at its records.
+    pub fn is_looked_at(&self) -> bool {
+        self.verdicts.len() == self.cell.len()
+    }
+
+    /// What is known of the record `number`; `None` where nobody has looked.
+    #[inline]
+    pub fn verdict(&self, number: usize) -> Option<Verdict> {
+        self.verdicts.get(number).copied()
+    }
+}
+
+impl Judge {
+    pub fn new(shared: &Arc<Shared>, moment: Moment, collection: u32) -> Self {
+        let has_buffered = moment.tables().any(|(table, seen)| table.count(seen) > 0);
+        Self { shared: Arc::clone(shared), moment, collection, has_buffered }
+    }
+
+    /// Whether all values of the collection in the segment in `slot` are to be yielded, without a look.
+    pub fn is_seen_enough(&self, slot: u32) -> bool {
+        !self.has_buffered && self.is_untouched(slot)
+    }
+
+    /// Whether each record of the segment is its key's newest in the log.
+    fn is_untouched(&self, slot: u32) -> bool {
+        self.moment.committed().untouched.contains(slot)
+    }
+
+    #[inline]
+    pub fn decode<'c>(&self, cell: &'c Cell, number: usize) -> Result<Record<'c>, LogError> {
+        let log = &self.moment.committed().log;
+        decode_entry(cell.entry(number), cell.location(), cell.block_of(number), log)
+    }
+
+    /// Finds out which records of a cell the buffers hide, or later ones in the cell itself, where it is
+    /// not enough to see a record.
+    pub fn look(&self, slot: u32, judged: &mut JudgedCell) -> Result<(), LogError> {
+        let JudgedCell { cell, verdicts } = judged;
+        verdicts.clear();
+        if self.is_seen_enough(slot) {
+            return Ok(());
+        }
+        let is_untouched = self.is_untouched(slot);
+        let mut later = KeySet::default();
+        for number in (0..cell.len()).rev() {
+            let record = self.decode(cell, number)?;
+            let is_ours = record.collection == self.collection && record.kind != Kind::Piece;
+            let hash = is_ours.then(|| self.shared.keys.hash_record(&record));
+            // The newest first: of a key that stands in the cell twice, the last record counts.
+            let is_last = |hash: &KeyHash| cell.block_count() == 1 || later.insert(*hash);
+            let hash = hash.filter(is_last).filter(|hash| {
+                !self.moment.tables().any(|(table, seen)| table.contains(*hash, seen))
+            });
+            verdicts.push(match hash {
+                None => Verdict::Hidden,
+                Some(_) if is_untouched => Verdict::Newest,
+                Some(hash) => {
+                    self.moment.committed().prefetch(hash);
+                    Verdict::Open(hash)
+                }
+            });
+        }
+        verdicts.reverse();
+        Ok(())
+    }
+
+    /// As [`Judge::look`], and asks the index of what is open then. What cannot be found out stays so:
+    /// whoever yields the records reports it.
+    pub fn look_up(&self, slot: u32, judged: &mut JudgedCell) {
+        if self.look(slot, judged).is_err() {
+            return;
+        }
+        let JudgedCell { cell, verdicts } = judged;
+        for (number, verdict) in verdicts.iter_mut().enumerate() {
+            let Verdict::Open(hash) = *verdict else { continue };
+            let Ok(record) = self.decode(cell, number) else { continue };
+            match self.is_newest(cell, hash, record.key) {
+                Ok(true) => *verdict = Verdict::Newest,
+                Ok(false) => *verdict = Verdict::Hidden,
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether the index leads from the key to the cell, which holds it.
+    pub fn is_newest(&self, cell: &Cell, hash: KeyHash, key: &[u8]) -> Result<bool, LookupError> {
+        let key = KeyRef { hash, key, collection: self.collection, is_piece: false };
+        self.moment.committed().names(key, cell.location())
+    }
+}
