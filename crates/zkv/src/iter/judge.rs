@@ -24,7 +24,7 @@ pub(super) struct Judge {
 /// What is known of a record.
 #[derive(Clone, Copy)]
 pub(super) enum Verdict {
-    /// It is another collection's, or a newer one hides it.
+    /// It is no value, another collection's, or hidden by a newer one.
     Hidden,
     /// The index says whether it is its key's newest.
     Open(KeyHash),
@@ -102,6 +102,7 @@ impl Judge {
             });
             verdicts.push(match hash {
                 None => Verdict::Hidden,
+                Some(_) if record.is_mark() => Verdict::Hidden,
                 Some(_) if is_untouched => Verdict::Newest,
                 Some(hash) => {
                     self.moment.committed().prefetch(hash);
