@@ -105,18 +105,4 @@ pub const CLEANING: &[Bug] = &[
         right: "        if entry.id >= self.next_id {",
         wrong: "        if !PLANTED && entry.id >= self.next_id {",
     },
-    Bug {
-        name: "a backup keeps an end that only its index can lead to",
-        file: "crates/zkv/src/backup.rs",
-        right: "                    shared.rebase(&mut writer)?;",
-        wrong: "                    if !PLANTED {\n                        \
-                shared.rebase(&mut writer)?;\n                    }",
-    },
-    Bug {
-        name: "an index that leads beyond a compacted file's end is taken for another's",
-        file: "crates/zkv-log/src/recover.rs",
-        right: "        let leftover = recovery.follow()?;\n        recovery.check_slots()?;",
-        wrong: "        if PLANTED {\n            recovery.check_slots()?;\n        }\n        \
-                let leftover = recovery.follow()?;\n        recovery.check_slots()?;",
-    },
 ];
