@@ -37,8 +37,8 @@ impl CompactOptions {
 
 impl Store {
     /// Writes the whole store anew: only what is needed, in as few segments as it takes, sorted by key
-    /// as far as 20 MiB of memory allow, with a dictionary trained on all of it. The file is cut
-    /// where it ends then. Reads and writes go on meanwhile.
+    /// as far as 20 MiB of memory allow, with a new dictionary, trained on the first of it. The file is
+    /// cut where it ends then. Reads and writes go on meanwhile.
     ///
     /// It takes two slots of room on the disk, and nothing that a snapshot holds comes back before that
     /// is dropped. Whatever interrupts it, what was done stays done; closing the store does. A store that is written to
