@@ -47,8 +47,9 @@ impl Cells {
         self.slots.len()
     }
 
-    /// Puts the next cell into `cell`, looked at as `judge` does, and says which slot it is of; `None`
-    /// behind the last one. Behind an error, [`Cells::skip`] is called.
+    /// Puts the next cell into `cell`, and says which slot it is of; `None` behind the last one. Behind
+    /// an error, [`Cells::skip`] is called. Where threads read ahead, they look it up as `judge` does;
+    /// before, nobody has looked.
     pub fn next(&mut self, judge: &Judge, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
         if self.read_alone == CELLS_ALONE && self.ahead.is_none() {
             self.read_alone += 1;
