@@ -20,6 +20,7 @@ pub fn run() -> Result<(), Failure> {
     })?;
     // Documentation tests are part of it.
     step("cargo test", || cargo(&["test", "--workspace"], "a test above fails"))?;
+    step("packages", packages)?;
     step("fuzz smoke", fuzz::smoke)?;
     step("crash smoke", crash::smoke)?;
     step("histories smoke", histories::smoke)?;
@@ -31,6 +32,17 @@ pub fn run() -> Result<(), Failure> {
     })?;
     println!("ci: everything passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Packs each crate that is published and builds it from that alone: within the workspace, a crate may use
+/// a file that it does not ship, or a feature that only another one asks for.
+fn packages() -> Result<(), Failure> {
+    let mut command = workspace::cargo();
+    command.args(["package", "--quiet", "--allow-dirty"]);
+    for package in workspace::packages()?.iter().filter(|package| package.is_published()) {
+        command.args(["--package", &package.name]);
+    }
+    workspace::run(&mut command, "a crate does not build from what its package holds, above")
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {

@@ -36,6 +36,15 @@ pub struct Package {
     pub description: Option<String>,
     /// Everything it depends on, for whatever purpose.
     pub dependencies: Vec<Dependency>,
+    /// The registries that it may go to: none, or any.
+    pub publish: Option<Vec<String>>,
+}
+
+impl Package {
+    /// Whether users get it from a registry.
+    pub fn is_published(&self) -> bool {
+        self.publish.is_none()
+    }
 }
 
 /// What a package depends on.

@@ -89,7 +89,7 @@ mod tests {
     fn package(name: &str, dependencies: &[&str], description: Option<&str>) -> Package {
         let dependencies = dependencies.iter().map(|name| dependency(name, None)).collect();
         let description = description.map(str::to_owned);
-        Package { name: name.to_owned(), description, dependencies }
+        Package { name: name.to_owned(), description, dependencies, publish: None }
     }
 
     fn problems(name: &str, dependencies: &[&str], description: Option<&str>) -> Vec<String> {
