@@ -3,8 +3,10 @@
 mod code;
 mod manifests;
 mod sources;
+mod strays;
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use crate::{Failure, format, report, workspace};
 
@@ -13,13 +15,15 @@ pub fn run() -> Result<(), Failure> {
     let packages = workspace::packages()?;
     let sources = workspace::sources()?;
     let mut problems = manifests::check(&packages);
-    let decisions = std::fs::read_to_string(workspace::root().join("docs/decisions.md"))?;
+    let decisions = fs::read_to_string(workspace::root().join("docs/decisions.md"))?;
     problems.extend(manifests::check_decisions(&packages, &decisions));
     for source in &sources {
         problems.extend(sources::check(source));
     }
     let paths: BTreeSet<&str> = sources.iter().map(|source| source.path.as_str()).collect();
     problems.extend(check_pages(&paths, &|page| workspace::root().join(page).is_file()));
+    let gitignore = fs::read_to_string(workspace::root().join(".gitignore"))?;
+    problems.extend(strays::check(&workspace::top()?, &gitignore));
     report("tidy", &problems)
 }
 

@@ -89,6 +89,13 @@ fn packages_of(manifest: &str) -> Result<Vec<Package>, Failure> {
     Ok(serde_json::from_slice::<Metadata>(&output.stdout)?.packages)
 }
 
+/// The names of what lies at the workspace's top.
+pub fn top() -> Result<Vec<String>, Failure> {
+    let entries = fs::read_dir(root())?;
+    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
+    names.collect()
+}
+
 /// A source file, with its path from the root in forward slashes.
 #[derive(Debug)]
 pub struct Source {
