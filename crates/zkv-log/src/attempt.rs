@@ -22,8 +22,6 @@ const TRAINED_BLOCK_BYTES_MAX: usize = 4 << 10;
 const HELD_OUT: usize = 8;
 /// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
 const ADOPT_SHARE: f64 = 0.95;
-/// Where the dictionary in use does as well as it did, but for so much, what comes has not changed.
-const UNCHANGED_FACTOR: f64 = 1.03;
 
 /// Samples, the oldest first, one behind another.
 #[derive(Default)]
@@ -73,7 +71,8 @@ pub(crate) struct Attempt {
     pub samples: Samples,
     /// The dictionary in use.
     pub current: Option<Arc<Dictionary>>,
-    /// How well that did when it was made: where it still does, nothing else is tried.
+    /// How well that did when it was made: as well as another one may do. Where that would not win,
+    /// nothing is tried.
     pub expected: Option<Share>,
     pub dictionary_bytes_max: usize,
     pub block_bytes: usize,
@@ -85,12 +84,13 @@ impl Attempt {
     pub(crate) fn make(&self) -> Option<Made> {
         let mut encoder = Encoder::new(self.level);
         let now = self.held_out_share(&mut encoder, self.current.as_deref());
-        if self.expected.is_some_and(|expected| now < expected * UNCHANGED_FACTOR) {
+        let wins = |share: Share| share <= now * ADOPT_SHARE;
+        if !self.expected.is_none_or(wins) {
             return None;
         }
         let dictionary = self.candidate()?;
         let share = self.held_out_share(&mut encoder, Some(&dictionary));
-        (share <= now * ADOPT_SHARE).then_some(Made { dictionary, share })
+        wins(share).then_some(Made { dictionary, share })
     }
 
     fn candidate(&self) -> Option<Dictionary> {

@@ -51,7 +51,7 @@ const FIRST_ATTEMPT_BYTES: u64 = 256 << 10;
 const ATTEMPT_FACTOR: u64 = 8;
 /// Behind so many, a training takes less than 5 % of what the import has taken. Before, one begins only
 /// where the dictionary does worse than it did.
-const FREE_ATTEMPT_BYTES: u64 = 32 << 20;
+const FREE_ATTEMPT_BYTES: u64 = 64 << 20;
 /// What a later attempt makes is used once a quarter as much again was seen: two buffers of an
 /// import at the least, which take about as long as the training beside them.
 const ATTEMPT_TIME_SHARE: u64 = 4;
