@@ -100,12 +100,12 @@ impl Header {
         AT_SECTION_COUNT.put(&mut bytes, &[count_byte(self.sections.len())]);
         AT_WATERMARK_BYTES.put(&mut bytes, &[count_byte(self.watermark.len())]);
         bytes[AT_WATERMARK.offset..][..self.watermark.len()].copy_from_slice(&self.watermark);
-        let tables = bytes[AT_TABLES.offset..].chunks_exact_mut(TABLE_BYTES);
-        for (record, table) in tables.zip(&self.tables) {
+        let (tables, _) = bytes[AT_TABLES.offset..].as_chunks_mut();
+        for (record, table) in tables.iter_mut().zip(&self.tables) {
             encode_table(record, table);
         }
-        let sections = bytes[AT_SECTIONS.offset..].chunks_exact_mut(SECTION_BYTES);
-        for (record, section) in sections.zip(&self.sections) {
+        let (sections, _) = bytes[AT_SECTIONS.offset..].as_chunks_mut();
+        for (record, section) in sections.iter_mut().zip(&self.sections) {
             encode_section(record, section);
         }
         let check = crc32c(0, &bytes);
@@ -151,8 +151,8 @@ impl Header {
         if !(1..=TABLES_MAX).contains(&table_count) || section_count > SECTIONS_MAX {
             return None;
         }
-        let tables = AT_TABLES.slice(bytes).chunks_exact(TABLE_BYTES).take(table_count);
-        let sections = AT_SECTIONS.slice(bytes).chunks_exact(SECTION_BYTES).take(section_count);
+        let (tables, _) = AT_TABLES.slice(bytes).as_chunks();
+        let (sections, _) = AT_SECTIONS.slice(bytes).as_chunks();
         Some(Self {
             store_id: AT_STORE_ID.array(bytes),
             offset: number(AT_OFFSET),
@@ -161,8 +161,8 @@ impl Header {
             body_end: number(AT_BODY_END),
             sections_offset: number(AT_SECTIONS_OFFSET),
             watermark: AT_WATERMARK.slice(bytes).get(..count(AT_WATERMARK_BYTES))?.to_vec(),
-            tables: tables.map(decode_table).collect::<Option<_>>()?,
-            sections: sections.map(decode_section).collect(),
+            tables: tables.iter().take(table_count).map(decode_table).collect::<Option<_>>()?,
+            sections: sections.iter().take(section_count).map(decode_section).collect(),
         })
     }
 
@@ -229,7 +229,7 @@ const T_KILL_BITS: Field = Field::of(TABLE, "kill_bits");
 const T_SALT: Field = Field::of(TABLE, "salt");
 const T_CHECK: Field = Field::of(TABLE, "check");
 
-fn encode_table(record: &mut [u8], table: &Table) {
+fn encode_table(record: &mut [u8; TABLE_BYTES], table: &Table) {
     T_FIRST_BUCKET.put(record, &table.first_bucket.to_le_bytes());
     T_BUCKET_COUNT.put(record, &table.geometry.bucket_count.to_le_bytes());
     T_ENTRY_COUNT.put(record, &table.entry_count.to_le_bytes());
@@ -243,7 +243,7 @@ fn encode_table(record: &mut [u8], table: &Table) {
 }
 
 /// `None` where no table can be like that.
-fn decode_table(record: &[u8]) -> Option<Table> {
+fn decode_table(record: &[u8; TABLE_BYTES]) -> Option<Table> {
     let [kill_bits] = T_KILL_BITS.array(record);
     let [prefix_bits] = T_PREFIX_BITS.array(record);
     let [location_bits] = T_LOCATION_BITS.array(record);
@@ -273,13 +273,13 @@ fn decode_table(record: &[u8]) -> Option<Table> {
     can_be.then_some(table)
 }
 
-fn encode_section(record: &mut [u8], section: &Section) {
+fn encode_section(record: &mut [u8; SECTION_BYTES], section: &Section) {
     Field::of(SECTION, "kind").put(record, &section.kind.to_le_bytes());
     Field::of(SECTION, "check").put(record, &section.check.to_le_bytes());
     Field::of(SECTION, "length").put(record, &section.length.to_le_bytes());
 }
 
-fn decode_section(record: &[u8]) -> Section {
+fn decode_section(record: &[u8; SECTION_BYTES]) -> Section {
     Section {
         kind: u32::from_le_bytes(Field::of(SECTION, "kind").array(record)),
         check: u32::from_le_bytes(Field::of(SECTION, "check").array(record)),

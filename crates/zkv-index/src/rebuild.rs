@@ -242,7 +242,7 @@ fn load(file: &dyn StorageFile, parts: &[Part]) -> Result<Vec<Fact>, IndexError>
     for part in parts {
         bytes.resize(part.count as usize * FACT_BYTES, 0);
         file.read_at(part.offset, &mut bytes)?;
-        for fact in bytes.chunks_exact(FACT_BYTES) {
+        for fact in bytes.as_chunks::<FACT_BYTES>().0 {
             let order = u32::try_from(facts.len()).unwrap_or(u32::MAX);
             let damaged = |_| IndexError::corrupt(part.offset, "the scratch file has changed");
             facts.push(decode(fact, order).map_err(damaged)?);

@@ -272,7 +272,7 @@ impl<'a, 'check> TableCheck<'a, 'check> {
                 continue;
             }
             self.checksum = crc32c(self.checksum, &chunk);
-            for (number, bytes) in (first..).zip(chunk.chunks_exact(BUCKET_BYTES)) {
+            for (number, bytes) in (first..).zip(chunk.as_chunks::<BUCKET_BYTES>().0) {
                 self.check_bucket(number, bytes);
             }
         }

@@ -46,6 +46,7 @@ impl MemoryWatch {
 
     /// Notes how long the copy took, from a file of so many bytes. Returns whether it is the one by
     /// which memory is found to be scarce.
+    #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
     pub fn note(&self, took: Duration, file_bytes: u64) -> bool {
         let change = |waits: u32| match took < WAIT_MIN {
             true => waits.checked_sub(TIMED_ONE_IN / WAITED_OVER_FAST),

@@ -237,6 +237,7 @@ impl DecoderPool {
     }
 
     #[cold]
+    #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
     fn make_or_wait(&self) -> Box<Decoder> {
         let more = |made| (made < self.idle.capacity()).then_some(made + 1);
         if self.made_count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {

@@ -416,7 +416,7 @@ fn read_or_zeros(file: &dyn StorageFile, at: u64, into: &mut [u8]) -> io::Result
 }
 
 pub(crate) fn decode_members(payload: &[u8]) -> impl Iterator<Item = SegmentId> + '_ {
-    payload.chunks_exact(MEMBER_BYTES).filter_map(|member| {
+    payload.as_chunks::<MEMBER_BYTES>().0.iter().filter_map(|member| {
         let mut cursor = Cursor::new(member);
         let slot = cursor.u32().ok()?;
         Some(SegmentId { slot, sequence: cursor.u64().ok()?, nonce: cursor.u64().ok()? })

@@ -155,6 +155,7 @@ impl Shared {
 
     /// An index that is damaged again and again is not the one to blame: a forged log may contradict
     /// itself, and each attempt reads all of it.
+    #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
     fn may_mend(&self) -> bool {
         let one_less = |left: u32| left.checked_sub(1);
         self.mends_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()

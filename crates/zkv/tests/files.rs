@@ -3,7 +3,7 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use zkv::{ErrorKind, Options, Store};
 
@@ -36,8 +36,11 @@ fn reading_only_writes_nothing() {
 }
 
 #[test]
+#[cfg(unix)]
 fn read_only_media_can_be_read() {
     use std::os::unix::fs::PermissionsExt;
+    use std::path::Path;
+
     let place = place();
     let store = Store::open(&place.path).unwrap();
     fill(&store, 0, 100);

@@ -85,8 +85,8 @@ fn bits_of(file_bytes: usize, dense: &[Range<usize>]) -> Vec<usize> {
     let flips = number_from("ZKV_FLIPS").map_or(FLIPS, |flips| usize::try_from(flips).unwrap());
     println!("ZKV_FLIP_SEED={seed} ZKV_FLIPS={flips} draws these flips again");
     let drawn = noise(seed, flips * 8);
-    let drawn = drawn.chunks_exact(8).map(|bytes| {
-        let number = u64::from_le_bytes(bytes.try_into().unwrap());
+    let drawn = drawn.as_chunks().0.iter().map(|bytes| {
+        let number = u64::from_le_bytes(*bytes);
         usize::try_from(number % (file_bytes as u64 * 8)).unwrap()
     });
     // One bit of every seventh byte; the seed says which.
@@ -130,8 +130,10 @@ fn report(memory: &MemoryStorage) -> Option<VerifyReport> {
 /// in. The seals say where they start.
 fn gaps(data: &[u8]) -> Vec<Range<usize>> {
     let seal_bytes = seal_block_bytes(SLOT_BYTES) as usize;
-    let slots = data[4096..].chunks_exact(SLOT_BYTES as usize).enumerate();
+    let (slots, _) = data[4096..].as_chunks::<{ SLOT_BYTES as usize }>();
     slots
+        .iter()
+        .enumerate()
         .map(|(slot, bytes)| {
             let seal = bytes.len() - seal_bytes;
             let data_end = u32::from_le_bytes(bytes[seal + 8 + 16..][..4].try_into().unwrap());
@@ -225,8 +227,8 @@ fn lengths(file_bytes: usize) -> Vec<usize> {
     let edges = slots.flat_map(|start| start - 1..start + 300).chain(0..100);
     let ends = file_bytes - 100..file_bytes;
     let drawn = noise(SEED, 400 * 8);
-    let drawn = drawn.chunks_exact(8).map(|bytes| {
-        let number = u64::from_le_bytes(bytes.try_into().unwrap());
+    let drawn = drawn.as_chunks().0.iter().map(|bytes| {
+        let number = u64::from_le_bytes(*bytes);
         usize::try_from(number % file_bytes as u64).unwrap()
     });
     edges.step_by(7).chain(ends).chain(drawn).collect()
