@@ -152,8 +152,8 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::set_bytes`], for any of its writes; as [`WriteBatch`] where one could not be
-    /// added; of kind `NotFound` where it writes to a collection that was dropped. Then nothing has
-    /// happened.
+    /// added; of kind `NotFound` where it writes to a collection that was dropped, and `Misuse` where that
+    /// is another store's. Then nothing has happened.
     pub fn write(&self, batch: WriteBatch) -> Result<()> {
         self.write_with(batch, self.shared().options.durability)
     }
@@ -181,6 +181,8 @@ impl Store {
 
     fn check_batch(&self, batch: &WriteBatch) -> Result<()> {
         let shared = self.shared();
+        let opening = &shared.collections.opening;
+        batch.collections.iter().try_for_each(|state| state.check_opening(opening))?;
         batch.wishes.for_each(|_, wish| {
             shared.check_key(wish.key)?;
             shared.check_value_bytes(wish.value.map_or(0, |value| value.len() as u64))

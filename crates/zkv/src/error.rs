@@ -87,6 +87,10 @@ pub enum Error {
     /// A collection was dropped since it was opened.
     #[error("the collection was dropped")]
     CollectionDropped,
+    /// A collection was used with a batch, snapshot or transaction of another store, or of the same one
+    /// opened anew. Numbers of collections mean nothing there.
+    #[error("the collection is of another store, or of an earlier opening: open it from this one")]
+    OtherStore,
     /// There is no such collection: in a store that is only read, or at that moment.
     #[error("there is no such collection")]
     NoCollection,
@@ -148,7 +152,8 @@ pub enum ErrorKind {
     TypeMismatch,
     /// A transaction conflicts with another one.
     Conflict,
-    /// The call makes no sense: an option out of range, or a store that was closed.
+    /// The call makes no sense: an option out of range, a store that was closed, or a collection of
+    /// another one.
     Misuse,
 }
 
@@ -165,9 +170,10 @@ impl Error {
             Self::Index { source, .. } => kind_of_index(source),
             Self::Record(source) => kind_of_record(source),
             Self::Disagreement { .. } => ErrorKind::Corrupt,
-            Self::InvalidOption { .. } | Self::InvalidName { .. } | Self::Closed => {
-                ErrorKind::Misuse
-            }
+            Self::InvalidOption { .. }
+            | Self::InvalidName { .. }
+            | Self::OtherStore
+            | Self::Closed => ErrorKind::Misuse,
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::File { source, .. } => kind_of_io(source),
             Self::CleaningNeedsRoom { source, .. } => source.kind(),

@@ -62,6 +62,17 @@ pub(crate) struct Large<'a> {
 #[derive(Debug)]
 pub(crate) struct CollectionState {
     id: AtomicU32,
+    opening: Opening,
+}
+
+/// One opening of a store; equal to its clones alone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Opening(Arc<()>);
+
+impl PartialEq for Opening {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 /// A collection, and the number that it had when something was prepared for it.
@@ -82,8 +93,14 @@ impl CollectionState {
     /// Where a collection was dropped.
     const NONE: u32 = u32::MAX;
 
-    pub(crate) fn new(id: u32) -> Self {
-        Self { id: id.into() }
+    pub(crate) fn new(id: u32, opening: Opening) -> Self {
+        Self { id: id.into(), opening }
+    }
+
+    /// # Errors
+    /// Where the collection is of another store, or of another opening of this one.
+    pub(crate) fn check_opening(&self, opening: &Opening) -> Result<()> {
+        if self.opening == *opening { Ok(()) } else { Err(Error::OtherStore) }
     }
 
     /// `None` once the collection is dropped.

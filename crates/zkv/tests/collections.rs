@@ -377,3 +377,43 @@ fn a_collection_that_has_lost_its_name_is_salvaged_under_one_that_nothing_has() 
     let recovered = store.raw_collection("recovered-17+").unwrap();
     assert_eq!(recovered.get(&[3]).unwrap(), Some(vec![3]));
 }
+
+#[test]
+fn a_collection_of_another_store_is_refused() {
+    let one = open(&MemoryStorage::new(), Durability::Buffered);
+    let two = open(&MemoryStorage::new(), Durability::Buffered);
+    let titles: Collection<u32, String> = one.collection("titles").unwrap();
+    // The same number in the other store, and the same name in a third one.
+    let counts: Collection<u32, u64> = two.collection("counts").unwrap();
+    let three = open(&MemoryStorage::new(), Durability::Buffered);
+    let namesake: Collection<u32, u64> = three.collection("titles").unwrap();
+    let is_refused = |done: zkv::Result<()>| {
+        let error = done.unwrap_err();
+        assert!(matches!(error, Error::OtherStore), "{error}");
+        assert_eq!(error.kind(), ErrorKind::Misuse);
+    };
+    let text = "a title".to_owned();
+    for (store, is_large) in [(&two, false), (&two, true), (&three, false)] {
+        let mut batch = WriteBatch::new();
+        batch.set_in(&titles, &1, &text);
+        if is_large {
+            batch.set_bytes(b"large", &noise(1, 300 << 10));
+        }
+        is_refused(store.write(batch));
+        let mut batch = WriteBatch::new();
+        batch.delete_in(&titles, &1);
+        is_refused(store.write(batch));
+        is_refused(store.transaction(|tx| titles.within(tx)?.set(&1, &text)));
+        is_refused(titles.at(&store.snapshot()).map(drop));
+        assert_eq!((store.len(), counts.len(), namesake.len()), (0, 0, 0));
+    }
+    // So is one that was opened anew since a batch was gathered.
+    let storage = MemoryStorage::new();
+    let mut batch = WriteBatch::new();
+    {
+        let store = open(&storage, Durability::Buffered);
+        let titles: Collection<u32, String> = store.collection("titles").unwrap();
+        batch.set_in(&titles, &1, &text);
+    }
+    is_refused(open(&storage, Durability::Buffered).write(batch));
+}

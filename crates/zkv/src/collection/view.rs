@@ -50,8 +50,9 @@ where
     /// ```
     ///
     /// # Errors
-    /// Of kind `NotFound` where it did not exist then.
+    /// Of kind `NotFound` where it did not exist then, and `Misuse` where the snapshot is of another store.
     pub fn at<'a>(&'a self, snapshot: &'a Snapshot) -> Result<SnapshotCollection<'a, K, V>> {
+        self.state().check_opening(&snapshot.reader.shared.collections.opening)?;
         let moment = snapshot.reader.moment();
         let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
         Ok(SnapshotCollection { of: self, snapshot, id: entry.id })
@@ -72,11 +73,13 @@ where
     /// ```
     ///
     /// # Errors
-    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began.
+    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began, and `Misuse`
+    /// where that is of another store.
     pub fn within<'a>(
         &'a self,
         transaction: &'a mut Transaction,
     ) -> Result<TransactionCollection<'a, K, V>> {
+        self.state().check_opening(&transaction.reader().shared.collections.opening)?;
         let moment = transaction.reader().moment();
         let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
         // It may have been cleared since: the transaction goes on, and finds out at its commit.
