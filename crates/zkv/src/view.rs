@@ -103,19 +103,9 @@ impl View {
     pub(crate) fn find<T>(
         &self,
         key: KeyRef<'_>,
-        take: impl FnMut(&Record<'_>) -> T,
-    ) -> Result<Option<T>, LookupError> {
-        self.find_seen(key, self.active.seen(), take)
-    }
-
-    #[inline]
-    fn find_seen<T>(
-        &self,
-        key: KeyRef<'_>,
-        seen: Seen,
         mut take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
-        match self.find_buffered(key, seen, &mut take) {
+        match self.find_buffered(key, self.active.seen(), &mut take) {
             Some(found) => Ok(Some(found)),
             None => self.committed.find(key, take),
         }
@@ -163,9 +153,12 @@ impl Moment {
     pub(crate) fn find<T>(
         &self,
         key: KeyRef<'_>,
-        take: impl FnMut(&Record<'_>) -> T,
+        mut take: impl FnMut(&Record<'_>) -> T,
     ) -> Result<Option<T>, LookupError> {
-        self.view.find_seen(key, self.seen, take)
+        match self.find_buffered(key, &mut take) {
+            Some(found) => Ok(Some(found)),
+            None => self.committed().find(key, take),
+        }
     }
 
     /// As [`View::find_buffered`], at this moment.

@@ -39,9 +39,9 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a snapshot reads what is published now",
         file: "crates/zkv/src/view.rs",
-        right: "        self.view.find_seen(key, self.seen, take)",
+        right: "        self.view.find_buffered(key, self.seen, take)",
         wrong: "        let seen = if PLANTED { self.view.active.seen() } else { self.seen };\n        \
-                self.view.find_seen(key, seen, take)",
+                self.view.find_buffered(key, seen, take)",
     },
     Bug {
         name: "a scan is not remembered",
