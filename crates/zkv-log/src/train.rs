@@ -81,9 +81,10 @@ pub(crate) fn train(
 
 /// Whether there is memory for the trainer's tables: four and two bytes an entry, and eight a
 /// sample. zstd 1.5.7 does not look whether it got the second table (`segmentFreqs` in
-/// `fastcover.c`), and would write to address zero.
+/// `fastcover.c`), and would write to address zero. The margin is what other threads may take meanwhile:
+/// two that start take a mebibyte each on 32-bit systems with glibc.
 fn has_room(table_bits: u32, sample_count: usize) -> bool {
-    const MARGIN_BYTES: usize = 1 << 20;
+    const MARGIN_BYTES: usize = 4 << 20;
     let bytes = (6usize << table_bits) + 8 * sample_count + MARGIN_BYTES;
     Vec::<u8>::new().try_reserve_exact(bytes).is_ok()
 }
