@@ -79,9 +79,9 @@ pub struct Options {
     pub(crate) read_only: bool,
 }
 
-/// A few small records; less would gain nothing, since what starts in one cell of the log is looked at
-/// together.
-const FAST_BLOCK_BYTES: u32 = 256;
+/// A few small records: half as much takes 10 % more room and is read 3 to 5 % faster, since all that
+/// starts in one cell of the log is looked at together.
+const FAST_BLOCK_BYTES: u32 = 512;
 /// Half as much takes 2 to 7 % more room, and halves the time of a read.
 const SMALL_BLOCK_BYTES: u32 = 4096;
 
@@ -110,9 +110,9 @@ impl Options {
         }
     }
 
-    /// Settings for speed: level -1 and blocks of 256 bytes. Records of a hundred bytes are read in half
-    /// of the time; records of a kilobyte are read in four fifths of it, and written in two thirds. Both
-    /// take a third more room.
+    /// Settings for speed: level -1 and blocks of 512 bytes. Records of a hundred bytes are read in half
+    /// of the time; records of a kilobyte are read in four fifths of it, and written in two thirds. They
+    /// take a sixth to a third more room.
     ///
     /// Settings count for what is written with them, by cleaning and compacting, too: a store may be
     /// opened with others each time.
