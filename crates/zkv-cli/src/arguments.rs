@@ -73,6 +73,8 @@ pub struct Import {
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
     #[command(flatten)]
+    pub types: Types,
+    #[command(flatten)]
     pub compression: Compression,
     /// What each record waits for before the next one is read
     #[arg(long, value_enum, value_name = "LEVEL", default_value_t = Waits::Buffered)]

@@ -1,5 +1,7 @@
 //! `zkv del`.
 
+use std::borrow::Cow;
+
 use crate::arguments::Del;
 use crate::failure::Failure;
 use crate::store::{self, Keys};
@@ -17,7 +19,7 @@ pub fn run(arguments: &Del) -> Result<(), Failure> {
 }
 
 /// How many of `keys` were not there.
-fn delete(of: &Keys<'_>, keys: &[Vec<u8>]) -> Result<usize, Failure> {
+fn delete(of: &Keys<'_>, keys: &[Cow<'_, [u8]>]) -> Result<usize, Failure> {
     let mut missing = 0;
     for key in keys {
         if !of.delete(key)? {

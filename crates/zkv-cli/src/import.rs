@@ -13,7 +13,8 @@ use zkv::{ErrorKind, Options, Store, WriteBatch};
 use crate::arguments::Import;
 use crate::failure::{Failure, chain, records};
 use crate::progress::Progress;
-use crate::store;
+use crate::store::{self, Keys};
+use crate::types::Type;
 use acknowledge::Acknowledgements;
 use source::Source;
 
@@ -25,10 +26,15 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     // Wrong usage is found before a store is created.
     let sources = source::check(arguments)?;
     let start = Instant::now();
-    let store = store::open_or_create(&arguments.store, options(arguments))?;
+    let collection = arguments.types.collection.as_deref();
+    let store = store::open_to_write(&arguments.store, options(arguments), collection)?;
+    let keys = Keys::of(&store, collection)?;
     let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };
     let mut sink = Sink {
         store: &store,
+        keys,
+        key_type: arguments.types.key_type,
+        value_type: arguments.types.value_type,
         acknowledgements: Acknowledgements::new(arguments),
         progress: Progress::of_bytes(total),
         record_count: 0,
@@ -72,6 +78,9 @@ fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<()
 /// Where records go.
 struct Sink<'a> {
     store: &'a Store,
+    keys: Keys<'a>,
+    key_type: Type,
+    value_type: Type,
     acknowledgements: Acknowledgements,
     progress: Progress,
     record_count: u64,
@@ -97,10 +106,18 @@ impl Sink<'_> {
         input_bytes: usize,
         refused: impl FnOnce(String) -> Failure,
     ) -> Result<(), Failure> {
+        let key = match self.key_type.encode(key) {
+            Ok(key) => key,
+            Err(problem) => return Err(refused(format!("the key: {problem}"))),
+        };
+        let value = match self.value_type.encode(value) {
+            Ok(value) => value,
+            Err(problem) => return Err(refused(format!("the value: {problem}"))),
+        };
         if let Some(batch) = &mut self.batch {
-            batch.set_bytes(key, value);
+            self.keys.set_within(batch, &key, &value);
         } else {
-            self.store.set_bytes(key, value).map_err(|error| match error.kind() {
+            self.keys.set(&key, &value).map_err(|error| match error.kind() {
                 ErrorKind::Limit => refused(chain(&error)),
                 _ => Failure::Store(error),
             })?;

@@ -8,14 +8,13 @@ use crate::types::{Type, argument_bytes};
 
 /// Prints keys, and values where their type is given.
 pub fn run(arguments: &List) -> Result<(), Failure> {
-    let prefix = arguments.prefix.as_deref().map_or_else(Vec::new, argument_bytes);
+    let prefix = arguments.prefix.as_deref().map_or(&b""[..], argument_bytes);
     if !prefix.is_empty() && matches!(arguments.key_type, Type::U64 | Type::I64) {
         return Err(Failure::Usage("--prefix is for keys of type bytes and str".to_owned()));
     }
     let store = store::open_to_read(&arguments.store)?;
     let mut output = Output::open(None, &arguments.store)?;
-    let mut lines =
-        Lines { arguments, prefix: &prefix, escapes: output::is_terminal(None), left_out: 0 };
+    let mut lines = Lines { arguments, prefix, escapes: output::is_terminal(None), left_out: 0 };
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
     for entry in store::Keys::of(&store, arguments.collection.as_deref())?.iter()? {

@@ -1,5 +1,6 @@
 //! `zkv set`.
 
+use std::borrow::Cow;
 use std::io::{self, Read};
 
 use zkv::Options;
@@ -17,17 +18,18 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
         .encode(argument_bytes(&arguments.key))
         .map_err(|problem| Failure::Usage(format!("the key: {problem}")))?;
     let text = match &arguments.value {
-        Some(value) => argument_bytes(value),
-        None => read_standard_input()?,
+        Some(value) => Cow::Borrowed(argument_bytes(value)),
+        None => Cow::Owned(read_standard_input()?),
     };
     let value = arguments
         .types
         .value_type
-        .encode(text)
+        .encode(&text)
         .map_err(|problem| Failure::Usage(format!("the value: {problem}")))?;
+    let collection = arguments.types.collection.as_deref();
     // Nothing is created for a value that cannot be stored.
-    let store = store::open_or_create(&arguments.store, Options::new())?;
-    let done = store::Keys::of(&store, arguments.types.collection.as_deref())
+    let store = store::open_to_write(&arguments.store, Options::new(), collection)?;
+    let done = store::Keys::of(&store, collection)
         .and_then(|keys| keys.set(&key, &value).map_err(Failure::from));
     store::close(store, done)
 }

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zkv::{IterBytes, Options, RawCollection, Store};
+use zkv::{IterBytes, Options, RawCollection, Store, WriteBatch};
 
 use crate::failure::Failure;
 
@@ -21,9 +21,14 @@ pub fn open_to_change_with(path: &Path, options: Options) -> Result<Store, Failu
     Ok(options.create(false).open(path)?)
 }
 
-/// Opens a store, or creates it.
-pub fn open_or_create(path: &Path, options: Options) -> Result<Store, Failure> {
-    Ok(options.create(true).open(path)?)
+/// Opens a store to write to its own keys or to a collection's. The former creates it where it does not
+/// exist: a new one has no collections.
+pub fn open_to_write(
+    path: &Path,
+    options: Options,
+    collection: Option<&str>,
+) -> Result<Store, Failure> {
+    Ok(options.create(collection.is_none()).open(path)?)
 }
 
 /// The keys that a command works on: a store's own, or a collection's.
@@ -55,6 +60,14 @@ impl<'a> Keys<'a> {
             Self::Own(store) => store.set_bytes(key, value),
             Self::Of(collection) => collection.set(key, value),
         }
+    }
+
+    /// As [`Keys::set`], once `batch` is written.
+    pub fn set_within(&self, batch: &mut WriteBatch, key: &[u8], value: &[u8]) {
+        match self {
+            Self::Own(_) => batch.set_bytes(key, value),
+            Self::Of(collection) => batch.set_bytes_in(collection, key, value),
+        };
     }
 
     pub fn delete(&self, key: &[u8]) -> Result<bool, zkv::Error> {

@@ -1,5 +1,6 @@
 //! Keys and values as a person writes them, and as the store holds them.
 
+use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::str::FromStr;
 
@@ -20,13 +21,14 @@ pub enum Type {
 impl Type {
     /// The stored form of `text`; what is wrong with it otherwise. Bytes, of which there may be
     /// gigabytes, are not copied.
-    pub fn encode(self, text: Vec<u8>) -> Result<Vec<u8>, String> {
-        match self {
-            Self::Bytes => Ok(text),
-            Self::Str => stored(utf8(&text)?),
-            Self::U64 => stored(&number::<u64>(&text)?),
-            Self::I64 => stored(&number::<i64>(&text)?),
-        }
+    pub fn encode(self, text: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+        let encoded = match self {
+            Self::Bytes => return Ok(Cow::Borrowed(text)),
+            Self::Str => stored(utf8(text)?),
+            Self::U64 => stored(&number::<u64>(text)?),
+            Self::I64 => stored(&number::<i64>(text)?),
+        };
+        encoded.map(Cow::Owned)
     }
 
     /// Appends what a person reads to `into`; `false` where the stored bytes are something else.
@@ -58,8 +60,8 @@ impl Type {
 }
 
 /// The bytes of a command-line argument: as they are on Unix, UTF-8 elsewhere.
-pub fn argument_bytes(argument: &OsStr) -> Vec<u8> {
-    argument.as_encoded_bytes().to_vec()
+pub fn argument_bytes(argument: &OsStr) -> &[u8] {
+    argument.as_encoded_bytes()
 }
 
 fn stored<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, String> {
@@ -98,7 +100,7 @@ mod tests {
             (Type::U64, "18446744073709551615", b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF\x01"),
         ];
         for (kind, text, expected) in cases {
-            assert_eq!(kind.encode(text.into()).unwrap(), expected, "{text}");
+            assert_eq!(kind.encode(text.as_bytes()).unwrap(), expected, "{text}");
             let mut shown = Vec::new();
             assert!(kind.decode_into(expected, &mut shown));
             assert_eq!(shown, text.as_bytes());
@@ -108,10 +110,10 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused_without_being_quoted() {
         for (kind, text) in [(Type::U64, "-1"), (Type::I64, "12x"), (Type::U64, "")] {
-            let problem = kind.encode(text.into()).unwrap_err();
+            let problem = kind.encode(text.as_bytes()).unwrap_err();
             assert!(text.is_empty() || !problem.contains(text), "{problem}");
         }
-        assert_eq!(Type::Str.encode(b"ab\xFF".to_vec()).unwrap_err(), "no UTF-8 at byte 2");
+        assert_eq!(Type::Str.encode(b"ab\xFF").unwrap_err(), "no UTF-8 at byte 2");
         let mut shown = Vec::new();
         let wrong: [(Type, &[u8]); 4] = [
             (Type::Str, b"\x03ke"),

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
 
 use crate::catalog::DEFAULT;
-use crate::collection::Collection;
+use crate::collection::{Collection, RawCollection};
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::spill::{Spilled, Wish, Wishes, write_of};
@@ -105,6 +105,27 @@ impl WriteBatch {
         self.try_add(|batch| {
             let number = batch.number_of(collection.state());
             batch.push(number, &encode_key(key)?, None)
+        })
+    }
+
+    /// As [`RawCollection::set`], once the batch is written.
+    pub fn set_bytes_in(
+        &mut self,
+        collection: &RawCollection,
+        key: &[u8],
+        value: &[u8],
+    ) -> &mut Self {
+        self.try_add(|batch| {
+            let number = batch.number_of(collection.state());
+            batch.push(number, key, Some(value))
+        })
+    }
+
+    /// As [`RawCollection::delete`], once the batch is written.
+    pub fn delete_bytes_in(&mut self, collection: &RawCollection, key: &[u8]) -> &mut Self {
+        self.try_add(|batch| {
+            let number = batch.number_of(collection.state());
+            batch.push(number, key, None)
         })
     }
 

@@ -123,7 +123,8 @@ fn source_bytes(source: &Source) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arguments::{Compression, Settings, Waits};
+    use crate::arguments::{Compression, Settings, Types, Waits};
+    use crate::types::Type;
 
     fn check_one(source: &str, format: ImportFormat, key: Option<&str>) -> Result<Source, String> {
         let arguments = Import {
@@ -131,6 +132,7 @@ mod tests {
             sources: vec![source.into()],
             format,
             key: key.map(str::to_owned),
+            types: Types { collection: None, key_type: Type::Bytes, value_type: Type::Bytes },
             compression: Compression { settings: Settings::Balanced, level: None },
             durability: Waits::Buffered,
             acknowledge: None,

@@ -82,3 +82,45 @@ fn stats_tell_of_each_collection() {
     assert_eq!((&titles["codec"], &titles["key_type"]), (&"postcard".into(), &"u64".into()));
     assert_eq!(stats["keys"], 3);
 }
+
+#[test]
+fn records_are_imported_into_a_collection_with_its_types() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let source = folder.write("a.tsv", "8\tNotes\n10\tAbout\n");
+    let of = ["--collection", "titles", "--key-type", "u64", "--value-type", "str"];
+    let import = |source: &str, rest: &[&str]| {
+        zkv(&[&["import", &store, source, "--format", "tsv"], &of[..], rest].concat())
+    };
+    let list = || zkv(&[&["list", &*store], &of[..]].concat()).check(0);
+    import(&source, &[]).check(0);
+    assert_eq!(sorted(&list()), ["10\tAbout", "7\tHome", "8\tNotes"]);
+    let more = folder.write("more.tsv", "11\tTerms\n12\tImprint\n");
+    import(&more, &["--atomic"]).check(0);
+    assert_eq!(list().lines().count(), 5);
+    // A program reads them, and the store's own keys are others.
+    {
+        let store = zkv::Store::open(&store).unwrap();
+        let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
+        assert_eq!(titles.get(&11).unwrap().as_deref(), Some("Terms"));
+        assert_eq!(store.len(), 1);
+    }
+    let bad = folder.write("bad.tsv", "13\tJobs\nno number\tText\n");
+    let messages = import(&bad, &[]).check_messages(5);
+    assert!(messages.contains("bad.tsv:2: the key: "), "{messages}");
+    assert!(!messages.contains("no number"), "{messages}");
+    assert_eq!(list().lines().count(), 6, "what came before stands");
+}
+
+#[test]
+fn importing_into_no_collection_changes_nothing() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let source = folder.write("a.tsv", "k\tv\n");
+    let import = |store: &str| zkv(&["import", store, &source, "--collection", "none"]);
+    assert!(import(&store).check_messages(2).contains("no collection none"));
+    let missing = folder.text("missing.zkv");
+    import(&missing).check(5);
+    zkv(&["set", &missing, "k", "v", "--collection", "none"]).check(5);
+    assert!(!folder.path("missing.zkv").exists());
+}
