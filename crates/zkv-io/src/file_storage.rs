@@ -36,6 +36,10 @@ impl Storage for FileStorage {
         Ok(Arc::new(RealFile(Arc::new(Inner { file, bytes_known: AtomicU64::new(bytes) }))))
     }
 
+    fn absolute(&self, path: &Path) -> PathBuf {
+        std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }

@@ -64,6 +64,10 @@ impl Storage for UnmappedStorage {
         Ok(Arc::new(UnmappedFile(self.0.open(path, mode)?)))
     }
 
+    fn absolute(&self, path: &Path) -> PathBuf {
+        self.0.absolute(path)
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.0.rename(from, to)
     }

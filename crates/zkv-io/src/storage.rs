@@ -38,6 +38,12 @@ pub trait Storage: Debug + Send + Sync {
     /// Whatever the system reports.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>>;
 
+    /// `path` as it names the same file wherever the process goes; as it is, where the system does not
+    /// tell where that is now.
+    fn absolute(&self, path: &Path) -> PathBuf {
+        path.to_owned()
+    }
+
     /// Renames `from` to `to`, replacing what is there. Durable after [`Storage::sync_dir`].
     ///
     /// # Errors

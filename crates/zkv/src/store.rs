@@ -95,7 +95,9 @@ impl Store {
     }
 
     pub(crate) fn open_with(path: &Path, options: Options) -> Result<Self> {
-        let Opened { index, keys, log, committed, live, writer } = open::open(path, &options)?;
+        // Index files are made beside it later, when the process may be elsewhere.
+        let path = options.storage.absolute(path);
+        let Opened { index, keys, log, committed, live, writer } = open::open(&path, &options)?;
         let active = Arc::new(Memtable::new());
         let front = Front {
             active: Arc::clone(&active),
@@ -107,7 +109,7 @@ impl Store {
         };
         let view = View { active, frozen: Vec::new(), committed };
         let shared = Arc::new(Shared {
-            path: path.to_owned(),
+            path,
             index,
             cache: ValueCache::new(options.cache_bytes),
             options,
