@@ -253,6 +253,9 @@ impl Options {
 
     /// Opens the store at `path`; its index lies beside it, as `path` with `.idx` appended.
     ///
+    /// A relative path is taken from the folder in which the process is now, and stays what it was when
+    /// that changes.
+    ///
     /// # Errors
     /// [`Error::InvalidOption`]; [`Error::Data`], of kind `NotFound` where there is no store and
     /// none is to be made, `Locked` where it is open elsewhere, `Corrupt` where it is damaged.
