@@ -90,8 +90,7 @@ impl WriteBatch {
     {
         self.try_add(|batch| {
             let (key, value) = (encode_key(key)?, collection.encode_value(value)?);
-            let number = batch.number_of(collection.state());
-            batch.push(number, &key, Some(&value))
+            batch.push_in(collection.state(), &key, Some(&value))
         })
     }
 
@@ -102,10 +101,7 @@ impl WriteBatch {
         V: Serialize + DeserializeOwned,
         Q: Serialize + ?Sized,
     {
-        self.try_add(|batch| {
-            let number = batch.number_of(collection.state());
-            batch.push(number, &encode_key(key)?, None)
-        })
+        self.try_add(|batch| batch.push_in(collection.state(), &encode_key(key)?, None))
     }
 
     /// As [`RawCollection::set`], once the batch is written.
@@ -115,18 +111,12 @@ impl WriteBatch {
         key: &[u8],
         value: &[u8],
     ) -> &mut Self {
-        self.try_add(|batch| {
-            let number = batch.number_of(collection.state());
-            batch.push(number, key, Some(value))
-        })
+        self.try_add(|batch| batch.push_in(collection.state(), key, Some(value)))
     }
 
     /// As [`RawCollection::delete`], once the batch is written.
     pub fn delete_bytes_in(&mut self, collection: &RawCollection, key: &[u8]) -> &mut Self {
-        self.try_add(|batch| {
-            let number = batch.number_of(collection.state());
-            batch.push(number, key, None)
-        })
+        self.try_add(|batch| batch.push_in(collection.state(), key, None))
     }
 
     /// How many writes it holds, those included that later ones replace.
@@ -150,6 +140,16 @@ impl WriteBatch {
 
     fn push(&mut self, collection: u32, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         Ok(self.wishes.push(&Wish { collection, key, value })?)
+    }
+
+    fn push_in(
+        &mut self,
+        state: &Arc<CollectionState>,
+        key: &[u8],
+        value: Option<&[u8]>,
+    ) -> Result<()> {
+        let number = self.number_of(state);
+        self.push(number, key, value)
     }
 
     /// The number of a named collection in this batch.

@@ -417,3 +417,18 @@ fn a_collection_of_another_store_is_refused() {
     }
     is_refused(open(&storage, Durability::Buffered).write(batch));
 }
+
+#[test]
+fn a_batch_writes_to_a_collection_without_its_types() {
+    let store = open(&MemoryStorage::new(), Durability::Buffered);
+    let _titles: Collection<u32, String> = store.collection("titles").unwrap();
+    let titles = store.raw_collection("titles").unwrap();
+    titles.set(b"gone", b"1").unwrap();
+    store.set_bytes(b"gone", b"the store's own").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set_bytes_in(&titles, b"new", b"2").delete_bytes_in(&titles, b"gone");
+    store.write(batch).unwrap();
+    assert_eq!(titles.get(b"new").unwrap().as_deref(), Some(&b"2"[..]));
+    assert_eq!((titles.get(b"gone").unwrap(), titles.len()), (None, 1));
+    assert_eq!(store.get_bytes(b"gone").unwrap().as_deref(), Some(&b"the store's own"[..]));
+}
