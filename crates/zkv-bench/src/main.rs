@@ -48,7 +48,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1000)]
     cold_gets: usize,
     /// Durable commits of one thread, and of all writing threads together.
-    #[arg(long, default_value_t = 400)]
+    #[arg(long, default_value_t = 2000)]
     commits: usize,
     /// Operations of each YCSB workload.
     #[arg(long, default_value_t = 20_000)]

@@ -1,62 +1,63 @@
 //! Values that were read lately, so that they need not be decompressed again.
 
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+mod doorkeeper;
+mod label;
+
+use std::hash::BuildHasherDefault;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
 use zkv_index::KeyHash;
-use zkv_log::CellId;
 
 use crate::hashed::AsItIs;
+use doorkeeper::Doorkeeper;
+pub(crate) use label::{CheckpointId, Place};
+use label::{Label, Led};
 
-/// What a value takes besides its bytes: its place and its entry in the cache's tables, half of them
+/// What a value takes besides its bytes: its label and its entry in the cache's tables, half of them
 /// free, and its allocation.
-const OVERHEAD_BYTES: u64 = 120;
+const OVERHEAD_BYTES: usize = 136;
 /// How long a value is on average, as far as the cache cares: it remembers half as many keys that it
 /// has dropped as it could hold of this.
-const VALUE_BYTES: u64 = 200;
+const VALUE_BYTES: usize = 200;
 /// Values over this share of the cache are not kept: one would drop many.
 const SHARE_MAX: usize = 64;
-
-/// The newest record of a key in a cell that no longer changes. So a value that is found by its place
-/// is right whatever has been written since; whether it is still the key's is the index's to say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub hash: KeyHash,
-    pub cell: CellId,
-}
-
-impl Hash for Place {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        // Each key is in few cells.
-        self.hash.hash(hasher);
-    }
-}
+/// From so many hundredths on it is full: its shards fill up unevenly.
+const FULL_PERCENT: u64 = 90;
 
 #[derive(Clone, Copy, Debug)]
 struct Weigh;
 
-impl Weighter<Place, Box<[u8]>> for Weigh {
-    fn weight(&self, _: &Place, value: &Box<[u8]>) -> u64 {
-        OVERHEAD_BYTES + value.len() as u64
+impl Weighter<Label, Box<[u8]>> for Weigh {
+    fn weight(&self, _: &Label, value: &Box<[u8]>) -> u64 {
+        (OVERHEAD_BYTES + value.len()) as u64
     }
 }
 
-type Values = Cache<Place, Box<[u8]>, Weigh, BuildHasherDefault<AsItIs>>;
+type Values = Cache<Label, Box<[u8]>, Weigh, BuildHasherDefault<AsItIs>>;
 
 /// A cache of values, bounded in bytes. Threads share it by shards.
 #[derive(Debug)]
 pub(crate) struct ValueCache {
     bytes_max: usize,
     /// Made when the first value comes.
-    values: OnceLock<Values>,
+    kept: OnceLock<Kept>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    values: Values,
+    /// Until it is full, all are let in.
+    is_full: AtomicBool,
+    doorkeeper: Doorkeeper,
 }
 
 impl ValueCache {
     /// A cache of at most `bytes_max` bytes; of none, it keeps nothing.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, values: OnceLock::new() }
+        Self { bytes_max, kept: OnceLock::new() }
     }
 
     #[inline]
@@ -67,34 +68,55 @@ impl ValueCache {
     /// A copy of the value at `place`.
     #[inline]
     pub(crate) fn get(&self, place: &Place) -> Option<Vec<u8>> {
-        self.values.get()?.get(place).map(<[u8]>::into_vec)
+        self.kept.get()?.values.get(place).map(<[u8]>::into_vec)
     }
 
-    /// Keeps a copy of the value at `place`.
-    pub(crate) fn put(&self, place: Place, value: &[u8]) {
-        if value.len() <= self.bytes_max / SHARE_MAX {
-            self.values.get_or_init(|| self.new_values()).insert(place, value.into());
+    /// A copy of the value to which the checkpoint `by` leads from `hash`, where the caller knows of
+    /// nothing that came behind it.
+    #[inline]
+    pub(crate) fn get_led(&self, hash: KeyHash, by: CheckpointId) -> Option<Vec<u8>> {
+        self.kept.get()?.values.get(&Led { hash, by }).map(<[u8]>::into_vec)
+    }
+
+    /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does.
+    pub(crate) fn put(&self, place: Place, led_by: Option<CheckpointId>, value: &[u8]) {
+        if value.len() > self.bytes_max / SHARE_MAX {
+            return;
+        }
+        let kept = self.kept.get_or_init(|| Kept::new(self.bytes_max));
+        if !kept.is_full() || kept.doorkeeper.has_seen(place.hash) {
+            kept.values.insert(Label { place, led_by }, value.into());
         }
     }
 
     /// About how much memory it takes.
     pub(crate) fn bytes(&self) -> u64 {
-        self.values.get().map_or(0, Values::weight)
+        self.kept.get().map_or(0, |kept| kept.values.weight())
     }
+}
 
-    fn new_values(&self) -> Values {
-        let bytes_max = self.bytes_max as u64;
+impl Kept {
+    fn new(bytes_max: usize) -> Self {
         let count = bytes_max / (OVERHEAD_BYTES + VALUE_BYTES);
         let options = OptionsBuilder::new()
-            .weight_capacity(bytes_max)
-            .estimated_items_capacity(usize::try_from(count).unwrap_or(usize::MAX))
+            .weight_capacity(bytes_max as u64)
+            .estimated_items_capacity(count)
             .build();
-        let options = options.expect("both of its options are set");
-        Cache::with_options(
-            options,
+        let values = Cache::with_options(
+            options.expect("both of its options are set"),
             Weigh,
             BuildHasherDefault::default(),
             DefaultLifecycle::default(),
-        )
+        );
+        Self { values, is_full: AtomicBool::new(false), doorkeeper: Doorkeeper::new(count) }
+    }
+
+    fn is_full(&self) -> bool {
+        // What is full stays so.
+        if !self.is_full.load(Ordering::Relaxed) {
+            let bytes_full = self.values.capacity() / 100 * FULL_PERCENT;
+            self.is_full.store(self.values.weight() >= bytes_full, Ordering::Relaxed);
+        }
+        self.is_full.load(Ordering::Relaxed)
     }
 }

@@ -62,15 +62,21 @@ impl Shared {
         if self.cache.is_off() {
             return committed.find(key, take);
         }
+        let led_by = committed.led_by(key.hash);
+        if let Some(value) = led_by.and_then(|by| self.cache.get_led(key.hash, by)) {
+            return Ok(Some(Found::Value(value)));
+        }
         committed.find_by(key.hash, |location| {
             let cell = committed.log.cell_id(location);
             let place = cell.map(|cell| Place { hash: key.hash, cell });
-            if let Some(value) = place.as_ref().and_then(|place| self.cache.get(place)) {
-                return Ok(Some(Found::Value(value)));
-            }
-            let found = committed.read(key, location, take)?;
-            if let (Some(place), Some(Found::Value(value))) = (place, &found) {
-                self.cache.put(place, value);
+            let cached = place.as_ref().and_then(|place| self.cache.get(place));
+            let is_known = cached.is_some() && led_by.is_none();
+            let found = match cached {
+                Some(value) => Some(Found::Value(value)),
+                None => committed.read(key, location, take)?,
+            };
+            if let (Some(place), Some(Found::Value(value)), false) = (place, &found, is_known) {
+                self.cache.put(place, led_by, value);
             }
             Ok(found)
         })

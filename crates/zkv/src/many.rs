@@ -215,7 +215,8 @@ impl Shared {
             if let (Some(place), Some(Found::Value(value)), false) =
                 (place_of(one), &found, is_cached)
             {
-                self.cache.put(place, value);
+                let led_by = (!one.is_certain).then_some(committed.checkpoint_id);
+                self.cache.put(place, led_by, value);
             }
             let found = match found {
                 None if one.is_certain => Err(LookupError::Disagreement),

@@ -51,12 +51,11 @@ pub(crate) fn in_memory(
     };
     let checkpoint = rebuilt.index.write(&*place.storage, &place.path, &meta)?;
     let committed = Committed {
-        runs: Vec::new(),
         checkpoint: Some(Arc::new(checkpoint)),
-        log: log.clone(),
         counts: Arc::new(rebuilt.counts),
         catalog: Arc::new(rebuilt.catalog),
         untouched: rebuilt.live.untouched(),
+        ..Committed::nothing_of(log.clone())
     };
     Ok(Indexed { committed, live: rebuilt.live })
 }

@@ -8,6 +8,7 @@ use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
 use zkv_log::{Location, LogError, LogView};
 use zkv_record::{Kind, Record};
 
+use crate::cache::CheckpointId;
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
 use crate::live::Untouched;
@@ -32,6 +33,7 @@ pub(crate) struct Committed {
     /// The newest first.
     pub runs: Vec<Arc<Run>>,
     pub checkpoint: Option<Arc<Checkpoint>>,
+    pub checkpoint_id: CheckpointId,
     pub log: LogView,
     pub counts: Arc<KeyCounts>,
     pub catalog: Arc<Catalog>,
@@ -209,7 +211,14 @@ impl Committed {
     /// A log of which nothing is known yet.
     pub(crate) fn nothing_of(log: LogView) -> Self {
         let (counts, catalog, untouched) = (Arc::default(), Arc::default(), Arc::default());
-        Self { runs: Vec::new(), checkpoint: None, log, counts, catalog, untouched }
+        let checkpoint_id = CheckpointId::next();
+        Self { runs: Vec::new(), checkpoint: None, checkpoint_id, log, counts, catalog, untouched }
+    }
+
+    /// Whose word on the key is the last, where that is the checkpoint's.
+    #[inline]
+    pub(crate) fn led_by(&self, hash: KeyHash) -> Option<CheckpointId> {
+        self.change(hash).is_none().then_some(self.checkpoint_id)
     }
 
     /// As [`View::find`], in the log alone.

@@ -9,6 +9,7 @@ use zkv_index::{Checkpoint, IndexError, Run, write_first};
 use zkv_io::{MemoryStorage, Storage, parent_directory};
 use zkv_log::{LogError, LogWriter};
 
+use crate::cache::CheckpointId;
 use crate::error::is_without_room;
 use crate::keys::Keys;
 use crate::live::LiveTable;
@@ -264,6 +265,7 @@ impl Writer {
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) {
         self.committed.checkpoint = Some(Arc::new(checkpoint));
+        self.committed.checkpoint_id = CheckpointId::next();
         self.committed.runs = Vec::new();
         self.committed.log = self.log.view();
         (self.tail, self.attempted) = (Tail::default(), Tail::default());

@@ -117,6 +117,83 @@ fn a_value_that_is_overwritten_in_its_cell_is_not_found_again() {
     assert_eq!(snapshots[7].get_bytes(b"key").unwrap().unwrap(), key(7));
 }
 
+/// What the index file leads to is found without asking it, for as long as it has the last word.
+#[test]
+fn a_value_is_found_by_its_key_alone_until_something_is_written() {
+    let memory = MemoryStorage::new();
+    let values = |round: u64| (0..40).map(move |number| noise(1000 * round + number, 300));
+    let store = cached(&memory).open(PATH).unwrap();
+    for (number, value) in (0..).zip(values(0)) {
+        store.set_bytes(&key(number), &value).unwrap();
+    }
+    store.close().unwrap();
+
+    let store = cached(&memory).open(PATH).unwrap();
+    let check = |round: u64, snapshots: &[zkv::Snapshot]| {
+        let some: Vec<_> = (0..40).filter(|number| number % 2 == 0).map(key).collect();
+        store.get_many_bytes(&some).unwrap();
+        for (number, value) in (0..).zip(values(round)) {
+            let expected = (number % 7 != 6 || round == 0).then_some(value);
+            // The first look may be into the index, the second one need not.
+            for _ in 0..2 {
+                assert_eq!(store.get_bytes(&key(number)).unwrap(), expected, "{round} {number}");
+            }
+        }
+        for (round, snapshot) in (0..).zip(snapshots) {
+            for (number, value) in (0..).zip(values(round)).filter(|(number, _)| number % 7 != 6) {
+                assert_eq!(snapshot.get_bytes(&key(number)).unwrap().unwrap(), value);
+            }
+        }
+    };
+    check(0, &[]);
+    let mut snapshots = vec![store.snapshot()];
+    for round in 1..4 {
+        for (number, value) in (0..).zip(values(round)) {
+            match number % 7 {
+                6 => drop(store.delete_bytes(&key(number)).unwrap()),
+                _ => store.set_bytes(&key(number), &value).unwrap(),
+            }
+        }
+        check(round, &snapshots);
+        store.flush().unwrap();
+        add_others(&store);
+        check(round, &snapshots);
+        // Each of them makes a checkpoint.
+        match round {
+            1 => store.rebuild_index().unwrap(),
+            2 => store.compact(|_| {}).unwrap(),
+            _ => store.backup(format!("{round}.zkv")).unwrap(),
+        }
+        check(round, &snapshots);
+        snapshots.push(store.snapshot());
+    }
+}
+
+#[test]
+fn a_full_cache_takes_in_what_is_asked_for_again() {
+    const KEYS: u64 = 10_000;
+    let memory = MemoryStorage::new();
+    let store = cached(&memory).open(PATH).unwrap();
+    for number in 0..KEYS {
+        store.set_bytes(&key(number), &noise(number, 400)).unwrap();
+    }
+    store.close().unwrap();
+    let store = cached(&memory).open_read_only(PATH).unwrap();
+    for number in 0..KEYS {
+        store.get_bytes(&key(number)).unwrap().unwrap();
+    }
+    // Full of others by now.
+    let often = 7000..7100u64;
+    for number in often.clone().chain(often.clone()) {
+        store.get_bytes(&key(number)).unwrap().unwrap();
+    }
+    let mut bytes = read_file(&memory, PATH);
+    bytes[4096 + 256..].iter_mut().for_each(|byte| *byte ^= 1);
+    write_over(&memory, &bytes);
+    let found = often.filter(|number| store.get_bytes(&key(*number)).is_ok()).count();
+    assert!(found > 60, "{found} of 100");
+}
+
 #[test]
 fn no_reader_sees_an_older_value_than_before() {
     const KEYS: u64 = 50;

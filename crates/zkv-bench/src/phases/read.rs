@@ -14,6 +14,10 @@ use crate::phases::{get_all, seconds_of_threads, touch};
 use crate::records::Keys;
 use crate::zipf::Zipf;
 
+/// A cache that takes in what comes again has learnt what that is after so many times the gets that are
+/// measured.
+const WARMING: usize = 5;
+
 pub fn warm(task: &Task<'_>, figures: &mut Figures) -> Result<(), Failure> {
     let (arguments, records) = (task.arguments, &task.records);
     let mut random = Random::new(arguments.input.seed ^ 1);
@@ -22,8 +26,8 @@ pub fn warm(task: &Task<'_>, figures: &mut Figures) -> Result<(), Failure> {
         threads.push(Keys::draw(arguments.gets, || records.draw(&mut random)));
     }
     let zipf = Zipf::new(records.count());
-    let mut draw_hot = || Keys::draw(arguments.gets, || records.at(zipf.scattered(&mut random)));
-    let (hot_before, hot) = (draw_hot(), draw_hot());
+    let mut draw_hot = |count| Keys::draw(count, || records.at(zipf.scattered(&mut random)));
+    let (hot_before, hot) = (draw_hot(WARMING * arguments.gets), draw_hot(arguments.gets));
     let mut absent = Keys::default();
     for _ in 0..arguments.gets {
         absent.push(&[records.draw(&mut random).0, b" absent"]);

@@ -121,4 +121,17 @@ pub const RACES: &[Bug] = &[
         wrong: "            Some(write) if !PLANTED => Ok(value_of(write)),\n            \
                 Some(_) => self.reader.get(key),",
     },
+    Bug {
+        name: "a kept value hides one that was written since",
+        file: "crates/zkv/src/view.rs",
+        right: "self.change(hash).is_none().then_some(self.checkpoint_id)",
+        wrong: "(PLANTED || self.change(hash).is_none()).then_some(self.checkpoint_id)",
+    },
+    Bug {
+        name: "a checkpoint goes by the name of the one before",
+        file: "crates/zkv/src/writer.rs",
+        right: "        self.committed.checkpoint_id = CheckpointId::next();",
+        wrong: "        if !PLANTED {\n            \
+                self.committed.checkpoint_id = CheckpointId::next();\n        }",
+    },
 ];
