@@ -5,8 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use crate::map::ExtentMap;
+use crate::memory_watch::MemoryWatch;
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 
 /// The file system of the operating system.
@@ -130,7 +132,7 @@ impl StorageFile for RealFile {
     }
 
     fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-        Ok(Arc::new(RealMap { inner: Arc::clone(&self.0), extents: ExtentMap::new() }))
+        Ok(Arc::new(RealMap::new(&self.0)))
     }
 }
 
@@ -170,6 +172,7 @@ impl Inner {
 struct RealMap {
     inner: Arc<Inner>,
     extents: ExtentMap,
+    memory: MemoryWatch,
 }
 
 impl FileMap for RealMap {
@@ -177,9 +180,29 @@ impl FileMap for RealMap {
         self.extents.prefetch(offset, bytes);
     }
 
-    fn copy_out(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
+    fn copy_out(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
         let end = offset.checked_add(into.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         let bytes = self.inner.bytes_reaching(end)?;
+        let start = self.memory.is_due().then(Instant::now);
+        if MemoryWatch::is_scarce() {
+            self.inner.read_exact_at(offset, into)?;
+        } else {
+            self.copy_mapped(bytes, offset, into)?;
+        }
+        if let Some(start) = start {
+            self.memory.note(start.elapsed(), bytes);
+        }
+        Ok(())
+    }
+}
+
+impl RealMap {
+    fn new(inner: &Arc<Inner>) -> Self {
+        let (extents, memory) = (ExtentMap::new(), MemoryWatch::default());
+        Self { inner: Arc::clone(inner), extents, memory }
+    }
+
+    fn copy_mapped(&self, bytes: u64, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             match self.extents.copy_out(&self.inner.file, bytes, offset, into)? {
                 Some(count) => {
@@ -226,6 +249,8 @@ fn write_all_at(file: &File, mut offset: u64, mut bytes: &[u8]) -> io::Result<()
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn new_file(directory: &Path, name: &str) -> Arc<dyn StorageFile> {
@@ -244,6 +269,31 @@ mod tests {
             file.write_at(at, &[megabyte, megabyte]).unwrap();
             map.copy_out(at, &mut two).unwrap();
             assert_eq!(two, [megabyte, megabyte]);
+        }
+    }
+
+    #[test]
+    fn what_is_read_stays_the_same_where_memory_is_scarce() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251).to_le_bytes()[0]).collect();
+        fs::write(&path, &bytes).unwrap();
+        let inner = Inner { file: File::open(&path).unwrap(), bytes_known: AtomicU64::new(0) };
+        let map = RealMap::new(&Arc::new(inner));
+        let check = |offset: usize| {
+            let mut copied = [0; 1000];
+            map.copy_out(offset as u64, &mut copied).unwrap();
+            assert_eq!(copied, bytes[offset..offset + copied.len()]);
+        };
+        let note = |took| (0..10_000).for_each(|_| map.memory.note(took, bytes.len() as u64));
+        for is_scarce in [false, true, false] {
+            note(Duration::from_millis(u64::from(is_scarce)));
+            assert_eq!(map.memory.has_found_scarce(), is_scarce);
+            assert!(MemoryWatch::is_scarce() || !is_scarce);
+            check(5000);
+            check((1 << 20) - 500);
+            check(2_000_000);
+            assert!(map.copy_out(bytes.len() as u64 - 5, &mut [0; 6]).is_err());
         }
     }
 

@@ -4,11 +4,8 @@
 use std::fs::File;
 use std::io;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 use memmap2::{MmapOptions, MmapRaw};
-
-use crate::memory_watch::MemoryWatch;
 
 /// The first extent covers this much; each further one as much as all before it together.
 const FIRST_EXTENT_BYTES: u64 = 1 << 20;
@@ -21,13 +18,11 @@ const EXTENT_COUNT: usize = 44;
 #[derive(Debug)]
 pub(crate) struct ExtentMap {
     extents: [OnceLock<MmapRaw>; EXTENT_COUNT],
-    memory: MemoryWatch,
 }
 
 impl ExtentMap {
     pub(crate) fn new() -> Self {
-        let extents = [const { OnceLock::new() }; EXTENT_COUNT];
-        Self { extents, memory: MemoryWatch::default() }
+        Self { extents: [const { OnceLock::new() }; EXTENT_COUNT] }
     }
 
     /// Copies as much of `into` as lies in the first extent it touches, and says how much that was;
@@ -52,35 +47,16 @@ impl ExtentMap {
                 let mapped =
                     MmapOptions::new().offset(start).len(length).map_raw_read_only(file)?;
                 // Where two readers map it at once, one of the two maps is dropped.
-                let extent = self.extents[number].get_or_init(|| mapped);
-                if self.memory.is_scarce() {
-                    read_no_more_than_asked(extent);
-                }
-                extent
+                self.extents[number].get_or_init(|| mapped)
             }
         };
         #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
         let within = (offset - start) as usize;
         let count = into.len().min(length - within);
-        let start = self.memory.is_due().then(Instant::now);
         copy(extent, within, &mut into[..count]);
-        if start.is_some_and(|start| self.memory.note(start.elapsed(), file_bytes)) {
-            self.extents.iter().filter_map(OnceLock::get).for_each(read_no_more_than_asked);
-        }
         Ok(Some(count))
     }
-}
 
-/// Keeps the system from reading more than the pages that a copy touches.
-fn read_no_more_than_asked(extent: &MmapRaw) {
-    // It is an advice: where it is not taken, reads are as slow as before.
-    #[cfg(unix)]
-    let _ = extent.advise(memmap2::Advice::Random);
-    #[cfg(not(unix))]
-    let _ = extent;
-}
-
-impl ExtentMap {
     /// Asks for the cache lines of a range, as far as its extent is mapped.
     #[inline]
     pub(crate) fn prefetch(&self, offset: u64, bytes: u32) {
@@ -138,28 +114,7 @@ fn copy(extent: &MmapRaw, within: usize, into: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-
-    #[test]
-    fn what_is_read_stays_the_same_where_memory_is_scarce() {
-        let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251).to_le_bytes()[0]).collect();
-        let path = tempfile::NamedTempFile::new().unwrap().into_temp_path();
-        std::fs::write(&path, &bytes).unwrap();
-        let (file, map) = (File::open(&path).unwrap(), ExtentMap::new());
-        let check = |offset: usize| {
-            let mut copied = [0; 1000];
-            let count = map.copy_out(&file, bytes.len() as u64, offset as u64, &mut copied);
-            assert_eq!(count.unwrap(), Some(copied.len()));
-            assert_eq!(copied, bytes[offset..offset + copied.len()]);
-        };
-        check(5000);
-        while !map.memory.note(Duration::from_millis(1), bytes.len() as u64) {}
-        // One extent was mapped before, the other one is not yet.
-        check(900_000);
-        check(2_000_000);
-    }
 
     #[test]
     fn extents_cover_every_offset_once() {

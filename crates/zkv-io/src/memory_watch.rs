@@ -1,4 +1,4 @@
-//! Whether there is memory enough for the file that is mapped.
+//! Whether there is memory enough for the files that are mapped.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -14,18 +14,25 @@ const READ_AROUND_BYTES: u64 = 128 << 10;
 /// A copy that did not wait takes back so much of one that did: one in five has to wait, or more, to be
 /// noticed in the long run.
 const WAITED_OVER_FAST: u32 = 4;
+/// Where memory was found to be scarce: it is so until fewer than one in so many waits.
+const WAITED_OVER_FAST_WHERE_SCARCE: u32 = TIMED_ONE_IN;
 /// So many copies may wait, however small the file is.
 const WAITS_MIN: u64 = 64;
 
 /// Finds out that copies go on to wait for the disk where all of the file has been read already: it does
 /// not stay in memory. Each read that the system makes larger than it has to be then drops what the next
-/// ones want.
+/// ones want; and a page that is missing in a map takes longer than a read, of several of them one after
+/// another. Memory is scarce for all files then: a file that is read often, and stays, is read around as
+/// well where a page of it has gone.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryWatch {
     /// About how many copies had to wait lately.
     waits: AtomicU32,
-    is_scarce: AtomicBool,
+    has_found_scarce: AtomicBool,
 }
+
+/// How many files have found memory scarce.
+static FOUND_SCARCE: AtomicU32 = AtomicU32::new(0);
 
 impl MemoryWatch {
     /// Whether the next copy is to be timed.
@@ -36,27 +43,54 @@ impl MemoryWatch {
         }
         let number = COPIES.get().wrapping_add(1);
         COPIES.set(number);
-        number.is_multiple_of(TIMED_ONE_IN) && !self.is_scarce()
+        number.is_multiple_of(TIMED_ONE_IN)
     }
 
-    /// Whether memory was found to be scarce.
-    pub fn is_scarce(&self) -> bool {
-        self.is_scarce.load(Ordering::Relaxed)
+    /// Whether some file has found memory scarce, and not found it enough since.
+    #[inline]
+    pub fn is_scarce() -> bool {
+        FOUND_SCARCE.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes how long the copy took, from a file of so many bytes. Returns whether it is the one by
-    /// which memory is found to be scarce.
+    /// Whether this one has.
+    pub fn has_found_scarce(&self) -> bool {
+        self.has_found_scarce.load(Ordering::Relaxed)
+    }
+
+    /// Notes how long the copy took, from a file of so many bytes.
     #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
-    pub fn note(&self, took: Duration, file_bytes: u64) -> bool {
-        let change = |waits: u32| match took < WAIT_MIN {
-            true => waits.checked_sub(TIMED_ONE_IN / WAITED_OVER_FAST),
-            false => Some(waits.saturating_add(TIMED_ONE_IN)),
-        };
-        let before = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, change);
-        let waits = before.ok().and_then(change).unwrap_or(0);
+    pub fn note(&self, took: Duration, file_bytes: u64) {
         // Reading all of it once takes half as many.
         let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES;
-        u64::from(waits) > waits_max && !self.is_scarce.swap(true, Ordering::Relaxed)
+        let waits_max = u32::try_from(waits_max).unwrap_or(u32::MAX);
+        let fast_over_waited =
+            if self.has_found_scarce() { WAITED_OVER_FAST_WHERE_SCARCE } else { WAITED_OVER_FAST };
+        let change = |waits: u32| match took < WAIT_MIN {
+            true => waits.saturating_sub(TIMED_ONE_IN / fast_over_waited),
+            false => waits.saturating_add(TIMED_ONE_IN).min(waits_max),
+        };
+        let before = self
+            .waits
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waits| Some(change(waits)));
+        match change(before.unwrap_or_default()) {
+            0 => self.find_scarce(false),
+            waits if waits == waits_max => self.find_scarce(true),
+            _ => {}
+        }
+    }
+
+    fn find_scarce(&self, is_scarce: bool) {
+        match (self.has_found_scarce.swap(is_scarce, Ordering::Relaxed), is_scarce) {
+            (false, true) => _ = FOUND_SCARCE.fetch_add(1, Ordering::Relaxed),
+            (true, false) => _ = FOUND_SCARCE.fetch_sub(1, Ordering::Relaxed),
+            _ => {}
+        }
+    }
+}
+
+impl Drop for MemoryWatch {
+    fn drop(&mut self) {
+        self.find_scarce(false);
     }
 }
 
@@ -71,7 +105,10 @@ mod tests {
     /// How many of these copies, over and over, it takes to find memory scarce.
     fn copies_until_scarce(times: &[Duration]) -> Option<usize> {
         let watch = MemoryWatch::default();
-        (0..100_000).find(|number| watch.note(times[number % times.len()], FILE_BYTES))
+        (0..100_000).find(|number| {
+            watch.note(times[number % times.len()], FILE_BYTES);
+            watch.has_found_scarce()
+        })
     }
 
     #[test]
@@ -89,11 +126,18 @@ mod tests {
     }
 
     #[test]
-    fn it_is_told_once() {
+    fn it_is_enough_again_where_hardly_any_copy_waits() {
         let watch = MemoryWatch::default();
-        assert_eq!((0..100_000).filter(|_| watch.note(SLOW, FILE_BYTES)).count(), 1);
-        assert!(watch.is_scarce());
-        assert!((0..1000).all(|_| !watch.is_due()));
+        let note = |took, count| {
+            (0..count).for_each(|_| watch.note(took, FILE_BYTES));
+            watch.has_found_scarce()
+        };
+        assert!(note(SLOW, 10_000));
+        for _ in 0..1000 {
+            assert!(note(FAST, 30) && note(SLOW, 1), "one in thirty is too many");
+        }
+        assert!(!note(FAST, 10_000));
+        assert!(!note(SLOW, 1) && note(SLOW, 10_000));
     }
 
     #[test]
