@@ -5,7 +5,7 @@ mod label;
 
 use std::hash::BuildHasherDefault;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{OptionsBuilder, Weighter};
@@ -24,8 +24,14 @@ const OVERHEAD_BYTES: usize = 136;
 const VALUE_BYTES: usize = 200;
 /// Values over this share of the cache are not kept: one would drop many.
 const SHARE_MAX: usize = 64;
+/// A shard holds several of the longest values, so that it fills up.
+const SHARD_BYTES_MIN: usize = 512 << 10;
+/// Readers of one shard take turns at its lock's counter.
+const SHARDS_MAX: usize = 64;
 /// From so many hundredths on it is full: its shards fill up unevenly.
 const FULL_PERCENT: u64 = 90;
+/// How full it is takes a look at each shard: every so many puts.
+const LOOKED_AT_ONE_IN: u32 = 64;
 
 #[derive(Clone, Copy, Debug)]
 struct Weigh;
@@ -51,6 +57,7 @@ struct Kept {
     values: Values,
     /// Until it is full, all are let in.
     is_full: AtomicBool,
+    puts: AtomicU32,
     doorkeeper: Doorkeeper,
 }
 
@@ -78,7 +85,15 @@ impl ValueCache {
         self.kept.get()?.values.get(&Led { hash, by }).map(<[u8]>::into_vec)
     }
 
-    /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does.
+    /// Notes that the checkpoint `led_by` leads to `place`, whose value was found here.
+    pub(crate) fn relabel(&self, place: Place, led_by: CheckpointId, value: &[u8]) {
+        if let Some(kept) = self.kept.get() {
+            kept.values.insert(Label { place, led_by: Some(led_by) }, value.into());
+        }
+    }
+
+    /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does. A full
+    /// cache may leave it.
     pub(crate) fn put(&self, place: Place, led_by: Option<CheckpointId>, value: &[u8]) {
         if value.len() > self.bytes_max / SHARE_MAX {
             return;
@@ -101,22 +116,31 @@ impl Kept {
         let options = OptionsBuilder::new()
             .weight_capacity(bytes_max as u64)
             .estimated_items_capacity(count)
+            .shards((bytes_max / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX))
             .build();
         let values = Cache::with_options(
-            options.expect("both of its options are set"),
+            options.expect("all that it needs is set"),
             Weigh,
             BuildHasherDefault::default(),
             DefaultLifecycle::default(),
         );
-        Self { values, is_full: AtomicBool::new(false), doorkeeper: Doorkeeper::new(count) }
+        Self {
+            values,
+            is_full: AtomicBool::new(false),
+            puts: AtomicU32::new(0),
+            doorkeeper: Doorkeeper::new(count),
+        }
     }
 
     fn is_full(&self) -> bool {
         // What is full stays so.
-        if !self.is_full.load(Ordering::Relaxed) {
+        if self.is_full.load(Ordering::Relaxed) {
+            return true;
+        }
+        if self.puts.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AT_ONE_IN) {
             let bytes_full = self.values.capacity() / 100 * FULL_PERCENT;
             self.is_full.store(self.values.weight() >= bytes_full, Ordering::Relaxed);
         }
-        self.is_full.load(Ordering::Relaxed)
+        false
     }
 }

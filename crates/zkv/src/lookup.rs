@@ -69,13 +69,16 @@ impl Shared {
         committed.find_by(key.hash, |location| {
             let cell = committed.log.cell_id(location);
             let place = cell.map(|cell| Place { hash: key.hash, cell });
-            let cached = place.as_ref().and_then(|place| self.cache.get(place));
-            let is_known = cached.is_some() && led_by.is_none();
-            let found = match cached {
-                Some(value) => Some(Found::Value(value)),
-                None => committed.read(key, location, take)?,
-            };
-            if let (Some(place), Some(Found::Value(value)), false) = (place, &found, is_known) {
+            if let Some((place, value)) =
+                place.and_then(|place| Some((place, self.cache.get(&place)?)))
+            {
+                if let Some(by) = led_by {
+                    self.cache.relabel(place, by, &value);
+                }
+                return Ok(Some(Found::Value(value)));
+            }
+            let found = committed.read(key, location, take)?;
+            if let (Some(place), Some(Found::Value(value))) = (place, &found) {
                 self.cache.put(place, led_by, value);
             }
             Ok(found)

@@ -21,6 +21,12 @@ pub enum Source {
     Lines { input: Input, split: Split },
 }
 
+impl Source {
+    fn has_fields(&self) -> bool {
+        matches!(self, Self::Lines { split: Split::InField(_), .. })
+    }
+}
+
 /// Where lines come from.
 #[derive(Debug, PartialEq)]
 pub enum Input {
@@ -60,7 +66,16 @@ impl Input {
 
 /// The sources that `arguments` name, none of them read yet.
 pub fn check(arguments: &Import) -> Result<Vec<Source>, Failure> {
-    arguments.sources.iter().map(|path| source_of(path, arguments)).collect()
+    let sources = arguments.sources.iter().map(|path| source_of(path, arguments));
+    let sources: Vec<Source> = sources.collect::<Result<_, _>>()?;
+    if arguments.key.is_some() && !sources.iter().any(Source::has_fields) {
+        return Err(Failure::Usage(
+            "--key names a field of JSON lines, and none of the sources has any; the key of a line of a \
+             tsv file is what stands before its first tab"
+                .to_owned(),
+        ));
+    }
+    Ok(sources)
 }
 
 fn source_of(path: &Path, arguments: &Import) -> Result<Source, Failure> {
@@ -153,6 +168,12 @@ mod tests {
             assert!(check_one("-", format, None).unwrap_err().contains("--format"));
         }
         assert!(check_one("-", ImportFormat::Jsonl, None).unwrap_err().contains("--key"));
+    }
+
+    #[test]
+    fn a_field_that_nothing_has_is_refused() {
+        let problem = check_one("-", ImportFormat::Tsv, Some("id")).unwrap_err();
+        assert!(problem.contains("--key"), "{problem}");
     }
 
     #[test]
