@@ -1,11 +1,13 @@
 //! Copying a log as it is.
 
+use std::collections::HashSet;
 use std::io;
 
 use zkv_io::StorageFile;
 
 use crate::layout::FILE_HEADER_BYTES;
 use crate::log::LogView;
+use crate::reclaim::{is_forgotten, roll_call_named_in};
 use crate::segment::Segment;
 
 impl LogView {
@@ -19,6 +21,31 @@ impl LogView {
         for segment in self.segments.by_slot.iter().flatten() {
             let bytes = self.bytes_to_copy(segment);
             self.copy_range(file, segment.place.start, u64::from(bytes))?;
+        }
+        Ok(())
+    }
+
+    /// As [`LogView::copy_to`], with the slots that were freed and that whoever reads the log alone looks
+    /// for: of a log that nobody writes, since a writer uses them again, and can
+    /// [`rebase`](crate::LogWriter::rebase) it instead.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    pub fn copy_with_freed_to(&self, file: &dyn StorageFile) -> io::Result<()> {
+        self.copy_to(file)?;
+        let (shared, members) = (&self.shared, || self.segments.by_slot.iter().flatten());
+        let used: HashSet<u32> = members().map(|segment| segment.place.id.slot).collect();
+        let last = members().max_by_key(|segment| segment.place.id.sequence);
+        let needed_from = last.and_then(|last| roll_call_named_in(shared, last.place.id.slot));
+        let (file_bytes, slot_bytes) = (shared.file.len()?, u64::from(shared.identity.slot_bytes));
+        for slot in 0..u32::MAX {
+            let start = shared.identity.slot_start(slot);
+            if start >= file_bytes {
+                break;
+            }
+            if !used.contains(&slot) && !is_forgotten(shared, slot, needed_from) {
+                self.copy_range(file, start, slot_bytes.min(file_bytes - start))?;
+            }
         }
         Ok(())
     }

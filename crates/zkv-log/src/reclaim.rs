@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::log::Shared;
 use crate::position::Position;
 use crate::recover::{header_in, try_header_in};
 use crate::segment::SegmentId;
@@ -178,19 +179,11 @@ impl LogWriter {
     /// Where whoever reads the log alone starts: at the roll call that the last segment's header
     /// names.
     fn needed_from(&self) -> Option<Position> {
-        self.roll_call_named_in(self.tail.segment.id().slot)
+        roll_call_named_in(&self.shared, self.tail.segment.id().slot)
     }
 
-    /// Whether nobody who starts at `needed_from` looks for what was in `slot`. What cannot be read may
-    /// be looked for.
     fn is_forgotten(&self, slot: u32, needed_from: Option<Position>) -> bool {
-        match try_header_in(&*self.shared.file, &self.shared.identity, slot) {
-            Ok(Some(header)) => needed_from
-                .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
-            // It was wiped, or never begun.
-            Ok(None) => true,
-            Err(_) => false,
-        }
+        is_forgotten(&self.shared, slot, needed_from)
     }
 
     /// Wipes both places that say which segment a slot has. Where one of them names a newer roll call
@@ -198,9 +191,11 @@ impl LogWriter {
     /// that was freed, it is what leads a reader of the log alone past the segment that was there. One
     /// that names a roll call of its own leads nobody.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
-        let newest =
-            self.members.values().filter_map(|segment| self.roll_call_named_in(segment.id().slot));
-        let newest = newest.max().unwrap_or_default();
+        let newest = self
+            .members
+            .values()
+            .map(|segment| roll_call_named_in(&self.shared, segment.id().slot));
+        let newest = newest.flatten().max().unwrap_or_default();
         let slot_bytes = self.shared.identity.slot_bytes;
         for slot in slots {
             let header = try_header_in(&*self.shared.file, &self.shared.identity, *slot);
@@ -218,14 +213,26 @@ impl LogWriter {
         Ok(())
     }
 
-    fn roll_call_named_in(&self, slot: u32) -> Option<Position> {
-        let header = header_in(&*self.shared.file, &self.shared.identity, slot)?;
-        Some(header.roll_call)
-    }
-
     fn member_ids(&self) -> impl Iterator<Item = SegmentId> + '_ {
         self.members.values().map(|segment| segment.id())
     }
+}
+
+/// Whether nobody who reads the log alone, and starts at `needed_from`, looks for what was in `slot`.
+/// What cannot be read may be looked for.
+pub(crate) fn is_forgotten(shared: &Shared, slot: u32, needed_from: Option<Position>) -> bool {
+    match try_header_in(&*shared.file, &shared.identity, slot) {
+        Ok(Some(header)) => needed_from
+            .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
+        // It was wiped, or never begun.
+        Ok(None) => true,
+        Err(_) => false,
+    }
+}
+
+/// The roll call that the header in `slot` names.
+pub(crate) fn roll_call_named_in(shared: &Shared, slot: u32) -> Option<Position> {
+    header_in(&*shared.file, &shared.identity, slot).map(|header| header.roll_call)
 }
 
 /// Slots that no segment fills.

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv_io::MemoryStorage;
+use zkv_io::{MemoryStorage, OpenMode, Storage, StorageFile};
 use zkv_log::layout::slot_start;
 use zkv_log::{
     Access, FreeSlots, LogError, LogOptions, LogWriter, OpenFile, Recovered, Result, create,
@@ -171,4 +171,41 @@ fn packed_entries_that_are_not_kept_are_not_appended() {
             assert_eq!(writer.log().view().read(*address).unwrap(), *entry);
         }
     }
+}
+
+/// The last segment's header leads into one that is freed, so that a reader of the log alone starts there.
+#[test]
+fn a_copy_has_the_freed_slots_that_a_reader_of_the_log_alone_needs() {
+    let (_storage, mut writer) = new_log();
+    for seed in 0..4 {
+        fill(&mut writer, seed);
+    }
+    let last = writer.append(&[b"lives on"]).unwrap()[0];
+    let freed = full_slots(&writer);
+    free_and_sync(&mut writer, &freed);
+    let view = writer.log().view();
+    assert_eq!((freed.len(), view.segments().len()), (3, 1));
+    for with_freed in [false, true] {
+        let copies = MemoryStorage::new();
+        let file = copies.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+        match with_freed {
+            false => view.copy_to(&*file).unwrap(),
+            true => view.copy_with_freed_to(&*file).unwrap(),
+        }
+        drop(file);
+        let copy = recover(&copies, None).ok().and_then(|recovered| recovered.writer);
+        let read = copy.and_then(|copy| copy.log().view().read(last).ok());
+        assert_eq!(read.is_some_and(|read| read == b"lives on"), with_freed);
+    }
+    // Behind a base nobody needs them: the copy is as small as the log.
+    writer.rebase().unwrap();
+    let view = writer.log().view();
+    let bytes_of = |copy: &dyn Fn(&dyn StorageFile) -> std::io::Result<()>| {
+        let copies = MemoryStorage::new();
+        let file = copies.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
+        copy(&*file).unwrap();
+        file.len().unwrap()
+    };
+    let plain = bytes_of(&|file| view.copy_to(file));
+    assert_eq!(bytes_of(&|file| view.copy_with_freed_to(file)), plain);
 }

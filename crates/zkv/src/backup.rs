@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use zkv_io::{Storage, create_atomically, replace_atomically, temporary_path};
+use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, temporary_path};
 
 use crate::error::{Error, Result};
 use crate::open::index_path;
@@ -34,14 +34,18 @@ impl Store {
         }
         let view = shared.view.load_full();
         let storage = &*shared.options.storage;
-        create_atomically(storage, destination, |file| view.committed.log.copy_to(file))
-            .map_err(Error::file(destination))?;
+        let log = &view.committed.log;
+        let copy = |file: &dyn StorageFile| match shared.writer.is_some() {
+            true => log.copy_to(file),
+            // Nothing can be rebased, and nobody uses a slot again.
+            false => log.copy_with_freed_to(file),
+        };
+        create_atomically(storage, destination, copy).map_err(Error::file(destination))?;
         let index = view.committed.checkpoint.as_ref();
         // A store that is read without an index file has made one that no log would accept.
         if let Some(index) = index.filter(|index| !index.watermark().is_empty()) {
             let path = index_path(destination);
-            let copy =
-                |file: &dyn zkv_io::StorageFile| index.copy_to(file).map_err(std::io::Error::other);
+            let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(std::io::Error::other);
             replace_atomically(storage, &path, copy).map_err(Error::file(&path))?;
         }
         Ok(())

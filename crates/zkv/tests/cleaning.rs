@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use zkv::{Cleaning, CompactOptions, CompactProgress, ErrorKind, Options, Store, verify};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::{Access, LogOptions, OpenFile};
 
 const PATH: &str = "store.zkv";
 const SLOT: u32 = 256 << 10;
@@ -403,4 +404,42 @@ fn a_backup_of_a_store_that_was_cleaned_opens_without_its_index() {
         let copy = options(&storage).open_read_only(&path);
         check(&copy.unwrap_or_else(|error| panic!("round {round}: {error}")), &expected);
     }
+}
+
+/// Whoever only reads cannot rebase the log, whose last segment may lead into one that was freed.
+#[test]
+fn a_backup_by_a_reader_of_a_store_that_was_cleaned_opens_without_its_index() {
+    let storage = MemoryStorage::new();
+    let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+    let mut expected = HashMap::new();
+    for round in 0..30u64 {
+        for number in 0..100u64 {
+            let (key, value) = (number.to_be_bytes().to_vec(), value(round << 32 | number));
+            store.set_bytes(&key, &value).unwrap();
+            expected.insert(key, value);
+        }
+        store.flush().unwrap();
+    }
+    store.close().unwrap();
+    free_full_segments(&storage);
+    for use_index_file in [true, false] {
+        let options = || options(&storage).use_index_file(use_index_file);
+        let path = format!("copy-{use_index_file}.zkv");
+        options().open_read_only(PATH).unwrap().backup(&path).unwrap();
+        check(&options().open_read_only(&path).unwrap(), &expected);
+        check(&options().open(&path).unwrap(), &expected);
+    }
+}
+
+/// As a cleaning does that is killed behind it. Nothing in those segments is in use.
+fn free_full_segments(storage: &MemoryStorage) {
+    storage.remove(Path::new(&format!("{PATH}.idx"))).unwrap();
+    let (shared, options) = (Arc::new(storage.clone()), LogOptions::default());
+    let file = OpenFile::open(shared, Path::new(PATH), Access::ReadWrite, options).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    let segments = writer.log().view().segments();
+    let full = segments.iter().filter(|segment| segment.is_sealed).map(|segment| segment.slot);
+    let freed = writer.free(&full.collect::<Vec<u32>>()).unwrap();
+    writer.log().sync(freed.end).unwrap();
+    writer.close().unwrap();
 }
