@@ -19,20 +19,24 @@ impl Store {
     /// Of kind `Io` where `destination` exists or cannot be written; as [`Store::sync`].
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
-        if shared.writer.is_some() {
+        let view = if shared.writer.is_some() {
             shared.mended(|| {
                 let mut writer = shared.writer()?;
                 shared.flush_all(&mut writer)?;
-                if writer.log.needs_freed_slots() {
-                    // Whoever opens the copy without its index would miss them.
+                if writer.log.needs_freed_slots() || !writer.cleaned.is_empty() {
+                    // Whoever opens the copy without its index would miss them, and those that the
+                    // checkpoint frees.
                     shared.rebase(&mut writer)?;
                 }
                 let written = writer.checkpoint();
                 shared.publish_committed(&writer);
-                written.map_err(|error| shared.write_error(error))
-            })?;
-        }
-        let view = shared.view.load_full();
+                written.map_err(|error| shared.write_error(error))?;
+                // Nothing more is freed before this is taken.
+                Ok(shared.view.load_full())
+            })?
+        } else {
+            shared.view.load_full()
+        };
         let storage = &*shared.options.storage;
         let log = &view.committed.log;
         let copy = |file: &dyn StorageFile| match shared.writer.is_some() {
@@ -128,4 +132,45 @@ fn publish(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
     }
     storage.rename_new(from, to).map_err(Error::file(to))?;
     storage.sync_dir(zkv_io::parent_directory(to)).map_err(Error::file(to))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use zkv_io::{MemoryStorage, Storage};
+
+    use crate::options::{Cleaning, Options};
+
+    #[test]
+    fn a_backup_whose_checkpoint_frees_segments_opens_without_its_index() {
+        let storage = Arc::new(MemoryStorage::new());
+        let options = || Options::new().storage(Arc::clone(&storage) as Arc<dyn Storage>);
+        let small = options().slot_bytes(256 << 10).cleaning(Cleaning::Off);
+        let store = small.open("store.zkv").unwrap();
+        for round in 0..30u64 {
+            for number in 0..100u64 {
+                let mut value = vec![0; 400];
+                fastrand::Rng::with_seed(round << 32 | number).fill(&mut value);
+                store.set_bytes(&number.to_be_bytes(), &value).unwrap();
+            }
+            store.flush().unwrap();
+        }
+        {
+            // As a cleaner leaves them that has moved what lives, and waits for the next checkpoint.
+            let mut writer = store.shared().writer().unwrap();
+            let segments = writer.log.view().segments();
+            let full = segments.iter().filter(|segment| segment.is_sealed);
+            writer.cleaned.extend(full.map(|segment| segment.slot));
+        }
+        store.backup("copy.zkv").unwrap();
+        storage.remove(Path::new("copy.zkv.idx")).unwrap();
+        let copy = options().open_read_only("copy.zkv").unwrap();
+        assert_eq!(copy.len(), 100);
+        for number in 0..100u64 {
+            let key = number.to_be_bytes();
+            assert_eq!(copy.get_bytes(&key).unwrap(), store.get_bytes(&key).unwrap());
+        }
+    }
 }
