@@ -13,6 +13,7 @@ mod memory;
 mod open;
 mod ratio;
 mod rivals;
+mod typed;
 
 use crate::Failure;
 
@@ -38,6 +39,8 @@ pub enum Command {
     Compact(compact::Arguments),
     /// Reads beside a writer that syncs; commits of several threads; one batch of many records.
     Concurrency(concurrency::Arguments),
+    /// Writing and reading a struct with a field of bytes, beside a copy of them.
+    Typed(typed::Arguments),
     /// zkv against other engines: builds and runs `crates/zkv-bench`.
     Rivals(rivals::Arguments),
     /// What `open` measures in a process of its own.
@@ -63,6 +66,7 @@ pub fn run(command: &Command) -> Result<(), Failure> {
         Command::Churn(arguments) => churn::run(arguments),
         Command::Compact(arguments) => compact::run(arguments),
         Command::Concurrency(arguments) => concurrency::run(arguments),
+        Command::Typed(arguments) => typed::run(arguments),
         Command::Rivals(arguments) => rivals::run(arguments),
         Command::OpenChild(arguments) => open::run_child(arguments),
         Command::MemoryChild(arguments) => memory::run_child(arguments),

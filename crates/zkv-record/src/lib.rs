@@ -22,6 +22,7 @@
 //! # Ok::<(), zkv_record::RecordError>(())
 //! ```
 
+mod bulk;
 mod codec;
 mod error;
 mod hash;

@@ -6,6 +6,7 @@
 //! counting happens where the type's own `Deserialize` comes by.
 
 mod any;
+mod bytes;
 
 use std::fmt;
 
@@ -14,6 +15,7 @@ use serde::de::{
 };
 
 use any::Any;
+use bytes::Bytes;
 
 use crate::error::{CodecError, RecordError};
 use crate::limits::ELEMENTS_WITHOUT_BYTES_MAX;
@@ -176,8 +178,14 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Limited<'_, D> {
     #[inline]
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
         self.left.descend()?;
-        let visitor = Limited::<_, true> { inner: visitor, left: &mut *self.left };
-        let value = self.inner.deserialize_seq(visitor)?;
+        // JSON has bytes as an array.
+        let value = if !self.inner.is_human_readable() && bytes::asks_for_bytes::<V>() {
+            // No byte needs to be counted: all elements together may be as many as there are.
+            self.inner.deserialize_bytes(Bytes(visitor))?
+        } else {
+            let visitor = Limited::<_, true> { inner: visitor, left: &mut *self.left };
+            self.inner.deserialize_seq(visitor)?
+        };
         self.left.depth += 1;
         Ok(value)
     }

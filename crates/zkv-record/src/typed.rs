@@ -4,6 +4,7 @@ use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::bulk::Bulk;
 use crate::error::{CodecError, RecordError};
 use crate::limited::{Left, Limited};
 use crate::limits::DECODE_DEPTH_MAX;
@@ -27,7 +28,7 @@ use crate::limits::DECODE_DEPTH_MAX;
 /// know its length. `into` is then as it was.
 pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), RecordError> {
     let start = into.len();
-    postcard::serialize_with_flavor(value, Appender(into)).map_err(|error| {
+    postcard::serialize_with_flavor(&Bulk(value), Appender(into)).map_err(|error| {
         into.truncate(start);
         RecordError::Encode(CodecError::postcard(error))
     })

@@ -1,0 +1,215 @@
+//! A serializer around another one that hands it bytes at once.
+//!
+//! serde writes a `Vec<u8>` element by element, as [`limited`](crate::limited) tells of reading one:
+//! another 3 ns a byte. For postcard its encoding is that of bytes. What is caught are values of their
+//! own, fields, and what is optional; elements of sequences and maps come as references, which cannot
+//! be told.
+
+use std::fmt;
+
+use castaway::cast;
+use serde::ser::{
+    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
+    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+};
+
+/// A value, a serializer, or what a serializer goes on with.
+pub(crate) struct Bulk<T>(pub T);
+
+impl<T: Serialize + ?Sized> Serialize for Bulk<&T> {
+    #[inline]
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if let Ok(bytes) = cast!(self.0, &Vec<u8>) {
+            serializer.serialize_bytes(bytes)
+        } else if let Ok(bytes) = cast!(self.0, &[u8]) {
+            serializer.serialize_bytes(bytes)
+        } else {
+            self.0.serialize(Bulk(serializer))
+        }
+    }
+}
+
+/// Methods whose values hold no others.
+macro_rules! forward {
+    ($($method:ident($($argument:ident: $type:ty),*);)*) => {$(
+        #[inline]
+        fn $method(self, $($argument: $type),*) -> Result<S::Ok, S::Error> {
+            self.0.$method($($argument),*)
+        }
+    )*};
+}
+
+/// Methods that begin what holds others.
+macro_rules! begin {
+    ($($method:ident($($argument:ident: $type:ty),*) -> $kind:ident;)*) => {$(
+        #[inline]
+        fn $method(self, $($argument: $type),*) -> Result<Self::$kind, S::Error> {
+            self.0.$method($($argument),*).map(Bulk)
+        }
+    )*};
+}
+
+impl<S: Serializer> Serializer for Bulk<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+    type SerializeSeq = Bulk<S::SerializeSeq>;
+    type SerializeTuple = Bulk<S::SerializeTuple>;
+    type SerializeTupleStruct = Bulk<S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Bulk<S::SerializeTupleVariant>;
+    type SerializeMap = Bulk<S::SerializeMap>;
+    type SerializeStruct = Bulk<S::SerializeStruct>;
+    type SerializeStructVariant = Bulk<S::SerializeStructVariant>;
+
+    forward! {
+        serialize_bool(value: bool);
+        serialize_i8(value: i8);
+        serialize_i16(value: i16);
+        serialize_i32(value: i32);
+        serialize_i64(value: i64);
+        serialize_i128(value: i128);
+        serialize_u8(value: u8);
+        serialize_u16(value: u16);
+        serialize_u32(value: u32);
+        serialize_u64(value: u64);
+        serialize_u128(value: u128);
+        serialize_f32(value: f32);
+        serialize_f64(value: f64);
+        serialize_char(value: char);
+        serialize_str(value: &str);
+        serialize_bytes(value: &[u8]);
+        serialize_none();
+        serialize_unit();
+        serialize_unit_struct(name: &'static str);
+        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
+    }
+
+    begin! {
+        serialize_seq(count: Option<usize>) -> SerializeSeq;
+        serialize_tuple(count: usize) -> SerializeTuple;
+        serialize_tuple_struct(name: &'static str, count: usize) -> SerializeTupleStruct;
+        serialize_tuple_variant(
+            name: &'static str, index: u32, variant: &'static str, count: usize
+        ) -> SerializeTupleVariant;
+        serialize_map(count: Option<usize>) -> SerializeMap;
+        serialize_struct(name: &'static str, count: usize) -> SerializeStruct;
+        serialize_struct_variant(
+            name: &'static str, index: u32, variant: &'static str, count: usize
+        ) -> SerializeStructVariant;
+    }
+
+    #[inline]
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.serialize_some(&Bulk(value))
+    }
+
+    #[inline]
+    fn serialize_newtype_struct<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_struct(name, &Bulk(value))
+    }
+
+    #[inline]
+    fn serialize_newtype_variant<T: Serialize + ?Sized>(
+        self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+        value: &T,
+    ) -> Result<S::Ok, S::Error> {
+        self.0.serialize_newtype_variant(name, index, variant, &Bulk(value))
+    }
+
+    #[inline]
+    fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
+        self.0.collect_str(value)
+    }
+
+    #[inline]
+    fn is_human_readable(&self) -> bool {
+        self.0.is_human_readable()
+    }
+}
+
+/// What a serializer goes on with, where elements have no names.
+macro_rules! elements {
+    ($($kind:ident $method:ident;)*) => {$(
+        impl<S: $kind> $kind for Bulk<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+                self.0.$method(&Bulk(value))
+            }
+
+            #[inline]
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        }
+    )*};
+}
+
+/// The same, where they have.
+macro_rules! fields {
+    ($($kind:ident;)*) => {$(
+        impl<S: $kind> $kind for Bulk<S> {
+            type Ok = S::Ok;
+            type Error = S::Error;
+
+            #[inline]
+            fn serialize_field<T: Serialize + ?Sized>(
+                &mut self,
+                name: &'static str,
+                value: &T,
+            ) -> Result<(), S::Error> {
+                self.0.serialize_field(name, &Bulk(value))
+            }
+
+            #[inline]
+            fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
+                self.0.skip_field(name)
+            }
+
+            #[inline]
+            fn end(self) -> Result<S::Ok, S::Error> {
+                self.0.end()
+            }
+        }
+    )*};
+}
+
+elements! {
+    SerializeSeq serialize_element;
+    SerializeTuple serialize_element;
+    SerializeTupleStruct serialize_field;
+    SerializeTupleVariant serialize_field;
+}
+
+fields! {
+    SerializeStruct;
+    SerializeStructVariant;
+}
+
+impl<S: SerializeMap> SerializeMap for Bulk<S> {
+    type Ok = S::Ok;
+    type Error = S::Error;
+
+    #[inline]
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
+        self.0.serialize_key(&Bulk(key))
+    }
+
+    #[inline]
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
+        self.0.serialize_value(&Bulk(value))
+    }
+
+    #[inline]
+    fn end(self) -> Result<S::Ok, S::Error> {
+        self.0.end()
+    }
+}
