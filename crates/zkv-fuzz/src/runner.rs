@@ -6,11 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use cpu_time::ProcessTime;
 use zkv_fuzz::corpus;
 use zkv_fuzz::targets::Target;
 
-/// An input may take 1 s. This leaves room for a machine that has other things to do.
-const INPUT_SECONDS_MAX: u64 = 10;
+/// An input may take 1 s of processor time. This leaves room for slow machines.
+const PROCESSOR_TIME_MAX: Duration = Duration::from_secs(10);
+/// Who waits for what never comes takes no processor time. Nor does who gets none, since others want
+/// it: so this is long.
+const TIME_MAX: Duration = Duration::from_secs(300);
 /// What an input may take, and what the process takes without one.
 const MEMORY_KIB_MAX: u64 = (256 + 64) << 10;
 /// Nothing touches that much memory in less: the system has to clear it. So whoever is faster is not
@@ -118,15 +122,17 @@ impl Watch {
         let (running, path) = (Arc::new(AtomicU64::new(0)), path.to_owned());
         let seen_by_thread = Arc::clone(&running);
         std::thread::spawn(move || {
-            let mut before = 0;
+            let mut seen = (0, Instant::now(), ProcessTime::now());
             loop {
-                std::thread::sleep(Duration::from_secs(INPUT_SECONDS_MAX));
+                std::thread::sleep(Duration::from_secs(1));
+                let (number, since, used) = seen;
                 let now = seen_by_thread.load(Ordering::Relaxed);
-                if now != 0 && now == before {
+                if now != number || now == 0 {
+                    seen = (now, Instant::now(), ProcessTime::now());
+                } else if used.elapsed() > PROCESSOR_TIME_MAX || since.elapsed() > TIME_MAX {
                     eprintln!("{}", failure(target, seed, &path, "it takes too long"));
                     std::process::exit(1);
                 }
-                before = now;
             }
         });
         Self(running)
