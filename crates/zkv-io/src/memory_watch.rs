@@ -69,10 +69,10 @@ impl MemoryWatch {
             true => waits.saturating_sub(TIMED_ONE_IN / fast_over_waited),
             false => waits.saturating_add(TIMED_ONE_IN).min(waits_max),
         };
-        let before = self
-            .waits
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |waits| Some(change(waits)));
-        match change(before.unwrap_or_default()) {
+        // Where nothing changes, nothing is written: other threads read what lies beside it.
+        let update = |waits| Some(change(waits)).filter(|changed| *changed != waits);
+        let before = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
+        match before.map_or_else(|same| same, change) {
             0 => self.find_scarce(false),
             waits if waits == waits_max => self.find_scarce(true),
             _ => {}
@@ -80,6 +80,9 @@ impl MemoryWatch {
     }
 
     fn find_scarce(&self, is_scarce: bool) {
+        if self.has_found_scarce() == is_scarce {
+            return;
+        }
         match (self.has_found_scarce.swap(is_scarce, Ordering::Relaxed), is_scarce) {
             (false, true) => _ = FOUND_SCARCE.fetch_add(1, Ordering::Relaxed),
             (true, false) => _ = FOUND_SCARCE.fetch_sub(1, Ordering::Relaxed),
