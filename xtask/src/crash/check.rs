@@ -54,6 +54,7 @@ pub fn check(
         match depth {
             Depth::Read => Ok(1),
             Depth::Write => is_undamaged(workload, image, expected.index_is_own)
+                .and_then(|()| copy_unchanged(workload, image, state))
                 .and_then(|()| write_on(workload, &SimDisk::from_image(image, 7), state))
                 .and_then(|()| with_other_indexes(workload, image, state, &expected.indexes))
                 .map(|count| 1 + count),
@@ -77,6 +78,25 @@ fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Resul
     };
     let lost = verified.findings.iter().find(is_wrong);
     lost.map_or(Ok(()), |finding| Err(format!("verifying finds {finding:?}")))
+}
+
+/// Whoever may only read what a crash has left can make a copy of it, which is the same store, also
+/// where its index is lost.
+fn copy_unchanged(workload: &Workload, image: &Image, state: &Model) -> Result<(), String> {
+    const COPY: &str = "dir/copy.zkv";
+    let after = |error| format!("copying what is only read: {error}");
+    let disk = SimDisk::from_image(image, 9);
+    let open = |path| options(&disk, workload).open_read_only(path);
+    let copied = open(STORE).and_then(|store| store.backup(COPY));
+    copied.map_err(|error| after(error.to_string()))?;
+    for index in ["with its index", "without its index"] {
+        let store = open(COPY).map_err(|error| after(format!("{index}: {error}")))?;
+        find_commit(&store, &only(state)).map_err(|error| after(format!("{index}: {error}")))?;
+        drop(store);
+        // There is none where the store had none that was of use.
+        let _ = disk.remove(Path::new("dir/copy.zkv.idx"));
+    }
+    Ok(())
 }
 
 /// Whether the store in an image says that it is damaged, when it is opened or when it is read. What it

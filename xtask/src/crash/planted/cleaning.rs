@@ -105,4 +105,10 @@ pub const CLEANING: &[Bug] = &[
         right: "        if entry.id >= self.next_id {",
         wrong: "        if !PLANTED && entry.id >= self.next_id {",
     },
+    Bug {
+        name: "a copy of a store that is only read lacks freed slots",
+        file: "crates/zkv/src/backup.rs",
+        right: "copy = |file: &dyn StorageFile| match shared.writer.is_some() {",
+        wrong: "copy = |file: &dyn StorageFile| match PLANTED || shared.writer.is_some() {",
+    },
 ];
