@@ -1,5 +1,7 @@
 //! One attempt at a better dictionary: a candidate, and whether it wins.
 
+use std::collections::VecDeque;
+use std::mem::take;
 use std::sync::Arc;
 
 use crate::codec::Encoder;
@@ -27,28 +29,30 @@ const ADOPT_SHARE: f64 = 0.95;
 #[derive(Default)]
 pub(crate) struct Samples {
     bytes: Vec<u8>,
-    lengths: Vec<usize>,
+    /// Bytes of samples that were dropped. What is behind them moves up once they are many: it may be
+    /// megabytes, and samples may come one by one.
+    dropped: usize,
+    lengths: VecDeque<usize>,
 }
 
 impl Samples {
     pub(crate) fn push(&mut self, sample: &[u8]) {
         self.bytes.extend_from_slice(sample);
-        self.lengths.push(sample.len());
+        self.lengths.push_back(sample.len());
     }
 
     /// Drops the oldest until at most `bytes_max` are left.
     pub(crate) fn keep(&mut self, bytes_max: usize) {
-        let (mut count, mut bytes) = (0, 0);
-        while self.bytes.len() - bytes > bytes_max {
-            bytes += self.lengths[count];
-            count += 1;
+        while self.bytes.len() - self.dropped > bytes_max {
+            self.dropped += self.lengths.pop_front().unwrap_or_default();
         }
-        self.bytes.drain(..bytes);
-        self.lengths.drain(..count);
+        if self.dropped > bytes_max / 2 {
+            self.bytes.drain(..take(&mut self.dropped));
+        }
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.bytes[..];
+        let mut rest = &self.bytes[self.dropped..];
         self.lengths.iter().map(move |length| {
             let (sample, behind) = rest.split_at(*length);
             rest = behind;
@@ -124,6 +128,24 @@ impl Attempt {
 mod tests {
     use super::*;
     use crate::dictionary::Interner;
+
+    #[test]
+    fn the_newest_samples_are_kept_and_the_others_take_little_room() {
+        let mut samples = Samples::default();
+        for number in 0..1000u32 {
+            samples.push(&number.to_le_bytes().repeat(1 + number as usize % 3));
+            samples.keep(100);
+            let kept: Vec<&[u8]> = samples.iter().collect();
+            let bytes = kept.iter().map(|sample| sample.len()).sum::<usize>();
+            assert!(bytes <= 100 && samples.bytes.len() <= 150);
+            // Another one would not have fit.
+            assert!(bytes > 100 - 12 || kept.len() == number as usize + 1);
+            let oldest = number + 1 - u32::try_from(kept.len()).unwrap();
+            for (sample, number) in kept.iter().zip(oldest..) {
+                assert_eq!(**sample, number.to_le_bytes().repeat(1 + number as usize % 3));
+            }
+        }
+    }
 
     /// What such documents share, only a dictionary knows: each is in a block of its own.
     fn attempt(kind: &str, current: Option<Arc<Dictionary>>, expected: Option<Share>) -> Attempt {
