@@ -77,6 +77,8 @@ enum Until {
 const SMOKE_WORKLOADS: usize = 12;
 /// Of the calls of workloads that clean, CI makes one in so many fail.
 const SMOKE_CLEANING_CALLS: usize = 8;
+/// All workloads of three operations take hours of processor time: what was tried is told meanwhile.
+const REPORT_INTERVAL: Duration = Duration::from_secs(120);
 /// Failures that are printed; a run with more stops.
 const FAILURES_MAX: usize = 5;
 
@@ -276,10 +278,15 @@ fn try_all<C: Display + Send>(
     };
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        for _ in 1..threads {
-            scope.spawn(work);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let mut next_report = Instant::now() + REPORT_INTERVAL;
+        while workers.iter().any(|worker| !worker.is_finished()) {
+            std::thread::sleep(Duration::from_millis(20));
+            if Instant::now() >= next_report {
+                println!("crash: so far {}", tally.summary());
+                next_report += REPORT_INTERVAL;
+            }
         }
-        work();
     });
     match failed.into_inner() {
         0 => Ok(()),
