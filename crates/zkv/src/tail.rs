@@ -9,6 +9,12 @@ const BYTES_MAX: u64 = 64 << 20;
 /// grows.
 const RECORDS_MAX: u64 = 1_000_000;
 
+/// A closing store leaves so many records to the next opening, which replays them in less time than the
+/// three syncs of a checkpoint take: whoever opens a store for one write waits for those of the log alone.
+const LEFT_RECORDS_MAX: u64 = 64;
+/// They lie in so many bytes of the log at the most.
+const LEFT_BYTES_MAX: u64 = 16 << 10;
+
 /// What came behind a checkpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tail {
@@ -27,11 +33,24 @@ impl Tail {
             || self.bytes.saturating_sub(attempted.bytes) >= BYTES_MAX
             || self.records.saturating_sub(attempted.records) >= RECORDS_MAX
     }
+
+    /// Whether a store may be closed without a checkpoint of it.
+    pub(crate) fn may_be_left(&self) -> bool {
+        self.records <= LEFT_RECORDS_MAX && self.bytes <= LEFT_BYTES_MAX
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_to_the_next_opening_is_bounded_in_records_and_in_bytes() {
+        let left = Tail { changes: 64, records: LEFT_RECORDS_MAX, bytes: LEFT_BYTES_MAX };
+        assert!(left.may_be_left());
+        assert!(!Tail { records: LEFT_RECORDS_MAX + 1, ..left }.may_be_left());
+        assert!(!Tail { bytes: LEFT_BYTES_MAX + 1, ..left }.may_be_left());
+    }
 
     #[test]
     fn any_bound_makes_a_checkpoint_due_and_a_failed_one_waits_for_another_step() {

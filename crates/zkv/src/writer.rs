@@ -146,13 +146,15 @@ impl Writer {
         Tail { changes, ..self.tail }
     }
 
-    /// Whether the index file lacks anything.
-    pub(crate) fn is_checkpoint_behind(&self) -> bool {
-        let committed = &self.committed;
-        !committed.runs.is_empty()
-            || committed.checkpoint.is_none()
+    /// Whether a closing store writes a checkpoint: the index file lacks something, and more than the next
+    /// opening replays at once.
+    pub(crate) fn is_checkpoint_due_to_close(&self) -> bool {
+        let is_file_behind = self.committed.checkpoint.is_none()
             || self.is_index_file_missing
-            || self.is_index_file_removed
+            || self.is_index_file_removed;
+        let tail = self.tail_now();
+        let may_be_left = tail.may_be_left() && self.cleaned.is_empty();
+        is_file_behind || (tail.changes > 0 && !may_be_left)
     }
 
     /// Writes the index of everything up to now, after making the log durable, and frees the segments

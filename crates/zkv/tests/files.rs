@@ -148,6 +148,37 @@ fn a_store_without_an_index_file_never_writes_one() {
 }
 
 #[test]
+fn a_close_behind_few_records_leaves_the_index_file_to_a_later_one() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    store.close().unwrap();
+    let index = || fs::read(index_path(&place.path)).unwrap();
+    let before = index();
+    let mut count = 100;
+    while index() == before {
+        let store = Store::open(&place.path).unwrap();
+        store.set(&count, &page(count)).unwrap();
+        store.close().unwrap();
+        count += 1;
+        assert!(count <= 165, "the index file is never brought up to date");
+        check(&Store::open_read_only(&place.path).unwrap(), count);
+    }
+    assert!(count > 101, "each close has written the index file");
+}
+
+#[test]
+fn a_close_makes_an_index_file_that_is_missing() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, 100);
+    store.close().unwrap();
+    fs::remove_file(index_path(&place.path)).unwrap();
+    Store::open(&place.path).unwrap().close().unwrap();
+    assert!(index_path(&place.path).exists());
+}
+
+#[test]
 fn a_rebuilt_index_gives_the_same_answers() {
     let place = place();
     let store = Store::open(&place.path).unwrap();
