@@ -68,8 +68,8 @@ impl Left {
     }
 
     #[inline]
-    fn take_element<E: Error>(&mut self) -> Result<(), E> {
-        match self.elements.checked_sub(1) {
+    fn take_elements<E: Error>(&mut self, count: usize) -> Result<(), E> {
+        match self.elements.checked_sub(count) {
             Some(elements) => {
                 self.elements = elements;
                 Ok(())
@@ -180,8 +180,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Limited<'_, D> {
         self.left.descend()?;
         // JSON has bytes as an array.
         let value = if !self.inner.is_human_readable() && bytes::asks_for_bytes::<V>() {
-            // No byte needs to be counted: all elements together may be as many as there are.
-            self.inner.deserialize_bytes(Bytes(visitor))?
+            self.inner.deserialize_bytes(Bytes { visitor, left: &mut *self.left })?
         } else {
             let visitor = Limited::<_, true> { inner: visitor, left: &mut *self.left };
             self.inner.deserialize_seq(visitor)?
@@ -259,7 +258,7 @@ impl<'de, A: SeqAccess<'de>, const IN_SEQUENCE: bool> SeqAccess<'de>
     ) -> Result<Option<S::Value>, A::Error> {
         let element = self.inner.next_element_seed(Limited::new(seed, &mut *self.left))?;
         if IN_SEQUENCE && element.is_some() {
-            self.left.take_element()?;
+            self.left.take_elements(1)?;
         }
         Ok(element)
     }
@@ -280,7 +279,7 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Limited<'_, A> {
     ) -> Result<Option<S::Value>, A::Error> {
         let key = self.inner.next_key_seed(Limited::new(seed, &mut *self.left))?;
         if key.is_some() {
-            self.left.take_element()?;
+            self.left.take_elements(1)?;
         }
         Ok(key)
     }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use zkv_record::{Codec, DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode};
+use zkv_record::{
+    Codec, DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX, RecordError, decode, decode_within, encode,
+};
 
 fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -104,6 +106,15 @@ fn bytes_are_read_as_other_sequences_are_within_the_same_limits() {
     assert_eq!(decode_within::<Vec<Vec<Vec<u8>>>>(&nested, 3), Ok(vec![vec![vec![1]]]));
     let error = decode_within::<Vec<Vec<Vec<u8>>>>(&nested, 2);
     assert_eq!(error, Err(RecordError::TooDeep { max: 2 }));
+}
+
+#[test]
+fn bytes_are_counted_as_elements() {
+    let bytes = encoded(&(vec![0u8; 1000], vec![(); 66_000]));
+    let max = bytes.len() + ELEMENTS_WITHOUT_BYTES_MAX;
+    let too_many = RecordError::TooManyElements { max };
+    assert_eq!(decode::<(Vec<Byte>, Vec<()>)>(&bytes).unwrap_err(), too_many);
+    assert_eq!(decode::<(Vec<u8>, Vec<()>)>(&bytes).unwrap_err(), too_many);
 }
 
 #[test]

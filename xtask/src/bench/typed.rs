@@ -37,7 +37,8 @@ struct Page<B> {
 struct Byte(u8);
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
-    let bytes: Vec<u8> = (0..arguments.bytes).map(|at| ((at * at) >> 5).to_le_bytes()[0]).collect();
+    let bytes: Vec<u8> =
+        (0..arguments.bytes).map(|at| (at.wrapping_mul(at) >> 5).to_le_bytes()[0]).collect();
     let one_by_one: Vec<Byte> = bytes.iter().copied().map(Byte).collect();
     let (at_once, one_by_one) = (page(bytes.clone()), page(one_by_one));
     let mut taken = [const { Vec::new() }; 5];

@@ -10,6 +10,8 @@ use std::fmt;
 use castaway::cast;
 use serde::de::{Deserialize, Deserializer, Error, Unexpected, Visitor};
 
+use super::Left;
+
 /// Whether `V` is what serde reads a `Vec<u8>` with, and whatever else is made of one.
 #[inline]
 pub(super) fn asks_for_bytes<'de, V: Visitor<'de>>() -> bool {
@@ -18,22 +20,26 @@ pub(super) fn asks_for_bytes<'de, V: Visitor<'de>>() -> bool {
 }
 
 /// Takes bytes in the place of a visitor that [`asks_for_bytes`].
-pub(super) struct Bytes<V>(pub V);
+pub(super) struct Bytes<'a, V> {
+    pub visitor: V,
+    pub left: &'a mut Left,
+}
 
-impl<'de, V: Visitor<'de>> Visitor<'de> for Bytes<V> {
+impl<'de, V: Visitor<'de>> Visitor<'de> for Bytes<'_, V> {
     type Value = V::Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.expecting(formatter)
+        self.visitor.expecting(formatter)
     }
 
     #[inline]
     fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<V::Value, E> {
+        self.left.take_elements(bytes.len())?;
         let mut value = None::<V::Value>;
         if let Ok(vec) = cast!(&mut value, &mut Option<Vec<u8>>) {
             *vec = Some(bytes.to_vec());
         }
-        value.ok_or_else(|| E::invalid_type(Unexpected::Bytes(bytes), &self.0))
+        value.ok_or_else(|| E::invalid_type(Unexpected::Bytes(bytes), &self.visitor))
     }
 }
 
