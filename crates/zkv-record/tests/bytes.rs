@@ -1,19 +1,17 @@
 //! `Vec<u8>` is written and read at once, and as if it were not.
 
+mod common;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::de::{DeserializeOwned, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use zkv_record::{
-    Codec, DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX, RecordError, decode, decode_within, encode,
+    Codec, DECODE_DEPTH_MAX, ELEMENTS_WITHOUT_BYTES_MAX, RecordError, decode, decode_within,
 };
 
-fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode(value, &mut bytes).unwrap();
-    bytes
-}
+use common::encoded;
 
 /// A byte that serde does not take for one: a `Vec` of them is read element by element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

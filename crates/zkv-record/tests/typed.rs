@@ -8,13 +8,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
 use zkv_record::{DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode};
 
-use common::{Kind, Page, page};
-
-fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    encode(value, &mut bytes).unwrap();
-    bytes
-}
+use common::{Kind, Page, encoded, page};
 
 #[test]
 fn values_round_trip_behind_what_the_buffer_holds() {

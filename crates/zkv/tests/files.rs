@@ -7,15 +7,12 @@ use std::path::PathBuf;
 
 use zkv::{ErrorKind, Options, Store};
 
-use common::{Page, check, fill, index_path, page, place};
+use common::{Page, check, fill, filled, index_path, page, place};
 
 #[test]
 fn reading_only_writes_nothing() {
     for with_index in [true, false] {
-        let place = place();
-        let store = Store::open(&place.path).unwrap();
-        fill(&store, 0, 500);
-        store.close().unwrap();
+        let place = filled(500);
         if !with_index {
             fs::remove_file(index_path(&place.path)).unwrap();
         }
@@ -41,10 +38,7 @@ fn read_only_media_can_be_read() {
     use std::os::unix::fs::PermissionsExt;
     use std::path::Path;
 
-    let place = place();
-    let store = Store::open(&place.path).unwrap();
-    fill(&store, 0, 100);
-    store.close().unwrap();
+    let place = filled(100);
     let directory = place.path.parent().unwrap();
     let set_mode = |path: &Path, mode| {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
@@ -57,10 +51,7 @@ fn read_only_media_can_be_read() {
 
 #[test]
 fn any_index_file_gives_the_same_answers() {
-    let place = place();
-    let store = Store::open(&place.path).unwrap();
-    fill(&store, 0, 800);
-    store.close().unwrap();
+    let place = filled(800);
     let old_index = fs::read(index_path(&place.path)).unwrap();
     let old_data = fs::read(&place.path).unwrap();
     let store = Store::open(&place.path).unwrap();
@@ -149,10 +140,7 @@ fn a_store_without_an_index_file_never_writes_one() {
 
 #[test]
 fn a_close_behind_few_records_leaves_the_index_file_to_a_later_one() {
-    let place = place();
-    let store = Store::open(&place.path).unwrap();
-    fill(&store, 0, 100);
-    store.close().unwrap();
+    let place = filled(100);
     let index = || fs::read(index_path(&place.path)).unwrap();
     let before = index();
     let mut count = 100;
@@ -169,10 +157,7 @@ fn a_close_behind_few_records_leaves_the_index_file_to_a_later_one() {
 
 #[test]
 fn a_close_makes_an_index_file_that_is_missing() {
-    let place = place();
-    let store = Store::open(&place.path).unwrap();
-    fill(&store, 0, 100);
-    store.close().unwrap();
+    let place = filled(100);
     fs::remove_file(index_path(&place.path)).unwrap();
     Store::open(&place.path).unwrap().close().unwrap();
     assert!(index_path(&place.path).exists());
@@ -234,10 +219,7 @@ fn leftover_temporary_files_are_removed_and_others_stay() {
 
 #[test]
 fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
-    let place = place();
-    let store = Store::open(&place.path).unwrap();
-    fill(&store, 0, 3000);
-    store.close().unwrap();
+    let place = filled(3000);
     let mut data = fs::read(&place.path).unwrap();
     data[4096 + 6000] ^= 1;
     fs::write(&place.path, &data).unwrap();

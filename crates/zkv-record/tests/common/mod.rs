@@ -1,8 +1,17 @@
-//! A value with a bit of everything.
+//! A value with a bit of everything, and the encoding of others.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+/// What [`zkv_record::encode`] makes of a value.
+pub fn encoded<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    zkv_record::encode(value, &mut bytes).unwrap();
+    bytes
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Kind {

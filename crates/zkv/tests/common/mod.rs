@@ -47,6 +47,15 @@ pub fn fill(store: &Store, from: u64, to: u64) {
     }
 }
 
+/// A store that `fill` has put `count` keys into, closed.
+pub fn filled(count: u64) -> Place {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    fill(&store, 0, count);
+    store.close().unwrap();
+    place
+}
+
 /// Holds the whole store against what `fill` has put into it.
 pub fn check(store: &Store, count: u64) {
     assert_eq!(store.len(), count);
