@@ -19,6 +19,10 @@ const WAITED_OVER_FAST_WHERE_SCARCE: u32 = TIMED_ONE_IN;
 /// So many copies may wait, however small the file is.
 const WAITS_MIN: u64 = 64;
 
+/// So many timed copies behind the last one of a file that finds memory scarce, it is taken for enough:
+/// a file that is not read any more, or is closed, says nothing of it.
+const SCARCE_FOR: u32 = 1000;
+
 /// Finds out that copies go on to wait for the disk where all of the file has been read already: it does
 /// not stay in memory. Each read that the system makes larger than it has to be then drops what the next
 /// ones want; and a page that is missing in a map takes longer than a read, of several of them one after
@@ -31,8 +35,32 @@ pub(crate) struct MemoryWatch {
     has_found_scarce: AtomicBool,
 }
 
-/// How many files have found memory scarce.
-static FOUND_SCARCE: AtomicU32 = AtomicU32::new(0);
+/// What the files of this process know of its memory.
+static MEMORY: Memory = Memory { scarce_for: AtomicU32::new(0) };
+
+/// For how many timed copies more it is taken for scarce.
+#[derive(Debug)]
+struct Memory {
+    scarce_for: AtomicU32,
+}
+
+impl Memory {
+    #[inline]
+    fn is_scarce(&self) -> bool {
+        self.scarce_for.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that a copy was timed, of a file that finds it scarce or not. Where nothing changes, nothing
+    /// is written: other threads read it.
+    fn note(&self, is_found_scarce: bool) {
+        let left = self.scarce_for.load(Ordering::Relaxed);
+        let change = if is_found_scarce { SCARCE_FOR } else { left.saturating_sub(1) };
+        if change != left {
+            // A copy that another thread counts meanwhile may be lost: about so many are enough.
+            self.scarce_for.store(change, Ordering::Relaxed);
+        }
+    }
+}
 
 impl MemoryWatch {
     /// Whether the next copy is to be timed.
@@ -46,13 +74,13 @@ impl MemoryWatch {
         number.is_multiple_of(TIMED_ONE_IN)
     }
 
-    /// Whether some file has found memory scarce, and not found it enough since.
+    /// Whether a file that is being read, this one or another, finds memory scarce.
     #[inline]
     pub fn is_scarce() -> bool {
-        FOUND_SCARCE.load(Ordering::Relaxed) > 0
+        MEMORY.is_scarce()
     }
 
-    /// Whether this one has.
+    /// Whether this one does.
     pub fn has_found_scarce(&self) -> bool {
         self.has_found_scarce.load(Ordering::Relaxed)
     }
@@ -63,37 +91,25 @@ impl MemoryWatch {
         // Reading all of it once takes half as many.
         let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES;
         let waits_max = u32::try_from(waits_max).unwrap_or(u32::MAX);
+        let was_scarce = self.has_found_scarce();
         let fast_over_waited =
-            if self.has_found_scarce() { WAITED_OVER_FAST_WHERE_SCARCE } else { WAITED_OVER_FAST };
+            if was_scarce { WAITED_OVER_FAST_WHERE_SCARCE } else { WAITED_OVER_FAST };
         let change = |waits: u32| match took < WAIT_MIN {
             true => waits.saturating_sub(TIMED_ONE_IN / fast_over_waited),
             false => waits.saturating_add(TIMED_ONE_IN).min(waits_max),
         };
-        // Where nothing changes, nothing is written: other threads read what lies beside it.
+        // Here, too, nothing is written where nothing changes.
         let update = |waits| Some(change(waits)).filter(|changed| *changed != waits);
         let before = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        match before.map_or_else(|same| same, change) {
-            0 => self.find_scarce(false),
-            waits if waits == waits_max => self.find_scarce(true),
-            _ => {}
+        let is_scarce = match before.map_or_else(|same| same, change) {
+            0 => false,
+            waits if waits == waits_max => true,
+            _ => was_scarce,
+        };
+        if is_scarce != was_scarce {
+            self.has_found_scarce.store(is_scarce, Ordering::Relaxed);
         }
-    }
-
-    fn find_scarce(&self, is_scarce: bool) {
-        if self.has_found_scarce() == is_scarce {
-            return;
-        }
-        match (self.has_found_scarce.swap(is_scarce, Ordering::Relaxed), is_scarce) {
-            (false, true) => _ = FOUND_SCARCE.fetch_add(1, Ordering::Relaxed),
-            (true, false) => _ = FOUND_SCARCE.fetch_sub(1, Ordering::Relaxed),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for MemoryWatch {
-    fn drop(&mut self) {
-        self.find_scarce(false);
+        MEMORY.note(is_scarce);
     }
 }
 
@@ -141,6 +157,21 @@ mod tests {
         }
         assert!(!note(FAST, 10_000));
         assert!(!note(SLOW, 1) && note(SLOW, 10_000));
+    }
+
+    #[test]
+    fn memory_is_scarce_for_all_for_as_long_as_a_file_that_finds_it_so_is_read() {
+        let memory = Memory { scarce_for: AtomicU32::new(0) };
+        let note_of_others = |count| (0..count).for_each(|_| memory.note(false));
+        note_of_others(10);
+        assert!(!memory.is_scarce());
+        for _ in 0..3 {
+            memory.note(true);
+            note_of_others(SCARCE_FOR - 1);
+            assert!(memory.is_scarce());
+        }
+        note_of_others(1);
+        assert!(!memory.is_scarce(), "it has not been read for long");
     }
 
     #[test]

@@ -18,10 +18,14 @@ pub enum LogError {
     },
     /// The file is not a zkv data file.
     #[error(
-        "this is no zkv data file (its first {} bytes are wrong)",
+        "this is no zkv data file (its first {} bytes are wrong); if it was one, `zkv salvage` \
+         recovers the rest",
         crate::layout::FILE_HEADER_BYTES
     )]
     NotALog,
+    /// Nothing says whose file it is, so that nothing can be salvaged.
+    #[error("nothing in this file is of a zkv data file: not one header in it is whole")]
+    NothingToSalvage,
     /// The file is damaged.
     #[error("the data file is damaged at byte {offset}: {what}; `zkv salvage` recovers the rest")]
     Corrupt {

@@ -153,7 +153,7 @@ impl Salvage {
     ///
     /// # Errors
     /// [`LogError::Io`] where the file cannot be opened or locked, [`LogError::Locked`];
-    /// [`LogError::NotALog`] where nothing in it says whose it is;
+    /// [`LogError::NothingToSalvage`] where nothing in it says whose it is;
     /// [`LogError::UnsupportedVersion`] and [`LogError::UnsupportedFeatures`].
     pub fn open(
         storage: &dyn Storage,
@@ -172,7 +172,7 @@ impl Salvage {
             Some(origin) => (origin, None),
             None => {
                 let found = nameless::first_segment(&*file, file_bytes);
-                let (origin, place) = found.ok_or(LogError::NotALog)?;
+                let (origin, place) = found.ok_or(LogError::NothingToSalvage)?;
                 (origin, Some(place))
             }
         };

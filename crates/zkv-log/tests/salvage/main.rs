@@ -404,7 +404,7 @@ fn a_log_of_one_segment_needs_no_header_at_all() {
     assert_eq!(found.numbers, reversed(2..50));
     assert!(!found.is_certain());
     let other = storage_of(&noise(3, 200_000));
-    assert!(matches!(try_salvage(&other, None), Err(LogError::NotALog)));
+    assert!(matches!(try_salvage(&other, None), Err(LogError::NothingToSalvage)));
 }
 
 #[test]
