@@ -1,56 +1,14 @@
 //! The log through crashes, failed syncs and damage: each case was found by a review.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv_io::{MemoryStorage, OpenMode, Storage};
-use zkv_log::{Access, Log, LogError, LogOptions, LogWriter, OpenFile, Recovered, create};
+use zkv_io::MemoryStorage;
+use zkv_log::{Access, LogError, OpenFile};
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
-
-fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
-}
-
-fn new_log() -> (MemoryStorage, LogWriter) {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let writer = open(&storage, None).unwrap().writer.unwrap();
-    (storage, writer)
-}
-
-fn open(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> Result<Recovered, LogError> {
-    let storage = Arc::new(storage.clone());
-    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(checkpoint)
-}
-
-fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
-    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-fn storage_of(bytes: &[u8]) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
-    file.write_at(0, bytes).unwrap();
-    storage
-}
-
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        state.to_be_bytes()[0]
-    });
-    next.take(bytes).collect()
-}
-
-fn slots(log: &Log) -> Vec<(u32, u64)> {
-    log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
-}
+use common::{PATH, SLOT, bytes_of, new_log, noise, open, options, slots, storage_of, try_open};
 
 #[test]
 fn an_end_mark_that_was_not_synced_proves_only_what_is_before_it() {
@@ -60,7 +18,7 @@ fn an_end_mark_that_was_not_synced_proves_only_what_is_before_it() {
     writer.close().unwrap();
     drop(writer);
     // Killed before the last sync: the mark is there, and no disk has it.
-    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    let mut writer = open(&storage);
     assert_eq!(writer.log().synced_upto(), end);
     writer.append(&[&noise(1, 600)]).unwrap();
     drop(writer);
@@ -68,7 +26,7 @@ fn an_end_mark_that_was_not_synced_proves_only_what_is_before_it() {
     let mut bytes = bytes_of(&storage);
     let mark = 4096 + end.offset as usize;
     bytes[mark..mark + 32].fill(0);
-    let log = open(&storage_of(&bytes), None).unwrap().log;
+    let log = open(&storage_of(&bytes)).log();
     assert_eq!(log.view().segments()[0].data_bytes, end.offset);
 }
 
@@ -83,7 +41,7 @@ fn a_seal_that_names_a_slot_behind_the_files_end_ends_the_log() {
     for bytes_behind in [0, 1, SLOT as usize] {
         let kept = &bytes_of(&storage)[..4096 + SLOT as usize];
         let image = [kept, &vec![0; bytes_behind]].concat();
-        let mut writer = open(&storage_of(&image), None).unwrap().writer.unwrap();
+        let mut writer = open(&storage_of(&image));
         assert_eq!(writer.end(), end);
         writer.append(&[&noise(4, 60_000)]).unwrap();
     }
@@ -109,7 +67,7 @@ fn a_segment_header_names_the_newest_roll_call_that_is_durable() {
     }
     let truth = slots(&writer.log());
     drop(writer);
-    assert_eq!(slots(&open(&storage, None).unwrap().log), truth);
+    assert_eq!(slots(&open(&storage).log()), truth);
 }
 
 #[test]
@@ -124,7 +82,7 @@ fn a_header_that_a_crash_has_lost_is_written_again_with_the_tail() {
     let mut image = whole.clone();
     headers.iter().for_each(|header| image[header.clone()].fill(0));
     let storage = storage_of(&image);
-    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    let mut writer = open(&storage);
     assert_eq!(writer.end(), end);
     writer.append(&[b"more"]).unwrap();
     for header in headers {
@@ -152,12 +110,12 @@ fn an_abandoned_segments_seal_is_wiped_with_its_header() {
     image.resize(seal_end, 0);
     image[seal_end - 528..].copy_from_slice(&bytes_of(&storage)[seal_end - 528..seal_end]);
     let storage = storage_of(&image);
-    let mut writer = open(&storage, None).unwrap().writer.unwrap();
+    let mut writer = open(&storage);
     writer.append(&[&noise(7, 40_000)]).unwrap();
     let truth = slots(&writer.log());
     assert!(truth.iter().any(|(slot, sequence)| (*slot, *sequence) == (1, 4)), "{truth:?}");
     drop(writer);
-    assert_eq!(slots(&open(&storage, None).unwrap().log), truth);
+    assert_eq!(slots(&open(&storage).log()), truth);
 }
 
 #[test]
@@ -177,7 +135,7 @@ fn segments_stay_retired_wherever_the_retire_entry_stands() {
         let truth = slots(&writer.log());
         drop(writer);
         for checkpoint in [None, Some(&checkpoint[..])] {
-            let opened = open(&storage, checkpoint).unwrap();
+            let opened = try_open(&storage, checkpoint).unwrap();
             assert_eq!(slots(&opened.log), truth, "{left_over} bytes left");
         }
     }
@@ -199,7 +157,7 @@ fn a_roll_call_of_thousands_of_segments_spans_blocks() {
     let truth = slots(&writer.log());
     drop(writer);
     for checkpoint in [None, Some(&checkpoint[..])] {
-        assert!(slots(&open(&storage, checkpoint).unwrap().log) == truth);
+        assert!(slots(&try_open(&storage, checkpoint).unwrap().log) == truth);
     }
 }
 
@@ -225,7 +183,7 @@ fn much_changed() -> (MemoryStorage, Vec<u8>, Vec<(u32, u64)>) {
 #[test]
 fn a_checkpoint_from_before_freed_segments_is_set_aside() {
     let (storage, old, truth) = much_changed();
-    let opened = open(&storage, Some(&old)).unwrap();
+    let opened = try_open(&storage, Some(&old)).unwrap();
     assert_eq!((slots(&opened.log), opened.replay_from), (truth, None));
 }
 
@@ -236,7 +194,7 @@ fn any_one_segment_header_may_be_damaged_without_an_index() {
     for (slot, sequence) in &truth {
         let mut damaged = bytes.clone();
         damaged[4096 + *slot as usize * SLOT as usize + 20] ^= 1;
-        let opened = open(&storage_of(&damaged), None).unwrap();
+        let opened = try_open(&storage_of(&damaged), None).unwrap();
         assert_eq!(slots(&opened.log), truth, "sequence {sequence}");
     }
 }
@@ -263,7 +221,7 @@ fn a_checkpoint_leads_into_no_slot_that_another_segment_has_begun() {
         image[kept.clone()].copy_from_slice(&bytes_of(&storage)[kept]);
     }
     for checkpoint in [None, Some(&checkpoint[..])] {
-        let opened = open(&storage_of(&image), checkpoint).unwrap();
+        let opened = try_open(&storage_of(&image), checkpoint).unwrap();
         assert_eq!(slots(&opened.log), durable);
     }
 }
@@ -279,7 +237,7 @@ fn a_crafted_slot_in_a_checkpoint_allocates_nothing() {
     drop(writer);
     let first_slot = 108 + 8;
     checkpoint[first_slot..first_slot + 4].copy_from_slice(&u32::MAX.to_le_bytes());
-    let opened = open(&storage, Some(&checkpoint)).unwrap();
+    let opened = try_open(&storage, Some(&checkpoint)).unwrap();
     assert_eq!((slots(&opened.log), opened.replay_from), (truth, None));
 }
 
@@ -292,14 +250,14 @@ fn commits_of_one_length_in_diverged_copies_differ() {
     let copy = storage_of(&bytes_of(&storage));
     let mut checkpoints = Vec::new();
     for (storage, entry) in [(&storage, b"one"), (&copy, b"two")] {
-        let mut writer = open(storage, None).unwrap().writer.unwrap();
+        let mut writer = open(storage);
         writer.append(&[entry]).unwrap();
         checkpoints.push(writer.checkpoint().unwrap());
         writer.close().unwrap();
     }
-    assert!(open(&storage, Some(&checkpoints[0])).unwrap().replay_from.is_some());
-    assert!(open(&storage, Some(&checkpoints[1])).unwrap().replay_from.is_none());
-    assert!(open(&copy, Some(&checkpoints[0])).unwrap().replay_from.is_none());
+    assert!(try_open(&storage, Some(&checkpoints[0])).unwrap().replay_from.is_some());
+    assert!(try_open(&storage, Some(&checkpoints[1])).unwrap().replay_from.is_none());
+    assert!(try_open(&copy, Some(&checkpoints[0])).unwrap().replay_from.is_none());
 }
 
 #[test]
@@ -314,7 +272,7 @@ fn a_lost_first_sector_of_the_last_segment_is_damage() {
     let mut bytes = bytes_of(&storage);
     let second = 4096 + SLOT as usize;
     bytes[second..second + 1024].fill(0);
-    let opened = open(&storage_of(&bytes), None);
+    let opened = try_open(&storage_of(&bytes), None);
     assert!(matches!(opened, Err(LogError::Corrupt { .. })));
 }
 
@@ -328,7 +286,7 @@ fn a_lost_watermark_is_damage_where_the_log_goes_on_behind_it() {
     drop(writer);
     let mut bytes = bytes_of(&storage);
     bytes[watermark - 1] ^= 1;
-    let opened = open(&storage_of(&bytes), Some(&checkpoint));
+    let opened = try_open(&storage_of(&bytes), Some(&checkpoint));
     assert!(matches!(opened, Err(LogError::Corrupt { .. })));
 }
 

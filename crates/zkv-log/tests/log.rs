@@ -1,52 +1,10 @@
 //! The log alone: what is appended is found again, through every kind of reopening.
 
-use std::path::Path;
-use std::sync::Arc;
+mod common;
 
-use zkv_io::{MemoryStorage, OpenMode, Storage};
-use zkv_log::{
-    Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Recovered, Room, create,
-};
+use zkv_log::{Access, EntryAddress, LogError, LogWriter, Room};
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
-
-fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
-}
-
-fn new_log() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    storage
-}
-
-fn try_open(
-    storage: &MemoryStorage,
-    access: Access,
-    checkpoint: Option<&[u8]>,
-) -> Result<Recovered, LogError> {
-    OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), access, options())?
-        .recover(checkpoint)
-}
-
-fn open(storage: &MemoryStorage) -> LogWriter {
-    try_open(storage, Access::ReadWrite, None).unwrap().writer.unwrap()
-}
-
-fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
-    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-fn storage_of(bytes: &[u8]) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
-    file.write_at(0, bytes).unwrap();
-    storage
-}
+use common::{SLOT, bytes_of, new_log, open, open_file, storage_of, try_open};
 
 /// An entry that compresses a little, and that no other equals.
 fn entry(number: u32) -> Vec<u8> {
@@ -102,8 +60,7 @@ fn expected(count: u32) -> Vec<Vec<u8>> {
 
 #[test]
 fn entries_are_read_by_address_and_found_by_location() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (_storage, mut writer) = new_log();
     let mut addresses = Vec::new();
     for commit in 0..40 {
         addresses.extend(append(&mut writer, commit * 100..commit * 100 + 100));
@@ -118,8 +75,7 @@ fn entries_are_read_by_address_and_found_by_location() {
 
 #[test]
 fn locations_find_the_newest_of_equal_keys_in_one_cell() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (_storage, mut writer) = new_log();
     for version in [b"key=1", b"key=2", b"key=3"] {
         let packed = writer.log().pack(&[version]).unwrap();
         let mut commit = writer.begin().unwrap();
@@ -132,8 +88,7 @@ fn locations_find_the_newest_of_equal_keys_in_one_cell() {
 
 #[test]
 fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..3000);
     let checkpoint = writer.checkpoint().unwrap();
     let watermark = writer.end();
@@ -141,7 +96,7 @@ fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
     append(&mut writer, 6000..6010);
     drop(writer);
     for checkpoint in [None, Some(&checkpoint[..])] {
-        let opened = try_open(&storage, Access::ReadWrite, checkpoint).unwrap();
+        let opened = try_open(&storage, checkpoint).unwrap();
         assert_eq!(all(&opened.log), expected(6010));
         let from = checkpoint.map(|_| watermark);
         assert_eq!(opened.replay_from, from);
@@ -150,7 +105,7 @@ fn a_log_is_the_same_after_reopening_from_nothing_and_from_a_checkpoint() {
     append(&mut writer, 6010..6020);
     writer.close().unwrap();
     drop(writer);
-    let opened = try_open(&storage, Access::ReadOnly, Some(&checkpoint)).unwrap();
+    let opened = open_file(&storage, Access::ReadOnly).unwrap().recover(Some(&checkpoint)).unwrap();
     assert_eq!(all(&opened.log), expected(6020));
 }
 
@@ -161,8 +116,7 @@ fn end_in_file(writer: &LogWriter) -> usize {
 
 #[test]
 fn a_scan_by_cells_finds_what_a_scan_by_blocks_does() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (_storage, mut writer) = new_log();
     let mut rng = fastrand::Rng::with_seed(1);
     let mut count = 0;
     for commit in 0..300 {
@@ -187,8 +141,7 @@ fn a_scan_by_cells_finds_what_a_scan_by_blocks_does() {
 
 #[test]
 fn opening_and_closing_again_changes_nothing() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..10);
     writer.close().unwrap();
     drop(writer);
@@ -200,8 +153,7 @@ fn opening_and_closing_again_changes_nothing() {
 
 #[test]
 fn a_log_cut_anywhere_opens_with_whole_commits_only() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     let mut ends = vec![end_in_file(&writer)];
     for commit in 0..8 {
         append(&mut writer, commit * 5..commit * 5 + 5);
@@ -222,8 +174,7 @@ fn a_log_cut_anywhere_opens_with_whole_commits_only() {
 
 #[test]
 fn a_flip_below_a_durable_place_is_damage_and_one_above_is_a_torn_tail() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..5);
     writer.log().sync(writer.end()).unwrap();
     let durable = end_in_file(&writer);
@@ -235,7 +186,7 @@ fn a_flip_below_a_durable_place_is_damage_and_one_above_is_a_torn_tail() {
     for at in 4096 + 256..end {
         let mut flipped = bytes.clone();
         flipped[at] ^= 0x10;
-        match try_open(&storage_of(&flipped), Access::ReadWrite, None) {
+        match try_open(&storage_of(&flipped), None) {
             Err(LogError::Corrupt { .. }) => assert!(at < durable, "byte {at}"),
             Ok(opened) => {
                 // The proof itself was hit, or the last commit: nothing says that more was durable.
@@ -250,8 +201,7 @@ fn a_flip_below_a_durable_place_is_damage_and_one_above_is_a_torn_tail() {
 
 #[test]
 fn a_flip_in_the_last_closed_segment_is_damage() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..50);
     writer.close().unwrap();
     let end_mark = end_in_file(&writer) - 32;
@@ -260,15 +210,14 @@ fn a_flip_in_the_last_closed_segment_is_damage() {
     for at in 4096 + 256..end_mark {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1;
-        let opened = try_open(&storage_of(&flipped), Access::ReadWrite, None);
+        let opened = try_open(&storage_of(&flipped), None);
         assert!(matches!(opened, Err(LogError::Corrupt { .. })), "byte {at}");
     }
 }
 
 #[test]
 fn either_header_may_be_lost() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..50);
     drop(writer);
     let bytes = bytes_of(&storage);
@@ -281,8 +230,7 @@ fn either_header_may_be_lost() {
 
 #[test]
 fn the_header_of_any_segment_may_be_lost() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..6000);
     assert!(writer.log().view().segments().len() >= 4);
     drop(writer);
@@ -296,8 +244,7 @@ fn the_header_of_any_segment_may_be_lost() {
 
 #[test]
 fn an_unfinished_commit_leaves_nothing_behind() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..100);
     for _ in 0..3 {
         let entries: Vec<Vec<u8>> = (7000..12_000).map(entry).collect();
@@ -318,8 +265,7 @@ fn an_unfinished_commit_leaves_nothing_behind() {
 
 #[test]
 fn freed_slots_are_used_again_once_nobody_reads_them() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..6000);
     let reader = writer.log().view();
     let freed: Vec<u32> = reader.segments().iter().take(2).map(|segment| segment.slot).collect();
@@ -351,8 +297,7 @@ fn freed_slots_are_used_again_once_nobody_reads_them() {
 
 #[test]
 fn a_roll_call_leads_past_freed_segments() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     for round in 0..6 {
         append(&mut writer, round * 3000..round * 3000 + 3000);
         let oldest = writer.log().view().segments()[0].slot;
@@ -366,8 +311,7 @@ fn a_roll_call_leads_past_freed_segments() {
 
 #[test]
 fn small_synced_commits_seldom_change_the_files_length() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     let mut lengths = Vec::new();
     for number in 0..300 {
         let packed = writer.log().pack(&[&entry(number)]).unwrap();
@@ -386,8 +330,7 @@ fn small_synced_commits_seldom_change_the_files_length() {
 
 #[test]
 fn entries_up_to_the_limit_are_kept_and_longer_ones_refused() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     let longest = zkv_log::layout::entry_bytes_max(SLOT);
     let noise: Vec<u8> = (0..longest as u64)
         .map(|at| at.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()[0])
@@ -402,13 +345,12 @@ fn entries_up_to_the_limit_are_kept_and_longer_ones_refused() {
 
 #[test]
 fn a_second_writer_is_locked_out() {
-    let storage = new_log();
-    let writer = open(&storage);
-    let second = try_open(&storage, Access::ReadWrite, None);
+    let (storage, writer) = new_log();
+    let second = try_open(&storage, None);
     assert!(matches!(second, Err(LogError::Locked)));
     drop(writer);
-    let reader = try_open(&storage, Access::ReadOnly, None).unwrap();
-    assert!(try_open(&storage, Access::ReadOnly, None).is_ok());
-    assert!(matches!(try_open(&storage, Access::ReadWrite, None), Err(LogError::Locked)));
+    let reader = open_file(&storage, Access::ReadOnly).unwrap().recover(None).unwrap();
+    assert!(open_file(&storage, Access::ReadOnly).unwrap().recover(None).is_ok());
+    assert!(matches!(try_open(&storage, None), Err(LogError::Locked)));
     assert!(reader.writer.is_none());
 }

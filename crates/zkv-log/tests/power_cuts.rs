@@ -1,14 +1,16 @@
 //! The log on a disk that loses what it was not told to keep, and that refuses.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use zkv_log::layout::slot_start;
-use zkv_log::{Access, Log, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
+use zkv_log::{Access, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
+use common::{PATH, SLOT, noise, slots};
+
 /// What a commit writes at once, at the least: most take one write, the tests' large ones several.
 const BUFFER: u32 = 4 << 10;
 
@@ -27,16 +29,6 @@ fn open(disk: &SimDisk) -> LogWriter {
 
 fn open_from(disk: &SimDisk, checkpoint: Option<&[u8]>) -> LogWriter {
     try_open(disk, checkpoint).unwrap().writer.unwrap()
-}
-
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut noise = vec![0; bytes];
-    fastrand::Rng::with_seed(seed).fill(&mut noise);
-    noise
-}
-
-fn slots(log: &Log) -> Vec<(u32, u64)> {
-    log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
 }
 
 /// A log whose first segment is freed, durably.

@@ -1,42 +1,18 @@
 //! Space that comes back: segments that are freed, and the file's end that is cut off.
 
+mod common;
+
 use std::path::Path;
-use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage, StorageFile};
 use zkv_log::layout::slot_start;
-use zkv_log::{
-    Access, FreeSlots, LogError, LogOptions, LogWriter, OpenFile, Recovered, Result, create,
-};
+use zkv_log::{FreeSlots, LogError, LogWriter};
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
-
-fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
-}
-
-fn recover(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> Result<Recovered> {
-    let storage = Arc::new(storage.clone());
-    OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options())?.recover(checkpoint)
-}
-
-fn open(storage: &MemoryStorage) -> LogWriter {
-    recover(storage, None).unwrap().writer.unwrap()
-}
-
-fn new_log() -> (MemoryStorage, LogWriter) {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let writer = open(&storage);
-    (storage, writer)
-}
+use common::{PATH, SLOT, new_log, noise, open, try_open};
 
 /// Fills most of a segment.
 fn fill(writer: &mut LogWriter, seed: u64) {
-    let mut noise = vec![0; 50_000];
-    fastrand::Rng::with_seed(seed).fill(&mut noise);
-    writer.append(&[&noise]).unwrap();
+    writer.append(&[&noise(seed, 50_000)]).unwrap();
 }
 
 fn full_slots(writer: &LogWriter) -> Vec<u32> {
@@ -136,7 +112,7 @@ fn a_checkpoint_from_before_segments_were_freed_and_cut_off_still_leads_into_the
     assert!(writer.cut().unwrap() > 0);
     let end = writer.end();
     drop(writer);
-    let recovered = recover(&storage, Some(&checkpoint)).unwrap();
+    let recovered = try_open(&storage, Some(&checkpoint)).unwrap();
     assert!(recovered.replay_from.is_some(), "it was no use");
     assert_eq!(recovered.writer.unwrap().end(), end);
     assert_eq!(recovered.log.view().segments().len(), 1);
@@ -148,7 +124,7 @@ fn a_segment_that_somebody_else_has_cut_off_is_missing() {
     let checkpoint = writer.checkpoint().unwrap();
     writer.log().file().set_len(slot_start(4, SLOT)).unwrap();
     drop(writer);
-    let error = recover(&storage, Some(&checkpoint)).map(drop).unwrap_err();
+    let error = try_open(&storage, Some(&checkpoint)).map(drop).unwrap_err();
     assert!(matches!(error, LogError::Corrupt { what: "a segment is missing", .. }), "{error}");
 }
 
@@ -193,7 +169,7 @@ fn a_copy_has_the_freed_slots_that_a_reader_of_the_log_alone_needs() {
             true => view.copy_with_freed_to(&*file).unwrap(),
         }
         drop(file);
-        let copy = recover(&copies, None).ok().and_then(|recovered| recovered.writer);
+        let copy = try_open(&copies, None).ok().and_then(|recovered| recovered.writer);
         let read = copy.and_then(|copy| copy.log().view().read(last).ok());
         assert_eq!(read.is_some_and(|read| read == b"lives on"), with_freed);
     }

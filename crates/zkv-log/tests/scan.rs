@@ -1,5 +1,7 @@
 //! Scanning a segment: whole, and in parts that were split off.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +10,8 @@ use zkv_log::{
     Access, Cell, Location, LogOptions, LogView, LogWriter, OpenFile, SegmentScan, create,
 };
 
-const PATH: &str = "log";
+use common::{PATH, noise};
+
 const SLOT: u32 = 1 << 20;
 
 type Cells = Vec<(Location, usize, Vec<Vec<u8>>)>;
@@ -21,12 +24,6 @@ fn open(storage: &MemoryStorage) -> LogWriter {
     let storage = Arc::new(storage.clone());
     let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
     file.recover(None).unwrap().writer.unwrap()
-}
-
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut noise = vec![0; bytes];
-    fastrand::Rng::with_seed(seed).fill(&mut noise);
-    noise
 }
 
 /// Commits of one entry and of many, short and longer than what is read at once.

@@ -1,51 +1,14 @@
 //! What verifying says of logs: freed segments, slots in use again, strays, damage without an index.
 
-use std::path::Path;
-use std::sync::Arc;
+mod common;
 
-use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_io::MemoryStorage;
 use zkv_log::{
-    Access, LogFinding, LogOptions, LogVisitor, LogWriter, OpenFile, Position, Room, Severity,
-    VerifiedEntry, VerifiedLog, create, layout::seal_offset,
+    Access, LogFinding, LogVisitor, LogWriter, Position, Room, Severity, VerifiedEntry,
+    VerifiedLog, layout::seal_offset,
 };
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
-
-fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
-}
-
-fn open(storage: &MemoryStorage, access: Access) -> OpenFile {
-    OpenFile::open(Arc::new(storage.clone()), Path::new(PATH), access, options()).unwrap()
-}
-
-fn writer(storage: &MemoryStorage) -> LogWriter {
-    open(storage, Access::ReadWrite).recover(None).unwrap().writer.unwrap()
-}
-
-fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
-    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
-}
-
-fn storage_of(bytes: &[u8]) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
-    file.write_at(0, bytes).unwrap();
-    storage
-}
-
-fn noise(seed: u64, bytes: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = std::iter::repeat_with(|| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963);
-        state.to_be_bytes()[0]
-    });
-    next.take(bytes).collect()
-}
+use common::{SLOT, bytes_of, new_log, noise, open_file, storage_of};
 
 #[derive(Default)]
 struct Seen {
@@ -70,7 +33,7 @@ impl LogVisitor for Seen {
 
 fn verified_with(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> (Seen, VerifiedLog) {
     let mut seen = Seen::default();
-    let verifier = open(storage, Access::ReadOnly).verifier(checkpoint);
+    let verifier = open_file(storage, Access::ReadOnly).unwrap().verifier(checkpoint);
     let counts = verifier.run(&mut seen);
     assert!(seen.positions.is_sorted(), "entries come in the order of the log");
     assert!(seen.bytes <= verifier.bytes());
@@ -83,9 +46,7 @@ fn verified(storage: &MemoryStorage) -> (Seen, VerifiedLog) {
 
 /// A log with freed segments, of whose slots some are in use again, and its last checkpoint.
 fn much_changed() -> (MemoryStorage, Vec<u8>) {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     for number in 0..7 {
         writer.append(&[&noise(number, 40_000)]).unwrap();
     }
@@ -118,9 +79,7 @@ fn a_log_with_freed_and_reused_slots_is_sound() {
 
 #[test]
 fn a_checkpoint_of_segments_that_were_freed_since_is_still_right() {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     for number in 0..3 {
         writer.append(&[&noise(number, 40_000)]).unwrap();
     }
@@ -128,7 +87,7 @@ fn a_checkpoint_of_segments_that_were_freed_since_is_still_right() {
     writer.free(&[0]).unwrap();
     writer.close().unwrap();
     drop(writer);
-    let verifier = open(&storage, Access::ReadOnly).verifier(Some(&checkpoint));
+    let verifier = open_file(&storage, Access::ReadOnly).unwrap().verifier(Some(&checkpoint));
     assert!(verifier.watermark().is_some());
     let (seen, counts) = verified_with(&storage, Some(&checkpoint));
     assert_eq!((seen.findings, counts.is_checkpoint_right), (Vec::new(), Some(true)));
@@ -140,9 +99,7 @@ const SEGMENT_BYTES: usize = 24;
 
 #[test]
 fn an_index_that_lists_other_segments_than_the_roll_call_is_found_out() {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     for number in 0..4 {
         writer.append(&[&noise(number, 40_000)]).unwrap();
     }
@@ -203,7 +160,7 @@ fn segments_are_found_by_their_neighbours_where_header_and_index_are_lost() {
     bytes[start..start + 256].fill(0);
     bytes[4096 + 6 * SLOT as usize + 300] ^= 1;
     let damaged = storage_of(&bytes);
-    assert!(open(&damaged, Access::ReadOnly).recover(None).is_err());
+    assert!(open_file(&damaged, Access::ReadOnly).unwrap().recover(None).is_err());
     let (seen, counts) = verified(&damaged);
     assert_eq!(counts.segments, 6, "{:?}", seen.findings);
     assert!(seen.entries.len() + 1 >= whole.entries.len());
@@ -234,9 +191,7 @@ fn a_segment_that_is_gone_from_the_file_is_missed() {
 
 #[test]
 fn what_an_unfinished_commit_leaves_is_a_notice() {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     writer.append(&[b"one"]).unwrap();
     let packed = writer.log().pack(&[&noise(1, 50_000), &noise(2, 50_000)]).unwrap();
     let mut commit = writer.begin().unwrap();
@@ -260,9 +215,7 @@ fn what_an_unfinished_commit_leaves_is_a_notice() {
 
 #[test]
 fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     writer.append(&[b"one"]).unwrap();
     writer.close().unwrap();
     let end = 4096 + writer.end().offset as usize;
@@ -283,9 +236,7 @@ fn a_damaged_end_mark_is_damage_and_a_torn_one_is_not() {
 
 #[test]
 fn a_segment_that_was_full_to_its_seal_and_synced_before_it_was_sealed_is_whole() {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    let mut writer = writer(&storage);
+    let (storage, mut writer) = new_log();
     let append = |writer: &mut LogWriter, bytes: usize| {
         let before = writer.end().offset;
         writer.append(&[&noise(before.into(), bytes)]).unwrap();

@@ -9,7 +9,8 @@ use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, ReadMode, Storage, Stor
 use zkv_log::layout::{FILE_HEADER_BYTES, slot_start};
 use zkv_log::{Access, LogError, LogOptions, LogView, OpenFile};
 
-use crate::{PATH, SLOT, append, new_log, open, options, try_salvage};
+use crate::common::{PATH, SLOT, new_log, options};
+use crate::{append, try_salvage};
 
 /// A disk with bad sectors, which must not be mapped or written.
 #[derive(Debug)]
@@ -95,8 +96,7 @@ impl StorageFile for BadFile {
 
 #[test]
 fn sectors_that_cannot_be_read_cost_what_they_held() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..300);
     writer.close().unwrap();
     drop(writer);
@@ -126,8 +126,7 @@ fn scan(view: &LogView) -> (Vec<u32>, Option<LogError>) {
 
 #[test]
 fn what_stands_before_a_bad_sector_is_scanned() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..300);
     let (all, end) = scan(&writer.log().view());
     assert!(end.is_none() && 50 < all.len(), "{all:?}");

@@ -2,44 +2,18 @@
 //! not count, and nothing makes the search slow or takes a wrong block.
 
 mod bad_sectors;
+#[path = "../common/mod.rs"]
+mod common;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
-use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_io::{MemoryStorage, Storage};
 use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
-use zkv_log::{
-    Access, LogError, LogOptions, LogWriter, OpenFile, Room, Salvage, SalvageIndex, Salvaged,
-    create,
-};
+use zkv_log::{LogError, LogOptions, LogWriter, Room, Salvage, SalvageIndex, Salvaged, create};
 
-const PATH: &str = "log";
-const SLOT: u32 = 64 << 10;
-
-fn options() -> LogOptions {
-    LogOptions { slot_bytes: SLOT, ..LogOptions::default() }
-}
-
-fn new_log() -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    create(&storage, Path::new(PATH), &options()).unwrap();
-    storage
-}
-
-fn open(storage: &MemoryStorage) -> LogWriter {
-    let storage = Arc::new(storage.clone());
-    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
-    file.recover(None).unwrap().writer.unwrap()
-}
-
-fn bytes_of(storage: &MemoryStorage) -> Vec<u8> {
-    let file = storage.open(Path::new(PATH), OpenMode::ReadOnly).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_at(0, &mut bytes).unwrap();
-    bytes
-}
+use common::{PATH, SLOT, bytes_of, new_log, noise, open, storage_of};
 
 /// Up to the log's end, without what fills its last page.
 fn bytes_to_end(storage: &MemoryStorage, writer: &LogWriter) -> Vec<u8> {
@@ -49,23 +23,6 @@ fn bytes_to_end(storage: &MemoryStorage, writer: &LogWriter) -> Vec<u8> {
     let mut bytes = bytes_of(storage);
     bytes.truncate(usize::try_from(end).unwrap());
     bytes
-}
-
-fn storage_of(bytes: &[u8]) -> MemoryStorage {
-    let storage = MemoryStorage::new();
-    let file = storage.open(Path::new(PATH), OpenMode::CreateNew).unwrap();
-    file.write_at(0, bytes).unwrap();
-    storage
-}
-
-/// Bytes that do not compress, so that entries fill slots.
-fn noise(seed: u64, count: usize) -> Vec<u8> {
-    let mut state = seed;
-    let next = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(0x9E37_79B9_7F4A_7C15);
-        state.to_be_bytes()[0]
-    };
-    std::iter::repeat_with(next).take(count).collect()
 }
 
 fn entry(number: u32) -> Vec<u8> {
@@ -143,8 +100,7 @@ fn reversed(numbers: Range<u32>) -> Vec<u32> {
 /// A log whose first segments were freed: entries 0 to 199 are no part of it any longer, 200 to 299
 /// are. Returns it and the slots that are free.
 fn with_freed_segments() -> (MemoryStorage, Vec<u32>) {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..200);
     let last = writer.log().view().segments().last().unwrap().sequence;
     // So that the next entries start in a segment of their own.
@@ -166,8 +122,7 @@ fn zero(bytes: &mut [u8], range: Range<u64>) {
 
 #[test]
 fn a_whole_log_is_read_from_its_end() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..150);
     append(&mut writer, 150..300);
     writer.close().unwrap();
@@ -225,8 +180,7 @@ fn a_later_roll_call_keeps_freed_segments_away_without_their_retire_entry() {
 
 #[test]
 fn an_older_copy_keeps_what_a_newer_index_no_longer_lists() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..300);
     let older = storage_of(&bytes_of(&storage));
     let slots = slots_up_to(&writer, 2);
@@ -268,8 +222,7 @@ fn a_slot_that_was_used_again_gives_its_newest_segment_only() {
 
 #[test]
 fn blocks_without_a_commit_do_not_count_unless_something_proves_them() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..20);
     let before = bytes_to_end(&storage, &writer).len();
     append(&mut writer, 20..40);
@@ -295,8 +248,7 @@ fn blocks_without_a_commit_do_not_count_unless_something_proves_them() {
 
 /// Two logs that are copies of one up to entry 99, and go on with other entries.
 fn diverged(with_roll_call: bool) -> (MemoryStorage, MemoryStorage) {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..100);
     drop(writer);
     let copy = storage_of(&bytes_of(&storage));
@@ -339,8 +291,9 @@ fn a_slot_of_a_copy_that_went_another_way_does_not_count() {
 
 #[test]
 fn a_commit_block_that_does_not_fit_what_stands_before_it_is_none() {
-    let storage = new_log();
-    append(&mut open(&storage), 0..20);
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..20);
+    drop(writer);
     let copy = storage_of(&bytes_of(&storage));
     let gone_on = |storage, numbers| {
         let mut writer = open(storage);
@@ -357,8 +310,7 @@ fn a_commit_block_that_does_not_fit_what_stands_before_it_is_none() {
 
 #[test]
 fn an_aborted_commit_that_begot_segments_does_not_count() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..20);
     let entries: Vec<Vec<u8>> = (20..300).map(entry).collect();
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
@@ -382,8 +334,7 @@ fn an_aborted_commit_that_begot_segments_does_not_count() {
 
 #[test]
 fn a_log_of_one_segment_needs_no_header_at_all() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     append(&mut writer, 0..30);
     let checkpoint = writer.checkpoint().unwrap();
     let store_id = writer.log().identity().store_id;
@@ -456,8 +407,7 @@ fn noise_and_what_looks_like_blocks_is_searched_in_time() {
 
 #[test]
 fn a_log_that_is_being_written_is_locked() {
-    let storage = new_log();
-    let writer = open(&storage);
+    let (storage, writer) = new_log();
     assert!(matches!(try_salvage(&storage, None), Err(LogError::Locked)));
     drop(writer);
     assert!(try_salvage(&storage, None).unwrap().is_certain());
@@ -465,8 +415,7 @@ fn a_log_that_is_being_written_is_locked() {
 
 #[test]
 fn commits_ahead_of_the_end_leave_no_trace() {
-    let storage = new_log();
-    let mut writer = open(&storage);
+    let (storage, mut writer) = new_log();
     let entries = [entry(0)];
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
     let packed = writer.log().pack(&slices).unwrap();
