@@ -171,6 +171,11 @@ impl<'a> Commit<'a> {
         Ok(Position { sequence: self.tail.segment.place.id.sequence, offset })
     }
 
+    /// The segments that it has begun.
+    pub(crate) fn begun(&self) -> impl Iterator<Item = SegmentId> + '_ {
+        self.begun.iter().map(|segment| segment.id())
+    }
+
     /// Makes this commit an end mark.
     pub(crate) fn mark_end(&mut self) {
         self.is_end_mark = true;

@@ -135,6 +135,11 @@ pub(crate) struct SegmentHeader {
 }
 
 impl SegmentHeader {
+    /// Whether it is that of a segment of this log in `slot`.
+    pub(crate) fn is_of(&self, identity: &Identity, slot: u32) -> bool {
+        self.identity == *identity && self.slot == slot
+    }
+
     pub(crate) fn encode(&self) -> [u8; SEGMENT_HEADER_FIELD_BYTES] {
         let mut bytes = Vec::with_capacity(SEGMENT_HEADER_FIELD_BYTES);
         bytes.extend(SEGMENT_MAGIC);

@@ -188,6 +188,11 @@ impl Log {
 
     /// It is the caller's turn, or the caller is the writer, who wants this to happen whatever was synced.
     fn sync_file(&self, upto: Position) -> Result<()> {
+        // One that was before this turn may have failed, and the system says so only once: the next one
+        // would succeed, though the disk has not got the pages.
+        if self.is_sync_failed() {
+            return Err(LogError::SyncFailed);
+        }
         let synced = self.shared.file.sync_data();
         let mut synced_upto =
             self.shared.synced_upto.lock().unwrap_or_else(PoisonError::into_inner);

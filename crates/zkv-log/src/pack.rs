@@ -127,7 +127,7 @@ impl Packer {
         Self {
             sampler: Mutex::new(sampler),
             encoders: ArrayQueue::new(thread_count + VISITORS),
-            block_bytes: options.block_bytes as usize,
+            block_bytes: entry_bytes_max(slot_bytes).min(options.block_bytes as usize),
             slot_bytes,
             level: options.compression_level,
             thread_count,

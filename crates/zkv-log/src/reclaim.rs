@@ -37,9 +37,10 @@ impl LogWriter {
             .map(|segment| segment.place.id)
             .collect();
         let is_kept = |id: &SegmentId| !retired.contains(id);
-        let members: Vec<SegmentId> = self.member_ids().filter(is_kept).collect();
+        let mut members: Vec<SegmentId> = self.member_ids().filter(is_kept).collect();
         let mut commit = self.begin()?;
         commit.put_members(BlockKind::Retire, &retired)?;
+        members.extend(commit.begun());
         // A slot is used again only after this roll call is durable, too: its new header names it,
         // so that recovery never starts at a segment that is gone.
         let place = commit.put_members(BlockKind::RollCall, &members)?;

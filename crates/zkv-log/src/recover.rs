@@ -161,7 +161,7 @@ impl<'a> Recovery<'a> {
             }
             let rest = image.get((stop - start) as usize..).unwrap_or(&[]);
             match seal {
-                Some(seal) if seal.data_end == stop && self.goes_on(&seal) => self.next(&seal),
+                Some(seal) if seal.data_end == stop && self.goes_on(&seal)? => self.next(&seal),
                 seal => break self.judge_end(stop, rest, seal.as_ref())?,
             }
         };
@@ -254,7 +254,7 @@ impl<'a> Recovery<'a> {
     fn apply_pending(&mut self) -> Result<()> {
         let pending = std::mem::take(&mut self.pending);
         if let Some(place) = pending.roll_call {
-            self.roll_call.written = Some((place, self.end.position));
+            self.roll_call.written = vec![(place, self.end.position)];
         }
         if let Some(start) = self.start_roll_call
             && start < self.end.position
@@ -285,14 +285,18 @@ impl<'a> Recovery<'a> {
     }
 
     /// Whether the segment that `seal` names was begun: its header is whole, or, where that was
-    /// lost, its first block. A slot with another header has been used again since.
-    fn goes_on(&self, seal: &Seal) -> bool {
+    /// lost, its first block or the copy in its seal. A slot with another header has been used again
+    /// since; with another seal alone it has not: that of the segment before stands there until this one
+    /// is full.
+    fn goes_on(&self, seal: &Seal) -> Result<bool> {
         let place = self.next_place(seal);
-        if let Some(header) = read_header(self.open, place.id.slot) {
-            return header.id() == place.id;
+        if let Some(header) = header_at_start(self.open, place.id.slot)? {
+            return Ok(header.id() == place.id);
         }
-        let image = self.read_slot(place, SEGMENT_HEADER_BYTES).unwrap_or_default();
-        BlockWalk::new(&image, SEGMENT_HEADER_BYTES, Seeds::new(place.seed)).next().is_some()
+        let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
+        let mut walk = BlockWalk::new(&image, SEGMENT_HEADER_BYTES, Seeds::new(place.seed));
+        Ok(walk.next().is_some()
+            || read_header(self.open, place.id.slot).is_some_and(|header| header.id() == place.id))
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
@@ -356,6 +360,12 @@ pub(crate) fn slots_of(identity: &Identity, file_bytes: u64) -> u32 {
     u32::try_from(slots.div_ceil(u64::from(identity.slot_bytes))).unwrap_or(u32::MAX)
 }
 
+/// The header with which `slot` begins, where it is whole and of this log.
+fn header_at_start(open: &OpenFile, slot: u32) -> Result<Option<SegmentHeader>> {
+    let header = decode_header(&*open.file, &open.identity, slot).map_err(LogError::io("read"))?;
+    Ok(header.filter(|header| header.is_of(&open.identity, slot)))
+}
+
 /// The header in `slot`, where it or the copy in the segment's seal is whole, and of this log.
 fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
     header_in(&*open.file, &open.identity, slot)
@@ -376,13 +386,22 @@ pub(crate) fn try_header_in(
     identity: &Identity,
     slot: u32,
 ) -> io::Result<Option<SegmentHeader>> {
+    let header = match decode_header(file, identity, slot)? {
+        Some(header) => Some(header),
+        None => header_in_seal(file, identity, slot)?,
+    };
+    Ok(header.filter(|header| header.is_of(identity, slot)))
+}
+
+/// What the start of `slot` decodes as, of whichever log.
+fn decode_header(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> io::Result<Option<SegmentHeader>> {
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
     read_or_zeros(file, identity.slot_start(slot), &mut bytes)?;
-    let header = match SegmentHeader::decode(&bytes) {
-        Ok(header) => Some(header),
-        Err(_) => header_in_seal(file, identity, slot)?,
-    };
-    Ok(header.filter(|header| header.identity == *identity && header.slot == slot))
+    Ok(SegmentHeader::decode(&bytes).ok())
 }
 
 fn header_in_seal(

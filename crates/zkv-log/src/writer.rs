@@ -9,7 +9,7 @@ use crate::block::BlockKind;
 use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::error::{LogError, Result};
-use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES};
+use crate::layout::{COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, LogView, SegmentList, Shared};
 use crate::position::{EntryAddress, Location, Position};
 use crate::reclaim::FreeSlot;
@@ -37,6 +37,8 @@ pub struct LogWriter {
     /// The newest roll call, and the end of its commit.
     pub(crate) roll_call: RollCallPlace,
     pub(crate) repair: Option<Repair>,
+    /// Whether the log was opened at an end mark that may not be on the disk.
+    pub(crate) is_mark_unproven: bool,
     /// The end of what the file holds, written or zeroed, in bytes from its start.
     pub(crate) file_end: u64,
     pub(crate) window_bytes: u32,
@@ -74,12 +76,12 @@ impl Tail {
 }
 
 /// Where a roll call stands. A segment header may name it once its commit is durable.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct RollCallPlace {
     /// The newest that is durable.
     pub durable: Position,
-    /// The newest written, with the end of its commit.
-    pub written: Option<(Position, Position)>,
+    /// Those written since, each with the end of its commit, in the order of the log.
+    pub written: Vec<(Position, Position)>,
 }
 
 /// What must happen before the next append, since an abandoned block could otherwise be taken for
@@ -157,7 +159,8 @@ impl LogWriter {
         if self.log().is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
-        self.repair()
+        self.repair()?;
+        self.write_mark_again()
     }
 
     /// Appends `entries` as one commit, and returns where each of them is. They are not durable
@@ -256,18 +259,21 @@ impl LogWriter {
         self.shared.segments.store(Arc::new(list));
     }
 
-    /// Notes a roll call that was written at `place`, in a commit that ends at `end`. The one before it
-    /// may have become durable.
+    /// Notes a roll call that was written at `place`, in a commit that ends at `end`.
     pub(crate) fn note_roll_call(&mut self, place: Position, end: Position) {
         self.note_durable_roll_call();
-        self.roll_call.written = Some((place, end));
+        self.roll_call.written.push((place, end));
     }
 
+    /// Whatever was synced since: a slot that is used again because of one roll call has a header that
+    /// names that one, or a later one.
     pub(crate) fn note_durable_roll_call(&mut self) {
-        if let Some((place, end)) = self.roll_call.written
-            && end <= self.log().synced_upto()
-        {
-            self.roll_call = RollCallPlace { durable: place, written: None };
+        let synced_upto = self.log().synced_upto();
+        let RollCallPlace { durable, written } = &mut self.roll_call;
+        let is_written_only = |(_, end): &(Position, Position)| *end > synced_upto;
+        let count = written.iter().position(is_written_only).unwrap_or(written.len());
+        if let Some((place, _)) = written.drain(..count).next_back() {
+            *durable = place;
         }
     }
 
@@ -327,6 +333,21 @@ impl LogWriter {
             }
             self.shared.file.write_at(start, &bytes).map_err(LogError::io("write"))?;
         }
+        Ok(())
+    }
+
+    /// The sync behind an end mark may have failed, and the system takes its page for clean. It goes to
+    /// the disk with what is written next: what stands behind a mark that is lost would be lost, too.
+    fn write_mark_again(&mut self) -> Result<()> {
+        if !self.is_mark_unproven {
+            return Ok(());
+        }
+        let mut mark = [0; COMMIT_BLOCK_BYTES as usize];
+        let offset = u64::from(self.tail.offset) - u64::from(COMMIT_BLOCK_BYTES);
+        let at = self.tail.segment.place.start + offset;
+        self.shared.file.read_at(at, &mut mark).map_err(LogError::io("read"))?;
+        self.shared.file.write_at(at, &mark).map_err(LogError::io("write"))?;
+        self.is_mark_unproven = false;
         Ok(())
     }
 

@@ -2,9 +2,15 @@
 
 mod common;
 
-use zkv_log::{Access, EntryAddress, LogError, LogWriter, Room};
+use std::path::Path;
+use std::sync::Arc;
 
-use common::{SLOT, bytes_of, new_log, open, open_file, storage_of, try_open};
+use zkv_io::MemoryStorage;
+use zkv_log::{Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Room, create};
+
+use common::{
+    PATH, SLOT, bytes_of, new_log, noise, open, open_file, options, storage_of, try_open,
+};
 
 /// An entry that compresses a little, and that no other equals.
 fn entry(number: u32) -> Vec<u8> {
@@ -353,4 +359,17 @@ fn a_second_writer_is_locked_out() {
     assert!(open_file(&storage, Access::ReadOnly).unwrap().recover(None).is_ok());
     assert!(matches!(try_open(&storage, None), Err(LogError::Locked)));
     assert!(reader.writer.is_none());
+}
+
+#[test]
+fn blocks_fit_the_smallest_slots_however_large_they_may_be() {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = LogOptions { block_bytes: 65_536, ..options() };
+    create(&*storage, Path::new(PATH), &options).unwrap();
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    let entries: Vec<Vec<u8>> = (0..2000).map(|seed| noise(seed, 100)).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    writer.append(&slices).unwrap();
+    assert_eq!(all(&writer.log()), entries);
 }

@@ -5,8 +5,8 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv_log::layout::slot_start;
-use zkv_log::{Access, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
+use zkv_log::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_start};
+use zkv_log::{Access, LogError, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use common::{PATH, SLOT, noise, slots};
@@ -300,5 +300,85 @@ fn a_refused_base_is_wiped_before_the_seal_that_leads_to_it() {
         let left = try_open(&disk.kill(), None);
         let found = left.unwrap_or_else(|error| panic!("{error}: call {number}")).writer.unwrap();
         assert!(end <= found.end(), "call {number}");
+    }
+}
+
+fn failed_sync(number: u64) -> Option<Fault> {
+    let (write, sync) = (WriteFailure::Nothing, SyncFailure::CacheNew);
+    let error = std::io::ErrorKind::Other;
+    Some(Fault { calls: Calls::Syncs, number, lasts: false, error, write, sync })
+}
+
+/// What power cuts may leave now.
+fn cut_now(disk: &SimDisk) -> Vec<SimDisk> {
+    let (mut cut, mut random) = (PowerCut::new(), fastrand::Rng::with_seed(3));
+    for event in disk.events(0) {
+        cut.follow(&event);
+    }
+    let ways = cut.cuts(false, 60, &mut random);
+    ways.iter().map(|way| SimDisk::from_image(&cut.image(way), 2)).collect()
+}
+
+fn entries(log: &zkv_log::Log) -> Vec<Vec<u8>> {
+    let view = log.view();
+    let mut found = Vec::new();
+    for segment in view.segments() {
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        while let Some(block) = scan.next_block().unwrap() {
+            found.extend(block.entries().unwrap().map(|entry| entry.unwrap().to_vec()));
+        }
+    }
+    found
+}
+
+/// A process that opens the log as the page cache has it commits and syncs; then the power is cut.
+fn check_that_the_next_commit_is_kept(disk: &SimDisk) {
+    let next = disk.kill();
+    let mut writer = open(&next);
+    writer.append(&[b"acknowledged"]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    drop(writer);
+    for left in cut_now(&next) {
+        let left = try_open(&left, None).unwrap();
+        assert!(entries(&left.log).contains(&b"acknowledged".to_vec()));
+    }
+}
+
+#[test]
+fn a_commit_under_way_while_another_threads_sync_fails_vouches_for_nothing() {
+    let (disk, mut writer) = log_with_a_free_slot();
+    writer.append(&[&noise(7, 3000)]).unwrap();
+    let (log, end, synced) = (writer.log(), writer.end(), writer.log().synced_upto());
+    let packed = log.pack(&[&noise(8, 40_000)]).unwrap();
+    let mut commit = writer.begin().unwrap();
+    disk.set_fault(failed_sync(1));
+    log.sync(end).unwrap_err();
+    disk.set_fault(None);
+    // The slot that it uses again wants a sync, which the system would let pass.
+    assert!(matches!(commit.append(&packed), Err(LogError::SyncFailed)));
+    drop(commit);
+    assert_eq!(log.synced_upto(), synced);
+    drop(writer);
+    for left in cut_now(&disk) {
+        try_open(&left, None).unwrap();
+    }
+    check_that_the_next_commit_is_kept(&disk);
+}
+
+#[test]
+fn an_end_mark_whose_sync_has_failed_takes_nothing_along() {
+    for seed in 0..10 {
+        let disk = SimDisk::recording(seed);
+        create(&disk, Path::new(PATH), &options()).unwrap();
+        let mut writer = open(&disk);
+        // The mark fills the page to its end, and the next commit writes another one.
+        let overhead = (SEGMENT_HEADER_BYTES + 2 * COMMIT_BLOCK_BYTES) as usize + 9;
+        writer.append(&[&noise(1, 4096 - overhead)]).unwrap();
+        disk.set_fault(failed_sync(2));
+        writer.close().unwrap_err();
+        disk.set_fault(None);
+        drop(writer);
+        assert_eq!(open(&disk.kill()).end().offset, 4096);
+        check_that_the_next_commit_is_kept(&disk);
     }
 }

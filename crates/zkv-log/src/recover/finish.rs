@@ -48,6 +48,7 @@ impl Recovery<'_> {
         };
         let tail = self.tail(&tail)?;
         self.members.insert(end.position.sequence, Arc::clone(&tail.segment));
+        // Before an end mark was written, all else was synced.
         let is_unproven = self.proven < end.position && !end.is_closed;
         let unproven_from = is_unproven.then_some(self.proven);
         let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
@@ -133,6 +134,7 @@ impl Recovery<'_> {
             last_commit: self.end.number,
             last_commit_checksum: self.end.checksum,
             is_ended: self.end.is_closed,
+            is_mark_unproven: self.end.is_closed && self.proven < self.end.position,
             roll_call: self.roll_call,
             repair,
             file_end: self.file_bytes,

@@ -53,7 +53,7 @@ fn a_roll_call_that_lists_a_slot_twice_is_refused() {
     let mut commit = writer.begin().unwrap();
     let place = commit.put_members(BlockKind::RollCall, &[first, second]).unwrap();
     let committed = commit.finish(Room::Exact).unwrap();
-    writer.roll_call.written = Some((place, committed.end));
+    writer.roll_call.written = vec![(place, committed.end)];
     writer.log().sync(committed.end).unwrap();
     writer.note_durable_roll_call();
     // Its header names the roll call.

@@ -14,7 +14,7 @@ use crate::position::Position;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
-use super::{CommitEnd, Leftover, Recovery, read_header, slot_count};
+use super::{CommitEnd, Leftover, Recovery, header_at_start, read_header, slot_count};
 
 /// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
 /// bytes to read, and a forged file may name another one in each header.
@@ -65,7 +65,8 @@ impl<'a> Recovery<'a> {
     /// The watermark is the end of a commit: the same commit must end there now. It may still be
     /// found in a slot that another segment has begun to fill.
     fn check_watermark(&self, place: Place, checkpoint: &LogCheckpoint) -> Result<()> {
-        if read_header(self.open, place.id.slot).is_some_and(|header| header.id() != place.id) {
+        if header_at_start(self.open, place.id.slot)?.is_some_and(|header| header.id() != place.id)
+        {
             return Err(LogError::CheckpointMismatch);
         }
         let offset = checkpoint.watermark.offset.checked_sub(COMMIT_BLOCK_BYTES);
@@ -126,8 +127,12 @@ impl<'a> Recovery<'a> {
         headers: &[SegmentHeader],
         roll_call: Position,
     ) -> Result<Option<Self>> {
-        let holders = headers.iter().filter(|header| header.sequence == roll_call.sequence);
-        let place = holders.take(ROLL_CALL_HOLDERS_MAX).find_map(|header| {
+        let mut holders: Vec<&SegmentHeader> =
+            headers.iter().filter(|header| header.sequence == roll_call.sequence).collect();
+        // A segment that a power cut has made a stray may still have its header, and a base its number:
+        // the base came later.
+        holders.sort_by_key(|header| !header.is_base());
+        let place = holders.into_iter().take(ROLL_CALL_HOLDERS_MAX).find_map(|header| {
             let place = Place::new(&open.identity, header.id());
             is_roll_call(&*open.file, place, roll_call.offset).then_some(place)
         });

@@ -1,0 +1,124 @@
+//! Slots that are used again: which segment a slot has, whatever still says otherwise.
+
+mod common;
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Barrier};
+
+use zkv_io::MemoryStorage;
+use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
+use zkv_log::{Access, LogWriter, OpenFile};
+use zkv_sim::{Act, Watched};
+
+use common::{PATH, SLOT, bytes_of, new_log, noise, open, options, slots, storage_of, try_open};
+
+/// Fills a segment but for less than another one of these takes.
+fn fill(writer: &mut LogWriter, seed: u64) {
+    writer.append(&[&noise(seed, 40_000)]).unwrap();
+}
+
+#[test]
+fn a_stray_whose_header_stays_is_not_taken_for_the_base_of_its_number() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"old"]).unwrap();
+    writer.checkpoint().unwrap();
+    // The next roll call finds no room, and begins a segment.
+    let room = seal_offset(SLOT) - writer.end().offset - 61;
+    writer.append(&[&noise(1, room as usize)]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    writer.checkpoint().unwrap();
+    assert_eq!(slots(&writer.log()), [(0, 1), (1, 2)]);
+    drop(writer);
+    // The power was cut before that checkpoint's sync: the seal is lost, all else has arrived.
+    let mut bytes = bytes_of(&storage);
+    let at = |offset: u64| usize::try_from(offset).unwrap();
+    let seal = FILE_HEADER_BYTES + u64::from(seal_offset(SLOT));
+    bytes[at(seal)..at(slot_start(1, SLOT))].fill(0);
+    let storage = storage_of(&bytes);
+    let mut writer = open(&storage);
+    assert_eq!(slots(&writer.log()), [(0, 1)]);
+    writer.mend().unwrap();
+    assert!(writer.needs_freed_slots());
+    writer.rebase().unwrap();
+    writer.append(&[b"acknowledged"]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let (truth, end) = (slots(&writer.log()), writer.end());
+    drop(writer);
+    let left = open(&storage);
+    assert_eq!((slots(&left.log()), left.end()), (truth, end));
+}
+
+#[test]
+fn the_header_of_a_tail_in_a_slot_used_again_may_be_lost_beside_an_index() {
+    let (storage, mut writer) = new_log();
+    (0..4).for_each(|seed| fill(&mut writer, seed));
+    let older = writer.checkpoint().unwrap();
+    writer.free(&[1]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    fill(&mut writer, 9);
+    let newer = writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    let (truth, end) = (slots(&writer.log()), writer.end());
+    drop(writer);
+    // The seal of the segment that was there still stands.
+    let mut bytes = bytes_of(&storage);
+    bytes[usize::try_from(slot_start(1, SLOT)).unwrap() + 20] ^= 1;
+    for checkpoint in [older, newer] {
+        let left = try_open(&storage_of(&bytes), Some(&checkpoint)).unwrap().writer.unwrap();
+        assert_eq!((slots(&left.log()), left.end()), (truth.clone(), end));
+    }
+}
+
+#[test]
+fn a_slot_is_used_again_with_a_roll_call_that_knows_it_to_be_free() {
+    let inner = MemoryStorage::new();
+    zkv_log::create(&inner, Path::new(PATH), &options()).unwrap();
+    let (is_slow, syncing, go_on) = (AtomicBool::new(false), Barrier::new(2), Barrier::new(2));
+    let slow = Arc::new((is_slow, syncing, go_on));
+    let watch = {
+        let slow = Arc::clone(&slow);
+        move |act: Act, _: &Path| {
+            if act == Act::Sync && slow.0.swap(false, Ordering::SeqCst) {
+                slow.1.wait();
+                slow.2.wait();
+            }
+            Ok(())
+        }
+    };
+    let storage = Arc::new(Watched::new(Arc::new(inner.clone()), watch));
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    (0..5).for_each(|seed| fill(&mut writer, seed));
+    writer.log().sync(writer.end()).unwrap();
+    let first = writer.free(&[1]).unwrap().end;
+    slow.0.store(true, Ordering::SeqCst);
+    let log = writer.log();
+    std::thread::scope(|scope| {
+        let sync = scope.spawn(|| log.sync(first));
+        slow.1.wait();
+        // Behind what the sync under way has taken for its end.
+        writer.free(&[2]).unwrap();
+        slow.2.wait();
+        sync.join().unwrap().unwrap();
+    });
+    fill(&mut writer, 8);
+    let truth = slots(&writer.log());
+    drop((file, writer, log));
+    assert_eq!(slots(&open(&inner).log()), truth);
+}
+
+#[test]
+fn a_roll_call_lists_the_segments_that_the_retired_ones_before_it_have_filled() {
+    let (storage, mut writer) = new_log();
+    // As many as it takes for their list to need segments of its own.
+    (0..4000).for_each(|seed| _ = writer.append(&[&noise(seed % 7, 60_000)]).unwrap());
+    writer.free(&(0..3950).collect::<Vec<u32>>()).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    fill(&mut writer, 1);
+    fill(&mut writer, 2);
+    writer.close().unwrap();
+    let truth = slots(&writer.log());
+    drop(writer);
+    assert_eq!(slots(&open(&storage).log()), truth);
+}
