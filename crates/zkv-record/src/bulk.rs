@@ -9,8 +9,8 @@ use std::fmt;
 
 use castaway::cast;
 use serde::ser::{
-    Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple,
-    SerializeTupleStruct, SerializeTupleVariant, Serializer,
+    Error, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant,
+    SerializeTuple, SerializeTupleStruct, SerializeTupleVariant, Serializer,
 };
 
 /// A value, a serializer, or what a serializer goes on with.
@@ -169,9 +169,9 @@ macro_rules! fields {
                 self.0.serialize_field(name, &Bulk(value))
             }
 
-            #[inline]
-            fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
-                self.0.skip_field(name)
+            /// postcard would write nothing, and read what follows as the field.
+            fn skip_field(&mut self, _: &'static str) -> Result<(), S::Error> {
+                Err(S::Error::custom("a field is left out"))
             }
 
             #[inline]

@@ -27,8 +27,8 @@ pub enum Codec {
     #[default]
     Postcard,
     /// JSON as serde_json writes it, without white space: longer and slower, for types that need a
-    /// self-describing format (`serde_json::Value`, `#[serde(flatten)]`, untagged enums), and for
-    /// those whose fields come and go.
+    /// self-describing format (`serde_json::Value`, `#[serde(flatten)]`, enums that are untagged or
+    /// have `#[serde(tag)]`), and for those whose fields come and go (`skip_serializing_if`).
     ///
     /// JSON cannot tell everything: NaN and the infinities, `()`, and the `Some` of a `None` or a
     /// `()` become `null`, and the keys of maps have to be strings, numbers or bools.

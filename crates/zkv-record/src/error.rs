@@ -155,8 +155,16 @@ impl fmt::Display for CodecError {
         match &self.0 {
             // What postcard refuses on principle needs naming in the user's terms.
             Reason::Postcard(postcard::Error::WontImplement) => formatter.write_str(
-                "postcard is not self-describing: serde_json::Value, #[serde(flatten)] and \
-                 untagged enums can be encoded but not decoded; JSON can do both",
+                "postcard is not self-describing: serde_json::Value and enums that are untagged or \
+                 have #[serde(tag)] can be encoded but not decoded; JSON can do both",
+            ),
+            Reason::Postcard(postcard::Error::SerdeSerCustom) => formatter.write_str(
+                "the type's `Serialize` failed, or a field was left out by \
+                 #[serde(skip_serializing_if)], which only JSON can tell",
+            ),
+            Reason::Postcard(postcard::Error::SerializeSeqLengthUnknown) => formatter.write_str(
+                "a sequence or map does not know its length beforehand, as with #[serde(flatten)]; \
+                 JSON need not know it",
             ),
             Reason::Postcard(error) => fmt::Display::fmt(error, formatter),
             Reason::Json { what, line: 0, .. } => formatter.write_str(what),

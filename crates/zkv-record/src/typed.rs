@@ -12,8 +12,9 @@ use crate::limits::DECODE_DEPTH_MAX;
 /// Appends postcard's encoding of `value`.
 ///
 /// postcard is not self-describing: it writes neither names nor types, so a type must be read as
-/// it was written, and a field can be neither added nor moved. `serde_json::Value`,
-/// `#[serde(flatten)]` and untagged enums can be encoded but never decoded.
+/// it was written, and a field can be neither added nor moved. `serde_json::Value` and enums that are
+/// untagged or have `#[serde(tag)]` can be encoded but never decoded; `#[serde(flatten)]`, and a field
+/// that `#[serde(skip_serializing_if)]` leaves out, are refused.
 ///
 /// ```
 /// let mut bytes = Vec::new();
@@ -24,8 +25,8 @@ use crate::limits::DECODE_DEPTH_MAX;
 /// ```
 ///
 /// # Errors
-/// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds a sequence that does not
-/// know its length. `into` is then as it was.
+/// [`RecordError::Encode`] where the type's `Serialize` fails, or leaves out a field, or it holds a
+/// sequence that does not know its length. `into` is then as it was.
 pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), RecordError> {
     let start = into.len();
     postcard::serialize_with_flavor(&Bulk(value), Appender(into)).map_err(|error| {

@@ -86,6 +86,38 @@ fn what_needs_a_self_describing_format_is_refused_by_name() {
     assert!(source.contains("not self-describing"), "{source}");
 }
 
+#[test]
+fn a_field_that_is_left_out_is_refused_since_the_next_one_would_be_read_in_its_place() {
+    #[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
+    struct Item {
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        tags: Vec<u8>,
+        rows: Vec<Vec<u8>>,
+        #[serde(skip)]
+        never: u8,
+    }
+    let whole = Item { tags: vec![1], ..Item::default() };
+    assert_eq!(decode::<Item>(&encoded(&whole)), Ok(whole));
+    let mut bytes = b"before".to_vec();
+    let error = encode(&(1, Item::default()), &mut bytes).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("skip_serializing_if") && source.contains("JSON"), "{source}");
+    assert_eq!(bytes, b"before");
+}
+
+#[test]
+fn a_flattened_map_is_refused_with_what_to_use_instead() {
+    #[derive(Serialize)]
+    struct Flattened {
+        #[serde(flatten)]
+        rest: BTreeMap<String, u8>,
+    }
+    let flattened = Flattened { rest: BTreeMap::from([("a".into(), 1)]) };
+    let error = encode(&flattened, &mut Vec::new()).unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("flatten") && source.contains("JSON"), "{source}");
+}
+
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 enum Tree {
     Leaf,

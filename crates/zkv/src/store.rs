@@ -32,9 +32,10 @@ use crate::view::View;
 /// Methods without `_bytes` store keys and values as [postcard](https://docs.rs/postcard) encodes
 /// them; those with `_bytes` store the bytes as they are. Both see the same records: `set("a", ..)`
 /// writes the key `b"\x01a"`, the length and the bytes of the string. postcard does not describe
-/// itself: types that ask the data what it is, such as `serde_json::Value`, untagged enums and
-/// `#[serde(flatten)]`, can be written but not read back; a [`Collection`](crate::Collection) with
-/// [`Codec::Json`](crate::Codec::Json) takes those.
+/// itself: types that ask the data what it is, such as `serde_json::Value` and enums that are untagged or
+/// have `#[serde(tag)]`, can be written but not read back; `#[serde(flatten)]`, and a field that
+/// `#[serde(skip_serializing_if)]` leaves out, are refused when they are written. A
+/// [`Collection`](crate::Collection) with [`Codec::Json`](crate::Codec::Json) takes all of these.
 ///
 /// A key has up to 64 KiB, a value up to 4 GiB - 1, encoded.
 ///
