@@ -1,6 +1,6 @@
 //! Opening stores.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zkv::{IterBytes, Options, RawCollection, Store, WriteBatch};
 
@@ -102,12 +102,31 @@ pub fn close<T>(store: Store, done: Result<T, Failure>) -> Result<T, Failure> {
     Ok(value)
 }
 
-/// Whether `path` is the data file of the store at `store`, or the index file beside it.
+/// Whether `path` is the data file of the store at `store`, or an index file beside it, under whatever
+/// name: a link of either kind leads to the same bytes.
 pub fn is_file_of(store: &Path, path: &Path) -> bool {
-    let (Ok(data), Ok(path)) = (store.canonicalize(), path.canonicalize()) else {
-        return false;
+    let Some(id) = file_id(path) else { return false };
+    let is_it = |own: &Path| file_id(own).is_some_and(|own| own == id);
+    let index_of = |data: &Path| {
+        let mut index = data.as_os_str().to_owned();
+        index.push(".idx");
+        PathBuf::from(index)
     };
-    let mut index = data.clone().into_os_string();
-    index.push(".idx");
-    path == data || path.as_os_str() == index
+    // Where the store's name is a symbolic link, its index lies beside that.
+    is_it(store)
+        || is_it(&index_of(store))
+        || store.canonicalize().is_ok_and(|data| is_it(&index_of(&data)))
+}
+
+/// What all names of one file have in common.
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// What all names of one file have in common, but for hard links.
+#[cfg(not(unix))]
+fn file_id(path: &Path) -> Option<PathBuf> {
+    path.canonicalize().ok()
 }

@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path};
 
-use walkdir::{DirEntry, WalkDir};
+use walkdir::WalkDir;
 
 use crate::failure::Failure;
 use crate::import::Sink;
@@ -23,7 +23,8 @@ pub fn import_folder(folder: &Path, store: &Path, sink: &mut Sink<'_>) -> Result
         if !entry.file_type().is_file() {
             // Links, pipes and devices; reading one might never end.
             skipped_count += u64::from(!entry.file_type().is_dir());
-        } else if is_of_store(&entry, store) {
+        } else if is_file_of(store, entry.path()) {
+            // Importing what is being written would never end well.
             skipped_count += 1;
         } else {
             let relative = entry.path().strip_prefix(folder).unwrap_or(entry.path());
@@ -75,13 +76,6 @@ fn key_of(relative: &Path) -> Vec<u8> {
         _ => None,
     });
     names.map(OsStr::as_encoded_bytes).collect::<Vec<_>>().join(&b'/')
-}
-
-/// Whether it is the store that is being written: importing that would never end well.
-fn is_of_store(entry: &DirEntry, store: &Path) -> bool {
-    let name = entry.file_name().as_encoded_bytes();
-    let own = store.file_name().map_or(&b""[..], OsStr::as_encoded_bytes);
-    name.starts_with(own) && is_file_of(store, entry.path())
 }
 
 fn unreadable(folder: &Path, error: walkdir::Error) -> Failure {

@@ -122,3 +122,20 @@ fn the_store_is_not_exported_into_itself() {
     zkv(&["export", &store, "--format", "files"]).check(2);
     assert_eq!(zkv(&["get", &store, "k"]).check(0), "v");
 }
+
+#[cfg(unix)]
+#[test]
+fn the_store_is_not_exported_into_itself_under_another_name() {
+    let folder = Folder::new();
+    let [store, link] = ["s.zkv", "link.zkv"].map(|name| folder.text(name));
+    zkv(&["set", &store, "k", "v"]).check(0);
+    fs::hard_link(&store, folder.path("hard")).unwrap();
+    std::os::unix::fs::symlink("s.zkv", &link).unwrap();
+    // The index of a link lies beside the link.
+    zkv(&["set", &link, "l", "w"]).check(0);
+    for output in ["hard", "link.zkv", "link.zkv.idx", "s.zkv.idx"] {
+        zkv(&["export", &link, "-o", &folder.text(output)]).check(2);
+    }
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), "v");
+    assert_eq!(zkv(&["get", &link, "l"]).check(0), "w");
+}

@@ -59,6 +59,15 @@ fn the_store_in_the_imported_folder_is_left_out() {
         zkv(&["import", &store, root]).check(0);
         assert_eq!(zkv(&["list", &store]).check(0), "a\n");
     }
+    #[cfg(unix)]
+    {
+        // Under another name, too.
+        let link = folder.text("link.zkv");
+        std::os::unix::fs::symlink("s.zkv", &link).unwrap();
+        zkv(&["set", &link, "b", "2"]).check(0);
+        zkv(&["import", &link, root]).check(0);
+        assert_eq!(zkv(&["list", &link]).check(0).lines().count(), 2);
+    }
 }
 
 #[cfg(unix)]
