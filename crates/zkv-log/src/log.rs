@@ -285,6 +285,22 @@ impl LogView {
         is_whole.then_some(CellId { location, nonce: segment.place.id.nonce })
     }
 
+    /// Whether all entries at `location` stand before `end`, so that none was added to them since.
+    #[must_use]
+    pub fn is_before(&self, location: Location, end: Position) -> bool {
+        self.cell_of(location).is_some_and(|(segment, cell)| {
+            let sequence = segment.place.id.sequence;
+            Position { sequence, offset: (cell + 1) * CELL_BYTES } <= end
+        })
+    }
+
+    /// What stands there, or behind it, this view does not see. Where it sees all that is published, that
+    /// is behind any log's end.
+    #[must_use]
+    pub fn seen_upto(&self) -> Position {
+        self.until
+    }
+
     #[inline]
     pub(crate) fn cell_of(&self, location: Location) -> Option<(&Arc<Segment>, u32)> {
         let slot_bytes = self.shared.identity.slot_bytes;

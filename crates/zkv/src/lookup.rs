@@ -69,6 +69,7 @@ impl Shared {
         committed.find_by(key.hash, |location| {
             let cell = committed.log.cell_id(location);
             let place = cell.map(|cell| Place { hash: key.hash, cell });
+            let led_by = led_by.filter(|_| committed.has_led_all_to(location));
             if let Some((place, value)) =
                 place.and_then(|place| Some((place, self.cache.get(&place)?)))
             {

@@ -215,7 +215,8 @@ impl Shared {
             if let (Some(place), Some(Found::Value(value)), false) =
                 (place_of(one), &found, is_cached)
             {
-                let led_by = (!one.is_certain).then_some(committed.checkpoint_id);
+                let is_led = !one.is_certain && committed.has_led_all_to(one.location);
+                let led_by = is_led.then_some(committed.checkpoint_id);
                 self.cache.put(place, led_by, value);
             }
             let found = match found {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
-use zkv_log::{Location, LogError, LogView};
+use zkv_log::{Location, LogError, LogView, Position};
 use zkv_record::{Kind, Record};
 
 use crate::cache::CheckpointId;
@@ -34,6 +34,8 @@ pub(crate) struct Committed {
     pub runs: Vec<Arc<Run>>,
     pub checkpoint: Option<Arc<Checkpoint>>,
     pub checkpoint_id: CheckpointId,
+    /// Where the log ended, or behind that if it cannot grow, when the store began to go by the checkpoint.
+    pub checkpoint_end: Position,
     pub log: LogView,
     pub counts: Arc<KeyCounts>,
     pub catalog: Arc<Catalog>,
@@ -211,14 +213,30 @@ impl Committed {
     /// A log of which nothing is known yet.
     pub(crate) fn nothing_of(log: LogView) -> Self {
         let (counts, catalog, untouched) = (Arc::default(), Arc::default(), Arc::default());
-        let checkpoint_id = CheckpointId::next();
-        Self { runs: Vec::new(), checkpoint: None, checkpoint_id, log, counts, catalog, untouched }
+        let (checkpoint_id, checkpoint_end) = (CheckpointId::next(), log.seen_upto());
+        Self {
+            runs: Vec::new(),
+            checkpoint: None,
+            checkpoint_id,
+            checkpoint_end,
+            log,
+            counts,
+            catalog,
+            untouched,
+        }
     }
 
     /// Whose word on the key is the last, where that is the checkpoint's.
     #[inline]
     pub(crate) fn led_by(&self, hash: KeyHash) -> Option<CheckpointId> {
         self.change(hash).is_none().then_some(self.checkpoint_id)
+    }
+
+    /// Whether a value at `location`, to which the checkpoint leads, is that of everybody who goes by it.
+    /// A record that came later, to the same place, needs no change of the index.
+    #[inline]
+    pub(crate) fn has_led_all_to(&self, location: Location) -> bool {
+        self.log.is_before(location, self.checkpoint_end)
     }
 
     /// As [`View::find`], in the log alone.

@@ -268,6 +268,7 @@ impl Writer {
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) {
         self.committed.checkpoint = Some(Arc::new(checkpoint));
         self.committed.checkpoint_id = CheckpointId::next();
+        self.committed.checkpoint_end = self.log.end();
         self.committed.runs = Vec::new();
         self.committed.log = self.log.view();
         (self.tail, self.attempted) = (Tail::default(), Tail::default());

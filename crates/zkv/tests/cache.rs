@@ -234,3 +234,39 @@ fn no_reader_sees_an_older_value_than_before() {
         assert_eq!(found[..8], key(400));
     }
 }
+
+/// Reads what has come to lie in the cell in which the log ends, which a checkpoint leads to already.
+fn check_that_a_snapshot_stays(store: &Store, read: impl Fn(&Store) -> Vec<u8>) {
+    let (snapshot, transaction) = (store.snapshot(), store.begin().unwrap());
+    store.set_bytes(b"key", b"second").unwrap();
+    store.flush().unwrap();
+    add_others(store);
+    assert_eq!(read(store), b"second");
+    assert_eq!(snapshot.get_bytes(b"key").unwrap().unwrap(), b"first");
+    assert_eq!(snapshot.get_many_bytes(&[b"key"]).unwrap(), [Some(b"first".to_vec())]);
+    assert_eq!(transaction.get_bytes(b"key").unwrap().unwrap(), b"first");
+}
+
+#[test]
+fn a_snapshot_stays_where_a_later_value_comes_to_lie_in_the_same_place() {
+    let get: fn(&Store) -> Vec<u8> = |store| store.get_bytes(b"key").unwrap().unwrap();
+    let get_many: fn(&Store) -> Vec<u8> =
+        |store| store.get_many_bytes(&[b"key"]).unwrap().remove(0).unwrap();
+    for (pad, read) in (0..256).flat_map(|pad| [(pad, get), (pad, get_many)]) {
+        for is_opened_anew in [false, true] {
+            let memory = MemoryStorage::new();
+            let store = cached(&memory).open(PATH).unwrap();
+            store.set_bytes(b"pad", &noise(1, pad)).unwrap();
+            store.flush().unwrap();
+            store.set_bytes(b"key", b"first").unwrap();
+            store.flush().unwrap();
+            store.rebuild_index().unwrap();
+            if is_opened_anew {
+                store.close().unwrap();
+                check_that_a_snapshot_stays(&cached(&memory).open(PATH).unwrap(), read);
+            } else {
+                check_that_a_snapshot_stays(&store, read);
+            }
+        }
+    }
+}
