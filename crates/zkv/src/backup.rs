@@ -6,7 +6,7 @@ use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, tempor
 
 use crate::error::{Error, Result};
 use crate::open::index_path;
-use crate::options::Options;
+use crate::options::{Cleaning, Options};
 use crate::store::Store;
 
 impl Store {
@@ -105,7 +105,8 @@ pub(crate) fn make_whole<T>(
 }
 
 fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
-    let store = options.create(true).open(path)?;
+    // Collections get their names last: until then, cleaning would take their records for dropped ones.
+    let store = options.create(true).cleaning(Cleaning::Off).open(path)?;
     let value = fill(&store)?;
     store.close()?;
     Ok(value)

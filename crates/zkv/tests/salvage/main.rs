@@ -417,3 +417,22 @@ fn a_slot_of_another_store_is_lost_and_nothing_else() {
         assert_eq!(salvaged.report.missing_segments, 1);
     }
 }
+
+#[test]
+fn records_of_a_collection_are_not_cleaned_away_before_it_has_its_name() {
+    let memory = MemoryStorage::new();
+    let store = small(&memory).open(PATH).unwrap();
+    let pages: zkv::Collection<u64, Vec<u8>> = store.collection("pages").unwrap();
+    // Slots that records do not fill call for cleaning soonest, where cleaning is on.
+    let page = |number| noise(number, 65_250);
+    (0..1000).for_each(|number| pages.set(&number, &page(number)).unwrap());
+    drop(pages);
+    store.close().unwrap();
+    let cleaned = Cleaning::Automatic { dead_percent: 5, write_percent: 90 };
+    let to = options(&memory).slot_bytes(SLOT).cleaning(cleaned);
+    let report = zkv::salvage(PATH, DESTINATION, to, |_| {}).unwrap();
+    assert!(report.is_complete());
+    let store = options(&memory).open_read_only(DESTINATION).unwrap();
+    let pages: zkv::Collection<u64, Vec<u8>> = store.collection("pages").unwrap();
+    (0..1000).for_each(|number| assert!(pages.get(&number).unwrap() == Some(page(number))));
+}

@@ -143,8 +143,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a roll call is named before it is durable",
         file: "crates/zkv-log/src/writer.rs",
-        right: "&& end <= self.log().synced_upto()",
-        wrong: "&& (PLANTED || end <= self.log().synced_upto())",
+        right: "(Position, Position)| *end > synced_upto;",
+        wrong: "(Position, Position)| !PLANTED && *end > synced_upto;",
     },
     Bug {
         name: "an old checkpoint that leads into a slot used again is taken for damage",
