@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::HashSet;
 
 use zkv_log::{LogView, SegmentInfo};
+use zkv_record::{KEY_BYTES_MAX, VALUE_BYTES_INLINE_MAX};
 
 use crate::live::{LiveTable, share_of};
 
@@ -38,14 +39,25 @@ impl Weighed {
         self.live_bytes + self.mark_bytes
     }
 
-    /// What the segment takes of the file: all of its slot, once it is sealed.
+    /// What the segment takes of the file: all of its slot, once it is sealed. Where no more was left at its
+    /// end than a record may need, another segment would be no fuller: that is nothing to be won.
     fn bytes(&self, slot_bytes: u64) -> u64 {
-        if self.segment.is_sealed { slot_bytes } else { self.segment.data_bytes.into() }
+        let data_bytes = self.segment.data_bytes.into();
+        match self.segment.is_sealed && data_bytes + record_bytes_max(slot_bytes) < slot_bytes {
+            true => slot_bytes,
+            false => data_bytes,
+        }
     }
 
     fn dead_bytes(&self, slot_bytes: u64) -> u64 {
         self.bytes(slot_bytes).saturating_sub(self.needed_bytes())
     }
+}
+
+/// A little more than the longest record takes that is not cut into pieces, and the seal behind it. Of its value,
+/// [`Shared::inline_bytes_max`](crate::shared::Shared::inline_bytes_max) tells.
+fn record_bytes_max(slot_bytes: u64) -> u64 {
+    KEY_BYTES_MAX as u64 + (VALUE_BYTES_INLINE_MAX as u64).min(slot_bytes / 4) + slot_bytes / 64
 }
 
 impl Survey {
@@ -117,7 +129,9 @@ impl Survey {
         let excess = self.excess_bytes(percent);
         let full = self.segments.iter().filter(|weighed| weighed.segment.is_sealed);
         let mut full: Vec<&Weighed> = full.filter(|one| !is_skipped(&one.segment)).collect();
-        if self.has_too_many_marks() {
+        // As long as the oldest segment stays, so do the marks of all others.
+        let oldest_may_go = self.segments.first().is_some_and(|one| !is_skipped(&one.segment));
+        if self.has_too_many_marks() && oldest_may_go {
             full.truncate(1);
         } else if excess == 0 {
             return Vec::new();
@@ -194,6 +208,23 @@ mod tests {
         assert_eq!(victim(&survey(&[(90, 0), (0, 100), (40, 60), (90, 0)])), Some(1));
         let few = survey(&[(90, 0), (10, 10), (100, 0), (100, 0)]);
         assert_eq!(victim(&few), None);
+    }
+
+    #[test]
+    fn where_the_oldest_segment_cannot_be_cleaned_its_successors_are_not_for_their_marks() {
+        let survey = survey(&[(90, 0), (0, 100), (40, 60), (90, 0)]);
+        assert_eq!(survey.victims(25, 1, |segment| segment.sequence == 1), []);
+    }
+
+    #[test]
+    fn what_no_record_has_found_room_in_is_not_dead() {
+        let slot_bytes = 256 << 10;
+        let dead_of = |data_bytes: u32| {
+            let segment = SegmentInfo { slot: 0, sequence: 1, data_bytes, is_sealed: true };
+            Weighed { segment, live_bytes: data_bytes.into(), mark_bytes: 0 }.dead_bytes(slot_bytes)
+        };
+        assert_eq!(dead_of(140_000), 0);
+        assert_eq!(dead_of(20_000), slot_bytes - 20_000);
     }
 
     #[test]
