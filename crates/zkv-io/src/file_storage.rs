@@ -204,7 +204,7 @@ impl RealMap {
 
     fn copy_mapped(&self, bytes: u64, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
-            match self.extents.copy_out(&self.inner.file, bytes, offset, into)? {
+            match self.extents.copy_out(&self.inner.file, bytes, offset, into) {
                 Some(count) => {
                     into = &mut into[count..];
                     offset += count as u64;

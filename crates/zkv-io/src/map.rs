@@ -2,7 +2,6 @@
 //! again, and readers never wait for it to grow.
 
 use std::fs::File;
-use std::io;
 use std::sync::OnceLock;
 
 use memmap2::{MmapOptions, MmapRaw};
@@ -17,7 +16,8 @@ const EXTENT_COUNT: usize = 44;
 /// A read-only map of a file, extended on demand.
 #[derive(Debug)]
 pub(crate) struct ExtentMap {
-    extents: [OnceLock<MmapRaw>; EXTENT_COUNT],
+    /// `None` where there was no room for the map in this process: it is not asked for again.
+    extents: [OnceLock<Option<MmapRaw>>; EXTENT_COUNT],
 }
 
 impl ExtentMap {
@@ -34,27 +34,27 @@ impl ExtentMap {
         file_bytes: u64,
         offset: u64,
         into: &mut [u8],
-    ) -> io::Result<Option<usize>> {
+    ) -> Option<usize> {
         let (number, start, bytes) = extent_of(offset);
         // Only Unix lets a map reach beyond the file's end, where the file will grow into it.
         if !cfg!(unix) && file_bytes < start + bytes {
-            return Ok(None);
+            return None;
         }
-        let Ok(length) = usize::try_from(bytes) else { return Ok(None) };
-        let extent = match self.extents[number].get() {
-            Some(extent) => extent,
+        let length = usize::try_from(bytes).ok()?;
+        let mapped = match self.extents[number].get() {
+            Some(mapped) => mapped,
             None => {
-                let mapped =
-                    MmapOptions::new().offset(start).len(length).map_raw_read_only(file)?;
+                let mapped = MmapOptions::new().offset(start).len(length).map_raw_read_only(file);
                 // Where two readers map it at once, one of the two maps is dropped.
-                self.extents[number].get_or_init(|| mapped)
+                self.extents[number].get_or_init(|| mapped.ok())
             }
         };
+        let extent = mapped.as_ref()?;
         #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
         let within = (offset - start) as usize;
         let count = into.len().min(length - within);
         copy(extent, within, &mut into[..count]);
-        Ok(Some(count))
+        Some(count)
     }
 
     /// Asks for the cache lines of a range, as far as its extent is mapped.
@@ -62,6 +62,7 @@ impl ExtentMap {
     pub(crate) fn prefetch(&self, offset: u64, bytes: u32) {
         let (number, start, _) = extent_of(offset);
         let Some(extent) = self.extents.get(number).and_then(OnceLock::get) else { return };
+        let Some(extent) = extent else { return };
         let Ok(within) = usize::try_from(offset - start) else { return };
         let end = extent.len().min(within.saturating_add(bytes as usize));
         for at in (within..end).step_by(CACHE_LINE_BYTES) {
@@ -115,6 +116,21 @@ fn copy(extent: &MmapRaw, within: usize, into: &mut [u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_mapped_is_left_to_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        std::fs::write(&path, [7; 100]).unwrap();
+        // The system maps no file that cannot be read.
+        let file = File::options().write(true).open(&path).unwrap();
+        let map = ExtentMap::new();
+        for _ in 0..2 {
+            assert_eq!(map.copy_out(&file, 100, 10, &mut [0; 10]), None);
+            map.prefetch(10, 10);
+        }
+    }
 
     #[test]
     fn extents_cover_every_offset_once() {
