@@ -290,7 +290,7 @@ impl<'a> Recovery<'a> {
     /// is full.
     fn goes_on(&self, seal: &Seal) -> Result<bool> {
         let place = self.next_place(seal);
-        if let Some(header) = header_at_start(self.open, place.id.slot)? {
+        if let Some(header) = header_at_start(self.open, place.id.slot) {
             return Ok(header.id() == place.id);
         }
         let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
@@ -360,10 +360,10 @@ pub(crate) fn slots_of(identity: &Identity, file_bytes: u64) -> u32 {
     u32::try_from(slots.div_ceil(u64::from(identity.slot_bytes))).unwrap_or(u32::MAX)
 }
 
-/// The header with which `slot` begins, where it is whole and of this log.
-fn header_at_start(open: &OpenFile, slot: u32) -> Result<Option<SegmentHeader>> {
-    let header = decode_header(&*open.file, &open.identity, slot).map_err(LogError::io("read"))?;
-    Ok(header.filter(|header| header.is_of(&open.identity, slot)))
+/// The header with which `slot` begins, where it can be read, is whole and of this log.
+fn header_at_start(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
+    let header = decode_header(&*open.file, &open.identity, slot).ok().flatten()?;
+    header.is_of(&open.identity, slot).then_some(header)
 }
 
 /// The header in `slot`, where it or the copy in the segment's seal is whole, and of this log.

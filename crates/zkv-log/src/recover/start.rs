@@ -65,8 +65,7 @@ impl<'a> Recovery<'a> {
     /// The watermark is the end of a commit: the same commit must end there now. It may still be
     /// found in a slot that another segment has begun to fill.
     fn check_watermark(&self, place: Place, checkpoint: &LogCheckpoint) -> Result<()> {
-        if header_at_start(self.open, place.id.slot)?.is_some_and(|header| header.id() != place.id)
-        {
+        if header_at_start(self.open, place.id.slot).is_some_and(|header| header.id() != place.id) {
             return Err(LogError::CheckpointMismatch);
         }
         let offset = checkpoint.watermark.offset.checked_sub(COMMIT_BLOCK_BYTES);
