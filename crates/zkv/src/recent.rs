@@ -11,6 +11,9 @@ use crate::hashed::{KeyMap, KeySet};
 /// that more are written, it conflicts.
 const KEYS_MAX: usize = 1 << 20;
 
+/// Room for so many stays where none are left.
+const KEYS_KEPT_MAX: usize = 1 << 12;
+
 /// Moments count commits.
 pub(crate) type Tick = u64;
 
@@ -77,6 +80,10 @@ impl Recent {
     }
 
     fn forget_all(&mut self) {
+        // Emptying a table takes as long as it is large, and it would stay so.
+        if self.keys.capacity() > KEYS_KEPT_MAX {
+            (self.keys, self.order) = Default::default();
+        }
         self.keys.clear();
         self.order.clear();
         self.collections.clear();
@@ -199,5 +206,9 @@ mod tests {
         assert!(!recent.is_current(&reads(old, &[1], &[])));
         let new = recent.begin();
         assert!(recent.is_current(&reads(new, &[1], &[])));
+        recent.end(old);
+        recent.end(new);
+        let room = (recent.keys.capacity(), recent.order.capacity());
+        assert!(room.0 + room.1 <= 4 * KEYS_KEPT_MAX, "{room:?}");
     }
 }
