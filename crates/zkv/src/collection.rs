@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::catalog::Entry;
 use crate::coding::Coding;
 use crate::error::Result;
 use crate::iter::IterBytes;
@@ -43,6 +44,8 @@ pub use view::{SnapshotCollection, TransactionCollection};
 pub struct Collection<K, V> {
     raw: RawCollection,
     coding: Coding,
+    /// What a collection of this name must be at whichever moment it is looked at.
+    asked: Arc<Entry>,
     types: PhantomData<fn() -> (K, V)>,
 }
 
@@ -220,7 +223,8 @@ where
 
 impl<K, V> Clone for Collection<K, V> {
     fn clone(&self) -> Self {
-        Self { raw: self.raw.clone(), coding: self.coding, types: PhantomData }
+        let (raw, asked) = (self.raw.clone(), Arc::clone(&self.asked));
+        Self { raw, coding: self.coding, asked, types: PhantomData }
     }
 }
 

@@ -432,3 +432,24 @@ fn a_batch_writes_to_a_collection_without_its_types() {
     assert_eq!((titles.get(b"gone").unwrap(), titles.len()), (None, 1));
     assert_eq!(store.get_bytes(b"gone").unwrap().as_deref(), Some(&b"the store's own"[..]));
 }
+
+#[test]
+fn a_collection_made_anew_with_other_types_is_not_read_as_what_it_was() {
+    let store = open(&MemoryStorage::new(), Durability::Buffered);
+    let old: Collection<u32, u32> = store.collection("c").unwrap();
+    old.set(&1, &7).unwrap();
+    let (snapshot, mut early) = (store.snapshot(), store.begin().unwrap());
+    store.drop_collection("c").unwrap();
+    let new: Collection<u32, i32> = store.collection("c").unwrap();
+    new.set(&1, &5).unwrap();
+    assert_eq!(old.at(&snapshot).unwrap().get(&1).unwrap(), Some(7));
+    let (later, mut transaction) = (store.snapshot(), store.begin().unwrap());
+    assert_eq!(new.at(&later).unwrap().get(&1).unwrap(), Some(5));
+    let errors = [
+        new.at(&snapshot).unwrap_err(),
+        new.within(&mut early).unwrap_err(),
+        old.at(&later).unwrap_err(),
+        old.within(&mut transaction).unwrap_err(),
+    ];
+    assert_eq!(errors.map(|error| error.kind()), [ErrorKind::TypeMismatch; 4]);
+}

@@ -137,7 +137,8 @@ impl Store {
         };
         check_types(name, &found, &asked)?;
         let raw = self.raw_of(name, &found);
-        Ok(Collection { raw, coding: self.shared().coding(options.codec), types: PhantomData })
+        let (coding, asked) = (self.shared().coding(options.codec), Arc::new(asked));
+        Ok(Collection { raw, coding, asked, types: PhantomData })
     }
 
     /// The collection `name` as bytes, whatever its types; `None` where there is none.
@@ -261,7 +262,7 @@ impl Shared {
     }
 }
 
-fn check_types(name: &str, found: &Entry, asked: &Entry) -> Result<()> {
+pub(super) fn check_types(name: &str, found: &Entry, asked: &Entry) -> Result<()> {
     let mismatch = |what, found: String, asked: String| {
         Err(Error::TypeMismatch { name: name.to_owned(), what, found, asked })
     };

@@ -13,6 +13,7 @@ use crate::store::encode_key;
 use crate::transaction::{Transaction, TransactionIter};
 use crate::write_set::Numbered;
 
+use super::open::check_types;
 use super::{Collection, CollectionIter};
 
 /// A collection at a snapshot's moment. See [`Collection::at`].
@@ -50,11 +51,13 @@ where
     /// ```
     ///
     /// # Errors
-    /// Of kind `NotFound` where it did not exist then, and `Misuse` where the snapshot is of another store.
+    /// Of kind `NotFound` where it did not exist then, `TypeMismatch` where the one of this name was
+    /// another one with other types, and `Misuse` where the snapshot is of another store.
     pub fn at<'a>(&'a self, snapshot: &'a Snapshot) -> Result<SnapshotCollection<'a, K, V>> {
         self.state().check_opening(&snapshot.reader.shared.collections.opening)?;
         let moment = snapshot.reader.moment();
         let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        check_types(self.name(), entry, &self.asked)?;
         Ok(SnapshotCollection { of: self, snapshot, id: entry.id })
     }
 
@@ -73,8 +76,9 @@ where
     /// ```
     ///
     /// # Errors
-    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began, and `Misuse`
-    /// where that is of another store.
+    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began,
+    /// `TypeMismatch` where the one of this name is another one with other types, and `Misuse` where the
+    /// transaction is of another store.
     pub fn within<'a>(
         &'a self,
         transaction: &'a mut Transaction,
@@ -82,6 +86,7 @@ where
         self.state().check_opening(&transaction.reader().shared.collections.opening)?;
         let moment = transaction.reader().moment();
         let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        check_types(self.name(), entry, &self.asked)?;
         // It may have been cleared since: the transaction goes on, and finds out at its commit.
         transaction.use_collection(&Numbered { state: self.state().clone(), id: entry.id });
         Ok(TransactionCollection { of: self, transaction, id: entry.id })
