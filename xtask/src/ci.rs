@@ -1,5 +1,6 @@
 //! `cargo xtask ci`: the whole check, cheap steps first; it stops at the first that fails.
 
+use std::fs;
 use std::time::Instant;
 
 use crate::{Failure, crash, examples, format, fuzz, histories, tidy, workspace};
@@ -40,9 +41,31 @@ fn packages() -> Result<(), Failure> {
     let mut command = workspace::cargo();
     command.args(["package", "--quiet", "--allow-dirty"]);
     for package in workspace::packages()?.iter().filter(|package| package.is_published()) {
+        forget_unpacked(&package.name)?;
         command.args(["--package", &package.name]);
     }
     workspace::run(&mut command, "a crate does not build from what its package holds, above")
+}
+
+/// Removes what cargo has unpacked of this package the last time: it takes a package of the same version
+/// from the same folder for the same. Where it comes from such a folder, its place has no host's name.
+fn forget_unpacked(package: &str) -> Result<(), Failure> {
+    let Ok(registries) = fs::read_dir(workspace::registry_sources()) else { return Ok(()) };
+    for registry in registries {
+        let registry = registry?;
+        if !registry.file_name().as_encoded_bytes().starts_with(b"-") {
+            continue;
+        }
+        for unpacked in fs::read_dir(registry.path())? {
+            let path = unpacked?.path();
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let version = name.strip_prefix(package).and_then(|rest| rest.strip_prefix('-'));
+            if version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit())) {
+                fs::remove_dir_all(path)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn step(name: &str, run: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {

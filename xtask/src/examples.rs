@@ -1,8 +1,7 @@
 //! The examples and the README's first command, run as a user would.
 
-use std::env;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::{Failure, workspace};
@@ -46,12 +45,10 @@ fn cargo(arguments: &[&str], input: &str) -> Result<(), Failure> {
     }
 }
 
-/// Where cargo keeps the sources of what this workspace depends on.
+/// The sources of what this workspace depends on.
 fn registry_sources() -> Result<PathBuf, Failure> {
-    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")));
-    let sources = home.unwrap_or_default().join("registry").join("src");
-    if Path::new(&sources).is_dir() {
+    let sources = workspace::registry_sources();
+    if sources.is_dir() {
         Ok(sources)
     } else {
         Err(format!("there are no crate sources in {}", sources.display()).into())

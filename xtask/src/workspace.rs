@@ -1,7 +1,7 @@
 //! Where the workspace is, and what is in it.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
@@ -25,6 +25,13 @@ pub fn cargo() -> Command {
 pub fn run(command: &mut Command, failure: &str) -> Result<(), Failure> {
     let status = command.status()?;
     if status.success() { Ok(()) } else { Err(format!("{failure} ({status})").into()) }
+}
+
+/// Where cargo keeps the sources of what workspaces depend on.
+pub fn registry_sources() -> PathBuf {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| std::env::home_dir().map(|home| home.join(".cargo")));
+    home.unwrap_or_default().join("registry").join("src")
 }
 
 /// A crate of the workspace, as `cargo metadata` tells it.
