@@ -38,8 +38,10 @@ pub fn run() -> Result<(), Failure> {
 /// Packs each crate that is published and builds it from that alone: within the workspace, a crate may use
 /// a file that it does not ship, or a feature that only another one asks for.
 fn packages() -> Result<(), Failure> {
+    // Cargo takes a package of the same version for the same: what another run has built is of no use.
+    let target = tempfile::tempdir()?;
     let mut command = workspace::cargo();
-    command.args(["package", "--quiet", "--allow-dirty"]);
+    command.args(["package", "--quiet", "--allow-dirty", "--target-dir"]).arg(target.path());
     for package in workspace::packages()?.iter().filter(|package| package.is_published()) {
         forget_unpacked(&package.name)?;
         command.args(["--package", &package.name]);
@@ -47,8 +49,8 @@ fn packages() -> Result<(), Failure> {
     workspace::run(&mut command, "a crate does not build from what its package holds, above")
 }
 
-/// Removes what cargo has unpacked of this package the last time: it takes a package of the same version
-/// from the same folder for the same. Where it comes from such a folder, its place has no host's name.
+/// Removes what cargo has unpacked of this package the last time, in a place without a host's name, since
+/// it came from a folder.
 fn forget_unpacked(package: &str) -> Result<(), Failure> {
     let Ok(registries) = fs::read_dir(workspace::registry_sources()) else { return Ok(()) };
     for registry in registries {
