@@ -9,7 +9,7 @@ use zkv_io::MemoryStorage;
 use zkv_log::{Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Room, create};
 
 use common::{
-    PATH, SLOT, bytes_of, new_log, noise, open, open_file, options, storage_of, try_open,
+    PATH, SLOT, all, bytes_of, new_log, noise, open, open_file, options, storage_of, try_open,
 };
 
 /// An entry that compresses a little, and that no other equals.
@@ -27,19 +27,6 @@ fn append(writer: &mut LogWriter, numbers: std::ops::Range<u32>) -> Vec<EntryAdd
     let entries: Vec<Vec<u8>> = numbers.map(entry).collect();
     let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
     writer.append(&slices).unwrap()
-}
-
-/// All entries, in the order of the log.
-fn all(log: &zkv_log::Log) -> Vec<Vec<u8>> {
-    let view = log.view();
-    let mut found = Vec::new();
-    for segment in view.segments() {
-        let mut scan = view.scan(segment.slot, None).unwrap();
-        while let Some(block) = scan.next_block().unwrap() {
-            found.extend(block.entries().unwrap().map(|entry| entry.unwrap().to_vec()));
-        }
-    }
-    found
 }
 
 /// As [`all`], cell by cell.

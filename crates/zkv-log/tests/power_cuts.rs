@@ -9,7 +9,7 @@ use zkv_log::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, slot_start};
 use zkv_log::{Access, LogError, LogOptions, LogWriter, OpenFile, Recovered, Result, Room, create};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
-use common::{PATH, SLOT, noise, slots};
+use common::{PATH, SLOT, all, noise, slots};
 
 /// What a commit writes at once, at the least: most take one write, the tests' large ones several.
 const BUFFER: u32 = 4 << 10;
@@ -319,18 +319,6 @@ fn cut_now(disk: &SimDisk) -> Vec<SimDisk> {
     ways.iter().map(|way| SimDisk::from_image(&cut.image(way), 2)).collect()
 }
 
-fn entries(log: &zkv_log::Log) -> Vec<Vec<u8>> {
-    let view = log.view();
-    let mut found = Vec::new();
-    for segment in view.segments() {
-        let mut scan = view.scan(segment.slot, None).unwrap();
-        while let Some(block) = scan.next_block().unwrap() {
-            found.extend(block.entries().unwrap().map(|entry| entry.unwrap().to_vec()));
-        }
-    }
-    found
-}
-
 /// A process that opens the log as the page cache has it commits and syncs; then the power is cut.
 fn check_that_the_next_commit_is_kept(disk: &SimDisk) {
     let next = disk.kill();
@@ -340,7 +328,7 @@ fn check_that_the_next_commit_is_kept(disk: &SimDisk) {
     drop(writer);
     for left in cut_now(&next) {
         let left = try_open(&left, None).unwrap();
-        assert!(entries(&left.log).contains(&b"acknowledged".to_vec()));
+        assert!(all(&left.log).contains(&b"acknowledged".to_vec()));
     }
 }
 

@@ -59,3 +59,16 @@ pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
 pub fn slots(log: &Log) -> Vec<(u32, u64)> {
     log.view().segments().iter().map(|segment| (segment.slot, segment.sequence)).collect()
 }
+
+/// All entries, in the order of the log.
+pub fn all(log: &Log) -> Vec<Vec<u8>> {
+    let view = log.view();
+    let mut found = Vec::new();
+    for segment in view.segments() {
+        let mut scan = view.scan(segment.slot, None).unwrap();
+        while let Some(block) = scan.next_block().unwrap() {
+            found.extend(block.entries().unwrap().map(|entry| entry.unwrap().to_vec()));
+        }
+    }
+    found
+}
