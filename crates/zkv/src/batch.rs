@@ -71,7 +71,8 @@ impl WriteBatch {
         self.try_add(|batch| batch.push(0, key, Some(value)))
     }
 
-    /// As [`Store::delete_bytes`], once the batch is written.
+    /// As [`Store::delete_bytes`], once the batch is written. A key whose record is damaged gets its mark,
+    /// too, so that salvage brings no older value; to read it stays an error of kind `Corrupt`.
     pub fn delete_bytes(&mut self, key: &[u8]) -> &mut Self {
         self.try_add(|batch| batch.push(0, key, None))
     }

@@ -168,7 +168,8 @@ impl Resolver<'_> {
             let Operation { hash, record, key_start, collection, raw_bytes, kind } = operation;
             let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
             let old = resolve(self.committed, hash, key)?;
-            if kind == RecordKind::Delete && old.existing().is_none() {
+            // What may be there and cannot be read is deleted, too: without a mark, an older record counts again.
+            if kind == RecordKind::Delete && matches!(old, Before::Nothing) {
                 resolution.dropped.push(place);
                 continue;
             }

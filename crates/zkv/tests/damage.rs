@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Deserializer};
-use zkv::{ErrorKind, Store};
+use zkv::{Durability, ErrorKind, Store, WriteBatch};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
 use zkv_record::{Head, Kind, Record};
@@ -100,6 +100,35 @@ fn what_was_damaged_when_it_was_overwritten_stays_so_once_it_can_be_read_again()
             store = open(&memory);
         }
     }
+}
+
+#[test]
+fn a_batch_that_deletes_a_damaged_record_leaves_a_mark() {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    for value in [b"first!", b"second"] {
+        store.set_bytes(b"key", value).unwrap();
+        store.flush().unwrap();
+        store.set_bytes(b"other", &noise(3, 2000)).unwrap();
+        store.flush().unwrap();
+    }
+    let bytes = read_file(&memory, PATH);
+    flip(&memory, bytes.windows(6).position(|bytes| bytes == b"second").unwrap());
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Corrupt);
+    store.close().unwrap();
+
+    let store = open(&memory);
+    let mut batch = WriteBatch::new();
+    batch.delete_bytes(b"key");
+    store.write_with(batch, Durability::Flushed).unwrap();
+    // The place may be another key's, and stays in the index.
+    assert_eq!(store.get_bytes(b"key").unwrap_err().kind(), ErrorKind::Corrupt);
+    store.close().unwrap();
+    let salvaged = Path::new("dir/salvaged.zkv");
+    zkv::salvage(PATH, salvaged, options(&memory), |_| ()).unwrap();
+    let store = options(&memory).open(salvaged).unwrap();
+    assert_eq!(store.get_bytes(b"key").unwrap(), None);
+    assert_eq!(store.get_bytes(b"other").unwrap().unwrap(), noise(3, 2000));
 }
 
 #[test]
