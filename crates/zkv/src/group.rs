@@ -210,8 +210,13 @@ impl Shared {
                 .map(|checked| checked.map(|()| writer.log.end()))
                 .collect());
         }
-        let end = self.write_all(writer, &agreed)?;
-        self.publish_sets(writer, &agreed);
+        let mut end = self.write_all(writer, &agreed)?;
+        if self.publish_sets(writer, &agreed) {
+            // What others have buffered meanwhile was seen first: nobody hears of these before that is in
+            // the log. Where it cannot be written, it waits on, and those who write next are told.
+            let _ = self.flush_all(writer);
+            end = writer.log.end();
+        }
         Ok(checked.into_iter().map(|checked| checked.map(|()| end)).collect())
     }
 
@@ -310,7 +315,8 @@ impl Shared {
         appended.map_err(|error| self.write_error(error))
     }
 
-    fn publish_sets(&self, writer: &Writer, sets: &[&WriteSet<'_>]) {
+    /// Whether anything waits in buffers.
+    fn publish_sets(&self, writer: &Writer, sets: &[&WriteSet<'_>]) -> bool {
         let mut front = self.front();
         for set in sets {
             front.recent.note(set.writes.keys());
@@ -321,6 +327,7 @@ impl Shared {
             }
         }
         self.publish(|view| view.committed = writer.committed_view());
+        !front.active.is_empty() || !self.view.load().frozen.is_empty()
     }
 }
 

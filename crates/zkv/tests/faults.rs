@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Store, WriteBatch};
 use zkv_io::{MemoryStorage, Storage, replace_atomically};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
 use common::faulty::{
-    Act, FaultyStorage, Gate, INDEX, PATH, disk_with_switch, killed, noise, options,
+    Act, FaultyStorage, INDEX, PATH, disk_with_gate, disk_with_switch, killed, noise, options,
 };
 
 /// Everything in the store; no key may come twice.
@@ -34,14 +34,8 @@ fn record(key: &[u8], value: &[u8]) -> (Vec<u8>, Vec<u8>) {
 
 #[test]
 fn a_write_during_close_is_refused_or_kept() {
-    let (memory, gate) = (MemoryStorage::new(), Gate::default());
-    let held = gate.clone();
-    let storage = FaultyStorage::new(&memory, move |act, _| {
-        if act == Act::Sync {
-            held.pass();
-        }
-        Ok(())
-    });
+    let memory = MemoryStorage::new();
+    let (storage, gate) = disk_with_gate(&memory, Act::Sync);
     let store = storage.options().open(PATH).unwrap();
     store.set_bytes(b"a", b"1").unwrap();
     let other = store.clone();
@@ -217,14 +211,8 @@ fn a_store_without_an_index_opens_on_a_full_disk() {
 
 #[test]
 fn a_key_is_counted_once_that_is_overwritten_while_a_large_value_of_it_is_written() {
-    let (memory, gate) = (MemoryStorage::new(), Gate::default());
-    let held = gate.clone();
-    let storage = FaultyStorage::new(&memory, move |act, _| {
-        if act == Act::Write {
-            held.pass();
-        }
-        Ok(())
-    });
+    let memory = MemoryStorage::new();
+    let (storage, gate) = disk_with_gate(&memory, Act::Write);
     let interval = Duration::from_secs(3600);
     let store = storage.options().flush_interval(interval).open(PATH).unwrap();
     store.set_bytes(b"other", b"1").unwrap();
@@ -248,6 +236,26 @@ fn a_key_is_counted_once_that_is_overwritten_while_a_large_value_of_it_is_writte
         store.flush().unwrap();
     }
     assert_eq!(contents(&store).len(), 3);
+}
+
+#[test]
+fn what_was_seen_before_an_acknowledged_commit_survives_with_it() {
+    let memory = MemoryStorage::new();
+    let (storage, gate) = disk_with_gate(&memory, Act::Write);
+    let interval = Duration::from_secs(3600);
+    let store = storage.options().flush_interval(interval).open(PATH).unwrap();
+    gate.close();
+    let mut batch = WriteBatch::new();
+    batch.set_bytes(b"second", b"2");
+    let of_batch = store.clone();
+    let writing = thread::spawn(move || of_batch.write_with(batch, Durability::Flushed));
+    gate.wait_for_somebody();
+    store.set_bytes(b"first", b"1").unwrap();
+    assert_eq!(contents(&store), BTreeMap::from([record(b"first", b"1")]));
+    gate.open();
+    writing.join().unwrap().unwrap();
+    let found = contents(&options(&killed(&memory)).open(PATH).unwrap());
+    assert_eq!(found, BTreeMap::from([record(b"first", b"1"), record(b"second", b"2")]));
 }
 
 #[test]

@@ -41,6 +41,19 @@ pub fn disk_with_switch(memory: &MemoryStorage) -> (FaultyStorage, Arc<AtomicBoo
     (storage, is_full)
 }
 
+/// A disk on which acts of this kind pass a gate.
+pub fn disk_with_gate(memory: &MemoryStorage, held: Act) -> (FaultyStorage, Gate) {
+    let gate = Gate::default();
+    let passed = gate.clone();
+    let storage = FaultyStorage::new(memory, move |act, _| {
+        if act == held {
+            passed.pass();
+        }
+        Ok(())
+    });
+    (storage, gate)
+}
+
 /// A gate that holds up whoever comes to it once it is closed.
 #[derive(Clone, Default)]
 pub struct Gate {
