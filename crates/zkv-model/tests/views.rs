@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use shuttle::rand::{Rng, thread_rng};
 use shuttle::thread::{self, JoinHandle};
-use zkv::{Durability, Options, Snapshot, Store, WriteBatch};
+use zkv::{Collection, Durability, Options, Snapshot, Store, WriteBatch};
 use zkv_model::check;
 use zkv_sim::{Image, SimDisk};
 
@@ -127,6 +127,35 @@ fn a_get_never_sees_an_older_value_than_one_before_it() {
         }
         writing.join().unwrap();
         meanwhile.join().unwrap();
+        store.close().unwrap();
+    });
+}
+
+#[test]
+fn a_collection_that_was_seen_cleared_stays_so() {
+    check(60, || {
+        let store = open();
+        let collection: Collection<u8, u8> = store.collection("collection").unwrap();
+        collection.set(&1, &1).unwrap();
+        let clearing = {
+            let collection = collection.clone();
+            thread::spawn(move || collection.clear().unwrap())
+        };
+        let meanwhile = meanwhile(&store);
+        let mut is_cleared = false;
+        for _ in 0..4 {
+            let is_empty = match thread_rng().gen_range(0..4) {
+                0 => collection.get(&1).unwrap().is_none(),
+                1 => collection.is_empty(),
+                2 => collection.iter().unwrap().next().is_none(),
+                _ => collection.at(&store.snapshot()).unwrap().is_empty(),
+            };
+            assert!(is_empty || !is_cleared, "cleared, and then full");
+            is_cleared = is_empty;
+        }
+        clearing.join().unwrap();
+        meanwhile.join().unwrap();
+        assert!(collection.is_empty());
         store.close().unwrap();
     });
 }

@@ -320,14 +320,18 @@ impl Shared {
         let mut front = self.front();
         for set in sets {
             front.recent.note(set.writes.keys());
-            if let Some(moves) = &set.moves {
-                let Move { of, to } = &**moves;
-                front.recent.note_end_of(of.id);
-                of.state.set_id(*to);
-            }
+        }
+        let moves = || sets.iter().filter_map(|set| set.moves.as_deref());
+        for Move { of, .. } in moves() {
+            front.recent.note_end_of(of.id);
+            of.state.begin_move();
         }
         self.publish(|view| view.committed = writer.committed_view());
-        !front.active.is_empty() || !self.view.load().frozen.is_empty()
+        for Move { of, to } in moves() {
+            of.state.end_move(*to);
+        }
+        let view = self.view.load();
+        !view.active.is_empty() || !view.frozen.is_empty()
     }
 }
 

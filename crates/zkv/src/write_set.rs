@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use zkv_index::KeyHash;
 use zkv_record::Record;
@@ -11,7 +10,9 @@ use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::options::Durability;
 use crate::recent::Reads;
+use crate::shared::Shared;
 use crate::spill::Spilled;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::KeyRef;
 
 /// One commit's writes, and what they depend on.
@@ -61,7 +62,8 @@ pub(crate) struct Large<'a> {
 /// What is known of a named collection while the store is open.
 #[derive(Debug)]
 pub(crate) struct CollectionState {
-    id: AtomicU32,
+    /// Twice its number, and [`CollectionState::MOVES`].
+    number: AtomicU64,
     opening: Opening,
 }
 
@@ -92,9 +94,11 @@ pub(crate) struct Move {
 impl CollectionState {
     /// Where a collection was dropped.
     const NONE: u32 = u32::MAX;
+    /// While a view is published in which it has another number, or none.
+    const MOVES: u64 = 1;
 
     pub(crate) fn new(id: u32, opening: Opening) -> Self {
-        Self { id: id.into(), opening }
+        Self { number: (u64::from(id) << 1).into(), opening }
     }
 
     /// # Errors
@@ -103,15 +107,46 @@ impl CollectionState {
         if self.opening == *opening { Ok(()) } else { Err(Error::OtherStore) }
     }
 
-    /// `None` once the collection is dropped.
+    /// The number that it has, or has had a moment ago; `None` once the collection is dropped.
     pub(crate) fn id(&self) -> Option<u32> {
-        let id = self.id.load(Ordering::Acquire);
-        (id != Self::NONE).then_some(id)
+        Self::id_of(self.number.load(Ordering::Acquire))
     }
 
-    /// The caller holds `front`.
-    pub(crate) fn set_id(&self, id: Option<u32>) {
-        self.id.store(id.unwrap_or(Self::NONE), Ordering::Release);
+    fn id_of(number: u64) -> Option<u32> {
+        u32::try_from(number >> 1).ok().filter(|id| *id != Self::NONE)
+    }
+
+    /// Lets `read` look at the store, by the number that the collection has in each view meanwhile.
+    ///
+    /// # Errors
+    /// Where the collection was dropped; those of `read`.
+    #[inline]
+    pub(crate) fn read<T>(
+        &self,
+        shared: &Shared,
+        mut read: impl FnMut(u32) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let number = self.number.load(Ordering::Acquire);
+            if number & Self::MOVES != 0 {
+                drop(shared.front());
+                continue;
+            }
+            let found = read(Self::id_of(number).ok_or(Error::CollectionDropped)?);
+            if self.number.load(Ordering::Acquire) == number {
+                return found;
+            }
+        }
+    }
+
+    /// Tells readers to wait for [`CollectionState::end_move`]. The caller holds `front` until then.
+    pub(crate) fn begin_move(&self) {
+        self.number.fetch_or(Self::MOVES, Ordering::AcqRel);
+    }
+
+    /// Sets the number of the view that has been published.
+    pub(crate) fn end_move(&self, id: Option<u32>) {
+        self.number.store(u64::from(id.unwrap_or(Self::NONE)) << 1, Ordering::Release);
     }
 }
 

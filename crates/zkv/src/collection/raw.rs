@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::iter::IterBytes;
 use crate::modify::Place;
+use crate::shared::Shared;
 use crate::store::Store;
 use crate::write_set::CollectionState;
 
@@ -43,9 +44,7 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::get_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
-        let shared = self.store.shared();
-        let key = shared.key(self.id()?, key);
-        shared.mended(|| shared.get(key))
+        self.read(|shared, id| shared.mended(|| shared.get(shared.key(id, key))))
     }
 
     /// As [`Store::get_many_bytes`].
@@ -53,7 +52,7 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::get_many_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn get_many<Q: AsRef<[u8]>>(&self, keys: &[Q]) -> Result<Vec<Option<Vec<u8>>>> {
-        self.store.shared().get_many(self.id()?, keys)
+        self.read(|shared, id| shared.get_many(id, keys))
     }
 
     /// As [`Store::delete_bytes`].
@@ -69,16 +68,13 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::contains_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn contains(&self, key: &[u8]) -> Result<bool> {
-        let shared = self.store.shared();
-        let key = shared.key(self.id()?, key);
-        shared.mended(|| shared.contains(key))
+        self.read(|shared, id| shared.mended(|| shared.contains(shared.key(id, key))))
     }
 
     /// How many keys it has; none once it is dropped.
     #[must_use]
     pub fn len(&self) -> u64 {
-        let shared = self.store.shared();
-        self.state.id().map_or(0, |id| shared.key_count(id, || shared.now()))
+        self.read(|shared, id| Ok(shared.key_count(id, || shared.now()))).unwrap_or(0)
     }
 
     /// Whether it has no keys.
@@ -92,8 +88,7 @@ impl RawCollection {
     /// # Errors
     /// Of kind `NotFound` where the collection was dropped.
     pub fn iter(&self) -> Result<IterBytes> {
-        let shared = self.store.shared();
-        Ok(IterBytes::new(shared, shared.now(), self.id()?))
+        self.read(|shared, id| Ok(IterBytes::new(shared, shared.now(), id)))
     }
 
     /// Removes all keys, at once and however many they are.
@@ -104,8 +99,10 @@ impl RawCollection {
         self.store.clear_collection(&self.name, &self.state)
     }
 
-    pub(crate) fn id(&self) -> Result<u32> {
-        self.state.id().ok_or(Error::CollectionDropped)
+    /// Lets `read` look at the collection, whose number it is told.
+    pub(crate) fn read<T>(&self, read: impl Fn(&Arc<Shared>, u32) -> Result<T>) -> Result<T> {
+        let shared = self.store.shared();
+        self.state.read(shared, |id| read(shared, id))
     }
 
     pub(crate) fn store(&self) -> &Store {

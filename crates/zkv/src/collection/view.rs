@@ -37,7 +37,7 @@ where
     K: Serialize + DeserializeOwned,
     V: Serialize + DeserializeOwned,
 {
-    /// The collection as it was at the moment of `snapshot`, be it cleared or dropped since.
+    /// The collection of this name as it was at the moment of `snapshot`, be it cleared or dropped since.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -84,6 +84,8 @@ where
         transaction: &'a mut Transaction,
     ) -> Result<TransactionCollection<'a, K, V>> {
         self.state().check_opening(&transaction.reader().shared.collections.opening)?;
+        // The one of its name may be another by now.
+        self.state().id().ok_or(Error::CollectionDropped)?;
         let moment = transaction.reader().moment();
         let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
         check_types(self.name(), entry, &self.asked)?;
