@@ -70,6 +70,8 @@ pub(crate) struct Cleaner {
 #[derive(Debug, Default)]
 struct State {
     has_news: bool,
+    /// Whether the thread has begun to look at what there is.
+    has_looked: bool,
     /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
     is_unfinished: bool,
     /// Whether there is a thread to wait for.

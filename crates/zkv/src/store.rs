@@ -328,7 +328,8 @@ impl Store {
 
     /// Flushes, makes everything durable and closes the store. The index file is brought up to date,
     /// unless it lacks no more than 64 records in 16 KiB of the log: the next opening replays those in
-    /// less time than it takes to make the file durable.
+    /// less time than it takes to make the file durable. Where [`Options::cleaning`] is automatic and has not
+    /// begun by then, about a segment that is due is cleaned first.
     /// Other handles of it read on, and can write no longer.
     ///
     /// # Errors
@@ -344,7 +345,10 @@ impl Handle {
     fn close(&self) -> Result<()> {
         let shared = &self.shared;
         shared.pack_ahead()?;
-        self.stop_cleaner();
+        if self.stop_cleaner() {
+            // What cannot be cleaned now is looked at by whoever writes next.
+            let _ = shared.clean_in_closing();
+        }
         let mut writer = match shared.mended(|| shared.stop_writing()) {
             Ok(writer) => writer,
             Err(Error::ReadOnly | Error::Closed) => return Ok(()),
@@ -373,13 +377,13 @@ impl Handle {
         }
     }
 
-    /// One is started again where closing fails and somebody writes on.
-    fn stop_cleaner(&self) {
+    /// Whether there was one. It is started again where closing fails and somebody writes on.
+    fn stop_cleaner(&self) -> bool {
         let mut threads = self.threads();
-        if let Some(thread) = threads.cleaner.take() {
-            clean::stop(&self.shared.cleaner, thread);
-            self.has_cleaner.store(false, Ordering::Release);
-        }
+        let Some(thread) = threads.cleaner.take() else { return false };
+        clean::stop(&self.shared.cleaner, thread);
+        self.has_cleaner.store(false, Ordering::Release);
+        true
     }
 
     fn threads(&self) -> MutexGuard<'_, Threads> {

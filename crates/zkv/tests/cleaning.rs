@@ -22,9 +22,13 @@ fn open(storage: &MemoryStorage) -> Store {
 
 /// A value that hardly compresses.
 fn value(seed: u64) -> Vec<u8> {
-    let mut value = vec![0; 400];
-    fastrand::Rng::with_seed(seed).fill(&mut value);
-    value
+    noise(seed, 400)
+}
+
+fn noise(seed: u64, count: usize) -> Vec<u8> {
+    let mut bytes = vec![0; count];
+    fastrand::Rng::with_seed(seed).fill(&mut bytes);
+    bytes
 }
 
 fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
@@ -73,6 +77,24 @@ fn a_store_that_is_overwritten_over_and_over_stays_near_the_size_of_what_it_hold
     }
     let report = verify(PATH, &options(&storage), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
+}
+
+#[test]
+fn programs_that_open_a_store_write_once_and_close_it_give_space_back() {
+    let storage = MemoryStorage::new();
+    let mut largest = 0;
+    for number in 0..200 {
+        let store = open(&storage);
+        store.set_bytes(b"key", &noise(number, 30_000)).unwrap();
+        store.set_bytes(&number.to_be_bytes(), b"small").unwrap();
+        largest = file_bytes(&store).max(largest);
+        store.close().unwrap();
+    }
+    // 6 MB were written.
+    assert!(largest < 8 * u64::from(SLOT), "{largest} bytes");
+    let store = open(&storage);
+    assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), noise(199, 30_000));
+    assert_eq!(store.len(), 201);
 }
 
 fn no_progress(_: CompactProgress) {}
@@ -252,11 +274,7 @@ fn what_a_dropped_collection_held_comes_back() {
 fn long_values_move_whole() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
-    let long = |seed: u64| {
-        let mut value = vec![0; 300_000];
-        fastrand::Rng::with_seed(seed).fill(&mut value);
-        value
-    };
+    let long = |seed: u64| noise(seed, 300_000);
     for number in 0..20u64 {
         store.set_bytes(&(number % 4).to_be_bytes(), &long(number)).unwrap();
     }
@@ -275,9 +293,7 @@ fn of_a_dropped_value_that_is_half_gone_nothing_is_said_to_be_missing() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
     let pages = store.collection::<u64, Vec<u8>>("pages").unwrap();
-    let mut long = vec![0; 300_000];
-    fastrand::Rng::with_seed(1).fill(&mut long);
-    pages.set(&1, &long).unwrap();
+    pages.set(&1, &noise(1, 300_000)).unwrap();
     drop(pages);
     // What stands behind the value's end keeps that segment.
     let kept = fill(&store, 0..400);

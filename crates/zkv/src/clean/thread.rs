@@ -216,6 +216,7 @@ impl Shared {
         };
         let mut budget = Budget::new(dead_percent, write_percent);
         while self.cleaner.wait_for_news() {
+            self.cleaner.state().has_looked = true;
             // What cannot be cleaned now is looked at again with what is written next.
             let _ = self.clean_what_is_due(dead_percent.into(), Some(&mut budget));
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
@@ -241,12 +242,7 @@ impl Shared {
             if victims.is_empty() {
                 break;
             }
-            let cleaned = self.mended(|| {
-                let pack = |entries: &[&[u8]]| self.log.pack(entries);
-                let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
-                let manner = Manner { piece_bytes, burst_bytes, pack };
-                self.clean(victims.clone(), &manner, budget.as_deref_mut())
-            });
+            let cleaned = self.move_out_of(&victims, budget.as_deref_mut());
             if self.cleaner.is_ending() {
                 break;
             }
@@ -260,6 +256,27 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Where the store is closed before the thread has looked, does what that would have begun with: a
+    /// program that opens a store, writes little and closes it would never clean.
+    pub(crate) fn clean_in_closing(&self) -> Result<()> {
+        let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning else { return Ok(()) };
+        if self.cleaner.state().has_looked {
+            return Ok(());
+        }
+        let _turn = self.cleaner.take_turn();
+        let (dead_percent, burst_bytes) = (dead_percent.into(), self.burst_bytes());
+        let victims = self.writer()?.survey().victims(dead_percent, burst_bytes, |_| false);
+        self.move_out_of(&victims, None)
+    }
+
+    fn move_out_of(&self, victims: &[SegmentInfo], budget: Option<&mut Budget>) -> Result<()> {
+        let pack = |entries: &[&[u8]]| self.log.pack(entries);
+        let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
+        let manner = Manner { piece_bytes, burst_bytes, pack };
+        let mut budget = budget;
+        self.mended(|| self.clean(victims.to_vec(), &manner, budget.as_deref_mut()))
     }
 
     /// Frees what was cleaned, if anything was: there may be room then.
