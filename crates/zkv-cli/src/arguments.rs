@@ -52,7 +52,8 @@ pub enum Command {
 Formats:
   tsv    one record a line: the key, a tab, and the rest of the line as the value
   jsonl  one JSON object a line: the field that --key names is the key, the line the value; text
-         gives its characters in UTF-8, a number its digits as they are written
+         gives its characters in UTF-8, a number its digits as they are written. Without --key, what
+         `zkv export --format pairs` writes
   files  one record a file: its path within SOURCE, with forward slashes, and its contents;
          symbolic links are not followed
   auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson
@@ -161,8 +162,9 @@ pub enum ImportFormat {
 Formats:
   jsonl  one line a record. A value that is a JSON object on one line, with a field that holds the
          record's key, is printed as it is: what came from JSON lines gives the same lines. Any
-         other record is printed as {\"key\":\"..\",\"value\":\"..\"}; a part that is no UTF-8 is
-         in Base64, as \"key_base64\" or \"value_base64\"
+         other record is printed as a pair
+  pairs  one line a record, {\"key\":\"..\",\"value\":\"..\"}; a part that is no UTF-8 is in Base64,
+         as \"key_base64\" or \"value_base64\". `zkv import` of JSON lines without --key reads them
   tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out
@@ -185,6 +187,7 @@ pub struct Export {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
     Jsonl,
+    Pairs,
     Tsv,
     Files,
 }

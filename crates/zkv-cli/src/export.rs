@@ -26,6 +26,7 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
 fn run_lines(arguments: &Export) -> Result<(), Failure> {
     let line_into = match arguments.format {
         ExportFormat::Jsonl => json_line_into,
+        ExportFormat::Pairs => pair_into,
         ExportFormat::Tsv => tsv_line_into,
         ExportFormat::Files => {
             return Err(Failure::Usage("--format files needs -o FOLDER".to_owned()));
@@ -69,6 +70,11 @@ fn json_line_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
     } else {
         json::wrap_into(key, value, line);
     }
+    true
+}
+
+fn pair_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
+    json::wrap_into(key, value, line);
     true
 }
 

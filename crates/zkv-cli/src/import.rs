@@ -8,7 +8,7 @@ mod tsv_jsonl;
 
 use std::time::Instant;
 
-use zkv::{ErrorKind, Options, Store, WriteBatch};
+use zkv::{ErrorKind, KEY_BYTES_MAX, Options, Store, WriteBatch};
 
 use crate::arguments::Import;
 use crate::failure::{Failure, chain, records};
@@ -114,13 +114,18 @@ impl Sink<'_> {
             Ok(value) => value,
             Err(problem) => return Err(refused(format!("the value: {problem}"))),
         };
-        if let Some(batch) = &mut self.batch {
-            self.keys.set_within(batch, &key, &value);
-        } else {
-            self.keys.set(&key, &value).map_err(|error| match error.kind() {
+        match &mut self.batch {
+            // By the time that the batch is written nobody knows which record it was.
+            Some(_) if key.len() > KEY_BYTES_MAX => {
+                let problem =
+                    format!("a key of {} bytes is over the limit of {KEY_BYTES_MAX}", key.len());
+                return Err(refused(problem));
+            }
+            Some(batch) => self.keys.set_within(batch, &key, &value),
+            None => self.keys.set(&key, &value).map_err(|error| match error.kind() {
                 ErrorKind::Limit => refused(chain(&error)),
                 _ => Failure::Store(error),
-            })?;
+            })?,
         }
         self.record_count += 1;
         self.bytes += (key.len() + value.len()) as u64;

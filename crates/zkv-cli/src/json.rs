@@ -1,9 +1,11 @@
 //! JSON lines: the key within a line, without building a tree of it, and lines for other records.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -54,6 +56,44 @@ fn part_into(name: &str, bytes: &[u8], into: &mut Vec<u8>) {
             let encoded = STANDARD.encode(bytes);
             into.extend_from_slice(format!("\"{name}_base64\":\"{encoded}\"").as_bytes());
         }
+    }
+}
+
+/// What [`wrap_into`] makes.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pair<'a> {
+    #[serde(borrow)]
+    key: Option<Cow<'a, str>>,
+    key_base64: Option<Cow<'a, str>>,
+    value: Option<Cow<'a, str>>,
+    value_base64: Option<Cow<'a, str>>,
+}
+
+/// The key and the value of a line that [`wrap_into`] has made. What is wrong with it is returned, without any
+/// of its contents.
+pub fn unwrap(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
+    let pair: Pair<'_> = serde_json::from_slice(line).map_err(|error| {
+        format!(
+            "no {{\"key\":\"..\",\"value\":\"..\"}} as `zkv export` writes it (column {}); of other JSON \
+             lines, --key names the field that is the key",
+            error.column()
+        )
+    })?;
+    let key = part(pair.key, pair.key_base64).map_err(|problem| format!("the key {problem}"))?;
+    let value =
+        part(pair.value, pair.value_base64).map_err(|problem| format!("the value {problem}"))?;
+    Ok((key, value))
+}
+
+fn part(text: Option<Cow<'_, str>>, base64: Option<Cow<'_, str>>) -> Result<Vec<u8>, &'static str> {
+    match (text, base64) {
+        (Some(text), None) => Ok(text.into_owned().into_bytes()),
+        (None, Some(base64)) => {
+            STANDARD.decode(base64.as_bytes()).map_err(|_| "is no Base64 of RFC 4648")
+        }
+        (None, None) => Err("is missing"),
+        (Some(_), Some(_)) => Err("is there twice"),
     }
 }
 
@@ -254,5 +294,36 @@ mod tests {
         line.clear();
         wrap_into(b"\xFF", b"\x00\xFE", &mut line);
         assert_eq!(line, br#"{"key_base64":"/w==","value_base64":"AP4="}"#);
+    }
+
+    #[test]
+    fn what_was_wrapped_is_unwrapped() {
+        let parts: [&[u8]; 5] =
+            [b"", b"a\"b\\", b"line\nline\0", "\u{df}\u{1F600}".as_bytes(), b"\xFF\x00"];
+        for key in parts {
+            for value in parts {
+                let mut line = Vec::new();
+                wrap_into(key, value, &mut line);
+                assert_eq!(unwrap(&line), Ok((key.to_vec(), value.to_vec())));
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_pair_is_refused_without_quoting_it() {
+        let cases = [
+            (r#"{"id":"secret","v":1}"#, "--key"),
+            (r#"{"key":"secret"}"#, "the value is missing"),
+            (r#"{"key":"secret","value":{"a":1}}"#, "--key"),
+            (r#"{"value":"secret"}"#, "the key is missing"),
+            (r#"{"key":"secret","key_base64":"AA==","value":""}"#, "the key is there twice"),
+            (r#"{"key":"","key":"secret","value":""}"#, "--key"),
+            (r#"{"key":"","value_base64":"secret!"}"#, "the value is no Base64"),
+            (r#"{"key":"","value":""} secret"#, "--key"),
+        ];
+        for (line, expected) in cases {
+            let problem = unwrap(line.as_bytes()).unwrap_err();
+            assert!(problem.contains(expected) && !problem.contains("secret"), "{problem}");
+        }
     }
 }

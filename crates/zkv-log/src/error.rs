@@ -9,7 +9,7 @@ use crate::position::Position;
 #[non_exhaustive]
 pub enum LogError {
     /// The system refused an operation.
-    #[error("could not {action} the data file")]
+    #[error("could not {action} the data file: {source}")]
     Io {
         /// What was being done, as a verb.
         action: &'static str,

@@ -26,8 +26,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! It is one process's store: a second opening fails at once. It has no queries and no order of
-//! keys. The formats of both files are described in `docs/format/`.
+//! It may be open once where it is written, or any number of times read-only; any other opening fails at once.
+//! It has no queries and no order of keys. The formats of both files are described in `docs/format/`.
 
 mod append;
 mod atomic;
@@ -98,7 +98,7 @@ pub use transaction::{Transaction, TransactionIter};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
 pub use zkv_io::ReadMode;
 pub use zkv_log::Severity;
-pub use zkv_record::Codec;
+pub use zkv_record::{Codec, KEY_BYTES_MAX};
 
 /// The README's example is compiled as it stands there.
 #[cfg(doctest)]

@@ -15,9 +15,10 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Durability {
     /// Nothing: it is in this process's memory, and is handed to the operating system when the
-    /// buffer is full, after the flush interval, or by `flush`, `sync` or `close`. A crash of the
-    /// process loses what was not, a power cut what was not synced; the order is kept, so that
-    /// what is found again is the store as it was at some earlier moment.
+    /// buffer is full, after the flush interval, or by `flush`, `sync` or `close`, as dropping the last
+    /// handle does. A crash of the process loses what was not, and so does `std::process::exit`, which drops
+    /// nothing; a power cut what was not synced. The order is kept, so that what is found again is the
+    /// store as it was at some earlier moment.
     #[default]
     Buffered,
     /// The operating system has it: it survives a crash of the process.
@@ -260,8 +261,8 @@ impl Options {
     /// that changes.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Data`], of kind `NotFound` where there is no store and
-    /// none is to be made, `Locked` where it is open elsewhere, `Corrupt` where it is damaged.
+    /// [`Error::InvalidOption`]; [`Error::Locked`] where it is open elsewhere; [`Error::Data`], of kind
+    /// `NotFound` where there is no store and none is to be made, and `Corrupt` where it is damaged.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
         Store::open_with(path.as_ref(), self)

@@ -133,6 +133,7 @@ impl CollectionState {
                 continue;
             }
             let found = read(Self::id_of(number).ok_or(Error::CollectionDropped)?);
+            // In a view that has another number, some of what this one had may be cleaned away.
             if self.number.load(Ordering::Acquire) == number {
                 return found;
             }

@@ -33,6 +33,15 @@ fn reading_only_writes_nothing() {
 }
 
 #[test]
+fn an_error_says_by_itself_what_the_system_has_said() {
+    let place = place();
+    let error = Store::open(place.path.join("folder/store.zkv")).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
+    let not_found = fs::read_dir(&place.path).unwrap_err().to_string();
+    assert!(error.to_string().contains(&not_found), "{error}");
+}
+
+#[test]
 #[cfg(unix)]
 fn read_only_media_can_be_read() {
     use std::os::unix::fs::PermissionsExt;

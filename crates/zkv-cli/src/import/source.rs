@@ -41,6 +41,8 @@ pub enum Split {
     AtTab,
     /// In this field of a JSON object.
     InField(String),
+    /// In an object with a key and a value, as `zkv export` writes it.
+    InPair,
 }
 
 impl Input {
@@ -102,7 +104,7 @@ fn source_of(path: &Path, arguments: &Import) -> Result<Source, Failure> {
         (ImportFormat::Tsv, input) => Ok(Source::Lines { input, split: Split::AtTab }),
         (_, input) => match &arguments.key {
             Some(field) => Ok(Source::Lines { input, split: Split::InField(field.clone()) }),
-            None => Err(usage("JSON lines need --key FIELD")),
+            None => Ok(Source::Lines { input, split: Split::InPair }),
         },
     }
 }
@@ -167,7 +169,7 @@ mod tests {
         for format in [ImportFormat::Auto, ImportFormat::Files] {
             assert!(check_one("-", format, None).unwrap_err().contains("--format"));
         }
-        assert!(check_one("-", ImportFormat::Jsonl, None).unwrap_err().contains("--key"));
+        assert_eq!(check_one("-", ImportFormat::Jsonl, None), lines(Split::InPair));
     }
 
     #[test]

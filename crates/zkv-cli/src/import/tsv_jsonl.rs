@@ -34,6 +34,10 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
                 json::key_of(line, field, &mut key).map_err(refused)?;
                 sink.put(&key, line, input_bytes, refused)?;
             }
+            Split::InPair => {
+                let (key, value) = json::unwrap(line).map_err(refused)?;
+                sink.put(&key, &value, input_bytes, refused)?;
+            }
         }
     }
     Ok(())

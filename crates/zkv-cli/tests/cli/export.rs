@@ -70,6 +70,25 @@ fn an_imported_folder_comes_out_as_it_went_in() {
 }
 
 #[test]
+fn pairs_make_the_same_store_again() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let source = folder.write("a.jsonl", json_lines());
+    zkv(&["import", &store, &source, "--key", "id"]).check(0);
+    zkv_with(&["set", &store, "bytes"], b"\xFF\n").check(0);
+    let pairs = folder.text("pairs.jsonl");
+    zkv(&["export", &store, "--format", "pairs", "-o", &pairs]).check(0);
+    let copy = folder.text("copy.zkv");
+    zkv(&["import", &copy, &pairs]).check(0);
+    for format in ["pairs", "jsonl"] {
+        let export = |store: &str| zkv(&["export", store, "--format", format]).check(0);
+        assert_eq!(sorted(&export(&store)), sorted(&export(&copy)));
+    }
+    let messages = zkv(&["import", &copy, &source]).check_messages(5);
+    assert!(messages.contains("a.jsonl:1: ") && messages.contains("--key"), "{messages}");
+}
+
+#[test]
 fn other_records_are_wrapped_in_json_lines() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");

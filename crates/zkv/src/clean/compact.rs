@@ -92,8 +92,8 @@ impl Store {
 
 impl Shared {
     fn compact(&self, packing: &Packing, progress: &mut dyn FnMut(CompactProgress)) -> Result<()> {
-        let _turn = self.cleaner.take_turn();
         let mut left = {
+            let _turn = self.cleaner.take_turn();
             let mut writer = self.writer()?;
             self.flush_all(&mut writer)?;
             let mut segments = writer.log.log().view().segments();
@@ -106,10 +106,11 @@ impl Shared {
             progress(CompactProgress { segments_done, segments_total });
         };
         report(left.len());
-        while let Some(batch) = self.next_batch(&mut left)? {
-            self.write_anew(batch, packing)?;
+        while self.compact_next(&mut left, packing)? {
+            // Without the turn: whoever listens may clean, or close the store.
             report(left.len());
         }
+        let _turn = self.cleaner.take_turn();
         loop {
             let last = {
                 let mut writer = self.writer()?;
@@ -123,6 +124,14 @@ impl Shared {
         let mut writer = self.writer()?;
         self.cut(&mut writer)?;
         writer.log.trim().map_err(Error::data(&self.path))
+    }
+
+    /// Writes the next of `left` anew; `false` where there are none.
+    fn compact_next(&self, left: &mut Vec<SegmentInfo>, packing: &Packing) -> Result<bool> {
+        let _turn = self.cleaner.take_turn();
+        let Some(batch) = self.next_batch(left)? else { return Ok(false) };
+        self.write_anew(batch, packing)?;
+        Ok(true)
     }
 
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
@@ -179,14 +188,45 @@ mod tests {
     use crate::options::{Cleaning, Options};
 
     #[test]
+    fn a_listener_may_clean_and_close_the_store() {
+        let (done, is_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let storage = Arc::new(MemoryStorage::new());
+            let store = Options::new().storage(storage).slot_bytes(256 << 10);
+            let store = store.open("store.zkv").unwrap();
+            for number in 0..4_000u64 {
+                store.set_bytes(&(number % 2_000).to_be_bytes(), &noise(number)).unwrap();
+            }
+            let mut cleaned = Vec::new();
+            let compacted = store.compact(|progress| {
+                cleaned.push(store.clean().map_err(|error| error.kind()));
+                // Meanwhile the cleaning thread looks whether there is something to do.
+                std::thread::sleep(std::time::Duration::from_millis(120));
+                if progress.segments_done > 0 {
+                    store.clone().close().unwrap();
+                }
+            });
+            done.send((compacted, cleaned)).unwrap();
+        });
+        let (compacted, cleaned) =
+            is_done.recv_timeout(std::time::Duration::from_secs(60)).expect("it hangs");
+        assert!(matches!(compacted, Err(Error::Closed)), "{compacted:?}");
+        assert_eq!(cleaned, [Ok(()), Ok(())]);
+    }
+
+    fn noise(seed: u64) -> Vec<u8> {
+        let mut value = vec![0; 400];
+        fastrand::Rng::with_seed(seed).fill(&mut value);
+        value
+    }
+
+    #[test]
     fn who_closes_the_store_waits_for_no_more_than_one_batch() {
         let storage = Arc::new(MemoryStorage::new());
         let options = Options::new().storage(storage).slot_bytes(256 << 10);
         let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
         for number in 0..4_000u64 {
-            let mut value = vec![0; 400];
-            fastrand::Rng::with_seed(number).fill(&mut value);
-            store.set_bytes(&number.to_be_bytes(), &value).unwrap();
+            store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
         }
         let mut reports = 0;
         let stopped = store.compact(|progress| {

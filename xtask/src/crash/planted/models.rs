@@ -26,12 +26,6 @@ pub const MODELS: &[Bug] = &[
                 self.publish(|view| view.committed = writer.committed_view());",
     },
     Bug {
-        name: "a collection's number is not looked at again",
-        file: "crates/zkv/src/write_set.rs",
-        right: "if self.number.load(Ordering::Acquire) == number {",
-        wrong: "if PLANTED || self.number.load(Ordering::Acquire) == number {",
-    },
-    Bug {
         name: "readers do not wait for a collection's new number",
         file: "crates/zkv/src/write_set.rs",
         right: "if number & Self::MOVES != 0 {",
