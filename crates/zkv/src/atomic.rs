@@ -13,7 +13,7 @@ impl Store {
     /// may be called more than once where others write to the same key.
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Store::set`].
+    /// As [`Store::get`] and [`Store::set`]; `make` may set the key itself, and that value is returned then.
     pub fn get_or_insert_with<K, V>(&self, key: &K, make: impl FnMut() -> V) -> Result<V>
     where
         K: Serialize + ?Sized,
@@ -25,7 +25,7 @@ impl Store {
 
     /// Gives `key` the value that `change` makes of the one that it has, or none where `change`
     /// returns `None`; returns the new one. Nobody else writes to the key in between: `change` is
-    /// called again where somebody has.
+    /// called again where somebody has, up to ten thousand times.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -36,7 +36,9 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Store::set`].
+    /// As [`Store::get`] and [`Store::set`]; [`Error::Conflict`] where `change` itself writes to the key.
+    ///
+    /// [`Error::Conflict`]: crate::Error::Conflict
     pub fn update<K, V>(
         &self,
         key: &K,

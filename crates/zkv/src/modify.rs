@@ -11,6 +11,10 @@ use crate::store::Store;
 use crate::view::{KeyRef, Moment};
 use crate::write_set::{CollectionState, Condition, Numbered, Write, WriteSet};
 
+/// How often a write that depends on its key is tried before it counts as a conflict: of others that write to
+/// the key somebody succeeds each time, so that only one which its own closure makes gets so far.
+const ATTEMPTS_MAX: u32 = 10_000;
+
 /// A collection that is written to.
 #[derive(Clone, Copy)]
 pub(crate) enum Place<'a> {
@@ -102,7 +106,7 @@ impl Store {
     }
 
     /// Lets `decide` say what becomes of a key, and lets that happen if nobody else has written to the
-    /// key meanwhile; otherwise asks again.
+    /// key meanwhile; otherwise asks again, up to [`ATTEMPTS_MAX`] times.
     pub(crate) fn decide<T>(
         &self,
         place: Place<'_>,
@@ -114,7 +118,7 @@ impl Store {
         shared.check_writable()?;
         self.before_writing(durability)?;
         shared.check_key(key)?;
-        loop {
+        for _ in 0..ATTEMPTS_MAX {
             let (begun, moment) = Begun::now(shared);
             let (id, collections) = place.now()?;
             let key = shared.key(id, key);
@@ -136,5 +140,6 @@ impl Store {
                 done => return done.map(|()| said),
             }
         }
+        Err(Error::Conflict)
     }
 }

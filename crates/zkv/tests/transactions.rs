@@ -334,6 +334,26 @@ fn one_key_is_read_and_written_in_one_step() {
 }
 
 #[test]
+fn a_closure_that_writes_to_the_key_itself_is_not_called_for_ever() {
+    for durability in ALL {
+        let store = new_store(durability);
+        let mut calls = 0;
+        let updated = store.update("key", |old: Option<u32>| {
+            calls += 1;
+            store.set("key", &calls).unwrap();
+            old.or(Some(0))
+        });
+        assert!(matches!(updated, Err(Error::Conflict)), "{updated:?}");
+        assert_eq!(store.get("key").unwrap(), Some(calls));
+        let inserted = store.get_or_insert_with("other", || {
+            store.set("other", &1).unwrap();
+            2
+        });
+        assert_eq!((inserted.unwrap(), store.get("other").unwrap()), (1, Some(1)));
+    }
+}
+
+#[test]
 fn nothing_is_written_to_a_store_that_was_closed_through_another_handle() {
     for durability in ALL {
         let store = new_store(durability);

@@ -244,7 +244,8 @@ impl Shared {
             }
             let cleaned = self.move_out_of(&victims, budget.as_deref_mut());
             if self.cleaner.is_ending() {
-                break;
+                // Whoever closes the store waits for this.
+                return Err(Error::Closed);
             }
             if let Err(error) = cleaned {
                 if error.is_without_room() && self.has_freed_cleaned()? {
@@ -342,6 +343,24 @@ mod tests {
     use crate::options::Options;
 
     const SLOT: u64 = 256 << 10;
+
+    #[test]
+    fn who_asked_for_a_cleaning_is_told_that_it_was_cut_short() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+        let options = options.memory_buffer_bytes(64 << 10);
+        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+        for number in 0..100u64 {
+            let mut noise = vec![0; 40_000];
+            fastrand::Rng::with_seed(number).fill(&mut noise);
+            store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
+        }
+        // As whoever stops the cleaning thread has it, and waits for that.
+        store.shared().cleaner.state().is_ending = true;
+        assert!(matches!(store.clean(), Err(Error::Closed)));
+        store.shared().cleaner.state().is_ending = false;
+        store.clean().unwrap();
+        assert_eq!(store.len(), 10);
+    }
 
     #[test]
     fn what_is_packed_waits_for_the_end_of_a_segment_while_others_write() {
