@@ -1,6 +1,7 @@
 //! Giving space back: segments that are freed, slots that are used again, and the file's end that is
 //! cut off.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
 use crate::block::BlockKind;
@@ -29,15 +30,9 @@ impl LogWriter {
     /// # Errors
     /// As [`LogWriter::append`]; slots without a full segment are passed over.
     pub fn free(&mut self, slots: &[u32]) -> Result<Committed> {
-        let retired: Vec<SegmentId> = self
-            .members
-            .values()
-            .filter(|segment| slots.contains(&segment.place.id.slot))
-            .filter(|segment| segment.place.id != self.tail.segment.place.id)
-            .map(|segment| segment.place.id)
-            .collect();
-        let is_kept = |id: &SegmentId| !retired.contains(id);
-        let mut members: Vec<SegmentId> = self.member_ids().filter(is_kept).collect();
+        let (slots, tail) = (slots.iter().collect::<HashSet<_>>(), self.tail.segment.id());
+        let is_retired = |id: &SegmentId| slots.contains(&id.slot) && *id != tail;
+        let (retired, mut members): (Vec<_>, Vec<_>) = self.member_ids().partition(is_retired);
         let mut commit = self.begin()?;
         commit.put_members(BlockKind::Retire, &retired)?;
         members.extend(commit.begun());
