@@ -48,7 +48,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let (record_count, bytes) = (sink.record_count, sink.bytes);
     // The bar goes before anything is said.
     drop(sink);
-    let closed = store.close();
+    let closed = store::close_stored(store);
     if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
@@ -56,7 +56,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     }
     imported?;
     acknowledged?;
-    Ok(closed?)
+    closed
 }
 
 fn options(arguments: &Import) -> Options {

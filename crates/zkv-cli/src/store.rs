@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use zkv::{IterBytes, Options, RawCollection, Store, WriteBatch};
+use zkv::{Error, IterBytes, Options, RawCollection, Store, WriteBatch};
 
 use crate::failure::Failure;
 
@@ -48,14 +48,14 @@ impl<'a> Keys<'a> {
         })
     }
 
-    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, zkv::Error> {
+    pub fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, Error> {
         match self {
             Self::Own(store) => store.get_bytes(key),
             Self::Of(collection) => collection.get(key),
         }
     }
 
-    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<(), zkv::Error> {
+    pub fn set(&self, key: &[u8], value: &[u8]) -> Result<(), Error> {
         match self {
             Self::Own(store) => store.set_bytes(key, value),
             Self::Of(collection) => collection.set(key, value),
@@ -70,7 +70,7 @@ impl<'a> Keys<'a> {
         };
     }
 
-    pub fn delete(&self, key: &[u8]) -> Result<bool, zkv::Error> {
+    pub fn delete(&self, key: &[u8]) -> Result<bool, Error> {
         match self {
             Self::Own(store) => store.delete_bytes(key),
             Self::Of(collection) => collection.delete(key),
@@ -85,7 +85,7 @@ impl<'a> Keys<'a> {
         }
     }
 
-    pub fn iter(&self) -> Result<IterBytes, zkv::Error> {
+    pub fn iter(&self) -> Result<IterBytes, Error> {
         match self {
             Self::Own(store) => Ok(store.iter_bytes()),
             Self::Of(collection) => collection.iter(),
@@ -96,10 +96,30 @@ impl<'a> Keys<'a> {
 /// Closes `store` whether the work on it succeeded or not: what was done before a failure stands.
 /// The first failure is the one to report.
 pub fn close<T>(store: Store, done: Result<T, Failure>) -> Result<T, Failure> {
-    let closed = store.close();
+    let closed = close_stored(store);
     let value = done?;
     closed?;
     Ok(value)
+}
+
+/// Closes `store`. Where all is stored but the index file, that is said, and is no failure: the next opening
+/// makes up for it.
+pub fn close_stored(store: Store) -> Result<(), Failure> {
+    let handle = store.clone();
+    match store.close() {
+        Err(error @ Error::Index { .. }) if is_stored(&handle) => {
+            eprintln!(
+                "zkv: all is stored, but not its index, which is made anew next time: {error}"
+            );
+            Ok(())
+        }
+        closed => Ok(closed?),
+    }
+}
+
+/// Whether nothing waits to be written: a store is closed only behind that.
+fn is_stored(store: &Store) -> bool {
+    matches!(store.sync(), Ok(()) | Err(Error::Closed))
 }
 
 /// Whether `path` is the data file of the store at `store`, or an index file beside it, under whatever

@@ -366,7 +366,8 @@ impl Handle {
         let closed = writer.log.close().map_err(Error::data(&shared.path));
         drop(writer);
         self.stop_flusher();
-        checkpointed.and(closed)
+        // Without an index file nothing is lost.
+        closed.and(checkpointed)
     }
 
     /// None is started any more once the store is closed.

@@ -57,6 +57,23 @@ fn an_unknown_level_is_2() {
 }
 
 #[test]
+fn an_index_that_cannot_be_written_is_said_and_is_0() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    fs::create_dir_all(folder.path("s.zkv.idx/in-the-way")).unwrap();
+    let source = folder.write("a.tsv", "k\tv\n");
+    for arguments in
+        [&["set", &store, "key", "value"][..], &["import", &store, &source], &["del", &store, "k"]]
+    {
+        let found = zkv(arguments);
+        assert!(found.messages.contains("all is stored"), "{}", found.messages);
+        found.check(0);
+    }
+    assert_eq!(zkv(&["get", &store, "key"]).check(0), "value");
+    zkv(&["rebuild-index", &store]).check(5);
+}
+
+#[test]
 fn a_damaged_store_is_3() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
