@@ -272,11 +272,10 @@ impl Shared {
         self.move_out_of(&victims, None)
     }
 
-    fn move_out_of(&self, victims: &[SegmentInfo], budget: Option<&mut Budget>) -> Result<()> {
+    fn move_out_of(&self, victims: &[SegmentInfo], mut budget: Option<&mut Budget>) -> Result<()> {
         let pack = |entries: &[&[u8]]| self.log.pack(entries);
         let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
         let manner = Manner { piece_bytes, burst_bytes, pack };
-        let mut budget = budget;
         self.mended(|| self.clean(victims.to_vec(), &manner, budget.as_deref_mut()))
     }
 
