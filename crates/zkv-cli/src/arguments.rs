@@ -156,7 +156,7 @@ pub enum ImportFormat {
     Files,
 }
 
-/// Write all records of a store, or of one of its collections, in no particular order.
+/// Write the records of a store's own keys, or of one of its collections, in no particular order.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
@@ -195,7 +195,7 @@ pub enum ExportFormat {
 /// How the keys and values of a command are given and shown.
 #[derive(Args, Clone, Debug)]
 pub struct Types {
-    /// Work on the keys of this collection, instead of the store's own
+    /// Work on the keys of this collection, which a program has made, instead of the store's own
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
     /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
@@ -319,8 +319,8 @@ pub struct Verify {
 
 /// Write a store anew, as small as it gets.
 ///
-/// Only what is needed is kept, sorted by key as far as memory allows, compressed with dictionaries
-/// trained on all of it; then the file is cut. It takes some megabytes of room on the disk, and may
+/// Only what is needed is kept, sorted by key as far as memory allows, compressed with new dictionaries,
+/// the first of which is trained on the first of it; then the file is cut. It takes some megabytes of room on the disk, and may
 /// be interrupted at any moment: what was done stays done. A store that is written to gives dead space
 /// back by itself, so that this is for stores that are done, and for copies to keep.
 #[derive(Args, Debug)]
@@ -348,6 +348,8 @@ Exit codes:
   0  the new store has everything
   3  something was lost, or may be: the new store has the rest, and the report says what is missing;
      or nothing in the file says that it is a store, and there is no new one
+
+Collections whose names are lost are called recovered-NUMBER; their types are lost, too.
 
 In the report, a key is possibly superseded where something newer was lost that may have been another
 value of it, or its deletion. Records that are uncommitted were of a write that a crash cut short, for

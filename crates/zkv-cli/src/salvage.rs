@@ -29,7 +29,7 @@ pub fn run(arguments: &Salvage) -> Result<(), Failure> {
 }
 
 /// The figures of a report, with the names that JSON gives them and the table.
-fn figures(report: &SalvageReport) -> [(&'static str, &'static str, u64); 15] {
+fn figures(report: &SalvageReport) -> [(&'static str, &'static str, u64); 16] {
     [
         ("keys", "keys brought", report.keys),
         ("bytes", "bytes of them", report.bytes),
@@ -46,6 +46,7 @@ fn figures(report: &SalvageReport) -> [(&'static str, &'static str, u64); 15] {
         ("incomplete_value_bytes", "bytes of them", report.incomplete_value_bytes),
         ("unknown_entries", "entries unknown", report.unknown_entries),
         ("uncommitted_records", "records uncommitted", report.uncommitted_records),
+        ("recovered_collections", "collections without names", report.recovered_collections),
     ]
 }
 

@@ -16,7 +16,8 @@ impl Store {
     /// The copy is one of the files: it is as fast as the disk, and has the same ratio.
     ///
     /// # Errors
-    /// Of kind `Io` where `destination` exists or cannot be written; as [`Store::sync`].
+    /// Of kind `Io` where `destination` exists or cannot be written, `NotFound` where its folder does not
+    /// exist; as [`Store::sync`].
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
         let view = if shared.writer.is_some() {
@@ -60,7 +61,8 @@ impl Store {
     /// deleted. It appears whole or not at all; writes go on meanwhile.
     ///
     /// # Errors
-    /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists.
+    /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists, `NotFound`
+    /// where its folder does not.
     pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
         let snapshot = self.snapshot();
         make_whole(destination.as_ref(), options, |copy| {

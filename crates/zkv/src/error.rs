@@ -91,7 +91,8 @@ pub enum Error {
     /// opened anew. Numbers of collections mean nothing there.
     #[error("the collection is of another store, or of an earlier opening: open it from this one")]
     OtherStore,
-    /// There is no such collection: in a store that is only read, or at that moment.
+    /// There is no such collection: the store is only read, so that it is not made, or it did not exist at the
+    /// moment of the snapshot or transaction.
     #[error("there is no such collection")]
     NoCollection,
     /// The name of a collection, or what one of its types is called, is empty or too long.
@@ -134,7 +135,7 @@ pub enum Error {
 pub enum ErrorKind {
     /// The system refused an operation.
     Io,
-    /// There is no such store, or no such collection.
+    /// There is no such store, collection, file or folder.
     NotFound,
     /// A file is damaged, or is none of zkv's.
     Corrupt,

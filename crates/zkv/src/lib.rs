@@ -2,7 +2,7 @@
 //!
 //! Open a path, set and get. Values are compressed in small blocks with a dictionary that the store
 //! trains from its own data, so that a single read decompresses about a kilobyte and the whole is
-//! as small as large blocks would make it. The index is mapped, not loaded: memory does not grow
+//! nearly as small as large blocks would make it. The index is mapped, not loaded: memory does not grow
 //! with the number of keys. Every block is checked on every read.
 //!
 //! ```

@@ -160,7 +160,7 @@ impl Options {
     }
 
     /// Bytes of memory for values that were read lately: up to 1 TiB, default 8 MiB; 0 keeps none. Where
-    /// some keys are read far more often than others, reading one of its values takes a sixth to a
+    /// some keys are read far more often than others, reading one of their values again takes a fifth to a
     /// ninth of the time; where all are read alike, it makes no difference. It grows as it fills, and
     /// counts about 136 bytes besides those of each value; values over a 64th of it are left out. Once
     /// it is full, it takes in what is read a second time.
@@ -249,7 +249,7 @@ impl Options {
     }
 
     /// Where the files are: the operating system's file system by default, or another
-    /// implementation of the storage seam.
+    /// implementation of `Storage`, which is of the crate `zkv-io`.
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
         self.storage = storage;
         self
@@ -262,7 +262,8 @@ impl Options {
     ///
     /// # Errors
     /// [`Error::InvalidOption`]; [`Error::Locked`] where it is open elsewhere; [`Error::Data`], of kind
-    /// `NotFound` where there is no store and none is to be made, and `Corrupt` where it is damaged.
+    /// `NotFound` where there is no store and none is to be made, or no folder for it, `Corrupt` where it is
+    /// damaged, `UnsupportedVersion` where a newer version wrote it, and `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {
         self.check()?;
         Store::open_with(path.as_ref(), self)

@@ -78,7 +78,8 @@ pub enum SalvageEvent<'a> {
 ///
 /// # Errors
 /// Of kind `NotFound`, `Locked`, `UnsupportedVersion`; `Corrupt` where nothing in the file says
-/// that it is a store. Of kind `Io` where `destination` exists or cannot be written. As
+/// that it is a store. Of kind `Io` where `destination` exists or cannot be written, `NotFound` also where
+/// its folder does not exist. As
 /// [`Options::open`].
 pub fn salvage(
     source: impl AsRef<Path>,

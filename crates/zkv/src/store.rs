@@ -330,10 +330,12 @@ impl Store {
     /// unless it lacks no more than 64 records in 16 KiB of the log: the next opening replays those in
     /// less time than it takes to make the file durable. Where [`Options::cleaning`] is automatic and has not
     /// begun by then, about a segment that is due is cleaned first.
-    /// Other handles of it read on, and can write no longer.
+    /// Other handles of it read on, and can write no longer; the files are free for another opening once the
+    /// last handle, snapshot, transaction and iteration is dropped. A store that is closed already, or open
+    /// to be read, has nothing to do.
     ///
     /// # Errors
-    /// As [`Store::sync`]. Where what waits in buffers cannot be written, the store stays open, and
+    /// As [`Store::sync`], but for `ReadOnly` and `Misuse`. Where what waits in buffers cannot be written, the store stays open, and
     /// other handles can try again. Of kind `Io` also where the index cannot be written: nothing is
     /// lost then, and the next opening makes up for it.
     pub fn close(self) -> Result<()> {

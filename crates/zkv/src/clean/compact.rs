@@ -41,8 +41,8 @@ impl Store {
     /// cut where it ends then. Reads and writes go on meanwhile.
     ///
     /// It takes two slots of room on the disk, and nothing that a snapshot holds comes back before that
-    /// is dropped. Whatever interrupts it, what was done stays done; closing the store does. A store that is written to
-    /// needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
+    /// is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts it. A store that is
+    /// written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;

@@ -100,7 +100,7 @@ impl CollectionOptions {
 
 impl Store {
     /// Opens the collection `name`, or makes it, with values that postcard encodes. A name has 1 to
-    /// 255 bytes.
+    /// 255 bytes. Making, clearing and dropping one is at least [`Durability::Flushed`].
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
