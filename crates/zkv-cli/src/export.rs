@@ -65,7 +65,8 @@ fn left_out(count: u64, problem: &'static str) -> Result<(), Failure> {
 }
 
 fn json_line_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
-    if json::holds_key(value, key) {
+    // What is a pair itself would be taken for the pair of another value.
+    if json::holds_key(value, key) && json::unwrap(value).is_err() {
         line.extend_from_slice(value);
     } else {
         json::wrap_into(key, value, line);

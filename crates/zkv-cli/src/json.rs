@@ -73,13 +73,17 @@ struct Pair<'a> {
 /// The key and the value of a line that [`wrap_into`] has made. What is wrong with it is returned, without any
 /// of its contents.
 pub fn unwrap(line: &[u8]) -> Result<(Vec<u8>, Vec<u8>), String> {
-    let pair: Pair<'_> = serde_json::from_slice(line).map_err(|error| {
+    let refused = |column: usize| {
         format!(
-            "no {{\"key\":\"..\",\"value\":\"..\"}} as `zkv export` writes it (column {}); of other JSON \
-             lines, --key names the field that is the key",
-            error.column()
+            "no {{\"key\":\"..\",\"value\":\"..\"}} as `zkv export` writes it (column {column}); of other \
+             JSON lines, --key names the field that is the key"
         )
-    })?;
+    };
+    // An array would do for serde.
+    if line.trim_ascii_start().first() != Some(&b'{') {
+        return Err(refused(0));
+    }
+    let pair: Pair<'_> = serde_json::from_slice(line).map_err(|error| refused(error.column()))?;
     let key = part(pair.key, pair.key_base64).map_err(|problem| format!("the key {problem}"))?;
     let value =
         part(pair.value, pair.value_base64).map_err(|problem| format!("the value {problem}"))?;
@@ -320,6 +324,7 @@ mod tests {
             (r#"{"key":"","key":"secret","value":""}"#, "--key"),
             (r#"{"key":"","value_base64":"secret!"}"#, "the value is no Base64"),
             (r#"{"key":"","value":""} secret"#, "--key"),
+            (r#"["secret",null,"b",null]"#, "--key"),
         ];
         for (line, expected) in cases {
             let problem = unwrap(line.as_bytes()).unwrap_err();

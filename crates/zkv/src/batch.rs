@@ -72,7 +72,8 @@ impl WriteBatch {
     }
 
     /// As [`Store::delete_bytes`], once the batch is written. A key whose record is damaged gets its mark,
-    /// too, so that salvage brings no older value; to read it stays an error of kind `Corrupt`.
+    /// too, so that salvage brings no older value; once that is in the log, to read the key is an error of kind
+    /// `Corrupt` again.
     pub fn delete_bytes(&mut self, key: &[u8]) -> &mut Self {
         self.try_add(|batch| batch.push(0, key, None))
     }

@@ -74,6 +74,8 @@ struct State {
     has_looked: bool,
     /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
     is_unfinished: bool,
+    /// How many compactions go on.
+    compactions: u32,
     /// Whether there is a thread to wait for.
     is_running: bool,
     is_ending: bool,
@@ -87,6 +89,16 @@ struct State {
     awaited: u64,
     /// Segments, by sequence, that cannot be read.
     damaged: HashSet<u64>,
+}
+
+/// A compaction that goes on: the thread would move records to where the compaction does not look.
+struct Compacting<'a>(&'a Cleaner);
+
+impl Drop for Compacting<'_> {
+    fn drop(&mut self) {
+        self.0.state().compactions -= 1;
+        self.0.changed.notify_all();
+    }
 }
 
 /// What cleaning has done since the store was opened.
@@ -112,6 +124,15 @@ impl Cleaner {
     /// Who cleans, one at a time.
     pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_compaction(&self) -> Compacting<'_> {
+        self.state().compactions += 1;
+        Compacting(self)
+    }
+
+    fn is_compacting(&self) -> bool {
+        self.state().compactions > 0
     }
 
     pub(crate) fn stats(&self) -> CleaningStats {

@@ -70,7 +70,12 @@ impl<'a> Replay<'a> {
             Some(change) => change.old,
             None => old.existing().map(|old| old.location),
         };
-        self.changes.insert(hash, Change { hash, old: beneath, new });
+        if beneath.is_none() && new.is_none() {
+            // As the run of a commit, which does not keep that either: what cannot be read may be beneath.
+            self.changes.remove(&hash);
+        } else {
+            self.changes.insert(hash, Change { hash, old: beneath, new });
+        }
         Ok(())
     }
 

@@ -329,7 +329,7 @@ impl Store {
     /// Flushes, makes everything durable and closes the store. The index file is brought up to date,
     /// unless it lacks no more than 64 records in 16 KiB of the log: the next opening replays those in
     /// less time than it takes to make the file durable. Where [`Options::cleaning`] is automatic and has not
-    /// begun by then, about a segment that is due is cleaned first.
+    /// begun by then, as much as was written, or a segment, is cleaned first where it is due.
     /// Other handles of it read on, and can write no longer; the files are free for another opening once the
     /// last handle, snapshot, transaction and iteration is dropped. A store that is closed already, or open
     /// to be read, has nothing to do.
@@ -348,7 +348,8 @@ impl Handle {
         let shared = &self.shared;
         shared.pack_ahead()?;
         if self.stop_cleaner() {
-            // What cannot be cleaned now is looked at by whoever writes next.
+            // What cannot be cleaned now is looked at by whoever writes next, and what cannot be flushed fails
+            // below.
             let _ = shared.clean_in_closing();
         }
         let mut writer = match shared.mended(|| shared.stop_writing()) {
@@ -368,6 +369,8 @@ impl Handle {
         let closed = writer.log.close().map_err(Error::data(&shared.path));
         drop(writer);
         self.stop_flusher();
+        // Another handle may have started one meanwhile.
+        self.stop_cleaner();
         // Without an index file nothing is lost.
         closed.and(checkpointed)
     }

@@ -13,7 +13,7 @@ use crate::recent::Reads;
 use crate::shared::Shared;
 use crate::spill::Spilled;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::view::KeyRef;
+use crate::view::{KeyRef, Moment};
 
 /// One commit's writes, and what they depend on.
 #[derive(Debug)]
@@ -116,7 +116,8 @@ impl CollectionState {
         u32::try_from(number >> 1).ok().filter(|id| *id != Self::NONE)
     }
 
-    /// Lets `read` look at the store, by the number that the collection has in each view meanwhile.
+    /// Lets `read` look at the store, by the number that the collection has in each view meanwhile: again
+    /// where that has changed, so that it should take less time than a commit does.
     ///
     /// # Errors
     /// Where the collection was dropped; those of `read`.
@@ -127,16 +128,31 @@ impl CollectionState {
         mut read: impl FnMut(u32) -> Result<T>,
     ) -> Result<T> {
         loop {
-            let number = self.number.load(Ordering::Acquire);
-            if number & Self::MOVES != 0 {
-                drop(shared.front());
-                continue;
-            }
+            let number = self.number_at_rest(shared);
             let found = read(Self::id_of(number).ok_or(Error::CollectionDropped)?);
             // In a view that has another number, some of what this one had may be cleaned away.
             if self.number.load(Ordering::Acquire) == number {
                 return found;
             }
+        }
+    }
+
+    /// A moment, and the collection's number in it.
+    ///
+    /// # Errors
+    /// Where the collection was dropped.
+    pub(crate) fn moment(&self, shared: &Shared) -> Result<(u32, Moment)> {
+        self.read(shared, |id| Ok((id, shared.now())))
+    }
+
+    fn number_at_rest(&self, shared: &Shared) -> u64 {
+        loop {
+            let number = self.number.load(Ordering::Acquire);
+            if number & Self::MOVES != 0 {
+                drop(shared.front());
+                continue;
+            }
+            return number;
         }
     }
 

@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zkv::{Cleaning, CompactOptions, CompactProgress, ErrorKind, Options, Store, verify};
+use zkv::{
+    Cleaning, CompactOptions, CompactProgress, ErrorKind, Options, Store, WriteBatch, verify,
+};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
 
@@ -95,6 +97,30 @@ fn programs_that_open_a_store_write_once_and_close_it_give_space_back() {
     let store = open(&storage);
     assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), noise(199, 30_000));
     assert_eq!(store.len(), 201);
+}
+
+#[test]
+fn a_queue_of_which_each_session_is_short_stays_small() {
+    const SESSION: u64 = 1_500;
+    let storage = MemoryStorage::new();
+    let key = |number: u64| format!("a somewhat longer key of the queue {number:012}");
+    let mut largest = 0;
+    for session in 0..40 {
+        let store = open(&storage);
+        let mut batch = WriteBatch::new();
+        for number in session * SESSION..(session + 1) * SESSION {
+            batch.set_bytes(key(number).as_bytes(), &value(number));
+            if let Some(done) = number.checked_sub(SESSION) {
+                batch.delete_bytes(key(done).as_bytes());
+            }
+        }
+        store.write(batch).unwrap();
+        largest = file_bytes(&store).max(largest);
+        store.close().unwrap();
+    }
+    // What lives takes four slots; 25 MB were written.
+    assert!(largest < 16 * u64::from(SLOT), "{largest} bytes");
+    assert_eq!(open(&storage).len(), SESSION);
 }
 
 fn no_progress(_: CompactProgress) {}

@@ -5,6 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -289,6 +290,29 @@ fn writes_beside_a_clear_are_before_or_after_it() {
         let report = store.verify(|_| {}).unwrap();
         assert!(report.is_sound(), "{durability:?}: {:?}", report.findings);
     }
+}
+
+#[test]
+fn reading_many_keys_waits_for_nobody_who_clears_the_collection() {
+    let store = open(&MemoryStorage::new(), Durability::Buffered);
+    let collection: Collection<u32, u32> = store.collection("c").unwrap();
+    let keys: Vec<u32> = (0..200_000).collect();
+    let (has_read, is_read) = std::sync::mpsc::channel();
+    let reader = collection.clone();
+    thread::spawn(move || {
+        let values = reader.get_many(&keys.iter().collect::<Vec<_>>()).unwrap();
+        has_read.send(values.iter().flatten().count()).unwrap();
+    });
+    let start = Instant::now();
+    let found = loop {
+        collection.clear().unwrap();
+        collection.set(&7, &7).unwrap();
+        if let Ok(found) = is_read.try_recv() {
+            break found;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "it waits");
+    };
+    assert!(found <= 1);
 }
 
 #[test]

@@ -132,6 +132,26 @@ fn a_batch_that_deletes_a_damaged_record_leaves_a_mark() {
 }
 
 #[test]
+fn keys_are_counted_alike_by_who_wrote_them_and_who_opens_the_store() {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    store.set_bytes(b"key", b"first").unwrap();
+    store.flush().unwrap();
+    store.set_bytes(b"other", &noise(3, 2000)).unwrap();
+    store.close().unwrap();
+    flip(&memory, FIRST_BLOCK + 9);
+    let store = options(&memory).durability(Durability::Flushed).open(PATH).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.delete_bytes(b"key");
+    store.write(batch).unwrap();
+    store.set_bytes(b"key", b"second").unwrap();
+    check_overwritten(&store);
+    check_overwritten(&open(&killed(&memory)));
+    store.close().unwrap();
+    check_overwritten(&open(&memory));
+}
+
+#[test]
 fn a_damaged_block_brings_no_older_value_of_its_cell_back() {
     let memory = MemoryStorage::new();
     let store = open(&memory);

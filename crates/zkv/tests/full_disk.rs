@@ -159,3 +159,29 @@ fn where_cleaning_finds_no_room_it_says_how_much_is_enough_and_goes_on_with_it()
         check_on(store, &disk, &expected);
     }
 }
+
+#[test]
+fn cleaning_in_closing_takes_no_room_from_what_waits_in_buffers() {
+    for room in (0..50u64).map(|number| number * 10_000) {
+        let disk = SimDisk::from_image(&Image::new(), 1);
+        let store = options(&disk).open(PATH).unwrap();
+        for key in 0..400u64 {
+            store.set_bytes(&key.to_be_bytes(), &noise(key, 4_000)).unwrap();
+        }
+        for key in (0..400u64).filter(|key| !key.is_multiple_of(5)) {
+            store.set_bytes(&key.to_be_bytes(), &noise(key, 4)).unwrap();
+        }
+        store.close().unwrap();
+        // What is kept where nothing is cleaned is kept where something is.
+        let close = |cleaning| {
+            let disk = SimDisk::from_image(&disk.image(), 1);
+            disk.set_capacity(Some(disk.used_bytes() + room));
+            let store = options(&disk).cleaning(cleaning).open(PATH).unwrap();
+            store.set_bytes(b"new", &noise(9, 40_000)).unwrap();
+            let _ = store.close();
+            let store = options(&disk).open(PATH).unwrap();
+            (store.contains_bytes(b"new").unwrap(), store.len())
+        };
+        assert_eq!(close(Cleaning::default()), close(Cleaning::Off), "{room} bytes of room");
+    }
+}

@@ -11,14 +11,19 @@ use crate::json;
 /// Imports every line of `input`.
 pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), Failure> {
     let name = input.name();
-    let mut lines = Lines::new(input.open()?, LINE_BYTES_MAX);
+    let bytes_max = match split {
+        // A byte is six characters at the most, in JSON or in Base64.
+        Split::InPair => LINE_BYTES_MAX.saturating_mul(6),
+        Split::AtTab | Split::InField(_) => LINE_BYTES_MAX,
+    };
+    let mut lines = Lines::new(input.open()?, bytes_max);
     let mut key = Vec::new();
     for number in 1.. {
         let line = match lines.next_line() {
             Ok(Some(line)) => line,
             Ok(None) => break,
             Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
-                let problem = format!("the line is longer than {LINE_BYTES_MAX} bytes");
+                let problem = format!("the line is longer than {bytes_max} bytes");
                 return Err(Failure::Line { name, number, problem });
             }
             Err(error) => return Err(Failure::File { name, error }),

@@ -84,6 +84,17 @@ fn pairs_make_the_same_store_again() {
         let export = |store: &str| zkv(&["export", store, "--format", format]).check(0);
         assert_eq!(sorted(&export(&store)), sorted(&export(&copy)));
     }
+    // What is a pair itself is one within a pair in either format.
+    let pair = r#"{"key":"k","value":"v"}"#;
+    zkv(&["set", &store, "k", pair]).check(0);
+    for format in ["pairs", "jsonl"] {
+        let lines = zkv(&["export", &store, "--format", format]).check(0);
+        let line = lines.lines().find(|line| line.contains(r#""key":"k""#)).unwrap().to_owned();
+        let again = folder.write("again.jsonl", line);
+        let copy = folder.text(&format!("{format}.zkv"));
+        zkv(&["import", &copy, &again]).check(0);
+        assert_eq!(zkv(&["get", &copy, "k"]).check(0), pair);
+    }
     let messages = zkv(&["import", &copy, &source]).check_messages(5);
     assert!(messages.contains("a.jsonl:1: ") && messages.contains("--key"), "{messages}");
 }

@@ -92,6 +92,7 @@ impl Store {
 
 impl Shared {
     fn compact(&self, packing: &Packing, progress: &mut dyn FnMut(CompactProgress)) -> Result<()> {
+        let _compacting = self.cleaner.begin_compaction();
         let mut left = {
             let _turn = self.cleaner.take_turn();
             let mut writer = self.writer()?;
@@ -212,6 +213,28 @@ mod tests {
             is_done.recv_timeout(std::time::Duration::from_secs(60)).expect("it hangs");
         assert!(matches!(compacted, Err(Error::Closed)), "{compacted:?}");
         assert_eq!(cleaned, [Ok(()), Ok(())]);
+    }
+
+    #[test]
+    fn the_cleaning_thread_leaves_a_store_alone_that_is_compacted() {
+        let storage = Arc::new(MemoryStorage::new());
+        let storage = || Arc::clone(&storage) as Arc<dyn zkv_io::Storage>;
+        let options = || Options::new().storage(storage()).slot_bytes(256 << 10);
+        let store = options().cleaning(Cleaning::Off).open("store.zkv").unwrap();
+        for number in 0..10_000u64 {
+            store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
+        }
+        store.flush().unwrap();
+        for number in (0..10_000u64).filter(|number| number % 5 > 1) {
+            store.delete_bytes(&number.to_be_bytes()).unwrap();
+        }
+        store.close().unwrap();
+        let store = options().open("store.zkv").unwrap();
+        // The thread has something to look at while the listener takes its time.
+        store.set_bytes(b"news", b"").unwrap();
+        store.compact(|_| std::thread::sleep(std::time::Duration::from_millis(20))).unwrap();
+        assert_eq!(store.stats().unwrap().cleaning.marks_dropped, 6_000);
+        assert_eq!(store.len(), 4_001);
     }
 
     fn noise(seed: u64) -> Vec<u8> {

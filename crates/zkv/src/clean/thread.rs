@@ -37,6 +37,7 @@ const SEGMENTS_PER_SPARE: usize = 10;
 /// Starts the thread; `None` where the system has no more of them.
 pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     let of_thread = Arc::clone(shared);
+    shared.cleaner.state().has_looked = false;
     let thread = Builder::new().name("zkv-clean".to_owned());
     let thread = thread.spawn(move || of_thread.clean_on()).ok()?;
     shared.cleaner.state().is_running = true;
@@ -72,8 +73,8 @@ impl Cleaner {
     fn wait_for_news(&self) -> bool {
         self.pause(LOOK_INTERVAL);
         let mut state = self.state();
-        while !state.has_news && !state.is_ending {
-            if state.is_unfinished {
+        while (!state.has_news || state.compactions > 0) && !state.is_ending {
+            if state.is_unfinished && state.compactions == 0 {
                 let waited = self.changed.wait_timeout(state, RETRY_INTERVAL);
                 (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
                 break;
@@ -218,7 +219,7 @@ impl Shared {
         while self.cleaner.wait_for_news() {
             self.cleaner.state().has_looked = true;
             // What cannot be cleaned now is looked at again with what is written next.
-            let _ = self.clean_what_is_due(dead_percent.into(), Some(&mut budget));
+            let _ = self.clean_what_is_due(dead_percent.into(), Some(&mut budget), u64::MAX);
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
             self.cleaner.changed.notify_all();
         }
@@ -230,19 +231,36 @@ impl Shared {
             Cleaning::Automatic { dead_percent, .. } => dead_percent,
             Cleaning::Off => DEAD_PERCENT,
         };
-        self.clean_what_is_due(dead_percent.into(), None)
+        self.clean_what_is_due(dead_percent.into(), None, u64::MAX)
     }
 
-    /// Cleans one segment after another, until no more than `dead_percent` of all are dead.
-    fn clean_what_is_due(&self, dead_percent: u64, mut budget: Option<&mut Budget>) -> Result<()> {
-        loop {
+    /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or `bytes_max`
+    /// were moved. The thread, which has a budget, leaves a store alone that is compacted.
+    fn clean_what_is_due(
+        &self,
+        dead_percent: u64,
+        mut budget: Option<&mut Budget>,
+        bytes_max: u64,
+    ) -> Result<()> {
+        let moved_bytes = || self.cleaner.moved_bytes.load(Ordering::Relaxed);
+        let moved_before = moved_bytes();
+        while moved_bytes() - moved_before < bytes_max {
             let _turn = self.cleaner.take_turn();
+            if budget.is_some() && self.cleaner.is_compacting() {
+                self.cleaner.state().has_news = true;
+                break;
+            }
             let may_wait = budget.as_mut().is_some_and(|budget| budget.others_write(&self.cleaner));
             let victims = self.next_victims(dead_percent, may_wait)?;
             if victims.is_empty() {
                 break;
             }
-            let cleaned = self.move_out_of(&victims, budget.as_deref_mut());
+            let cleaned = self.mended(|| {
+                let pack = |entries: &[&[u8]]| self.log.pack(entries);
+                let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
+                let manner = Manner { piece_bytes, burst_bytes, pack };
+                self.clean(victims.clone(), &manner, budget.as_deref_mut())
+            });
             if self.cleaner.is_ending() {
                 // Whoever closes the store waits for this.
                 return Err(Error::Closed);
@@ -259,24 +277,24 @@ impl Shared {
         Ok(())
     }
 
-    /// Where the store is closed before the thread has looked, does what that would have begun with: a
-    /// program that opens a store, writes little and closes it would never clean.
+    /// Where the store is closed before the thread has looked, cleans in its place, but moves no more than was
+    /// written: a program that opens a store, writes little and closes it would never clean.
     pub(crate) fn clean_in_closing(&self) -> Result<()> {
         let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning else { return Ok(()) };
         if self.cleaner.state().has_looked {
             return Ok(());
         }
-        let _turn = self.cleaner.take_turn();
-        let (dead_percent, burst_bytes) = (dead_percent.into(), self.burst_bytes());
-        let victims = self.writer()?.survey().victims(dead_percent, burst_bytes, |_| false);
-        self.move_out_of(&victims, None)
-    }
-
-    fn move_out_of(&self, victims: &[SegmentInfo], mut budget: Option<&mut Budget>) -> Result<()> {
-        let pack = |entries: &[&[u8]]| self.log.pack(entries);
-        let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
-        let manner = Manner { piece_bytes, burst_bytes, pack };
-        self.mended(|| self.clean(victims.to_vec(), &manner, budget.as_deref_mut()))
+        let dead_percent = dead_percent.into();
+        {
+            let mut writer = self.writer()?;
+            // What waits in buffers has the first claim to the room that there is.
+            self.flush_all(&mut writer)?;
+            if writer.survey().victims(dead_percent, self.burst_bytes(), |_| false).is_empty() {
+                return Ok(());
+            }
+        }
+        let bytes_max = self.burst_bytes().max(self.cleaner.written_bytes());
+        self.clean_what_is_due(dead_percent, None, bytes_max)
     }
 
     /// Frees what was cleaned, if anything was: there may be room then.

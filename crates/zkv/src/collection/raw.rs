@@ -52,7 +52,11 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::get_many_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn get_many<Q: AsRef<[u8]>>(&self, keys: &[Q]) -> Result<Vec<Option<Vec<u8>>>> {
-        self.read(|shared, id| shared.get_many(id, keys))
+        let shared = self.store.shared();
+        shared.mended(|| {
+            let (id, moment) = self.state.moment(shared)?;
+            shared.get_many_at(&moment, id, keys)
+        })
     }
 
     /// As [`Store::delete_bytes`].
