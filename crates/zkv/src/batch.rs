@@ -19,7 +19,7 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// whoever opens the store after a crash. Of several writes to one key, the last counts.
 ///
 /// A batch may be of any size. What it holds beyond 4 MiB lies in a temporary file until it is
-/// written; [`Store::write`] takes some 60 bytes of memory for each of its keys, and no more than
+/// written; [`Store::write`] takes some 120 bytes of memory for each of its keys, and no more than
 /// the store's buffers for what they hold.
 ///
 /// What cannot be encoded, or kept, is reported by [`Store::write`], which then writes nothing.

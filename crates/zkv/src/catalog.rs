@@ -4,7 +4,7 @@
 //! drops a collection writes one of them: records whose collection the catalog does not name are
 //! dead, and numbers are never used again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde::{Deserialize, Serialize};
 use zkv_record::{Kind, Record, RecordError, SHAPE_BYTES_MAX};
@@ -174,7 +174,8 @@ impl Catalog {
 /// Forgets what is counted of the collections that the catalog does not name.
 pub(crate) fn forget_dropped(catalog: &Catalog, counts: &mut KeyCounts, live: &mut LiveTable) {
     let all: BTreeSet<u32> = counts.collections().chain(live.collections()).collect();
-    for dropped in all.into_iter().filter(|id| !catalog.is_alive(*id)) {
+    let alive: HashSet<u32> = catalog.alive().collect();
+    for dropped in all.into_iter().filter(|id| !alive.contains(id)) {
         counts.drop_collection(dropped);
         live.drop_collection(dropped);
     }

@@ -98,8 +98,10 @@ impl Recent {
         }
         for (hash, collection) in keys {
             if self.order.len() == KEYS_MAX {
+                // Who began before conflicts, whatever it has read, and who begins later has not seen this.
                 self.forget_all();
                 self.forgotten = self.now;
+                return;
             }
             self.keys.insert(hash, self.now);
             self.order.push_back((self.now, hash));

@@ -38,6 +38,7 @@ pub(super) struct Collector<'a> {
 
 /// A head that is the newest record of its key.
 struct HeadPlace {
+    collection: u32,
     address: BlockAddress,
     ordinal: usize,
     is_newer_lost: bool,
@@ -167,7 +168,8 @@ impl<'a> Collector<'a> {
             Kind::Head => {
                 self.commit.keys += 1;
                 let is_newer_lost = self.is_newer_lost;
-                self.heads.push(HeadPlace { address, ordinal, is_newer_lost });
+                let collection = record.collection;
+                self.heads.push(HeadPlace { collection, address, ordinal, is_newer_lost });
                 Ok(())
             }
             Kind::Delete | Kind::Piece => Ok(()),
@@ -192,10 +194,17 @@ impl<'a> Collector<'a> {
         Ok(())
     }
 
+    /// Whether anything that counts is lost. The tail that a crash leaves is not: nobody was told that it is
+    /// there. Nor is a value of which a piece is missing, where no block is.
+    fn is_anything_lost(&self) -> bool {
+        let SalvageReport { missing_segments, lost_blocks, unknown_entries, .. } = self.report;
+        self.is_newer_lost || missing_segments + lost_blocks + unknown_entries > 0
+    }
+
     /// Names the collections. What no name was found for was cleared or dropped, unless something is
     /// lost: then that may be the name.
     fn name_collections(&mut self) -> Result<()> {
-        let is_lost = !self.report.is_complete() || self.is_newer_lost;
+        let is_lost = self.is_anything_lost();
         for (id, brought) in std::mem::take(&mut self.brought) {
             self.catalog.note_used(id);
             let is_named = self.catalog.is_alive(id);
@@ -228,7 +237,12 @@ impl<'a> Collector<'a> {
     /// Brings the values in pieces, now that all pieces were met.
     pub(super) fn finish(mut self, salvage: &mut Salvage) -> Result<SalvageReport> {
         self.end_commit();
+        let is_lost = self.is_anything_lost();
         for place in std::mem::take(&mut self.heads) {
+            // Of a collection that was cleared or dropped, cleaning may have taken some pieces already.
+            if !is_lost && !self.catalog.is_alive(place.collection) {
+                continue;
+            }
             let entries = salvage.read(place.address);
             let record = entries
                 .as_ref()
@@ -238,10 +252,10 @@ impl<'a> Collector<'a> {
                 self.report.incomplete_values += 1;
                 continue;
             };
-            let (collection, key) = (record.collection, record.key.to_vec());
+            let key = record.key.to_vec();
             let head = Head::decode(record.value).ok();
             match head.and_then(|head| self.gather(&head, salvage)) {
-                Some(value) => self.bring(collection, &key, &value, place.is_newer_lost)?,
+                Some(value) => self.bring(place.collection, &key, &value, place.is_newer_lost)?,
                 None => {
                     self.report.incomplete_values += 1;
                     self.report.incomplete_value_bytes += head.map_or(0, |head| head.value_bytes);

@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::slice::from_ref;
 use std::sync::OnceLock;
 
-use zkv::{Cleaning, Durability, ErrorKind, Options, SalvageEvent, SalvageReport, Store};
+use zkv::{
+    Cleaning, Durability, ErrorKind, Options, SalvageEvent, SalvageReport, Store, WriteBatch,
+};
 use zkv_io::{MemoryStorage, Storage};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
@@ -435,4 +437,53 @@ fn records_of_a_collection_are_not_cleaned_away_before_it_has_its_name() {
     let store = options(&memory).open_read_only(DESTINATION).unwrap();
     let pages: zkv::Collection<u64, Vec<u8>> = store.collection("pages").unwrap();
     (0..1000).for_each(|number| assert!(pages.get(&number).unwrap() == Some(page(number))));
+}
+
+#[test]
+fn a_value_of_a_cleared_collection_that_cleaning_has_begun_to_take_is_not_missed() {
+    let memory = MemoryStorage::new();
+    let open = || small(&memory).cleaning(Cleaning::default()).open(PATH).unwrap();
+    let store = open();
+    let big: zkv::Collection<u32, Vec<u8>> = store.collection("big").unwrap();
+    // In pieces, behind which its head stands in another segment.
+    big.set(&1, &noise(1, 30 * 65_536 + 60_500)).unwrap();
+    big.set(&2, &b"small".to_vec()).unwrap();
+    for number in 0..600 {
+        store.set_bytes(&key(number), &noise(number.into(), 4000)).unwrap();
+    }
+    store.flush().unwrap();
+    big.clear().unwrap();
+    drop(big);
+    store.clean().unwrap();
+    assert!(store.stats().unwrap().cleaning.segments > 4);
+    store.close().unwrap();
+    let report = zkv::salvage(PATH, DESTINATION, small(&memory), |_| {}).unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    let store = options(&memory).open_read_only(DESTINATION).unwrap();
+    let collections: Vec<_> =
+        store.collections().into_iter().map(|one| (one.name, one.keys)).collect();
+    assert_eq!((collections, store.len()), (vec![("big".to_owned(), 0)], 600));
+}
+
+#[test]
+fn a_tail_that_a_crash_has_torn_brings_no_cleared_collection_back() {
+    let memory = MemoryStorage::new();
+    let store = small(&memory).durability(Durability::Flushed).open(PATH).unwrap();
+    let gone: zkv::Collection<u32, u32> = store.collection("gone").unwrap();
+    gone.set(&1, &1).unwrap();
+    gone.clear().unwrap();
+    store.set_bytes(b"there", b"").unwrap();
+    let mut batch = WriteBatch::new();
+    for number in 0..100 {
+        batch.set_bytes(&key(number), &noise(number.into(), 1000));
+    }
+    store.write(batch).unwrap();
+    let torn = killed(&memory);
+    let mut bytes = read_file(&torn, PATH);
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[last - 60..=last].fill(0);
+    write_file(&torn, PATH, &bytes);
+    let report = zkv::salvage(PATH, DESTINATION, small(&torn), |_| {}).unwrap();
+    assert!(report.uncommitted_records > 0, "{report:?}");
+    assert_eq!((report.keys, report.recovered_collections), (1, 0));
 }
