@@ -228,7 +228,7 @@ impl Store {
             writes.sort_by_key(|write| write.hash);
             keep_last(&mut writes, |write| write.hash);
             if writes.is_empty() {
-                return Ok(());
+                return self.wait_for(durability);
             }
             let writes = Writes::Few(writes);
             let set = WriteSet { writes, reads: None, collections, moves: None, durability };

@@ -27,6 +27,8 @@ pub struct IterBytes {
     buffered: (usize, u32),
     /// Whether the index was damaged, and made anew or found to be beyond that.
     is_mended: bool,
+    /// As [`Shared::mends_left`] was when this began.
+    mends_left: u32,
     /// What is still to be read of the log, in its order.
     cells: Cells,
     /// Whether all values of the cell are to be yielded, without another look.
@@ -82,6 +84,7 @@ impl IterBytes {
             judge: Judge::new(shared, moment, collection),
             buffered: (0, 0),
             is_mended: false,
+            mends_left: shared.mends_left(),
             cells,
             is_seen_enough: false,
             judged: JudgedCell::default(),
@@ -263,7 +266,8 @@ impl IterBytes {
         match attempt(self) {
             Err(error) if error.is_index_damage() && !self.is_mended => {
                 self.is_mended = true;
-                self.judge.moment = self.judge.shared.mended_moment(&self.judge.moment)?;
+                let Judge { shared, moment, .. } = &self.judge;
+                self.judge.moment = shared.mended_moment(moment, self.mends_left, error)?;
                 attempt(self)
             }
             done => done,

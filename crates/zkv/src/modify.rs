@@ -119,10 +119,13 @@ impl Store {
         self.before_writing(durability)?;
         shared.check_key(key)?;
         for _ in 0..ATTEMPTS_MAX {
-            let (begun, moment) = Begun::now(shared);
-            let (id, collections) = place.now()?;
+            let (begun, id, collections, (said, fate)) = shared.mended(|| {
+                let (begun, moment) = Begun::now(shared);
+                let (id, collections) = place.now()?;
+                let decided = decide(&moment, shared.key(id, key))?;
+                Ok((begun, id, collections, decided))
+            })?;
             let key = shared.key(id, key);
-            let (said, fate) = shared.mended_at(&moment, |moment| decide(moment, key))?;
             let write = match &fate {
                 Fate::Keep => return Ok(said),
                 Fate::Set(value) => {

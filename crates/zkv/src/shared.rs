@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub snapshots: AtomicU64,
     /// How often a damaged index is still made anew without being asked.
     pub mends_left: AtomicU32,
+    /// Whoever holds it makes a damaged index anew.
+    pub mending: Mutex<()>,
     pub is_closed: AtomicBool,
 }
 
@@ -121,48 +123,56 @@ impl Shared {
     /// more. The caller holds no lock.
     #[inline]
     pub(crate) fn mended<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+        let mends_left = self.mends_left();
         match attempt() {
-            Err(error) if error.is_index_damage() && self.may_mend() => {
-                self.mend_index()?;
+            Err(error) if error.is_index_damage() => {
+                self.mend_since(mends_left, error)?;
                 attempt()
             }
             done => done,
         }
     }
 
-    /// As [`Shared::mended`], for what looks at one moment: with an index of the log as it was then.
-    pub(crate) fn mended_at<T>(
-        &self,
-        moment: &Moment,
-        mut attempt: impl FnMut(&Moment) -> Result<T>,
-    ) -> Result<T> {
-        match attempt(moment) {
-            Err(error) if error.is_index_damage() && self.may_mend() => {
-                attempt(&self.mended_moment(moment)?)
-            }
-            done => done,
-        }
+    /// How often a damaged index may still be made anew without being asked.
+    pub(crate) fn mends_left(&self) -> u32 {
+        self.mends_left.load(Ordering::Acquire)
     }
 
-    /// The same moment, with an index that is made anew, in memory.
+    /// The same moment, with an index that is made anew, in memory, for who has found it damaged as `error`
+    /// says, and looked first when `mends_left` was so many. Those who look later find the store mended.
     #[cold]
-    pub(crate) fn mended_moment(&self, moment: &Moment) -> Result<Moment> {
+    pub(crate) fn mended_moment(
+        &self,
+        moment: &Moment,
+        mends_left: u32,
+        error: Error,
+    ) -> Result<Moment> {
+        self.mend_since(mends_left, error)?;
         let log = &moment.committed().log;
         let rebuilt = rebuild::in_memory(log, &self.keys, &self.index);
         let rebuilt = rebuilt.map_err(|error| self.write_error(error))?;
         Ok(moment.with_committed(rebuilt.committed))
     }
 
-    /// An index that is damaged again and again is not the one to blame: a forged log may contradict
-    /// itself, and each attempt reads all of it.
-    #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
-    fn may_mend(&self) -> bool {
-        let one_less = |left: u32| left.checked_sub(1);
-        self.mends_left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+    /// Makes the index anew, unless somebody has done so since `mends_left` was so many.
+    ///
+    /// # Errors
+    /// `found` where that was done too often: an index that is damaged again and again is not the one to
+    /// blame. A forged log may contradict itself, and each attempt reads all of it.
+    #[cold]
+    fn mend_since(&self, mends_left: u32, found: Error) -> Result<()> {
+        let _mending = self.mending.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.mends_left() != mends_left {
+            return Ok(());
+        }
+        let left = mends_left.checked_sub(1).ok_or(found)?;
+        let mended = self.mend_index();
+        // Only now: who looks meanwhile finds the old one.
+        self.mends_left.store(left, Ordering::Release);
+        mended
     }
 
     /// Makes the index of what is in the log anew, in memory where no file can be written.
-    #[cold]
     fn mend_index(&self) -> Result<()> {
         match self.writer() {
             Ok(mut writer) => {

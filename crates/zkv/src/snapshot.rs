@@ -1,17 +1,17 @@
 //! The store as it was at one moment.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::catalog::DEFAULT;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::iter::IterBytes;
 use crate::shared::Shared;
 use crate::store::{Store, encode_key};
-use crate::sync::ArcSwap;
 use crate::sync::atomic::Ordering;
+use crate::sync::{ArcSwap, Mutex};
 use crate::view::{KeyRef, Moment};
 
 /// The store as it was when [`Store::snapshot`] was called, for as long as this lives. Threads may
@@ -41,6 +41,10 @@ pub(crate) struct Reader {
     pub shared: Arc<Shared>,
     /// Another one, of the same log, once the index was found damaged.
     moment: ArcSwap<Moment>,
+    /// Whether that is so.
+    is_mended: Mutex<bool>,
+    /// As [`Shared::mends_left`] was when this began.
+    mends_left: u32,
 }
 
 impl Store {
@@ -118,20 +122,30 @@ impl Drop for Snapshot {
 
 impl Reader {
     pub(crate) fn new(shared: Arc<Shared>, moment: Moment) -> Self {
-        Self { shared, moment: ArcSwap::from_pointee(moment) }
+        let mends_left = shared.mends_left();
+        let (moment, is_mended) = (ArcSwap::from_pointee(moment), Mutex::new(false));
+        Self { shared, moment, is_mended, mends_left }
     }
 
     /// Makes `attempt`, and once more with an index that is made anew where this one is damaged.
     pub(crate) fn mended<T>(&self, attempt: impl Fn(&Moment) -> Result<T>) -> Result<T> {
         match attempt(&self.moment.load()) {
-            Err(error) if error.is_index_damage() => {
-                let moment = self.shared.mended_moment(&self.moment.load())?;
-                let done = attempt(&moment);
-                self.moment.store(Arc::new(moment));
-                done
-            }
+            Err(error) if error.is_index_damage() => attempt(&*self.mended_moment(error)?),
             done => done,
         }
+    }
+
+    /// The moment with an index that was made anew, once.
+    #[cold]
+    fn mended_moment(&self, found: Error) -> Result<Arc<Moment>> {
+        let mut is_mended = self.is_mended.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*is_mended {
+            let moment = self.moment.load_full();
+            let mended = self.shared.mended_moment(&moment, self.mends_left, found)?;
+            self.moment.store(Arc::new(mended));
+            *is_mended = true;
+        }
+        Ok(self.moment())
     }
 
     pub(crate) fn get(&self, key: KeyRef<'_>) -> Result<Option<Vec<u8>>> {

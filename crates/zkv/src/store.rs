@@ -127,6 +127,7 @@ impl Store {
             collections: Collections::default(),
             snapshots: AtomicU64::new(0),
             mends_left: AtomicU32::new(MENDS_MAX),
+            mending: Mutex::default(),
             is_closed: AtomicBool::new(false),
         });
         Ok(Self {
@@ -310,6 +311,15 @@ impl Store {
             Ok(writer.log.end())
         })?;
         shared.log.sync(end).map_err(Error::data(&shared.path))
+    }
+
+    /// Makes all that was written as durable as this says.
+    pub(crate) fn wait_for(&self, durability: Durability) -> Result<()> {
+        match durability {
+            Durability::Buffered => Ok(()),
+            Durability::Flushed => self.flush(),
+            Durability::Synced => self.sync(),
+        }
     }
 
     /// Makes the index anew from the data alone. Reads go on meanwhile, writes wait.

@@ -192,6 +192,10 @@ impl Transaction {
     /// [`Error::Conflict`] where another commit has written what this one has read, or has cleared
     /// or dropped a collection that it used; as [`Store::set_bytes`]. Then nothing has happened.
     pub fn commit(self) -> Result<()> {
+        if self.writes.is_empty() {
+            // What it has read was all so at the moment at which it began.
+            return Ok(());
+        }
         let durability = self.reader.shared.options.durability;
         self.commit_with(durability)
     }
@@ -203,8 +207,7 @@ impl Transaction {
     /// As [`Transaction::commit`].
     pub fn commit_with(mut self, durability: Durability) -> Result<()> {
         if self.writes.is_empty() {
-            // What it has read was all so at the moment at which it began.
-            return Ok(());
+            return self.store.wait_for(durability);
         }
         self.store.before_writing(durability)?;
         let writes = Writes::Few(std::mem::take(&mut self.writes).into_values().collect());

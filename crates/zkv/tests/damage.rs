@@ -3,7 +3,8 @@
 mod common;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Barrier, Mutex};
+use std::thread;
 
 use serde::{Deserialize, Deserializer};
 use zkv::{Durability, ErrorKind, Store, WriteBatch};
@@ -207,6 +208,68 @@ fn a_damaged_index_is_mended_for_every_way_to_read() {
     }
 }
 
+/// Damages the first half of the index file, in which its table lies, so that nearly every lookup meets it.
+fn damage_index(memory: &MemoryStorage) {
+    let mut bytes = read_file(memory, INDEX);
+    let half = bytes.len() / 2;
+    bytes[512..half].iter_mut().step_by(64).for_each(|byte| *byte ^= 1);
+    let file = memory.open(Path::new(INDEX), OpenMode::ReadWrite).unwrap();
+    file.write_at(0, &bytes).unwrap();
+}
+
+fn filled_beside_a_damaged_index() -> (MemoryStorage, Store) {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    for number in 0..5000u64 {
+        store.set_bytes(&number.to_le_bytes(), b"value").unwrap();
+    }
+    store.close().unwrap();
+    damage_index(&memory);
+    let store = open(&memory);
+    (memory, store)
+}
+
+#[test]
+fn many_threads_that_meet_a_damaged_index_have_it_mended_once() {
+    const THREADS: u64 = 40;
+    let (memory, store) = filled_beside_a_damaged_index();
+    // More often than a store mends its index, were each to do it.
+    for _ in 0..2 {
+        let barrier = Barrier::new(THREADS as usize);
+        thread::scope(|scope| {
+            for number in 0..THREADS {
+                let (store, barrier) = (&store, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    assert_eq!(store.get_bytes(&number.to_le_bytes()).unwrap().unwrap(), b"value");
+                });
+            }
+        });
+        damage_index(&memory);
+    }
+}
+
+#[test]
+fn what_meets_a_damaged_index_and_writes_nothing_mends_the_store() {
+    type Look = fn(&Store, &[u8]);
+    let looks: [Look; 4] = [
+        |store, key| assert!(!store.delete_bytes(key).unwrap()),
+        |store, key| assert_eq!(store.begin().unwrap().get_bytes(key).unwrap(), None),
+        |store, key| assert_eq!(store.snapshot().get_bytes(key).unwrap(), None),
+        |store, _| assert_eq!(store.iter_bytes().map(Result::unwrap).count(), 5000),
+    ];
+    for look in looks {
+        let (_, store) = filled_beside_a_damaged_index();
+        store.set_bytes(&7u64.to_le_bytes(), b"new").unwrap();
+        // More often than a store mends its index.
+        for number in 10_000..10_040u64 {
+            look(&store, &number.to_le_bytes());
+        }
+        store.flush().unwrap();
+        store.close().unwrap();
+    }
+}
+
 #[test]
 fn heads_that_name_the_same_pieces_can_be_replaced() {
     let memory = MemoryStorage::new();
@@ -282,7 +345,7 @@ fn a_value_may_read_from_the_store_while_it_is_decoded() {
     store.set("b", &2u32).unwrap();
     store.flush().unwrap();
     *STORE.lock().unwrap() = Some(store.clone());
-    let reading = std::thread::spawn(move || store.get::<_, Sum>("a").unwrap().unwrap().0);
+    let reading = thread::spawn(move || store.get::<_, Sum>("a").unwrap().unwrap().0);
     assert_eq!(reading.join().unwrap(), 3);
     *STORE.lock().unwrap() = None;
 }

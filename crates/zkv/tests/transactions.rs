@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use zkv::{Durability, Error, ErrorKind, Options, Store, WriteBatch};
 use zkv_io::MemoryStorage;
@@ -424,4 +425,25 @@ fn a_snapshot_of_an_opened_store_does_not_see_what_is_written_into_its_last_cell
         assert_eq!(contents(read.iter_bytes()).len(), 2);
         assert_eq!(counted.len(), 2);
     }
+}
+
+#[test]
+fn a_commit_without_writes_makes_what_was_written_before_as_durable_as_it_asks_for() {
+    let storage = MemoryStorage::new();
+    let hour = Duration::from_secs(3600);
+    let options = Options::new().storage(Arc::new(storage.clone())).flush_interval(hour);
+    let store = options.open(PATH).unwrap();
+    let is_there = |key: &str| {
+        let store = open(&killed(&storage), Durability::Buffered);
+        store.get::<_, u32>(key).unwrap().is_some()
+    };
+    store.set("a", &1).unwrap();
+    store.begin().unwrap().commit().unwrap();
+    store.write(WriteBatch::new()).unwrap();
+    assert!(!is_there("a"));
+    store.begin().unwrap().commit_with(Durability::Flushed).unwrap();
+    assert!(is_there("a"));
+    store.set("b", &1).unwrap();
+    store.write_with(WriteBatch::new(), Durability::Synced).unwrap();
+    assert!(is_there("b"));
 }
