@@ -45,6 +45,12 @@ impl Cell {
         self.block_count
     }
 
+    /// Bytes that its blocks take, decompressed.
+    #[must_use]
+    pub fn payload_bytes(&self) -> usize {
+        self.payloads.len()
+    }
+
     /// How many entries there are.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -13,6 +13,10 @@ use crate::sync::{Condvar, Mutex, MutexGuard};
 const HELPERS_MAX: usize = 3;
 /// Parts of 64 KiB that wait, for each thread.
 const PARTS_A_THREAD: usize = 2;
+/// Decompressed bytes behind which the rest of a part has to wait: it may have thousands of times its own.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+/// A cell that takes more is not kept to be used again.
+const CELL_BYTES_KEPT: usize = 16 << 10;
 
 /// Cells in their order, and what has kept more of their part from being read.
 #[derive(Default)]
@@ -21,6 +25,8 @@ pub(super) struct Batch {
     /// Of the cells, those behind these are left from before.
     pub count: usize,
     pub error: Option<LogError>,
+    /// What is left of the part.
+    rest: Option<Box<SegmentScan>>,
 }
 
 /// Parts of a log that are being decompressed. The threads end when this is dropped.
@@ -83,21 +89,26 @@ impl Reader {
             }
             None => self.scan.insert(part),
         };
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         let error = loop {
+            if bytes >= BATCH_BYTES_MAX {
+                let rest = self.scan.take().map(Box::new);
+                return Batch { cells, count, error: None, rest };
+            }
             if cells.len() == count {
                 cells.push(JudgedCell::default());
             }
             match scan.next_cell(cells[count].start()) {
                 Ok(true) => {
                     self.judge.look_up(slot, &mut cells[count]);
+                    bytes += cells[count].cell.payload_bytes();
                     count += 1;
                 }
                 Ok(false) => break None,
                 Err(error) => break Some(error),
             }
         };
-        Batch { cells, count, error }
+        Batch { cells, count, error, rest: None }
     }
 }
 
@@ -200,7 +211,8 @@ impl Ahead {
 
     /// The cells of the next part, and the slot of its segment; `None` where none was added. `used` is
     /// what was got before.
-    pub fn next(&mut self, used: Batch) -> Option<(u32, Batch)> {
+    pub fn next(&mut self, mut used: Batch) -> Option<(u32, Batch)> {
+        used.cells.retain(|one| one.cell.payload_bytes() <= CELL_BYTES_KEPT);
         let shared = &*self.shared;
         let mut queue = shared.queue();
         queue.spare.push(used.cells);
@@ -211,12 +223,19 @@ impl Ahead {
                 None => shared.has_done.wait(queue).unwrap_or_else(PoisonError::into_inner),
             };
         }
-        let part = queue.parts.pop_front()?;
-        queue.first += 1;
-        match part.work {
-            Work::Done(batch) => Some((part.slot, batch)),
-            _ => panic!("a thread that read ahead has panicked"),
+        let part = queue.parts.front_mut()?;
+        let slot = part.slot;
+        let Work::Done(mut batch) = std::mem::replace(&mut part.work, Work::Failed) else {
+            panic!("a thread that read ahead has panicked");
+        };
+        match batch.rest.take() {
+            Some(rest) => part.work = Work::Waiting(rest),
+            None => {
+                queue.parts.pop_front();
+                queue.first += 1;
+            }
         }
+        Some((slot, batch))
     }
 }
 
@@ -294,6 +313,30 @@ mod tests {
             drop(TakenPart { shared: &shared, number, work });
             assert!(reading.join().unwrap().into_iter().eq(0..u32::try_from(count).unwrap()));
         });
+    }
+
+    #[test]
+    fn of_what_compresses_well_little_is_decompressed_at_once() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = Options::new().storage(storage).open("store.zkv").unwrap();
+        for number in 0..200u32 {
+            store.set_bytes(&number.to_be_bytes(), &[0; 60_000]).unwrap();
+        }
+        store.flush().unwrap();
+        let judge = Judge::new(store.shared(), store.shared().now(), 0);
+        let mut scan = judge.moment.committed().log.scan(0, None).unwrap();
+        let mut ahead = without_helpers(&Arc::default(), &judge);
+        std::iter::from_fn(|| scan.split()).for_each(|part| ahead.add(0, part));
+        let (mut batch, mut records) = (Batch::default(), 0);
+        while let Some((_, next)) = ahead.next(batch) {
+            batch = next;
+            let cells = batch.cells[..batch.count].iter().map(|one| &one.cell);
+            records += cells.clone().map(|cell| cell.len()).sum::<usize>();
+            let bytes: usize = cells.map(|cell| cell.payload_bytes()).sum();
+            // A cell has several blocks, which take little of the file.
+            assert!(bytes < 2 * BATCH_BYTES_MAX, "{bytes}");
+        }
+        assert_eq!(records, 200);
     }
 
     #[test]
