@@ -1,7 +1,5 @@
 //! A table in the file: looked up bucket by bucket, or read from end to end.
 
-use std::io;
-
 use zkv_io::{FileMap, crc32c};
 
 use crate::bucket::{BUCKET_BYTES, Bucket, Sign};
@@ -67,8 +65,15 @@ impl Table {
         map: &dyn FileMap,
         prefix: Prefix,
         bucket: &mut Bucket,
-    ) -> io::Result<()> {
-        map.copy_out(self.bucket_offset(self.geometry.home(prefix)), bucket.bytes_mut())
+    ) -> Result<(), IndexError> {
+        self.load(map, self.geometry.home(prefix), bucket.bytes_mut())
+    }
+
+    /// Copies buckets from `number` on. What the disk cannot read is as good as damaged: it can be made anew.
+    #[inline]
+    fn load(&self, map: &dyn FileMap, number: u32, into: &mut [u8]) -> Result<(), IndexError> {
+        let read = map.copy_out(self.bucket_offset(number), into);
+        read.map_err(|_| self.corrupt(number, "a bucket cannot be read"))
     }
 
     /// Adds what the table says of `prefix`, whose home is in `bucket` already.
@@ -105,7 +110,7 @@ impl Table {
                 return Ok(());
             }
             number += 1;
-            map.copy_out(self.bucket_offset(number), bucket.bytes_mut())?;
+            self.load(map, number, bucket.bytes_mut())?;
         }
     }
 }
@@ -150,7 +155,7 @@ impl<'a> Scan<'a> {
         }
         if self.chunk_at == self.chunk.len() {
             self.chunk.resize(left.min(CHUNK_BUCKETS) as usize * BUCKET_BYTES, 0);
-            self.map.copy_out(self.table.bucket_offset(number), &mut self.chunk)?;
+            self.table.load(self.map, number, &mut self.chunk)?;
             self.check = crc32c(self.check, &self.chunk);
             self.chunk_at = 0;
         }

@@ -231,17 +231,18 @@ fn filled_beside_a_damaged_index() -> (MemoryStorage, Store) {
 
 #[test]
 fn many_threads_that_meet_a_damaged_index_have_it_mended_once() {
-    const THREADS: u64 = 40;
+    const THREADS: usize = 40;
     let (memory, store) = filled_beside_a_damaged_index();
     // More often than a store mends its index, were each to do it.
     for _ in 0..2 {
-        let barrier = Barrier::new(THREADS as usize);
+        let barrier = Barrier::new(THREADS);
         thread::scope(|scope| {
             for number in 0..THREADS {
                 let (store, barrier) = (&store, &barrier);
                 scope.spawn(move || {
                     barrier.wait();
-                    assert_eq!(store.get_bytes(&number.to_le_bytes()).unwrap().unwrap(), b"value");
+                    let key = (number as u64).to_le_bytes();
+                    assert_eq!(store.get_bytes(&key).unwrap().unwrap(), b"value");
                 });
             }
         });

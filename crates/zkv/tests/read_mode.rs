@@ -9,7 +9,8 @@ use zkv::{ErrorKind, Options, ReadMode};
 use zkv_io::MemoryStorage;
 use zkv_sim::{Act, Watched};
 
-use common::faulty::{PATH, noise};
+use common::bad_sectors::{BadSectors, SECTOR};
+use common::faulty::{INDEX, PATH, noise, options, read_file};
 use common::{check, fill};
 
 #[test]
@@ -37,4 +38,19 @@ fn nothing_is_read_through_a_map_where_the_mode_says_so() {
     store.delete_bytes(b"long").unwrap();
     store.close().unwrap();
     check(&options.open_read_only(PATH).unwrap(), 3100);
+}
+
+#[test]
+fn an_index_that_the_disk_cannot_read_is_made_anew() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    fill(&store, 0, 20_000);
+    store.close().unwrap();
+    let sectors = read_file(&memory, INDEX).len() as u64 / SECTOR;
+    let storage = BadSectors::new(&memory, INDEX, &[sectors / 3]);
+    let bad = Options::new().storage(Arc::new(storage)).read_mode(ReadMode::Pread);
+    let store = bad.open(PATH).unwrap();
+    check(&store, 20_000);
+    store.close().unwrap();
+    check(&options(&memory).open(PATH).unwrap(), 20_000);
 }

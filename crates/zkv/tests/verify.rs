@@ -3,18 +3,18 @@
 mod common;
 
 use std::fs;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use zkv::{
     ErrorKind, Finding, IndexState, Options, Severity, Store, StoreFile, VerifyReport, verify,
 };
 use zkv_index::{Change, Checkpoint, CheckpointMeta, Run, write_first};
-use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
+use zkv_io::{MemoryStorage, Storage};
 use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
 use zkv_record::{Head, Kind, PieceKey, Record};
 
+use common::bad_sectors::{BadSectors, SECTOR};
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
 use common::sample::{Sample, sample, sample_options, text};
 use common::{index_path, place};
@@ -379,77 +379,8 @@ fn files_that_are_cut_while_they_are_verified_are_findings() {
     }
 }
 
-/// Files of which some bytes cannot be read, and that cannot be mapped.
-#[derive(Clone, Debug)]
-struct BadSectors {
-    memory: MemoryStorage,
-    path: PathBuf,
-    sectors: Vec<u64>,
-}
-
-#[derive(Debug)]
-struct BadFile(Arc<dyn StorageFile>, Vec<u64>);
-
-const SECTOR: u64 = 4096;
 /// At the start of the sample's first segment.
 const DICTIONARY_SECTORS: u64 = 12;
-
-impl Storage for BadSectors {
-    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        let sectors = if path == self.path { self.sectors.clone() } else { Vec::new() };
-        Ok(Arc::new(BadFile(self.memory.open(path, mode)?, sectors)))
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.memory.rename(from, to)
-    }
-    fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.memory.rename_new(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.memory.remove(path)
-    }
-    fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-        self.memory.list(directory)
-    }
-    fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-        self.memory.sync_dir(directory)
-    }
-    fn random(&self, into: &mut [u8]) -> io::Result<()> {
-        self.memory.random(into)
-    }
-}
-
-impl StorageFile for BadFile {
-    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-        let end = offset + into.len() as u64;
-        let is_bad = |sector: &u64| *sector * SECTOR < end && offset < (*sector + 1) * SECTOR;
-        if self.1.iter().any(is_bad) {
-            return Err(io::Error::other("the sector is bad"));
-        }
-        self.0.read_at(offset, into)
-    }
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.0.write_at(offset, bytes)
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-    fn set_len(&self, bytes: u64) -> io::Result<()> {
-        self.0.set_len(bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.0.sync_data()
-    }
-    fn sync_all(&self) -> io::Result<()> {
-        self.0.sync_all()
-    }
-    fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
-        self.0.try_lock(kind)
-    }
-    fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-        panic!("verifying maps nothing")
-    }
-}
 
 #[test]
 fn what_the_disk_cannot_read_is_a_finding() {
@@ -458,11 +389,7 @@ fn what_the_disk_cannot_read_is_a_finding() {
     for (path, file) in [(PATH, StoreFile::Data), (INDEX, StoreFile::Index)] {
         let sectors = read_file(&memory, path).len() as u64 / SECTOR;
         for sector in 0..sectors {
-            let storage = BadSectors {
-                memory: memory.clone(),
-                path: path.into(),
-                sectors: vec![sector, sectors / 2],
-            };
+            let storage = BadSectors::new(&memory, path, &[sector, sectors / 2]);
             let options = Options::new().storage(Arc::new(storage));
             let report = verify(PATH, &options, |_| {}).unwrap();
             assert!(!severities(&report, file).is_empty(), "{file:?} {sector}: {report:?}");

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub mod bad_sectors;
 pub mod faulty;
 pub mod sample;
 
