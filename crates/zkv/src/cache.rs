@@ -58,7 +58,10 @@ struct Kept {
     /// Until it is full, all are let in.
     is_full: AtomicBool,
     puts: AtomicU32,
-    doorkeeper: Doorkeeper,
+    /// Made when the cache is full: it may take a good part of what a large one takes that is not.
+    doorkeeper: OnceLock<Doorkeeper>,
+    /// About how many values there is room for.
+    count: usize,
 }
 
 impl ValueCache {
@@ -99,7 +102,7 @@ impl ValueCache {
             return;
         }
         let kept = self.kept.get_or_init(|| Kept::new(self.bytes_max));
-        if !kept.is_full() || kept.doorkeeper.has_seen(place.hash) {
+        if !kept.is_full() || kept.doorkeeper().has_seen(place.hash) {
             kept.values.insert(Label { place, led_by }, value.into());
         }
     }
@@ -128,8 +131,13 @@ impl Kept {
             values,
             is_full: AtomicBool::new(false),
             puts: AtomicU32::new(0),
-            doorkeeper: Doorkeeper::new(count),
+            doorkeeper: OnceLock::new(),
+            count,
         }
+    }
+
+    fn doorkeeper(&self) -> &Doorkeeper {
+        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.count))
     }
 
     fn is_full(&self) -> bool {

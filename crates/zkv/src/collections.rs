@@ -20,6 +20,11 @@ impl Collections {
         self.gate.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Forgets a collection that was dropped. Its handles know that it was.
+    pub(crate) fn forget(&self, name: &str) {
+        self.by_name.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
     /// The state of `name`, whose number is `id`.
     pub(crate) fn get(&self, name: &str, id: u32) -> Arc<CollectionState> {
         let mut by_name = self.by_name.lock().unwrap_or_else(PoisonError::into_inner);

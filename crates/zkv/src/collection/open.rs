@@ -179,6 +179,7 @@ impl Store {
         let Some(entry) = shared.collection_entry(name) else { return Ok(false) };
         let of = Numbered { state: shared.collections.get(name, entry.id), id: entry.id };
         shared.commit_catalog(shared.catalog_writes(name, None)?, Some(Move { of, to: None }))?;
+        shared.collections.forget(name);
         Ok(true)
     }
 
