@@ -198,7 +198,7 @@ impl<'a> Collector<'a> {
     /// there. Nor is a value of which a piece is missing, where no block is.
     fn is_anything_lost(&self) -> bool {
         let SalvageReport { missing_segments, lost_blocks, unknown_entries, .. } = self.report;
-        self.is_newer_lost || missing_segments + lost_blocks + unknown_entries > 0
+        self.is_newer_lost || [missing_segments, lost_blocks, unknown_entries] != [0; 3]
     }
 
     /// Names the collections. What no name was found for was cleared or dropped, unless something is
