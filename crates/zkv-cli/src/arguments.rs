@@ -320,9 +320,9 @@ pub struct Verify {
 /// Write a store anew, as small as it gets.
 ///
 /// Only what is needed is kept, sorted by key as far as memory allows, compressed with new dictionaries,
-/// the first of which is trained on the first of it; then the file is cut. It takes some megabytes of room on the disk, and may
-/// be interrupted at any moment: what was done stays done. A store that is written to gives dead space
-/// back by itself, so that this is for stores that are done, and for copies to keep.
+/// the first of which is trained on the first of it; then the file is cut. It takes some megabytes of
+/// room on the disk, and may be interrupted at any moment: what was done stays done. A store that is
+/// written to gives dead space back by itself, so that this is for stores that are done, and for copies to keep.
 #[derive(Args, Debug)]
 pub struct Compact {
     /// The store's data file

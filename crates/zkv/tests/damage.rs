@@ -25,6 +25,17 @@ fn log_writer(memory: &MemoryStorage) -> LogWriter {
     file.recover(None).unwrap().writer.unwrap()
 }
 
+/// A closed store with two keys, the first of them in a block of its own.
+fn closed_with_key_and_other() -> MemoryStorage {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    store.set_bytes(b"key", b"first").unwrap();
+    store.flush().unwrap();
+    store.set_bytes(b"other", &noise(3, 2000)).unwrap();
+    store.close().unwrap();
+    memory
+}
+
 fn check_overwritten(store: &Store) {
     assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), b"second");
     assert_eq!(store.len(), 2);
@@ -32,12 +43,7 @@ fn check_overwritten(store: &Store) {
 
 #[test]
 fn what_overwrites_a_damaged_record_is_read() {
-    let memory = MemoryStorage::new();
-    let store = open(&memory);
-    store.set_bytes(b"key", b"first").unwrap();
-    store.flush().unwrap();
-    store.set_bytes(b"other", &noise(3, 2000)).unwrap();
-    store.close().unwrap();
+    let memory = closed_with_key_and_other();
     let mut bytes = read_file(&memory, PATH);
     bytes[FIRST_BLOCK + 9] ^= 1;
     write_file(&memory, PATH, &bytes);
@@ -78,12 +84,7 @@ fn flip(memory: &MemoryStorage, offset: usize) {
 #[test]
 fn what_was_damaged_when_it_was_overwritten_stays_so_once_it_can_be_read_again() {
     for is_replayed in [false, true] {
-        let mut memory = MemoryStorage::new();
-        let store = open(&memory);
-        store.set_bytes(b"key", b"first").unwrap();
-        store.flush().unwrap();
-        store.set_bytes(b"other", &noise(3, 2000)).unwrap();
-        store.close().unwrap();
+        let mut memory = closed_with_key_and_other();
         let mut store = open(&memory);
         flip(&memory, FIRST_BLOCK + 9);
         store.set_bytes(b"key", b"second").unwrap();
@@ -134,12 +135,7 @@ fn a_batch_that_deletes_a_damaged_record_leaves_a_mark() {
 
 #[test]
 fn keys_are_counted_alike_by_who_wrote_them_and_who_opens_the_store() {
-    let memory = MemoryStorage::new();
-    let store = open(&memory);
-    store.set_bytes(b"key", b"first").unwrap();
-    store.flush().unwrap();
-    store.set_bytes(b"other", &noise(3, 2000)).unwrap();
-    store.close().unwrap();
+    let memory = closed_with_key_and_other();
     flip(&memory, FIRST_BLOCK + 9);
     let store = options(&memory).durability(Durability::Flushed).open(PATH).unwrap();
     let mut batch = WriteBatch::new();
