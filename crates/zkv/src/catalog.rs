@@ -4,7 +4,7 @@
 //! drops a collection writes one of them: records whose collection the catalog does not name are
 //! dead, and numbers are never used again.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use zkv_record::{Kind, Record, RecordError, SHAPE_BYTES_MAX};
@@ -43,13 +43,15 @@ pub(crate) struct Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Catalog {
     by_name: BTreeMap<String, Entry>,
+    /// How many names have each number: of a forged file, several may. Cleaning asks for each record.
+    names_of: BTreeMap<u32, usize>,
     /// Above every number that was ever used.
     next_id: u32,
 }
 
 impl Default for Catalog {
     fn default() -> Self {
-        Self { by_name: BTreeMap::new(), next_id: FIRST_NAMED }
+        Self { by_name: BTreeMap::new(), names_of: BTreeMap::new(), next_id: FIRST_NAMED }
     }
 }
 
@@ -69,7 +71,7 @@ impl Catalog {
 
     /// Whether records of the collection `id` count.
     pub(crate) fn is_alive(&self, id: u32) -> bool {
-        id < FIRST_NAMED || self.by_name.values().any(|entry| entry.id == id)
+        id < FIRST_NAMED || self.names_of.contains_key(&id)
     }
 
     /// The collections whose records count.
@@ -109,7 +111,8 @@ impl Catalog {
         }
         let Ok(name) = std::str::from_utf8(record.key) else { return };
         if record.kind == Kind::Delete {
-            self.by_name.remove(name);
+            let dropped = self.by_name.remove(name);
+            self.forget_name_of(dropped.as_ref());
         } else if let Ok(entry) = zkv_record::decode::<Entry>(record.value) {
             // What a forged file says of its own numbers does not count.
             if entry.id >= FIRST_NAMED {
@@ -120,7 +123,19 @@ impl Catalog {
 
     pub(crate) fn insert(&mut self, name: String, entry: Entry) {
         self.note_used(entry.id);
-        self.by_name.insert(name, entry);
+        *self.names_of.entry(entry.id).or_default() += 1;
+        let replaced = self.by_name.insert(name, entry);
+        self.forget_name_of(replaced.as_ref());
+    }
+
+    fn forget_name_of(&mut self, entry: Option<&Entry>) {
+        let Some(Entry { id, .. }) = entry else { return };
+        if let Some(names) = self.names_of.get_mut(id) {
+            *names -= 1;
+            if *names == 0 {
+                self.names_of.remove(id);
+            }
+        }
     }
 
     /// Notes that a collection has, or had, the number `id`.
@@ -174,8 +189,7 @@ impl Catalog {
 /// Forgets what is counted of the collections that the catalog does not name.
 pub(crate) fn forget_dropped(catalog: &Catalog, counts: &mut KeyCounts, live: &mut LiveTable) {
     let all: BTreeSet<u32> = counts.collections().chain(live.collections()).collect();
-    let alive: HashSet<u32> = catalog.alive().collect();
-    for dropped in all.into_iter().filter(|id| !alive.contains(id)) {
+    for dropped in all.into_iter().filter(|id| !catalog.is_alive(*id)) {
         counts.drop_collection(dropped);
         live.drop_collection(dropped);
     }
@@ -207,6 +221,16 @@ mod tests {
         assert_eq!(catalog.next_id(), Some(FIRST_NAMED + 2));
         assert!(catalog.is_alive(FIRST_NAMED) && !catalog.is_alive(FIRST_NAMED + 1));
         assert!(catalog.is_alive(DEFAULT) && catalog.is_alive(CATALOG));
+        // Of a forged file, two names have one number.
+        let mut forged = Catalog::default();
+        learn(&mut forged, "a", Some(&entry(FIRST_NAMED)));
+        learn(&mut forged, "b", Some(&entry(FIRST_NAMED)));
+        learn(&mut forged, "b", Some(&entry(FIRST_NAMED + 1)));
+        learn(&mut forged, "b", Some(&entry(FIRST_NAMED + 1)));
+        assert!(forged.is_alive(FIRST_NAMED) && forged.is_alive(FIRST_NAMED + 1));
+        learn(&mut forged, "a", None);
+        learn(&mut forged, "b", None);
+        assert!(!forged.is_alive(FIRST_NAMED) && !forged.is_alive(FIRST_NAMED + 1));
         // Clearing gives another number.
         learn(&mut catalog, "a", Some(&entry(FIRST_NAMED + 2)));
         assert!(!catalog.is_alive(FIRST_NAMED));

@@ -203,10 +203,10 @@ impl<'a> Collector<'a> {
 
     /// Names the collections. What no name was found for was cleared or dropped, unless something is
     /// lost: then that may be the name.
-    fn name_collections(&mut self, named: &HashSet<u32>, is_lost: bool) -> Result<()> {
+    fn name_collections(&mut self, is_lost: bool) -> Result<()> {
         for (id, brought) in std::mem::take(&mut self.brought) {
             self.catalog.note_used(id);
-            let is_named = named.contains(&id);
+            let is_named = self.catalog.is_alive(id);
             if !is_named && !is_lost {
                 continue;
             }
@@ -237,10 +237,9 @@ impl<'a> Collector<'a> {
     pub(super) fn finish(mut self, salvage: &mut Salvage) -> Result<SalvageReport> {
         self.end_commit();
         let is_lost = self.is_anything_lost();
-        let named: HashSet<u32> = self.catalog.alive().collect();
         for place in std::mem::take(&mut self.heads) {
             // Of a collection that was cleared or dropped, cleaning may have taken some pieces already.
-            if !is_lost && !named.contains(&place.collection) {
+            if !is_lost && !self.catalog.is_alive(place.collection) {
                 continue;
             }
             let entries = salvage.read(place.address);
@@ -263,7 +262,7 @@ impl<'a> Collector<'a> {
                 }
             }
         }
-        self.name_collections(&named, is_lost)?;
+        self.name_collections(is_lost)?;
         Ok(self.report)
     }
 
