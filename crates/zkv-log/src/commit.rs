@@ -416,7 +416,7 @@ impl Drop for Commit<'_> {
         self.writer.free.extend(free);
         self.writer.repair = Some(Repair {
             stray_slots: std::mem::take(&mut self.begun_slots),
-            unproven_from: None,
+            unproven: None,
             renew_tail: true,
         });
         // At once, since a crash would find it whole where only its end was refused. What cannot be

@@ -43,6 +43,8 @@ struct Recovery<'a> {
     /// What the roll call lists: it is read from these segments' seals, once it is known which of
     /// them were retired later.
     listed: BTreeMap<u64, SegmentId>,
+    /// What was walked and is retired since.
+    retired: Vec<Arc<Segment>>,
     /// The roll call that recovery starts with, until its commit is reached.
     start_roll_call: Option<Position>,
     walked: WalkedSegment,
@@ -131,6 +133,7 @@ impl<'a> Recovery<'a> {
             file_bytes,
             members: BTreeMap::new(),
             listed: BTreeMap::new(),
+            retired: Vec::new(),
             start_roll_call: None,
             walked: WalkedSegment::new(start),
             pending: PendingCommit::default(),
@@ -272,7 +275,7 @@ impl<'a> Recovery<'a> {
             }
         }
         for id in pending.retired {
-            self.members.remove(&id.sequence);
+            self.retired.extend(self.members.remove(&id.sequence));
             self.listed.remove(&id.sequence);
         }
         Ok(())

@@ -90,10 +90,18 @@ pub(crate) struct RollCallPlace {
 pub(crate) struct Repair {
     /// Slots whose segment headers are no part of the log.
     pub stray_slots: Vec<u32>,
-    /// Written again, since nothing proves that the disk holds it.
-    pub unproven_from: Option<Position>,
+    /// Written again.
+    pub unproven: Option<Unproven>,
     /// An aborted commit has used up the tail segment's dictionary numbers and cells.
     pub renew_tail: bool,
+}
+
+/// What nothing proves to be on the disk.
+#[derive(Clone, Debug)]
+pub(crate) struct Unproven {
+    pub from: Position,
+    /// All that hold a part of it.
+    pub segments: Vec<Arc<Segment>>,
 }
 
 /// What a finished commit is.
@@ -281,8 +289,8 @@ impl LogWriter {
     /// less.
     fn repair(&mut self) -> Result<()> {
         let Some(repair) = self.repair.clone() else { return Ok(()) };
-        if let Some(from) = repair.unproven_from {
-            self.write_again(from)?;
+        if let Some(unproven) = &repair.unproven {
+            self.write_again(unproven)?;
         }
         let start = self.tail.segment.place.start;
         let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
@@ -319,10 +327,10 @@ impl LogWriter {
         self.publish_segments();
     }
 
-    /// Writes the log anew from `from` on: a sync that failed may have left pages that the system
-    /// takes for clean and the disk never saw (Rebello et al., ATC 2020).
-    fn write_again(&self, from: Position) -> Result<()> {
-        for segment in self.members.range(from.sequence..).map(|(_, segment)| segment) {
+    /// Writes the log anew where a sync that failed may have left pages that the system takes for clean
+    /// and the disk never saw (Rebello et al., ATC 2020).
+    fn write_again(&self, Unproven { from, segments }: &Unproven) -> Result<()> {
+        for segment in segments {
             let first = if segment.place.id.sequence == from.sequence { from.offset } else { 0 };
             let last = if segment.is_sealed() { segment.place.slot_bytes } else { segment.end() };
             let mut bytes = vec![0; last.saturating_sub(first) as usize];

@@ -370,3 +370,19 @@ fn an_end_mark_whose_sync_has_failed_takes_nothing_along() {
         check_that_the_next_commit_is_kept(&disk);
     }
 }
+
+#[test]
+fn a_segment_freed_before_its_sync_has_failed_still_leads_to_those_behind_it() {
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&disk);
+    for number in 0..4 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.free(&[1, 2]).unwrap();
+    disk.set_fault(failed_sync(1));
+    writer.log().sync(writer.end()).unwrap_err();
+    disk.set_fault(None);
+    drop(writer);
+    check_that_the_next_commit_is_kept(&disk);
+}

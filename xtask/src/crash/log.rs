@@ -13,7 +13,7 @@ use zkv_log::{
     Access, EntryAddress, LogError, LogOptions, LogView, LogWriter, OpenFile, Recovered, Room,
     create,
 };
-use zkv_sim::{Image, SimDisk};
+use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
 use super::images::Span;
 pub use workload::LogWorkload;
@@ -24,6 +24,15 @@ const LOG: &str = "dir/log";
 const SLOT_BYTES: u32 = 64 << 10;
 /// So small that some commits take several writes.
 const WRITE_BUFFER_BYTES: u32 = 16 << 10;
+
+const FAILED_SYNC: Fault = Fault {
+    calls: Calls::Syncs,
+    number: 1,
+    lasts: false,
+    error: io::ErrorKind::Other,
+    write: WriteFailure::Nothing,
+    sync: SyncFailure::CacheNew,
+};
 
 /// The log's entries in their order, each with the sequence of its segment.
 type Entries = Vec<(u64, Vec<u8>)>;
@@ -185,13 +194,28 @@ impl LogRun {
                 self.durable = self.commits.len() - 1;
                 self.open()?;
             }
-            Step::Kill => {
-                self.disk = self.disk.kill();
-                self.writer = None;
-                self.open()?;
+            Step::Kill => self.kill()?,
+            Step::SyncFails => {
+                if let Some(writer) = &mut self.writer {
+                    writer.mend()?;
+                    self.disk.set_fault(Some(FAILED_SYNC));
+                    let synced = writer.log().sync(writer.end());
+                    self.disk.set_fault(None);
+                    // Where there was nothing to sync, nothing has failed.
+                    if synced.is_ok() {
+                        self.durable = self.commits.len() - 1;
+                    }
+                }
+                self.kill()?;
             }
         }
         Ok(())
+    }
+
+    fn kill(&mut self) -> Result<(), LogError> {
+        self.disk = self.disk.kill();
+        self.writer = None;
+        self.open()
     }
 
     fn noise(&mut self, lens: &[usize]) -> Vec<Vec<u8>> {

@@ -19,7 +19,7 @@ use crate::sampler::Scale;
 use crate::segment::Segment;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{ArcSwap, Mutex};
-use crate::writer::{LogWriter, Repair, Tail};
+use crate::writer::{LogWriter, Repair, Tail, Unproven};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
 
@@ -50,15 +50,26 @@ impl Recovery<'_> {
         self.members.insert(end.position.sequence, Arc::clone(&tail.segment));
         // Before an end mark was written, all else was synced.
         let is_unproven = self.proven < end.position && !end.is_closed;
-        let unproven_from = is_unproven.then_some(self.proven);
-        let repair = Repair { stray_slots: leftover.stray_slots, unproven_from, renew_tail: false };
+        let unproven = is_unproven.then(|| Unproven {
+            from: self.proven,
+            segments: self.segments_from(self.proven.sequence),
+        });
+        let repair = Repair { stray_slots: leftover.stray_slots, unproven, renew_tail: false };
         // A torn write has ended it there, and what is written next could be hidden behind that end.
         let ends_within_page = !self.file_bytes.is_multiple_of(PAGE_BYTES);
         let clean = !leftover.needs_wipe
             && !ends_within_page
             && repair.stray_slots.is_empty()
-            && repair.unproven_from.is_none();
+            && repair.unproven.is_none();
         self.into_recovered(tail, (!clean).then_some(repair))
+    }
+
+    /// The log's segments from number `first` on, and those that were retired since: until a later
+    /// header is durable, whoever reads the log alone walks through them.
+    fn segments_from(&self, first: u64) -> Vec<Arc<Segment>> {
+        let retired = self.retired.iter().filter(|segment| first <= segment.id().sequence);
+        let members = self.members.range(first..).map(|(_, segment)| segment);
+        retired.chain(members).cloned().collect()
     }
 
     fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {

@@ -39,11 +39,15 @@ pub enum Step {
     Shorten,
     /// The process is killed, and another one opens the log.
     Kill,
+    /// A sync fails, and another process opens the log as the system still has it.
+    SyncFails,
 }
 
 /// What chance seldom finds.
 fn scripts() -> Vec<Vec<Step>> {
-    use Step::{Abandon, Append, Checkpoint, Cut, Free, Halves, Kill, Rebase, Shorten, Sync};
+    use Step::{
+        Abandon, Append, Checkpoint, Cut, Free, Halves, Kill, Rebase, Shorten, Sync, SyncFails,
+    };
     // Each fills most of a slot.
     let fill = || Append(vec![60_000]);
     vec![
@@ -91,6 +95,8 @@ fn scripts() -> Vec<Vec<Step>> {
         vec![Append(vec![300]), Shorten, Append(vec![400]), Sync],
         // What the second half leaves there comes to light before the first half is wiped.
         vec![Append(vec![300]), Sync, Halves([20_000, 400]), Sync],
+        // What was freed leads to the rest, and the disk has none of it.
+        vec![fill(), fill(), fill(), fill(), Free(vec![1, 2]), SyncFails, Append(vec![300]), Sync],
     ]
 }
 
@@ -134,7 +140,8 @@ impl LogRun {
             0..43 => Step::Append(self.random_lens()),
             43..46 => Step::Halves([self.random.usize(1..50_000), self.random.usize(1..8_000)]),
             46..50 => Step::Abandon(self.random_lens()),
-            50..64 => Step::Free(self.random_places()),
+            50..62 => Step::Free(self.random_places()),
+            62..64 => Step::SyncFails,
             64..68 => Step::Rebase,
             68..72 => Step::Cut,
             72..80 => Step::Sync,

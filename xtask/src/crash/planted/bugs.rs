@@ -79,8 +79,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the unproven tail is not written anew",
         file: "crates/zkv-log/src/writer.rs",
-        right: "if let Some(from) = repair.unproven_from {",
-        wrong: "if let Some(from) = repair.unproven_from.filter(|_| !PLANTED) {",
+        right: "if let Some(unproven) = &repair.unproven {",
+        wrong: "if let Some(unproven) = repair.unproven.as_ref().filter(|_| !PLANTED) {",
+    },
+    Bug {
+        name: "what was freed since is not written anew",
+        file: "crates/zkv-log/src/recover/finish.rs",
+        right: "retired.chain(members)",
+        wrong: "retired.filter(|_| !PLANTED).chain(members)",
     },
     Bug {
         name: "a half commit counts",
