@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use zkv_log::layout::{PAGE_BYTES, slot_start};
 use zkv_log::{
-    Access, EntryAddress, LogError, LogOptions, LogView, LogWriter, OpenFile, Recovered, Room,
-    create,
+    Access, EntryAddress, Log, LogError, LogOptions, LogView, LogWriter, OpenFile, Position,
+    Recovered, Room, create,
 };
 use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
@@ -198,14 +198,12 @@ impl LogRun {
             Step::SyncFails => {
                 if let Some(writer) = &mut self.writer {
                     writer.mend()?;
-                    self.disk.set_fault(Some(FAILED_SYNC));
-                    let synced = writer.log().sync(writer.end());
-                    self.disk.set_fault(None);
-                    // Where there was nothing to sync, nothing has failed.
-                    if synced.is_ok() {
-                        self.durable = self.commits.len() - 1;
-                    }
+                    fail_a_sync(&self.disk, &writer.log(), writer.end());
                 }
+                self.kill()?;
+            }
+            Step::SyncFailsWithin(lens) => {
+                self.fail_within(*lens)?;
                 self.kill()?;
             }
         }
@@ -249,6 +247,27 @@ impl LogRun {
         Ok(())
     }
 
+    fn fail_within(&mut self, lens: [usize; 2]) -> Result<(), LogError> {
+        let appended = self.noise(&lens);
+        let Some(writer) = &mut self.writer else { return Ok(()) };
+        writer.mend()?;
+        let (log, before) = (writer.log(), writer.end());
+        let mut commit = writer.begin()?;
+        let mut addresses = commit.append(&log.pack(&[&appended[0]])?)?;
+        fail_a_sync(&self.disk, &log, before);
+        let second_half = log.pack(&[&appended[1]])?;
+        let finished = commit.append(&second_half).and_then(|second_half| {
+            addresses.extend(second_half);
+            commit.finish(Room::Exact)
+        });
+        match finished {
+            Ok(_) => self.note_commit(&addresses, appended),
+            Err(LogError::SyncFailed) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
     fn note_commit(&mut self, addresses: &[EntryAddress], appended: Vec<Vec<u8>>) {
         let Some(writer) = &self.writer else { return };
         let segments = writer.log().view().segments();
@@ -288,6 +307,13 @@ impl LogRun {
         self.commits.push(entries);
         Ok(())
     }
+}
+
+/// Where there is nothing to sync, nothing fails.
+fn fail_a_sync(disk: &SimDisk, log: &Log, upto: Position) {
+    disk.set_fault(Some(FAILED_SYNC));
+    let _ = log.sync(upto);
+    disk.set_fault(None);
 }
 
 /// Cuts the file where its log ends, if that is in the file's last page.

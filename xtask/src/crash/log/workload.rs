@@ -41,12 +41,15 @@ pub enum Step {
     Kill,
     /// A sync fails, and another process opens the log as the system still has it.
     SyncFails,
+    /// As `SyncFails`, between the two entries of a commit: another thread syncs what was before it.
+    SyncFailsWithin([usize; 2]),
 }
 
 /// What chance seldom finds.
 fn scripts() -> Vec<Vec<Step>> {
     use Step::{
         Abandon, Append, Checkpoint, Cut, Free, Halves, Kill, Rebase, Shorten, Sync, SyncFails,
+        SyncFailsWithin,
     };
     // Each fills most of a slot.
     let fill = || Append(vec![60_000]);
@@ -97,6 +100,18 @@ fn scripts() -> Vec<Vec<Step>> {
         vec![Append(vec![300]), Sync, Halves([20_000, 400]), Sync],
         // What was freed leads to the rest, and the disk has none of it.
         vec![fill(), fill(), fill(), fill(), Free(vec![1, 2]), SyncFails, Append(vec![300]), Sync],
+        // The commit uses a slot again, which another sync would allow: the system lets it pass.
+        vec![
+            fill(),
+            fill(),
+            fill(),
+            Free(vec![0]),
+            Sync,
+            Append(vec![3000]),
+            SyncFailsWithin([300, 60_000]),
+            Append(vec![300]),
+            Sync,
+        ],
     ]
 }
 
@@ -138,10 +153,11 @@ impl LogRun {
     fn random_step(&mut self) -> Step {
         match self.random.u8(..100) {
             0..43 => Step::Append(self.random_lens()),
-            43..46 => Step::Halves([self.random.usize(1..50_000), self.random.usize(1..8_000)]),
+            43..46 => Step::Halves(self.random_halves()),
             46..50 => Step::Abandon(self.random_lens()),
             50..62 => Step::Free(self.random_places()),
-            62..64 => Step::SyncFails,
+            62 => Step::SyncFails,
+            63 => Step::SyncFailsWithin(self.random_halves()),
             64..68 => Step::Rebase,
             68..72 => Step::Cut,
             72..80 => Step::Sync,
@@ -150,6 +166,10 @@ impl LogRun {
             93 => Step::Shorten,
             _ => Step::Kill,
         }
+    }
+
+    fn random_halves(&mut self) -> [usize; 2] {
+        [self.random.usize(1..50_000), self.random.usize(1..8_000)]
     }
 
     fn random_lens(&mut self) -> Vec<usize> {

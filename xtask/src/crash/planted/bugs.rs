@@ -23,6 +23,12 @@ pub const BUGS: &[Bug] = &[
         wrong: "self.shared.is_sync_failed.store(!PLANTED,",
     },
     Bug {
+        name: "a commit syncs behind another thread's failed sync",
+        file: "crates/zkv-log/src/log.rs",
+        right: "        if self.is_sync_failed() {\n            return Err(LogError::SyncFailed);",
+        wrong: "        if !PLANTED && self.is_sync_failed() {\n            return Err(LogError::SyncFailed);",
+    },
+    Bug {
         name: "a synced write is not synced",
         file: "crates/zkv/src/group.rs",
         right: "            Durability::Synced => self.log.sync(end)",
