@@ -12,6 +12,7 @@ use zkv::{ErrorKind, KEY_BYTES_MAX, Options, Store, WriteBatch};
 
 use crate::arguments::Import;
 use crate::failure::{Failure, chain, records};
+use crate::output::say;
 use crate::progress::Progress;
 use crate::store::{self, Keys};
 use crate::types::Type;
@@ -52,7 +53,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
-        eprintln!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count));
+        say(format_args!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count)));
     }
     imported?;
     acknowledged?;
@@ -121,7 +122,13 @@ impl Sink<'_> {
                     format!("a key of {} bytes is over the limit of {KEY_BYTES_MAX}", key.len());
                 return Err(refused(problem));
             }
-            Some(batch) => self.keys.set_within(batch, &key, &value),
+            Some(batch) => {
+                self.keys.set_within(batch, &key, &value);
+                if batch.failure().is_some() {
+                    // It reports that, and writes nothing.
+                    return self.write_batch();
+                }
+            }
             None => self.keys.set(&key, &value).map_err(|error| match error.kind() {
                 ErrorKind::Limit => refused(chain(&error)),
                 _ => Failure::Store(error),

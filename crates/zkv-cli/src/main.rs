@@ -3,6 +3,9 @@
 //! One file a command. Results go to standard output, messages and progress to standard error, and
 //! the exit code says what kind of failure it was; `zkv --help` lists them.
 
+// `output::say` does not panic where nobody listens.
+#![warn(clippy::print_stderr)]
+
 mod arguments;
 mod backup;
 mod compact;
@@ -48,7 +51,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_silent() {
-                eprintln!("zkv: {failure}");
+                output::say(format_args!("zkv: {failure}"));
             }
             failure.exit_code()
         }

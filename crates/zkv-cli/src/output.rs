@@ -1,5 +1,6 @@
 //! Standard output, or the file that `-o` names.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -47,6 +48,21 @@ impl Output {
             None => Failure::File { name: "standard output".to_owned(), error },
         }
     }
+}
+
+/// Prints a report of which no more need be read than somebody wants: what the command has found stands,
+/// whoever reads it.
+pub fn print_report(text: &str, store: &Path) -> Result<(), Failure> {
+    let mut output = Output::open(None, store)?;
+    match output.write(text.as_bytes()).and_then(|()| output.finish()) {
+        Err(Failure::OutputClosed) => Ok(()),
+        printed => printed,
+    }
+}
+
+/// Says something on standard error. Where nobody can hear it, the exit code still tells.
+pub fn say(message: fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{message}");
 }
 
 /// Whether results end up on a terminal, among whatever else is printed there.

@@ -5,7 +5,7 @@ use zkv::{LostRange, Options, SalvageEvent, SalvageReport};
 
 use crate::arguments::Salvage;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::print_report;
 use crate::progress::Progress;
 
 /// How many lost ranges the table shows; JSON has all that the report has.
@@ -22,9 +22,7 @@ pub fn run(arguments: &Salvage) -> Result<(), Failure> {
     drop(progress);
     let report = report?;
     let text = if arguments.json { json(&report) } else { table(&report) };
-    let mut output = Output::open(None, &arguments.store)?;
-    output.write(text.as_bytes())?;
-    output.finish()?;
+    print_report(&text, &arguments.store)?;
     if report.is_complete() { Ok(()) } else { Err(Failure::Incomplete { keys: report.keys }) }
 }
 

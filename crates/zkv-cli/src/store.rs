@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use zkv::{Error, IterBytes, Options, RawCollection, Store, WriteBatch};
 
 use crate::failure::Failure;
+use crate::output::say;
 
 /// Opens an existing store that the command does not change.
 pub fn open_to_read(path: &Path) -> Result<Store, Failure> {
@@ -108,9 +109,9 @@ pub fn close_stored(store: Store) -> Result<(), Failure> {
     let handle = store.clone();
     match store.close() {
         Err(error @ Error::Index { .. }) if is_stored(&handle) => {
-            eprintln!(
+            say(format_args!(
                 "zkv: all is stored, but not its index, which is made anew next time: {error}"
-            );
+            ));
             Ok(())
         }
         closed => Ok(closed?),

@@ -5,7 +5,7 @@ use zkv::{IndexState, Options, Severity, StoreFile, VerifyReport};
 
 use crate::arguments::Verify;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::print_report;
 use crate::progress::Progress;
 
 /// What `--json` prints, in this order.
@@ -42,9 +42,7 @@ pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let verified = verified?;
     let report = Report::of(&verified);
     let text = if arguments.json { report.json() } else { report.text() };
-    let mut output = Output::open(None, &arguments.store)?;
-    output.write(text.as_bytes())?;
-    output.finish()?;
+    print_report(&text, &arguments.store)?;
     if verified.is_sound() {
         return Ok(());
     }

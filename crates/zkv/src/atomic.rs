@@ -32,7 +32,7 @@ impl Store {
     /// # let store = zkv::Store::open(directory.path().join("counts.zkv"))?;
     /// let count = store.update("visits", |count: Option<u64>| Some(count.unwrap_or(0) + 1))?;
     /// assert_eq!(count, Some(1));
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, temporary_path};
+use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
 use crate::open::index_path;
-use crate::options::{Cleaning, Options};
+use crate::options::{Cleaning, Durability, Options};
 use crate::store::Store;
 
 impl Store {
@@ -17,9 +18,11 @@ impl Store {
     ///
     /// # Errors
     /// Of kind `Io` where `destination` exists or cannot be written, `NotFound` where its folder does not
-    /// exist; as [`Store::sync`].
+    /// exist; as [`Store::sync`]. Only where the folder cannot be synced is the copy there, whole, until a
+    /// power cut perhaps.
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
+        check_is_free(&*shared.options.storage, destination)?;
         let view = if shared.writer.is_some() {
             shared.mended(|| {
                 let mut writer = shared.writer()?;
@@ -51,7 +54,13 @@ impl Store {
         if let Some(index) = index.filter(|index| !index.watermark().is_empty()) {
             let path = index_path(destination);
             let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(std::io::Error::other);
-            replace_atomically(storage, &path, copy).map_err(Error::file(&path))?;
+            let copied = replace_atomically(storage, &path, copy);
+            return copied.map_err(|error| {
+                // The data alone would open, but whoever is told of a failure expects nothing there. The
+                // first error is the one to report.
+                let _ = storage.remove(destination).and_then(|()| storage.remove(&path));
+                Error::file(&path)(error)
+            });
         }
         Ok(())
     }
@@ -107,8 +116,11 @@ pub(crate) fn make_whole<T>(
 }
 
 fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+    // What is not whole yet need not be durable, and was a value before, whatever the limit is now.
+    let options = options.create(true).durability(Durability::Buffered);
+    let options = options.max_value_bytes(VALUE_BYTES_MAX);
     // Collections get their names last: until then, cleaning would take their records for dropped ones.
-    let store = options.create(true).cleaning(Cleaning::Off).open(path)?;
+    let store = options.cleaning(Cleaning::Off).open(path)?;
     let value = fill(&store)?;
     store.close()?;
     Ok(value)

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
 
 use crate::catalog::DEFAULT;
+use crate::clean::WRITE_WAIT_MAX;
 use crate::collection::{Collection, RawCollection};
 use crate::error::{Error, Result};
 use crate::options::Durability;
@@ -18,11 +19,12 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// Puts and deletes that take effect together: readers see all of them or none, and so does
 /// whoever opens the store after a crash. Of several writes to one key, the last counts.
 ///
-/// A batch may be of any size. What it holds beyond 4 MiB lies in a temporary file until it is
-/// written; [`Store::write`] takes some 120 bytes of memory for each of its keys, and no more than
+/// A batch may be of any size. What it holds beyond 4 MiB lies in a temporary file, in the system's folder
+/// for these, until it is written; [`Store::write`] takes some 120 bytes of memory for each of its keys, and no more than
 /// the store's buffers for what they hold.
 ///
-/// What cannot be encoded, or kept, is reported by [`Store::write`], which then writes nothing.
+/// What cannot be encoded, or kept, is reported by [`Store::write`], which then writes nothing;
+/// [`WriteBatch::failure`] tells of it before.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -31,7 +33,7 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// batch.set("from", &90u32).set("to", &110u32).delete("pending");
 /// store.write(batch)?;
 /// assert_eq!(store.get::<_, u32>("to")?, Some(110));
-/// # Ok::<(), zkv::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug, Default)]
 #[must_use = "a batch does nothing until it is written"]
@@ -131,6 +133,13 @@ impl WriteBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Why the batch takes nothing more, if so: a write could not be encoded, or kept. [`Store::write`] will
+    /// report it, and write nothing.
+    #[must_use]
+    pub fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
     }
 
     fn try_add(&mut self, add: impl FnOnce(&mut Self) -> Result<()>) -> &mut Self {
@@ -242,6 +251,7 @@ impl Store {
 
     fn write_many(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         let shared = self.shared();
+        shared.cleaner.wait_while_behind(WRITE_WAIT_MAX);
         let mut batch = batch;
         loop {
             let collections = batch.numbered()?;

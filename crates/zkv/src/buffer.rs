@@ -2,9 +2,11 @@
 
 use std::mem::take;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use zkv_log::LogError;
 
+use crate::clean::WRITE_WAIT_MAX;
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
 use crate::shared::{Front, Shared};
@@ -69,6 +71,7 @@ impl Shared {
         frozen.extend(view.frozen.iter().cloned());
         let active = Arc::new(Memtable::like(&view.active));
         front.active = Arc::clone(&active);
+        front.active_since = None;
         self.view.store(Arc::new(View { active, frozen, committed: view.committed.clone() }));
     }
 
@@ -85,6 +88,20 @@ impl Shared {
         frozen_count + 1
     }
 
+    /// Makes what is buffered immutable, once its first record has waited for the flush interval.
+    pub(crate) fn freeze_overdue(&self) {
+        let mut front = self.front();
+        if self.time_left(&front).is_zero() && self.view.load().frozen.len() <= FROZEN_MAX {
+            self.freeze(&mut front);
+        }
+    }
+
+    /// How long what is buffered may wait: the flush interval where that is nothing yet.
+    pub(crate) fn time_left(&self, front: &Front) -> Duration {
+        let waited = front.active_since.map_or(Duration::ZERO, |since| since.elapsed());
+        self.options.flush_interval.saturating_sub(waited)
+    }
+
     /// Makes all that is buffered immutable.
     pub(crate) fn freeze_active(&self) {
         let mut front = self.front();
@@ -96,7 +113,7 @@ impl Shared {
     /// Does some of what stands before the next room in the caller's own time: it writes faster than
     /// one thread compresses.
     fn help_flushing(&self) -> Result<()> {
-        self.cleaner.wait_while_behind();
+        self.cleaner.wait_while_behind(WRITE_WAIT_MAX);
         if self.pack_next()? {
             return Ok(());
         }
@@ -186,6 +203,9 @@ pub(crate) fn check(front: &Front, on: Condition<'_>) -> Result<()> {
 
 #[inline]
 fn insert(front: &mut Front, writes: &mut [Write<'_>]) {
+    if !writes.is_empty() {
+        front.active_since.get_or_insert_with(Instant::now);
+    }
     front.recent.note(writes.iter().map(|write| (write.hash, write.collection)));
     for write in writes {
         // Whoever calls this has only records.

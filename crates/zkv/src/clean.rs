@@ -36,7 +36,7 @@ const PIECE_BYTES_MAX: usize = 16 << 20;
 /// Dead space beyond the bound, in percent of all, at which writes wait for the cleaning.
 const BEHIND_PERCENT: u64 = 3;
 /// The longest that one write waits for the cleaning, should that have come to a halt.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Writers look whether cleaning is behind when so much was written.
 const SURVEY_BYTES: u64 = 1 << 20;
 /// The first base may lie behind what it lets go, and the second in front.
@@ -85,8 +85,8 @@ struct State {
     pieces: u64,
     /// Whether the cleaning waits for writes to fill a segment.
     is_waiting_for_writes: bool,
-    /// Which of them the last write that had to wait has waited for: each waits for another one.
-    awaited: u64,
+    /// How many writes wait, each for another piece.
+    waiting: u64,
     /// Segments, by sequence, that cannot be read.
     damaged: HashSet<u64>,
 }
@@ -128,6 +128,7 @@ impl Cleaner {
 
     fn begin_compaction(&self) -> Compacting<'_> {
         self.state().compactions += 1;
+        self.changed.notify_all();
         Compacting(self)
     }
 
@@ -150,25 +151,30 @@ impl Cleaner {
         self.written_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where writing is faster than cleaning, waits until a piece was packed, or writes are waited for.
-    /// The caller holds no lock, and writes one buffer then.
-    pub(crate) fn wait_while_behind(&self) {
+    /// Where writing is faster than cleaning, waits until a piece was packed, or writes are waited for,
+    /// but no longer than `wait_max`. The caller holds no lock, and writes one buffer then.
+    pub(crate) fn wait_while_behind(&self, wait_max: Duration) {
         if !self.is_behind.load(Ordering::Relaxed) {
             return;
         }
         let (start, mut state) = (Instant::now(), self.state());
-        let awaited = state.awaited.max(state.pieces) + 1;
-        state.awaited = awaited;
-        let is_behind = || self.is_behind.load(Ordering::Relaxed);
-        let goes_on = |state: &State| state.is_waiting_for_writes || state.pieces >= awaited;
-        while state.is_running && is_behind() && !goes_on(&state) {
-            let left = WAIT_MAX.saturating_sub(start.elapsed());
+        state.waiting += 1;
+        let awaited = state.pieces + state.waiting;
+        while self.is_waited_for(&state) && state.pieces < awaited {
+            let left = wait_max.saturating_sub(start.elapsed());
             if left.is_zero() {
-                return;
+                break;
             }
             let waited = self.changed.wait_timeout(state, left);
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
+        state.waiting -= 1;
+    }
+
+    /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
+    fn is_waited_for(&self, state: &State) -> bool {
+        let goes_on = state.is_running && state.compactions == 0 && !state.is_waiting_for_writes;
+        goes_on && self.is_behind.load(Ordering::Relaxed)
     }
 
     fn note_moved(&self, moved: mover::Moved) {
@@ -343,5 +349,54 @@ impl Shared {
             self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
         }
         survey
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::time::Duration;
+
+    use super::{Cleaner, WRITE_WAIT_MAX};
+    use crate::sync::atomic::Ordering;
+
+    /// One that others write faster than.
+    fn behind() -> Cleaner {
+        let cleaner = Cleaner::default();
+        cleaner.state().is_running = true;
+        cleaner.is_behind.store(true, Ordering::Relaxed);
+        cleaner
+    }
+
+    #[test]
+    fn a_write_waits_for_one_piece_however_many_did_not_have_to_wait() {
+        let cleaner = behind();
+        cleaner.state().is_waiting_for_writes = true;
+        for _ in 0..50 {
+            cleaner.wait_while_behind(WRITE_WAIT_MAX);
+        }
+        cleaner.state().is_waiting_for_writes = false;
+        let (done, outcome) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                cleaner.wait_while_behind(Duration::from_secs(3600));
+                done.send(()).unwrap();
+            });
+            while cleaner.state().waiting == 0 {
+                std::thread::yield_now();
+            }
+            let early = outcome.recv_timeout(Duration::from_millis(20));
+            assert_eq!(early, Err(RecvTimeoutError::Timeout));
+            cleaner.note_packed();
+            outcome.recv().unwrap();
+        });
+        assert_eq!(cleaner.state().waiting, 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_a_compaction_keeps_away() {
+        let cleaner = behind();
+        let _compacting = cleaner.begin_compaction();
+        cleaner.wait_while_behind(Duration::from_secs(3600));
     }
 }

@@ -39,7 +39,7 @@ pub use view::{SnapshotCollection, TransactionCollection};
 /// titles.set("https://example.org/", &"Home".to_owned())?;
 /// assert_eq!(titles.get("https://example.org/")?.as_deref(), Some("Home"));
 /// assert_eq!(titles.len(), 1);
-/// # Ok::<(), zkv::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Collection<K, V> {
     raw: RawCollection,
@@ -197,6 +197,8 @@ where
 
     /// All keys and values, as the collection has them now, in no particular order. Writes that come
     /// later are not seen, and do not wait for the iteration.
+    ///
+    /// This goes through the whole store: collections share its segments.
     ///
     /// # Errors
     /// Of kind `NotFound` where the collection was dropped.

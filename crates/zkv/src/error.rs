@@ -67,8 +67,13 @@ pub enum Error {
     #[error("a thread that was writing this commit has panicked")]
     Interrupted,
     /// A batch that is too large for memory could not be kept in a temporary file.
-    #[error("a batch's temporary file: {0}")]
-    Batch(#[from] io::Error),
+    #[error("a batch's temporary file in {}: {source}; `TMPDIR` may name another folder", folder.display())]
+    Batch {
+        /// The folder for temporary files.
+        folder: PathBuf,
+        /// What happened.
+        source: io::Error,
+    },
     /// A collection was made with other types, or with another codec.
     #[error(
         "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it \
@@ -182,7 +187,7 @@ impl Error {
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
             Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
             Self::TooManyCollections => ErrorKind::Limit,
-            Self::Batch(source) => kind_of_io(source),
+            Self::Batch { source, .. } => kind_of_io(source),
             Self::Thread(_) | Self::Interrupted => ErrorKind::Io,
         }
     }

@@ -1,10 +1,14 @@
 //! The thread that writes what waits in buffers.
 
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::sync::thread::{Builder, JoinHandle};
+
+/// What is overdue waits no longer for the cleaning to catch up.
+const CLEANING_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// Starts the thread. It ends when `Front::is_ending` is set.
 pub(crate) fn start(shared: &Arc<Shared>) -> Result<JoinHandle<()>> {
@@ -23,39 +27,73 @@ pub(crate) fn stop(shared: &Shared, thread: JoinHandle<()>) {
 
 fn run(shared: &Shared) {
     let mut last_failed = false;
-    loop {
-        let interval_is_over = {
-            let front = shared.front();
-            if front.is_ending {
-                return;
-            }
-            // After a failure only the interval leads to another attempt.
-            let has_work = !last_failed && !shared.view.load().frozen.is_empty();
-            if has_work {
-                false
-            } else {
-                let waited = shared.wake.wait_timeout(front, shared.options.flush_interval);
-                let (front, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-                if front.is_ending {
-                    return;
-                }
-                timeout.timed_out()
-            }
-        };
-        last_failed = !flush(shared, interval_is_over);
+    while wait(shared, last_failed) {
+        // What cannot be written does not pile up in small buffers.
+        if !last_failed || shared.view.load().frozen.is_empty() {
+            shared.freeze_overdue();
+        }
+        last_failed = !flush(shared);
     }
 }
 
-/// Whether it worked. Nobody is told otherwise here: what could not be written stays in memory, and
-/// `flush`, `sync`, `close` and writes that find the buffers full try again and report.
-fn flush(shared: &Shared, everything: bool) -> bool {
-    shared.cleaner.wait_while_behind();
+/// Waits until something is to be written; `false` where the thread shall end.
+fn wait(shared: &Shared, last_failed: bool) -> bool {
+    let front = shared.front();
+    if front.is_ending {
+        return false;
+    }
+    let time = if last_failed {
+        // Only the interval leads to another attempt, or somebody who makes more to write.
+        shared.options.flush_interval
+    } else if shared.view.load().frozen.is_empty() {
+        shared.time_left(&front)
+    } else {
+        Duration::ZERO
+    };
+    if time.is_zero() {
+        return true;
+    }
+    let (front, _) = shared.wake.wait_timeout(front, time).unwrap_or_else(PoisonError::into_inner);
+    !front.is_ending
+}
+
+/// Writes the oldest buffer that is frozen. Whether it worked: nobody is told otherwise here. What could
+/// not be written stays in memory, and `flush`, `sync`, `close` and writes that find the buffers full
+/// try again and report.
+fn flush(shared: &Shared) -> bool {
+    shared.cleaner.wait_while_behind(CLEANING_WAIT_MAX);
     // Who needs the writer does not wait for what needs none.
     if shared.pack_oldest().is_err() {
         return false;
     }
     let Ok(mut writer) = shared.writer() else { return false };
-    let flushed =
-        if everything { shared.flush_all(&mut writer) } else { shared.flush_oldest(&mut writer) };
-    flushed.is_ok()
+    shared.flush_oldest(&mut writer).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use crate::options::Options;
+
+    #[test]
+    fn what_is_overdue_is_frozen_behind_what_is_frozen_already() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("s.zkv");
+        let store = Options::new().flush_interval(Duration::from_millis(1)).open(path).unwrap();
+        let shared = store.shared();
+        // The thread cannot write meanwhile.
+        let writer = shared.writer().unwrap();
+        for (key, frozen_count) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
+            store.set_bytes(key, b"1").unwrap();
+            std::thread::sleep(Duration::from_millis(2));
+            shared.freeze_overdue();
+            assert_eq!(shared.view.load().frozen.len(), frozen_count);
+        }
+        shared.front().active_since = None;
+        shared.freeze_overdue();
+        assert_eq!(shared.view.load().frozen.len(), 3);
+        drop(writer);
+        store.close().unwrap();
+    }
 }

@@ -8,6 +8,7 @@ use zkv_log::{Position, Room};
 
 use crate::append::Append;
 use crate::buffer::check;
+use crate::clean::WRITE_WAIT_MAX;
 use crate::error::{Error, Result};
 use crate::hashed::KeyMap;
 use crate::operation::Operation;
@@ -143,7 +144,7 @@ impl Shared {
             Err(turn) => turn,
         };
         // While this waits, others join.
-        self.cleaner.wait_while_behind();
+        self.cleaner.wait_while_behind(WRITE_WAIT_MAX);
         let mut writer = match self.writer() {
             Ok(writer) => writer,
             Err(error) => {

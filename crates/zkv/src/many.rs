@@ -47,7 +47,7 @@ impl Store {
     /// store.set_bytes(b"b", b"2")?;
     /// let values = store.get_many_bytes(&[&b"b"[..], b"missing", b"a"])?;
     /// assert_eq!(values, [Some(b"2".to_vec()), None, Some(b"1".to_vec())]);
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -64,7 +64,7 @@ impl Store {
     /// store.set("a", &1u32)?;
     /// let values: Vec<Option<u32>> = store.get_many(&["a", "missing"])?;
     /// assert_eq!(values, [Some(1), None]);
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

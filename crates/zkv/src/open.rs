@@ -167,8 +167,14 @@ fn recover(
     path: &Path,
     options: &Options,
 ) -> Result<(Recovered, Option<UsableCheckpoint>)> {
-    let loaded = if options.use_index_file { load_checkpoint(file, path, options) } else { None };
-    let (mut usable, log_section) = loaded.unzip();
+    if !options.use_index_file {
+        if !options.read_only {
+            remove_foreign_index_unused(file, path, options)?;
+        }
+        let recovered = file.recover(None).map_err(Error::data(path))?;
+        return Ok((recovered, None));
+    }
+    let (mut usable, log_section) = load_checkpoint(file, path, options).unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
     if let Some(from) = recovered.replay_from {
         usable.take_if(|usable| usable.leads_astray(&recovered, from));
@@ -185,6 +191,16 @@ fn remove_foreign_index(path: &Path, options: &Options) -> Result<()> {
     let (storage, index) = (options.index_storage(), index_path(path));
     let removed = storage.remove(&index).and_then(|()| storage.sync_dir(parent_directory(&index)));
     removed.map_err(Error::file(&index))
+}
+
+/// As [`remove_foreign_index`], where the index file is not used now: it may be, by the next opening.
+fn remove_foreign_index_unused(file: &OpenFile, path: &Path, options: &Options) -> Result<()> {
+    let Some((_, log_section)) = load_checkpoint(file, path, options) else { return Ok(()) };
+    match file.recover(Some(&log_section)) {
+        Ok(Recovered { replay_from: None, .. }) => remove_foreign_index(path, options),
+        // Where the two do not go together because the log is damaged, the file still proves it.
+        _ => Ok(()),
+    }
 }
 
 /// The index file, where it is whole and this store's. Anything else is set aside: the log has all

@@ -202,9 +202,9 @@ impl Options {
         self
     }
 
-    /// How long a buffered write may stay in memory before it is handed to the operating system:
-    /// 1 ms to 1 hour, default 1 s. A short one costs compression, since small buffers compress
-    /// worse.
+    /// How long a buffered write may stay in memory before it is compressed and handed to the operating
+    /// system, behind what came before it: 1 ms to 1 hour, default 1 s. A short one costs
+    /// compression, since small buffers compress worse.
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.flush_interval = interval;
         self

@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Instant;
 
 use zkv_log::Log;
 use zkv_record::{KEY_BYTES_MAX, RecordError};
@@ -64,6 +65,8 @@ pub(crate) struct Shared {
 pub(crate) struct Front {
     /// The active buffer, as the view has it.
     pub active: Arc<Memtable>,
+    /// When its first record came.
+    pub active_since: Option<Instant>,
     /// Where its records lie.
     pub arena: Arena,
     pub recent: Recent,

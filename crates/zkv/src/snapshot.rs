@@ -28,7 +28,7 @@ use crate::view::{KeyRef, Moment};
 /// let snapshot = store.snapshot();
 /// store.set("key", "new")?;
 /// assert_eq!(snapshot.get::<_, String>("key")?.as_deref(), Some("old"));
-/// # Ok::<(), zkv::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct Snapshot {

@@ -6,12 +6,29 @@ use std::sync::Arc;
 use zkv_index::KeyHash;
 use zkv_io::{Cursor, FileStorage, Overrun, Scratch, Storage, put_varint};
 
+use crate::error::Error;
 use crate::keys::Keys;
 use crate::view::KeyRef;
 use crate::write_set::Write;
 
 /// Bytes that are kept in memory before they go to the file.
 const MEMORY_BYTES: usize = 4 << 20;
+
+/// Wishes cannot be kept in a file, or read from it again.
+#[derive(Debug)]
+pub(crate) struct SpillError(io::Error);
+
+impl From<io::Error> for SpillError {
+    fn from(error: io::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl From<SpillError> for Error {
+    fn from(SpillError(source): SpillError) -> Self {
+        Self::Batch { folder: std::env::temp_dir(), source }
+    }
+}
 
 /// One write, as it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +82,10 @@ impl<'a> Wish<'a> {
 impl Wishes {
     /// # Errors
     /// Where the file cannot be written.
-    pub(crate) fn push(&mut self, wish: &Wish<'_>) -> io::Result<()> {
+    pub(crate) fn push(&mut self, wish: &Wish<'_>) -> Result<(), SpillError> {
         wish.encode_into(&mut self.memory);
-        self.count = self.count.checked_add(1).ok_or(io::ErrorKind::StorageFull)?;
+        self.count =
+            self.count.checked_add(1).ok_or(io::Error::from(io::ErrorKind::StorageFull))?;
         if self.memory.len() < MEMORY_BYTES {
             return Ok(());
         }
@@ -91,7 +109,7 @@ impl Wishes {
     }
 
     /// Shows them to `each`, in their order, with their numbers.
-    pub(crate) fn for_each<E: From<io::Error>>(
+    pub(crate) fn for_each<E: From<SpillError>>(
         &self,
         mut each: impl FnMut(u32, Wish<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
@@ -124,8 +142,12 @@ impl SpillFile {
         Ok(Self { scratch, bytes: 0 })
     }
 
+    fn read_at(&self, at: u64, into: &mut [u8]) -> Result<(), SpillError> {
+        Ok(self.scratch.file()?.read_at(at, into)?)
+    }
+
     /// Shows all bytes to `show`, which says how many of those it was shown it has taken.
-    fn read<E: From<io::Error>>(
+    fn read<E: From<SpillError>>(
         &self,
         show: &mut impl FnMut(&[u8]) -> Result<usize, E>,
     ) -> Result<(), E> {
@@ -134,7 +156,7 @@ impl SpillFile {
             let start = held.len();
             let more = usize::try_from(self.bytes - at).unwrap_or(MEMORY_BYTES).min(MEMORY_BYTES);
             held.resize(start + more, 0);
-            self.scratch.file()?.read_at(at, &mut held[start..])?;
+            self.read_at(at, &mut held[start..])?;
             at += more as u64;
             let taken = show(&held)?;
             held.drain(..taken);
@@ -143,7 +165,7 @@ impl SpillFile {
         if held.is_empty() {
             Ok(())
         } else {
-            Err(io::Error::from(io::ErrorKind::InvalidData).into())
+            Err(SpillError(io::ErrorKind::InvalidData.into()).into())
         }
     }
 }
@@ -168,13 +190,13 @@ struct SpilledKey {
 }
 
 impl Spilled {
-    pub(crate) fn new(wishes: Wishes, ids: Vec<u32>, keys: &Keys) -> io::Result<Self> {
+    pub(crate) fn new(wishes: Wishes, ids: Vec<u32>, keys: &Keys) -> Result<Self, SpillError> {
         let mut all = Vec::with_capacity(wishes.count() as usize);
         wishes.for_each(|number, wish| {
             let collection = ids[wish.collection as usize];
             let hash = keys.hash(collection, wish.key);
             all.push(SpilledKey { hash, number, collection });
-            Ok::<(), io::Error>(())
+            Ok::<(), SpillError>(())
         })?;
         all.sort_unstable_by_key(|key| (key.hash, std::cmp::Reverse(key.number)));
         all.dedup_by_key(|key| key.hash);
@@ -195,7 +217,7 @@ impl Spilled {
     }
 
     /// Shows what counts to `each`, as writes.
-    pub(crate) fn for_each<E: From<io::Error>>(
+    pub(crate) fn for_each<E: From<SpillError>>(
         &self,
         keys: &Keys,
         inline_bytes_max: usize,
@@ -262,7 +284,7 @@ mod tests {
                 let expected = Wish { collection: number % 3, key: &key, value: value.as_deref() };
                 assert_eq!((number, found), (seen, expected));
                 seen += 1;
-                Ok::<(), io::Error>(())
+                Ok::<(), SpillError>(())
             });
             shown.unwrap();
             assert_eq!(seen, count);
@@ -277,7 +299,7 @@ mod tests {
         let shown = spilled.for_each(&keys, 1 << 20, |write| {
             assert!(spilled.has(write.hash));
             count += 1;
-            Ok::<(), io::Error>(())
+            Ok::<(), SpillError>(())
         });
         shown.unwrap();
         // 700 keys in each of three collections; 700 and 3 have no common factor.

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -58,6 +59,8 @@ pub struct Store {
 
 /// How often one handle makes a damaged index anew without being asked; then it reports the damage.
 const MENDS_MAX: u32 = 16;
+/// Where the system has no thread for the cleaning, a write asks again behind this.
+const THREAD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the last handle's drop ends.
 #[derive(Debug)]
@@ -75,6 +78,8 @@ struct Threads {
     flusher: Option<JoinHandle<()>>,
     /// Started by the first write, where cleaning is automatic.
     cleaner: Option<JoinHandle<()>>,
+    /// When the system had no thread for it.
+    no_cleaner_since: Option<Instant>,
 }
 
 impl Store {
@@ -102,6 +107,7 @@ impl Store {
         let active = Arc::new(Memtable::new());
         let front = Front {
             active: Arc::clone(&active),
+            active_since: None,
             arena: Arena::default(),
             recent: Recent::default(),
             written: Vec::new(),
@@ -253,8 +259,14 @@ impl Store {
         }
         if !has_cleaner && threads.cleaner.is_none() {
             // Where the system has no more threads, the file grows until it has.
-            threads.cleaner = clean::start(shared);
-            handle.has_cleaner.store(true, Ordering::Release);
+            let is_early = threads
+                .no_cleaner_since
+                .is_some_and(|since| since.elapsed() < THREAD_RETRY_INTERVAL);
+            if !is_early {
+                threads.cleaner = clean::start(shared);
+                threads.no_cleaner_since = threads.cleaner.is_none().then(Instant::now);
+            }
+            handle.has_cleaner.store(threads.cleaner.is_some(), Ordering::Release);
         }
         Ok(())
     }

@@ -50,7 +50,7 @@ impl Store {
     /// let balance: u64 = tx.get("alice")?.unwrap_or(0);
     /// tx.set("alice", &(balance + 10))?;
     /// tx.commit()?;
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -81,7 +81,7 @@ impl Store {
     ///     Ok::<u64, zkv::Error>(balance + 10)
     /// })?;
     /// assert_eq!(sum, 10);
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors

@@ -153,8 +153,7 @@ impl Writer {
             || self.is_index_file_missing
             || self.is_index_file_removed;
         let tail = self.tail_now();
-        let may_be_left = tail.may_be_left() && self.cleaned.is_empty();
-        is_file_behind || (tail.changes > 0 && !may_be_left)
+        is_file_behind || !self.cleaned.is_empty() || !tail.may_be_left()
     }
 
     /// Writes the index of everything up to now, after making the log durable, and frees the segments
@@ -289,7 +288,7 @@ mod tests {
 
     use zkv_io::MemoryStorage;
 
-    use crate::options::Options;
+    use crate::options::{Cleaning, Options};
 
     #[test]
     fn a_commit_that_the_index_has_not_learnt_of_is_found_by_the_next_one() {
@@ -309,5 +308,25 @@ mod tests {
         assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
         assert_eq!(store.get_bytes(b"b").unwrap().unwrap(), b"2");
         assert_eq!(store.len(), 2);
+    }
+
+    #[test]
+    fn what_a_session_has_written_and_deleted_is_not_left_to_the_next_opening() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("queue.zkv");
+        let open = || Options::new().cleaning(Cleaning::Off).open(&path).unwrap();
+        open().close().unwrap();
+        let store = open();
+        for number in 0..100u32 {
+            store.set(&number, &number).unwrap();
+        }
+        store.flush().unwrap();
+        for number in 0..100u32 {
+            store.delete(&number).unwrap();
+        }
+        store.close().unwrap();
+        let store = open();
+        let records = store.shared().writer().unwrap().tail.records;
+        assert!(records <= 64, "{records}");
     }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::PathBuf;
 
-use zkv::{ErrorKind, Options, Store};
+use zkv::{Durability, ErrorKind, Options, Store};
 
 use common::{Page, check, fill, filled, index_path, page, place};
 
@@ -253,4 +253,32 @@ fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
     let error = Store::open(&place.path).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);
     assert!(error.to_string().contains("salvage"), "{error}");
+}
+
+#[test]
+fn a_copy_is_packed_and_whole_whatever_durability_and_longest_value_its_options_ask_for() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    for number in 0..500u32 {
+        store.set(&number, &format!("the value of number {number}")).unwrap();
+    }
+    store.set_bytes(b"long", &vec![7; 2 << 20]).unwrap();
+    let strict = || Options::new().durability(Durability::Synced).max_value_bytes(1 << 20);
+    // Salvage wants one that nobody has open.
+    let copied = place.path.with_file_name("copied.zkv");
+    store.backup(&copied).unwrap();
+    let mut sizes = Vec::new();
+    for (number, options) in [Options::new(), strict()].into_iter().enumerate() {
+        let (with, salvaged) = (format!("with-{number}.zkv"), format!("salvaged-{number}.zkv"));
+        let (with, salvaged) =
+            (place.path.with_file_name(with), place.path.with_file_name(salvaged));
+        store.backup_with(&with, options.clone()).unwrap();
+        zkv::salvage(&copied, &salvaged, options, |_| {}).unwrap();
+        for copy in [with, salvaged] {
+            assert_eq!(Store::open(&copy).unwrap().len(), 501);
+            sizes.push(fs::metadata(&copy).unwrap().len());
+        }
+    }
+    // One commit a record would take several times as much.
+    assert_eq!(sizes[..2], sizes[2..]);
 }

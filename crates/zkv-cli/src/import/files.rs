@@ -9,6 +9,7 @@ use walkdir::WalkDir;
 
 use crate::failure::Failure;
 use crate::import::Sink;
+use crate::output::say;
 use crate::store::is_file_of;
 
 /// A buffer that grew over this for one large file is given back.
@@ -33,7 +34,7 @@ pub fn import_folder(folder: &Path, store: &Path, sink: &mut Sink<'_>) -> Result
     }
     if skipped_count > 0 {
         let what = "links, special files or files of the store";
-        eprintln!("{}: skipped {skipped_count} {what}", folder.display());
+        say(format_args!("{}: skipped {skipped_count} {what}", folder.display()));
     }
     Ok(())
 }

@@ -45,6 +45,54 @@ fn a_reader_that_has_enough_is_no_failure() {
     assert_eq!(messages, "");
 }
 
+#[test]
+fn a_verdict_is_the_same_where_nobody_reads_the_report() {
+    let folder = Folder::new();
+    let (store, destination) = (folder.text("s.zkv"), folder.text("d.zkv"));
+    zkv_with(&["import", &store, "-", "--format", "tsv"], b"key\tvalue\n").check(0);
+    let mut bytes = fs::read(&store).unwrap();
+    bytes[4096 + 256 + 9] ^= 1;
+    fs::write(&store, bytes).unwrap();
+    for arguments in [&["verify", &store][..], &["salvage", &store, &destination]] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = spawn(command(arguments).stdout(writer).stderr(Stdio::null()));
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{arguments:?}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_command_whose_messages_cannot_be_written_ends_with_its_own_code() {
+    let folder = Folder::new();
+    let (store, source) = (folder.text("s.zkv"), folder.write("a.tsv", "key\tvalue\n"));
+    for (arguments, code) in [(&["import", &store, &source][..], 0), (&["get", &store, "none"], 1)]
+    {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = spawn(command(arguments).stderr(full));
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn an_atomic_import_that_cannot_be_kept_ends_at_once() {
+    let folder = Folder::new();
+    let arguments = ["import", &folder.text("s.zkv"), "-", "--format", "tsv", "--atomic"];
+    let mut import = command(&arguments);
+    for name in ["TMPDIR", "TMP", "TEMP"] {
+        import.env(name, folder.path("none"));
+    }
+    let mut child = spawn(import.stdin(Stdio::piped()).stderr(Stdio::piped()));
+    let mut input = child.stdin.take().unwrap();
+    let line = format!("key\t{}\n", "value ".repeat(1000));
+    // It goes on for ever, as far as the command knows.
+    while input.write_all(line.as_bytes()).is_ok() {}
+    let mut messages = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut messages).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(5), "{messages}");
+    assert!(messages.contains("temporary file in"), "{messages}");
+}
+
 /// A value that compresses badly, so that much is written soon.
 fn value_of(number: u64) -> String {
     let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;

@@ -27,7 +27,7 @@ use super::{Collection, RawCollection};
 /// let pages: zkv::Collection<String, serde_json::Value> =
 ///     store.collection_with("pages", &options)?;
 /// pages.set("/", &serde_json::json!({"title": "Home"}))?;
-/// # Ok::<(), zkv::Error>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[must_use]

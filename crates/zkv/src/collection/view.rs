@@ -47,7 +47,7 @@ where
     /// let snapshot = store.snapshot();
     /// titles.clear()?;
     /// assert_eq!(titles.at(&snapshot)?.len(), 1);
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
@@ -72,7 +72,7 @@ where
     ///     let count = titles.within(tx)?.iter().count();
     ///     tx.set("count", &count)
     /// })?;
-    /// # Ok::<(), zkv::Error>(())
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
     /// # Errors
