@@ -3,6 +3,7 @@
 //! It goes on after damage. Every byte is read from the file, none through a map, so that what
 //! cannot be read is a finding like any other.
 
+use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +20,8 @@ use crate::table::Table;
 
 /// How much is read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What a disk writes whole.
+const SECTOR_BYTES: u64 = 512;
 
 /// One thing that is wrong with an index file. None loses a record: the index can be made anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,19 +192,31 @@ impl<'a> Check<'a> {
         if file_bytes <= end {
             return;
         }
-        let mut has_header = false;
-        let header_bytes = (file_bytes - end).min(HEADER_BYTES as u64);
-        let read = self.for_each_chunk(end, header_bytes, |_, chunk| {
-            has_header |= chunk.iter().any(|byte| *byte != 0);
-        });
+        let header_end = file_bytes.min(end + HEADER_BYTES as u64);
         self.bytes = file_bytes;
-        if has_header {
+        // It may lie in two sectors, of which a crash may have left one.
+        let border = header_end.min(end.next_multiple_of(SECTOR_BYTES));
+        let parts = [end..border, border..header_end].into_iter().filter(|part| !part.is_empty());
+        let parts: Option<Vec<bool>> = parts.map(|part| self.has_bytes(part)).collect();
+        let Some(parts) = parts else { return };
+        let what = if parts.iter().all(|has_bytes| *has_bytes) {
             // A header is written last, when all that it describes is durable.
-            self.damage(end, "a header behind the last checkpoint that is whole");
-        } else if read {
-            let what = "the body of a checkpoint that was never completed";
-            (self.found)(IndexFinding { offset: end, what, is_damage: false });
-        }
+            return self.damage(end, "a header behind the last checkpoint that is whole");
+        } else if parts.contains(&true) {
+            "a header that a crash has torn"
+        } else {
+            "the body of a checkpoint that was never completed"
+        };
+        (self.found)(IndexFinding { offset: end, what, is_damage: false });
+    }
+
+    /// Whether anything but zeros stands there; `None` where that cannot be read, which is reported.
+    fn has_bytes(&mut self, range: Range<u64>) -> Option<bool> {
+        let mut has_bytes = false;
+        let is_read = self.for_each_chunk(range.start, range.end - range.start, |_, chunk| {
+            has_bytes |= chunk.iter().any(|byte| *byte != 0);
+        });
+        is_read.then_some(has_bytes)
     }
 
     /// Shows `length` bytes from `offset` on to `each`; `false` where some cannot be read, which is

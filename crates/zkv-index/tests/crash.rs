@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use support::{
-    ALWAYS_APPEND, FaultStorage, Model, Operation, check, expected, find, first_run, hash, meta,
-    open, path, places_of, read, run_of, sorted, storage_with,
+    ALWAYS_APPEND, FaultStorage, Model, Operation, STORE_ID, check, expected, find, first_run,
+    hash, meta, open, path, places_of, read, run_of, sorted, storage_with,
 };
-use zkv_index::{Checkpoint, IndexError, Location, Rebuild, Run, Thresholds, write_first};
+use zkv_index::{Checkpoint, IndexError, Location, Rebuild, Run, Thresholds, verify, write_first};
 use zkv_io::Storage;
 
 const REWRITE: Thresholds = Thresholds { base_bytes_least: u64::MAX, ..ALWAYS_APPEND };
@@ -170,6 +170,31 @@ fn a_body_without_its_header_counts_for_nothing() {
     let checkpoint = open(&storage_with(&image)).unwrap();
     assert_eq!(checkpoint.file_bytes(), before.len() as u64);
     check(&checkpoint, &models[0], (0..60).map(hash));
+}
+
+#[test]
+fn a_header_of_which_a_power_cut_has_left_one_sector_is_no_damage() {
+    let Sample { before, models } = sample();
+    let operations = append_over(&before, &mut models[0].clone(), 3);
+    let mut whole = before.clone();
+    operations.iter().for_each(|operation| apply(&mut whole, operation));
+    let (start, border) = (before.len(), before.len().next_multiple_of(512));
+    assert!(start < border);
+    let mut flipped = whole.clone();
+    flipped[start + 9] ^= 1;
+    let torn = [start..border, border..start + 512].map(|lost| {
+        let mut image = whole.clone();
+        image[lost].fill(0);
+        image
+    });
+    for (image, is_damaged) in torn.iter().map(|image| (image, false)).chain([(&flipped, true)]) {
+        let storage: Arc<dyn Storage> = Arc::new(storage_with(image));
+        let mut findings = Vec::new();
+        let verified = verify(&storage, path(), STORE_ID, &mut |found| findings.push(found));
+        assert_eq!(verified.unwrap().checkpoint.unwrap().number(), 0);
+        let [finding] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(finding.is_damage, is_damaged, "{finding:?}");
+    }
 }
 
 fn names(storage: &FaultStorage) -> Vec<PathBuf> {
