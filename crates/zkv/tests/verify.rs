@@ -404,3 +404,25 @@ fn what_the_disk_cannot_read_is_a_finding() {
     let store: Store = options(&memory).open(PATH).unwrap();
     assert_eq!(store.len(), model.len() as u64);
 }
+
+#[test]
+fn what_the_disk_cannot_read_behind_the_blocks_loses_nothing() {
+    let memory = MemoryStorage::new();
+    let store: Store = options(&memory).slot_bytes(256 << 10).open(PATH).unwrap();
+    for number in 0..14u64 {
+        store.set_bytes(&number.to_be_bytes(), &noise(number, 40_000)).unwrap();
+        store.flush().unwrap();
+    }
+    store.close().unwrap();
+    // A seventh value finds no room in the first slot: its last sectors have zeros, and a seal.
+    for (sector, worst) in
+        [(30, Severity::Loss), (62, Severity::Mendable), (64, Severity::Mendable)]
+    {
+        let storage = BadSectors::new(&memory, PATH, &[sector]);
+        let options = Options::new().storage(Arc::new(storage));
+        let report = verify(PATH, &options, |_| {}).unwrap();
+        assert_eq!(report.worst, Some(worst), "{sector}: {report:?}");
+        let is_compared = report.index == IndexState::Compared;
+        assert_eq!(is_compared, worst == Severity::Mendable, "{sector}: {report:?}");
+    }
+}

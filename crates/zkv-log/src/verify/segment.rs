@@ -91,7 +91,12 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         let Image { bytes: image, unreadable } =
             read_image(&*verifier.file, place, verifier.file_bytes, upto);
         for offset in unreadable {
-            self.lost(offset, "bytes that the disk cannot read");
+            let what = "bytes that the disk cannot read";
+            match offset < self.blocks_end() {
+                true => self.lost(offset, what),
+                // Behind the blocks stand zeros, and what the seal repeats.
+                false => self.finding(offset, what, Severity::Mendable),
+            }
         }
         let header = self.check_header(&image);
         let seal = self.seal_of(&image);
@@ -151,10 +156,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
 
     /// Checks all blocks, and returns where they end.
     fn walk(&mut self, image: &[u8], seal: Option<&Seal>) -> u32 {
-        let limit = match self.member.end {
-            End::Sealed(end) | End::Tail(end) => end,
-            End::Unknown => seal_offset(self.member.place.slot_bytes),
-        };
+        let limit = self.blocks_end();
         let blocks = &image[..image.len().min(limit as usize)];
         if blocks.len() < limit as usize && self.member.end != End::Unknown {
             let end = u32::try_from(blocks.len()).unwrap_or(limit);
@@ -174,6 +176,14 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             }
         }
         offset
+    }
+
+    /// Where blocks end, or may end.
+    fn blocks_end(&self) -> u32 {
+        match self.member.end {
+            End::Sealed(end) | End::Tail(end) => end,
+            End::Unknown => seal_offset(self.member.place.slot_bytes),
+        }
     }
 
     fn note(&mut self, block: &Block<'_>) {
