@@ -19,9 +19,9 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// Puts and deletes that take effect together: readers see all of them or none, and so does
 /// whoever opens the store after a crash. Of several writes to one key, the last counts.
 ///
-/// A batch may be of any size. What it holds beyond 4 MiB lies in a temporary file, in the system's folder
-/// for these, until it is written; [`Store::write`] takes some 120 bytes of memory for each of its keys, and no more than
-/// the store's buffers for what they hold.
+/// A batch may be of any size. What it holds beyond 4 MiB lies in a temporary file, in the system's
+/// folder for these, until it is written; [`Store::write`] takes some 120 bytes of memory for each of
+/// its keys, and no more than the store's buffers for what they hold.
 ///
 /// What cannot be encoded, or kept, is reported by [`Store::write`], which then writes nothing;
 /// [`WriteBatch::failure`] tells of it before.
