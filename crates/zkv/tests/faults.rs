@@ -296,7 +296,10 @@ fn restored_beside_later_index(options: impl Fn(&SimDisk) -> Options, bytes: usi
     let store = options(&disk).open(PATH).unwrap();
     store.set_bytes(b"a", &noise(1, bytes)).unwrap();
     store.backup("dir/backup.zkv").unwrap();
-    store.set_bytes(b"b", &noise(2, 900)).unwrap();
+    // So many that closing does not leave them to the next opening.
+    for number in 0..100u8 {
+        store.set_bytes(&[number], &noise(2, 900)).unwrap();
+    }
     store.close().unwrap();
     let image = disk.image();
     let backup = image.get(Path::new("dir/backup.zkv")).unwrap();
