@@ -307,6 +307,20 @@ fn restored_beside_later_index(options: impl Fn(&SimDisk) -> Options, bytes: usi
     disk.image()
 }
 
+/// Shows `check` each store that a power cut may leave of what was done on `disk`, which began with `image`.
+fn open_what_cuts_leave(image: &Image, disk: &SimDisk, check: impl Fn(&Store, &str)) {
+    let (mut cut, mut random) = (PowerCut::from_image(image), fastrand::Rng::with_seed(1));
+    for event in disk.events(0) {
+        let is_new = cut.follow(&event);
+        for way in cut.cuts(is_new, 40, &mut random) {
+            let what = format!("{event}, {way:?}");
+            let left = Arc::new(SimDisk::from_image(&cut.image(&way), 3));
+            let opened = Options::new().storage(left).open(PATH);
+            check(&opened.unwrap_or_else(|error| panic!("{what}: {error}")), &what);
+        }
+    }
+}
+
 #[test]
 fn a_power_cut_while_a_backup_is_opened_beside_a_later_index_loses_nothing() {
     let options = |disk: &SimDisk| Options::new().storage(Arc::new(disk.clone()));
@@ -315,16 +329,10 @@ fn a_power_cut_while_a_backup_is_opened_beside_a_later_index_loses_nothing() {
         let image = restored_beside_later_index(options, bytes);
         let disk = SimDisk::recording_from(&image, 2);
         drop(options(&disk).open(PATH).unwrap());
-        let (mut cut, mut random) = (PowerCut::from_image(&image), fastrand::Rng::with_seed(1));
-        for event in disk.events(0) {
-            let is_new = cut.follow(&event);
-            for way in cut.cuts(is_new, 40, &mut random) {
-                let opened = options(&SimDisk::from_image(&cut.image(&way), 3)).open(PATH);
-                let store = opened.unwrap_or_else(|error| panic!("{event}, {way:?}: {error}"));
-                let expected = record(b"a", &noise(1, bytes));
-                assert_eq!(contents(&store), [expected].into(), "{event}, {way:?}");
-            }
-        }
+        open_what_cuts_leave(&image, &disk, |store, what| {
+            let expected = record(b"a", &noise(1, bytes));
+            assert_eq!(contents(store), [expected].into(), "{what}");
+        });
     }
 }
 
@@ -337,15 +345,9 @@ fn a_later_index_that_was_not_used_for_once_calls_no_torn_write_damage() {
     store.set_bytes(b"c", &noise(3, 9_000)).unwrap();
     store.flush().unwrap();
     drop(store);
-    let (mut cut, mut random) = (PowerCut::from_image(&image), fastrand::Rng::with_seed(1));
-    for event in disk.events(0) {
-        let is_new = cut.follow(&event);
-        for way in cut.cuts(is_new, 40, &mut random) {
-            let opened = options(&SimDisk::from_image(&cut.image(&way), 3)).open(PATH);
-            let store = opened.unwrap_or_else(|error| panic!("{event}, {way:?}: {error}"));
-            assert_eq!(store.get_bytes(b"a").unwrap(), Some(noise(1, 100)), "{event}, {way:?}");
-        }
-    }
+    open_what_cuts_leave(&image, &disk, |store, what| {
+        assert_eq!(store.get_bytes(b"a").unwrap(), Some(noise(1, 100)), "{what}");
+    });
 }
 
 #[test]
