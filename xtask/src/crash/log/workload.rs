@@ -92,8 +92,24 @@ fn scripts() -> Vec<Vec<Step>> {
         ],
         // The roll call of a base ends with a sector: it may arrive without its commit's end.
         std::iter::repeat_with(fill).take(12).chain([Sync, Rebase, fill()]).collect(),
-        // What was freed behind the newest roll call that a header names is not cut off before a base.
-        vec![fill(), fill(), fill(), Free(vec![1, 2]), Sync, Cut, Rebase, Sync, Cut, Kill, fill()],
+        // What was freed behind the newest roll call that a header names, and lies behind the log's last
+        // segment, is not cut off before a base.
+        vec![
+            fill(),
+            fill(),
+            fill(),
+            Free(vec![0]),
+            Sync,
+            fill(),
+            Free(vec![0, 1]),
+            Sync,
+            Cut,
+            Rebase,
+            Sync,
+            Cut,
+            Kill,
+            fill(),
+        ],
         // What the next commit leaves behind the file's end, none of it before that, comes to light.
         vec![Append(vec![300]), Shorten, Append(vec![400]), Sync],
         // What the second half leaves there comes to light before the first half is wiped.
