@@ -13,7 +13,7 @@ mod scripts;
 mod session;
 mod workload;
 
-use std::fmt::Display;
+use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -45,6 +45,9 @@ pub struct Arguments {
     /// Tries one workload, or one fault, as a failure has printed it.
     #[arg(long, value_name = "WORKLOAD")]
     replay: Option<Replay>,
+    /// Of all workloads of up to three operations, this share: 2/4 is every fourth, from the second on.
+    #[arg(long, value_name = "K/N", default_value = "1/1")]
+    share: Share,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -71,6 +74,45 @@ enum Until {
     Time(Duration),
     /// So many of them, on a machine as busy as it may be.
     Count(usize),
+}
+
+/// One of several machines, or of several runs, among which all workloads are divided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Share {
+    /// How many workloads come before its first.
+    skip: usize,
+    /// One in so many is its own.
+    one_in: usize,
+}
+
+impl Share {
+    const ALL: Self = Self { skip: 0, one_in: 1 };
+
+    fn of<T>(self, all: impl IntoIterator<Item = T>) -> impl Iterator<Item = T> {
+        all.into_iter().skip(self.skip).step_by(self.one_in)
+    }
+}
+
+/// As it is read.
+impl Display for Share {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.skip + 1, self.one_in)
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers =
+            text.split_once('/').and_then(|(k, n)| Some((k.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((number @ 1.., one_in)) if number <= one_in => {
+                Ok(Self { skip: number - 1, one_in })
+            }
+            _ => Err("a share is K/N, with K from 1 to N".to_owned()),
+        }
+    }
 }
 
 /// Of each kind of long workloads, how many CI runs.
@@ -106,7 +148,7 @@ const THOROUGH: Effort =
 /// What CI runs.
 pub fn smoke() -> Result<(), Failure> {
     let (parts, bug) = (vec![Part::Smoke], String::new());
-    run(&Arguments { parts, seconds: 0, seed: 1, bug, replay: None })
+    run(&Arguments { parts, seconds: 0, seed: 1, bug, replay: None, share: Share::ALL })
 }
 
 pub fn run(arguments: &Arguments) -> Result<(), Failure> {
@@ -123,11 +165,11 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Part::Smoke => {
                 log(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
                 faults(SMOKE_CLEANING_CALLS, &tally)?;
-                exhaustive(2, SMOKE, &tally)?;
+                exhaustive(2, SMOKE, Share::ALL, &tally)?;
                 cleaning(SMOKE_CLEANING, &tally)?;
                 long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
             }
-            Part::Exhaustive => exhaustive(3, EXHAUSTIVE, &tally)?,
+            Part::Exhaustive => exhaustive(3, EXHAUSTIVE, arguments.share, &tally)?,
             Part::Cleaning => cleaning(CLEANING, &tally)?,
             Part::Faults => faults(1, &tally)?,
             Part::Planted => planted::run(arguments.seed, &arguments.bug)?,
@@ -187,16 +229,19 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
     Ok(())
 }
 
-fn exhaustive(most: u32, effort: Effort, tally: &Tally) -> Result<(), Failure> {
+fn exhaustive(most: u32, effort: Effort, share: Share, tally: &Tally) -> Result<(), Failure> {
     try_all(Workload::directed()?.into_iter(), None, tally, |workload| {
         History::of(workload)?.cut_everywhere(LONG, tally)
     })?;
     println!("crash: workloads written out: so far {}", tally.summary());
     for count in 0..=most {
-        try_all(Workload::all(count).into_iter(), None, tally, |workload| {
+        try_all(share.of(Workload::all(count)), None, tally, |workload| {
             History::of(workload)?.cut_everywhere(effort, tally)
         })?;
-        println!("crash: every workload of {count} operations: so far {}", tally.summary());
+        println!(
+            "crash: {share} of all workloads of {count} operations: so far {}",
+            tally.summary()
+        );
     }
     Ok(())
 }
