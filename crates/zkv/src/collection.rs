@@ -198,7 +198,8 @@ where
     /// All keys and values, as the collection has them now, in no particular order. Writes that come
     /// later are not seen, and do not wait for the iteration.
     ///
-    /// This goes through the whole store: collections share its segments.
+    /// Collections share the store's segments, 8 MiB long by default: this reads each that has, or had since
+    /// the store was opened, something of this one, and passes over the others.
     ///
     /// # Errors
     /// Of kind `NotFound` where the collection was dropped.

@@ -79,7 +79,7 @@ impl Place {
 impl IterBytes {
     /// Goes through the buffers and the log of `moment`.
     pub(crate) fn new(shared: &Arc<Shared>, moment: Moment, collection: u32) -> Self {
-        let cells = Cells::new(moment.committed().log.clone());
+        let cells = Cells::new(moment.committed(), collection);
         Self {
             judge: Judge::new(shared, moment, collection),
             buffered: (0, 0),

@@ -49,6 +49,7 @@ mod group;
 mod hashed;
 mod iter;
 mod keys;
+mod known;
 mod large;
 #[doc(hidden)]
 pub mod layout;

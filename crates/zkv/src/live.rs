@@ -7,6 +7,7 @@ use zkv_io::{Cursor, Overrun};
 use zkv_log::{Location, LogView};
 use zkv_record::{Kind, Record};
 
+use crate::known::KnownSegments;
 use crate::layout::{LIVE_SHARE_BYTES, SEGMENT_USE_BYTES};
 
 /// The index checkpoint's sections that hold the table: what is in each segment, and what of that
@@ -30,20 +31,12 @@ pub(crate) struct SegmentUse {
 
 /// What every segment holds, by slot; and what of it is in use, by slot and collection. A segment that
 /// was cleaned is not in it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct LiveTable {
     segments: BTreeMap<u32, SegmentUse>,
     live: BTreeMap<(u32, u32), Amount>,
-    untouched: Arc<Untouched>,
+    known: Arc<KnownSegments>,
 }
-
-/// Slots of segments of whose records none was ever superseded, but for marks: each is the newest of
-/// its key, as the log has it, without a look into the index. Of any other slot nothing is said.
-///
-/// That holds since a commit notes, for every record that it supersedes or may supersede, the slot
-/// of that ([`LiveChange::kill`]).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Untouched(BTreeSet<u32>);
 
 /// What a record is to the table.
 #[derive(Clone, Copy, Debug)]
@@ -139,34 +132,19 @@ impl LiveChange {
     }
 }
 
-impl Untouched {
-    pub(crate) fn contains(&self, slot: u32) -> bool {
-        self.0.contains(&slot)
-    }
-
-    /// Most commits change nothing, and copy nothing that a view holds.
-    fn note(this: &mut Arc<Self>, slot: u32, is_untouched: bool) {
-        match (this.contains(slot), is_untouched) {
-            (false, true) => drop(Arc::make_mut(this).0.insert(slot)),
-            (true, false) => drop(Arc::make_mut(this).0.remove(&slot)),
-            _ => {}
-        }
-    }
-}
-
 impl LiveTable {
     pub(crate) fn apply(&mut self, change: &LiveChange) {
         for (slot, added) in &change.added.segments {
             if !self.segments.contains_key(slot) {
-                // The first record of a new segment.
-                Untouched::note(&mut self.untouched, *slot, true);
+                KnownSegments::begin(&mut self.known, *slot);
             }
             self.segments.entry(*slot).or_default().add_all(added);
         }
         for (slot, _) in change.killed.keys() {
-            Untouched::note(&mut self.untouched, *slot, false);
+            KnownSegments::touch(&mut self.known, *slot);
         }
-        for (place, amount) in &change.added.live {
+        for (place @ (slot, collection), amount) in &change.added.live {
+            KnownSegments::add(&mut self.known, *slot, *collection);
             self.live.entry(*place).or_default().add(*amount);
         }
         for (place, amount) in &change.killed {
@@ -184,24 +162,27 @@ impl LiveTable {
         self.segments.entry(slot).or_default().add(weight);
     }
 
-    /// The segments that were never touched: to be asked once all that was added is.
-    pub(crate) fn untouched(&self) -> Arc<Untouched> {
-        Arc::clone(&self.untouched)
+    /// What is known of the segments: to be asked once all that was added is.
+    pub(crate) fn known(&self) -> Arc<KnownSegments> {
+        Arc::clone(&self.known)
     }
 
-    /// Finds the untouched segments by what all of them hold, and hold still.
-    pub(crate) fn find_untouched(&mut self) {
-        let mut untouched = Arc::default();
-        for (slot, used) in &self.segments {
+    /// Finds out what is known of the segments by what they hold, and hold still.
+    ///
+    /// A share stays as long as something of the collection is in use: what was killed because it may
+    /// have been superseded has left its bytes in there.
+    pub(crate) fn learn_segments(&mut self) {
+        let known = self.segments.iter().map(|(slot, used)| {
             let is_untouched = used.values.records == self.live_in(*slot, None).records;
-            Untouched::note(&mut untouched, *slot, is_untouched);
-        }
-        self.untouched = untouched;
+            let shares = self.live.range((*slot, 0)..=(*slot, u32::MAX));
+            (*slot, is_untouched, shares.map(|((_, collection), _)| *collection).collect())
+        });
+        self.known = Arc::new(KnownSegments::of(known));
     }
 
     /// Forgets a segment of which nothing is needed any longer.
     pub(crate) fn forget(&mut self, slot: u32) {
-        Untouched::note(&mut self.untouched, slot, false);
+        KnownSegments::forget(&mut self.known, slot);
         self.segments.remove(&slot);
         self.live.retain(|(of, _), _| *of != slot);
     }
@@ -314,7 +295,7 @@ impl LiveTable {
             let amount = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
             table.live.insert(place, amount);
         }
-        table.find_untouched();
+        table.learn_segments();
         Ok(table)
     }
 }
@@ -349,17 +330,17 @@ mod tests {
 
     #[test]
     fn a_table_round_trips_and_no_truncation_within_a_row_decodes() {
-        let table = table();
-        let (segments, live) = table.encode();
-        assert_eq!(LiveTable::decode(&segments, &live), Ok(table.clone()));
+        let (segments, live) = table().encode();
+        let decode = |segments, live| LiveTable::decode(segments, live).map(|table| table.encode());
+        assert_eq!(decode(&segments, &live), Ok((segments.clone(), live.clone())));
         for end in 0..segments.len() {
-            let decoded = LiveTable::decode(&segments[..end], &live);
-            assert_ne!(decoded, Ok(table.clone()));
+            let decoded = decode(&segments[..end], &live);
+            assert_ne!(decoded, Ok((segments.clone(), live.clone())));
             assert_eq!(decoded.is_ok(), end % SEGMENT_USE_BYTES == 0);
         }
         for end in 0..live.len() {
-            let decoded = LiveTable::decode(&segments, &live[..end]);
-            assert_ne!(decoded, Ok(table.clone()));
+            let decoded = decode(&segments, &live[..end]);
+            assert_ne!(decoded, Ok((segments.clone(), live.clone())));
             assert_eq!(decoded.is_ok(), end % LIVE_SHARE_BYTES == 0);
         }
     }
@@ -377,14 +358,15 @@ mod tests {
             table.apply(&change);
         };
         let untouched = |table: &LiveTable| -> Vec<u32> {
-            let known = table.untouched();
             let mut found = table.clone();
-            found.find_untouched();
-            assert_eq!(known, found.untouched());
-            (0..5).filter(|slot| known.contains(*slot)).collect()
+            found.learn_segments();
+            let [known, found] = [table.known(), found.known()];
+            let untouched = (0..5).filter(|slot| known.is_untouched(*slot)).collect();
+            assert!((0..5).all(|slot| known.is_untouched(slot) == found.is_untouched(slot)));
+            untouched
         };
         apply(&mut table, &[]);
-        let before = table.untouched();
+        let before = table.known();
         assert_eq!(untouched(&table), [0, 1, 2, 3]);
         apply(&mut table, &[1]);
         assert_eq!(untouched(&table), [0, 2, 3]);
@@ -395,7 +377,47 @@ mod tests {
         // Another segment fills the slot.
         apply(&mut table, &[]);
         assert_eq!(untouched(&table), [0, 3]);
-        assert!((0..4).all(|slot| before.contains(slot)), "who saw it before sees it still");
+        assert!((0..4).all(|slot| before.is_untouched(slot)), "who saw it before sees it still");
+    }
+
+    #[test]
+    fn a_segment_lacks_a_collection_until_something_of_it_is_added() {
+        let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
+        change.add(0, 20, Weight::Value(10));
+        change.add(1, 21, Weight::Mark(10));
+        table.apply(&change);
+        let lacks = |table: &LiveTable, slot| {
+            let known = table.known();
+            [20, 21].map(|collection| known.lacks(slot, collection))
+        };
+        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([false, true], [true, true]));
+        assert_eq!(lacks(&table, 2), [false, false], "nothing is known of it");
+
+        // Another thread's commit adds the first record of a collection and kills the last of another.
+        let (before, mut change) = (table.known(), LiveChange::default());
+        change.add(1, 21, Weight::Value(10));
+        change.kill(0, 20, 10);
+        table.apply(&change);
+        assert!(before.lacks(1, 21), "who saw it before sees it still");
+        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([false, true], [true, false]));
+        table.learn_segments();
+        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([true, true], [true, false]));
+        table.forget(1);
+        assert_eq!(lacks(&table, 1), [false, false]);
+    }
+
+    #[test]
+    fn a_collection_of_which_something_may_be_superseded_is_not_lacked() {
+        let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
+        for _ in 0..2 {
+            change.add(0, 20, Weight::Value(10));
+        }
+        // Of one that cannot be read, it is not known whether it is superseded, nor how long it is.
+        change.kill(0, 20, 0);
+        change.kill(0, 20, 10);
+        table.apply(&change);
+        table.learn_segments();
+        assert!(!table.known().lacks(0, 20));
     }
 
     #[test]

@@ -108,7 +108,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         (Err(error), _) => return Err(lookup(error)),
     };
     let Indexed { mut committed, live } = indexed;
-    committed.untouched = live.untouched();
+    committed.known = live.known();
     Ok(Opened { index: place, keys, log, committed, live, writer })
 }
 

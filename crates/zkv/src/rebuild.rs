@@ -54,7 +54,7 @@ pub(crate) fn in_memory(
         checkpoint: Some(Arc::new(checkpoint)),
         counts: Arc::new(rebuilt.counts),
         catalog: Arc::new(rebuilt.catalog),
-        untouched: rebuilt.live.untouched(),
+        known: rebuilt.live.known(),
         ..Committed::nothing_of(log.clone())
     };
     Ok(Indexed { committed, live: rebuilt.live })
@@ -134,7 +134,7 @@ impl Facts {
             }
             is_alive
         })?;
-        live.find_untouched();
+        live.learn_segments();
         Ok(RebuiltIndex { index, live, counts, catalog })
     }
 }

@@ -11,7 +11,7 @@ use zkv_record::{Kind, Record};
 use crate::cache::CheckpointId;
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
-use crate::live::Untouched;
+use crate::known::KnownSegments;
 use crate::memtable::{Memtable, Seen, is_put};
 use crate::sync::ArcSwap;
 
@@ -39,7 +39,7 @@ pub(crate) struct Committed {
     pub log: LogView,
     pub counts: Arc<KeyCounts>,
     pub catalog: Arc<Catalog>,
-    pub untouched: Arc<Untouched>,
+    pub known: Arc<KnownSegments>,
 }
 
 /// A view, and how much of its active buffer was there: what a reader sees who looks again and
@@ -212,7 +212,7 @@ impl Moment {
 impl Committed {
     /// A log of which nothing is known yet.
     pub(crate) fn nothing_of(log: LogView) -> Self {
-        let (counts, catalog, untouched) = (Arc::default(), Arc::default(), Arc::default());
+        let (counts, catalog, known) = (Arc::default(), Arc::default(), Arc::default());
         let (checkpoint_id, checkpoint_end) = (CheckpointId::next(), log.seen_upto());
         Self {
             runs: Vec::new(),
@@ -222,7 +222,7 @@ impl Committed {
             log,
             counts,
             catalog,
-            untouched,
+            known,
         }
     }
 

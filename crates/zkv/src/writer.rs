@@ -133,7 +133,7 @@ impl Writer {
 
     /// What readers may see: nothing behind the last commit.
     pub(crate) fn committed_view(&self) -> Committed {
-        Committed { untouched: self.live.untouched(), ..self.committed.clone() }
+        Committed { known: self.live.known(), ..self.committed.clone() }
     }
 
     /// Whether a crash now would make the next opening slow.

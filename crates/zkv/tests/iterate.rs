@@ -132,3 +132,46 @@ fn an_iteration_that_is_left_lets_the_store_go() {
         store.close().unwrap();
     }
 }
+
+#[test]
+fn segments_without_a_record_of_a_collection_are_not_read_for_it() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(SLOT).open(PATH).unwrap();
+    let settings = store.collection::<String, u32>("settings").unwrap();
+    let mut model = BTreeMap::new();
+    let mut set = |name: &str, value| {
+        settings.set(name, &value).unwrap();
+        model.insert(name.to_owned(), value);
+        store.flush().unwrap();
+    };
+    let fill = || {
+        (0..500).for_each(|number| store.set_bytes(&key(number), &noise(number, 3000)).unwrap());
+    };
+    set("first", 1);
+    fill();
+    let snapshot = store.snapshot();
+    set("first", 2);
+    set("last", 3);
+
+    // Every segment but the first and the last is lost.
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let slot_count = file.len().unwrap().div_ceil(u64::from(SLOT));
+    assert!(slot_count > 4);
+    let is_kept = |slot| slot == 0 || slot + 1 == slot_count;
+    for slot in (0..slot_count).filter(|slot| !is_kept(*slot)) {
+        file.write_at(4096 + slot * u64::from(SLOT) + 300, &[0; 64 << 10]).unwrap();
+    }
+    let check = |store: &Store, lost| {
+        let settings = store.collection::<String, u32>("settings").unwrap();
+        let found: Result<BTreeMap<_, _>, _> = settings.iter().unwrap().collect();
+        assert_eq!(found.unwrap(), model);
+        assert_eq!(store.iter_bytes().filter(Result::is_err).count() as u64, lost);
+    };
+    let lost = slot_count - 2;
+    check(&store, lost);
+    let seen: Result<Vec<_>, _> = settings.at(&snapshot).unwrap().iter().collect();
+    assert_eq!(seen.unwrap(), [("first".to_owned(), 1)]);
+    drop((snapshot, settings));
+    store.close().unwrap();
+    check(&options(&memory).open(PATH).unwrap(), lost);
+}

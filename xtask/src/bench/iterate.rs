@@ -32,7 +32,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     println!("{}:", arguments.input.title());
     measure(arguments, &path, "as imported")?;
     overwrite(arguments, &input, &path)?;
-    measure(arguments, &path, "some overwritten")
+    measure(arguments, &path, "some overwritten")?;
+    small_collection(arguments, &path)
 }
 
 /// The three loops take turns.
@@ -69,6 +70,34 @@ fn measure(arguments: &Arguments, path: &Path, what: &str) -> Result<(), Failure
             times(&processor)
         );
     }
+    Ok(())
+}
+
+/// A collection that was written at once, beside all the rest.
+fn small_collection(arguments: &Arguments, path: &Path) -> Result<(), Failure> {
+    const RECORDS: u32 = 1000;
+    let store = arguments.input.options().open(path)?;
+    let few = store.collection::<u32, u32>("few")?;
+    for number in 0..RECORDS {
+        few.set(&number, &number)?;
+    }
+    store.flush()?;
+    let (mut alone, mut all) = (Vec::new(), Vec::new());
+    for _ in 0..arguments.rounds {
+        let start = Instant::now();
+        let count = few.iter()?.try_fold(0, |count, record| record.map(|_| count + 1))?;
+        alone.push(start.elapsed().as_secs_f64());
+        if count != RECORDS {
+            return Err("an iteration of a collection gave something else".into());
+        }
+        let start = Instant::now();
+        borrowed(&store)?;
+        all.push(start.elapsed().as_secs_f64());
+    }
+    println!(
+        "  a collection of {RECORDS} records that lie in one segment, in the time of all others"
+    );
+    println!("    {:<30} {:7.3}", "iter", compare(&alone, &all).0);
     Ok(())
 }
 

@@ -6,6 +6,7 @@ use zkv_log::{LogError, LogView, SegmentScan};
 
 use super::ahead::{Ahead, Batch};
 use super::judge::{Judge, JudgedCell};
+use crate::view::Committed;
 
 /// Behind so many cells, about 1 MiB, there is enough to read to begin threads for it.
 const CELLS_ALONE: usize = 1024;
@@ -28,10 +29,12 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    pub fn new(log: LogView) -> Self {
-        let slots = log.segments().iter().map(|segment| segment.slot).collect();
+    /// Of those segments that may have something of `collection`.
+    pub fn new(committed: &Committed, collection: u32) -> Self {
+        let slots = committed.log.segments().into_iter().map(|segment| segment.slot);
+        let slots = slots.filter(|slot| !committed.known.lacks(*slot, collection)).collect();
         Self {
-            log,
+            log: committed.log.clone(),
             slots,
             scan: None,
             slot: None,

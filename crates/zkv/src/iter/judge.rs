@@ -72,7 +72,7 @@ impl Judge {
 
     /// Whether each record of the segment is its key's newest in the log.
     fn is_untouched(&self, slot: u32) -> bool {
-        self.moment.committed().untouched.contains(slot)
+        self.moment.committed().known.is_untouched(slot)
     }
 
     #[inline]

@@ -56,6 +56,12 @@ pub const BUGS: &[Bug] = &[
                 && recovered.log.synced_upto() <= FIRST_END {",
     },
     Bug {
+        name: "a segment is taken to lack a collection that came to it later",
+        file: "crates/zkv/src/known.rs",
+        right: "if this.lacks(slot, collection)\n",
+        wrong: "if !PLANTED && this.lacks(slot, collection)\n",
+    },
+    Bug {
         name: "checksums of blocks are skipped",
         file: "crates/zkv-log/src/walk.rs",
         right: "if !is_whole(block, seeds.of(header.tag)?, offset) {",
