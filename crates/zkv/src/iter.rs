@@ -12,6 +12,7 @@ use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
+use crate::hashed::KeySet;
 use crate::shared::Shared;
 use crate::view::{LookupError, Moment};
 use cells::Cells;
@@ -23,8 +24,8 @@ use judge::{Judge, JudgedCell, Verdict};
 /// After an error in one part of the file, the iteration goes on with the next part.
 pub struct IterBytes {
     judge: Judge,
-    /// The buffer that is being read, and the next of its records.
-    buffered: (usize, u32),
+    /// What is still to be read of the buffers.
+    buffered: Buffered,
     /// Whether the index was damaged, and made anew or found to be beyond that.
     is_mended: bool,
     /// As [`Shared::mends_left`] was when this began.
@@ -41,6 +42,15 @@ pub struct IterBytes {
     values: HashSet<[u8; 16]>,
     /// The value in pieces that was yielded last.
     gathered: Vec<u8>,
+}
+
+/// How far the buffers are read, from the newest record down.
+struct Buffered {
+    table: usize,
+    /// Where what was read of that buffer begins.
+    end: u32,
+    /// Keys whose newest record was read.
+    met: KeySet,
 }
 
 /// A record to yield.
@@ -82,7 +92,7 @@ impl IterBytes {
         let cells = Cells::new(moment.committed(), collection);
         Self {
             judge: Judge::new(shared, moment, collection),
-            buffered: (0, 0),
+            buffered: Buffered { table: 0, end: u32::MAX, met: KeySet::default() },
             is_mended: false,
             mends_left: shared.mends_left(),
             cells,
@@ -155,22 +165,19 @@ impl IterBytes {
             return None;
         }
         let Judge { moment, collection, .. } = &self.judge;
-        let (number, next) = &mut self.buffered;
+        let Buffered { table: number, end, met } = &mut self.buffered;
         while let Some((table, seen)) = moment.tables().nth(*number) {
-            while *next < table.count(seen) {
-                let source = Source::Buffer(*number, *next);
-                let newest = table.newest_at(*next, seen);
-                *next += 1;
-                let Some((hash, record)) = newest else { continue };
+            while let Some(newest) = table.newest_below(table.count(seen).min(*end), met) {
+                *end = newest;
+                let record = table.record(newest).unwrap_or_default();
                 let Ok(record) = Record::decode(record) else { continue };
-                let is_value = record.collection == *collection && record.kind != Kind::Delete;
-                let mut newer = moment.tables().take(*number);
-                if is_value && !newer.any(|(table, seen)| table.contains(hash, seen)) {
-                    return Some(Place::new(source, &record));
+                if record.collection == *collection && record.kind != Kind::Delete {
+                    return Some(Place::new(Source::Buffer(*number, newest), &record));
                 }
             }
-            (*number, *next) = (*number + 1, 0);
+            (*number, *end) = (*number + 1, u32::MAX);
         }
+        *met = KeySet::default();
         None
     }
 

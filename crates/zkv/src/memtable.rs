@@ -4,10 +4,13 @@ mod arena;
 mod list;
 mod slots;
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use zkv_index::KeyHash;
 use zkv_record::{Kind, Record};
 
+use crate::hashed::KeySet;
 use crate::operation::Operation;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 pub(crate) use arena::Arena;
@@ -149,11 +152,10 @@ impl Memtable {
         self.entries.len().min(seen.0)
     }
 
-    /// The record `number`, with its key's hash, where it is the newest of its key among those
-    /// `seen`.
-    pub(crate) fn newest_at(&self, number: u32, seen: Seen) -> Option<(KeyHash, &[u8])> {
-        let entry = self.entries.get(number)?;
-        (self.find(entry.hash, seen) == Some(number)).then_some((entry.hash, &*entry.record))
+    /// The number of the newest record below `end` whose key is not `met` yet, and then is. Asked again
+    /// and again, it goes through the newest record of each key, however often that was written later.
+    pub(crate) fn newest_below(&self, end: u32, met: &mut KeySet) -> Option<u32> {
+        (0..end).rev().find(|number| met.insert(self.hash_of(*number)))
     }
 
     /// The record `number`.
@@ -161,33 +163,36 @@ impl Memtable {
         self.entries.get(number).map(|entry| &*entry.record)
     }
 
-    /// How the records `seen` change the count of keys. `is_beneath` says whether a key had a value
-    /// beneath this buffer; it is asked once for each key, whoever counts.
+    /// How the records `seen` change the count of keys, by collection, of those that `is_asked` names.
+    /// `is_beneath` says whether a key had a value beneath this buffer; it is asked once for each key,
+    /// whoever counts.
     pub(crate) fn count_keys<E>(
         &self,
         seen: Seen,
-        is_of: impl Fn(&[u8]) -> bool,
-        mut is_beneath: impl FnMut(KeyHash, &[u8]) -> Result<bool, E>,
-    ) -> Result<i64, E> {
-        let mut change = 0;
+        is_asked: impl Fn(u32) -> bool,
+        mut is_beneath: impl FnMut(KeyHash, &Record<'_>) -> Result<bool, E>,
+        changes: &mut BTreeMap<u32, i64>,
+    ) -> Result<(), E> {
         for entry in self.entries.iter().take(self.count(seen) as usize) {
-            if !is_of(&entry.record) {
+            let Ok(record) = Record::decode(&entry.record) else { continue };
+            if !is_asked(record.collection) {
                 continue;
             }
             let was = match self.entries.get(entry.before) {
                 Some(before) => is_put(&before.record),
                 None => match entry.beneath.load(Ordering::Relaxed) {
                     NOT_ASKED => {
-                        let was = is_beneath(entry.hash, &entry.record)?;
+                        let was = is_beneath(entry.hash, &record)?;
                         entry.beneath.store(if was { PRESENT } else { ABSENT }, Ordering::Relaxed);
                         was
                     }
                     known => known == PRESENT,
                 },
             };
-            change += i64::from(is_put(&entry.record)) - i64::from(was);
+            let change = i64::from(record.kind != Kind::Delete) - i64::from(was);
+            *changes.entry(record.collection).or_default() += change;
         }
-        Ok(change)
+        Ok(())
     }
 
     /// The newest record of each key with its number, nearly in the order of hashes.
@@ -294,8 +299,15 @@ mod tests {
                 let found = memtable.get(hash(key), seen, <[u8]>::to_vec);
                 assert_eq!(found, round.checked_sub(1).map(|round| record(key, round)));
             }
-            let newest = (0..memtable.count(seen)).filter_map(|n| memtable.newest_at(n, seen));
-            assert_eq!(newest.count(), if round == 0 { 0 } else { KEYS as usize });
+            let (mut end, mut met) = (memtable.count(seen), KeySet::default());
+            let newest = std::iter::from_fn(|| {
+                end = memtable.newest_below(end, &mut met)?;
+                Some(memtable.record(end)?.to_vec())
+            });
+            let newest: Vec<_> = newest.collect();
+            let keys = if round == 0 { 0 } else { KEYS };
+            let all = (0..keys).rev().map(|key| record(key, round - 1));
+            assert_eq!(newest, all.collect::<Vec<_>>());
         }
     }
 
@@ -314,16 +326,16 @@ mod tests {
             } else {
                 model.insert(key)
             };
-            let change = memtable.count_keys(
-                memtable.seen(),
-                |_| true,
-                |_, record| {
-                    asked += 1;
-                    let key = Record::decode(record).unwrap().key[0];
-                    Ok::<_, ()>(key.is_multiple_of(2))
-                },
-            );
-            assert_eq!(change, Ok(model.len() as i64 - 5));
+            let mut changes = BTreeMap::new();
+            let is_beneath = |_, record: &Record<'_>| {
+                asked += 1;
+                Ok::<_, ()>(record.key[0].is_multiple_of(2))
+            };
+            let seen = memtable.seen();
+            memtable.count_keys(seen, |_| true, is_beneath, &mut changes).unwrap();
+            assert_eq!(changes, BTreeMap::from([(0, model.len() as i64 - 5)]));
+            memtable.count_keys(seen, |one| one == 1, |_, _| Err(()), &mut changes).unwrap();
+            assert_eq!(changes.len(), 1, "no other collection was asked for");
         }
         assert_eq!(asked, 10);
     }

@@ -14,6 +14,7 @@ use zkv_record::{KEY_BYTES_MAX, RecordError};
 use crate::cache::ValueCache;
 use crate::clean::Cleaner;
 use crate::collections::Collections;
+use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
 use crate::group::Queue;
 use crate::keys::Keys;
@@ -214,6 +215,13 @@ impl Shared {
         let counted = self
             .mended(|| moment().count_keys(collection).map_err(|error| self.lookup_error(error)));
         counted.unwrap_or_else(|_| moment().committed().counts.of(collection))
+    }
+
+    /// As [`Shared::key_count`], of all collections.
+    pub(crate) fn key_counts(&self, moment: &Moment) -> KeyCounts {
+        let counted =
+            self.mended(|| moment.count_all_keys().map_err(|error| self.lookup_error(error)));
+        counted.unwrap_or_else(|_| KeyCounts::clone(&moment.committed().counts))
     }
 
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use zkv_log::layout::FILE_HEADER_BYTES;
 
+use crate::catalog::DEFAULT;
 use crate::clean::CleaningStats;
 use crate::error::{Error, Result};
 use crate::store::Store;
@@ -72,10 +73,9 @@ impl Store {
     pub fn stats(&self) -> Result<Stats> {
         let shared = self.shared();
         let moment = shared.now();
+        let counts = shared.key_counts(&moment);
         let named = moment.committed().catalog.names().map(|(_, entry)| entry.id);
-        let keys = named.fold(self.len(), |sum, id| {
-            sum.saturating_add(shared.key_count(id, || moment.clone()))
-        });
+        let keys = named.fold(counts.of(DEFAULT), |sum, id| sum.saturating_add(counts.of(id)));
         let view = shared.view.load_full();
         let log = &view.committed.log;
         let live = shared.live();

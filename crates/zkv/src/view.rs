@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
@@ -177,20 +178,33 @@ impl Moment {
 
     /// How many keys `collection` has.
     pub(crate) fn count_keys(&self, collection: u32) -> Result<u64, LookupError> {
-        let tables: Vec<_> = self.tables().collect();
-        let committed = &self.view.committed;
-        let mut count = i64::try_from(committed.counts.of(collection)).unwrap_or(i64::MAX);
-        for (number, (table, seen)) in tables.iter().enumerate() {
-            let older = &tables[number + 1..];
-            let is_of = |record: &[u8]| {
-                Record::decode(record).is_ok_and(|record| record.collection == collection)
-            };
-            let change = table.count_keys(*seen, is_of, |hash, record| {
-                is_there(hash, record, older, committed)
-            })?;
-            count = count.saturating_add(change);
+        let changes = self.buffered_changes(|one| one == collection)?;
+        let count = self.view.committed.counts.of(collection);
+        Ok(count.saturating_add_signed(changes.get(&collection).copied().unwrap_or(0)))
+    }
+
+    /// How many keys each collection has.
+    pub(crate) fn count_all_keys(&self) -> Result<KeyCounts, LookupError> {
+        let mut counts = KeyCounts::clone(&self.view.committed.counts);
+        for (collection, change) in self.buffered_changes(|_| true)? {
+            counts.add(collection, change);
         }
-        Ok(u64::try_from(count).unwrap_or(0))
+        Ok(counts)
+    }
+
+    /// What the buffers do to the counts of the collections that `is_asked` names.
+    fn buffered_changes(
+        &self,
+        is_asked: impl Fn(u32) -> bool,
+    ) -> Result<BTreeMap<u32, i64>, LookupError> {
+        let tables: Vec<_> = self.tables().collect();
+        let mut changes = BTreeMap::new();
+        for (number, (table, seen)) in tables.iter().enumerate() {
+            let (older, committed) = (&tables[number + 1..], &self.view.committed);
+            let is_beneath = |hash, record: &Record<'_>| is_there(hash, record, older, committed);
+            table.count_keys(*seen, &is_asked, is_beneath, &mut changes)?;
+        }
+        Ok(changes)
     }
 
     pub(crate) fn committed(&self) -> &Committed {
@@ -393,11 +407,10 @@ impl Committed {
 /// Whether the key of a buffered record has a value in what is older than its buffer.
 fn is_there(
     hash: KeyHash,
-    record: &[u8],
+    record: &Record<'_>,
     older: &[(&Arc<Memtable>, Seen)],
     committed: &Committed,
 ) -> Result<bool, LookupError> {
-    let Ok(record) = Record::decode(record) else { return Ok(false) };
     if let Some(is_put) = older.iter().find_map(|(older, seen)| older.get(hash, *seen, is_put)) {
         return Ok(is_put);
     }

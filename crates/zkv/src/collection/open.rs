@@ -153,14 +153,14 @@ impl Store {
     pub fn collections(&self) -> Vec<CollectionInfo> {
         let shared = self.shared();
         let moment = shared.now();
-        let live = shared.live();
+        let (counts, live) = (shared.key_counts(&moment), shared.live());
         let log = &moment.committed().log;
         let infos = moment.committed().catalog.names().map(|(name, entry)| CollectionInfo {
             name: name.to_owned(),
             codec: Codec::from_code(entry.codec),
             key_type: entry.key_type.clone(),
             value_type: entry.value_type.clone(),
-            keys: shared.key_count(entry.id, || moment.clone()),
+            keys: counts.of(entry.id),
             raw_bytes: live.live_raw_bytes(Some(entry.id)),
             live_bytes: live.live_data_bytes(log, Some(entry.id)),
         });
