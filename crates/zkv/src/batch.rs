@@ -35,7 +35,7 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// assert_eq!(store.get::<_, u32>("to")?, Some(110));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Default)]
+#[derive(Default)]
 #[must_use = "a batch does nothing until it is written"]
 pub struct WriteBatch {
     wishes: Wishes,
@@ -284,4 +284,11 @@ fn keep_last<T>(sorted: &mut Vec<T>, hash_of: impl Fn(&T) -> KeyHash) {
     sorted.reverse();
     sorted.dedup_by_key(|one| hash_of(one));
     sorted.reverse();
+}
+
+impl std::fmt::Debug for WriteBatch {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("WriteBatch");
+        debug.field("writes", &self.len()).field("failure", &self.failure).finish_non_exhaustive()
+    }
 }

@@ -21,21 +21,20 @@ use crate::write_set::{Body, Condition, Large, Move, Write, WriteSet, Writes};
 use crate::writer::{WriteError, Writer};
 
 /// Commits that wait for the writer. The first of them that finds nobody at it writes them all.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Queue {
     state: Mutex<Waiting>,
     /// Tells that outcomes are known, or that nobody writes any more.
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Waiting {
     tickets: Vec<Arc<Ticket>>,
     has_leader: bool,
 }
 
 /// One commit that waits.
-#[derive(Debug)]
 struct Ticket {
     set: Arc<WriteSet<'static>>,
     outcome: Mutex<Option<Result<Position>>>,

@@ -33,7 +33,6 @@ pub(crate) enum Fate {
 }
 
 /// A transaction's beginning: what is written since is kept in mind until this is dropped.
-#[derive(Debug)]
 pub(crate) struct Begun {
     shared: Arc<Shared>,
     pub since: Tick,

@@ -30,7 +30,6 @@ use crate::sync::{ArcSwap, Condvar, Mutex, MutexGuard};
 use crate::view::{KeyRef, LookupError, Moment, View};
 use crate::writer::{IndexPlace, WriteError, Writer};
 
-#[derive(Debug)]
 pub(crate) struct Shared {
     pub path: PathBuf,
     pub index: IndexPlace,
@@ -62,7 +61,6 @@ pub(crate) struct Shared {
 }
 
 /// What changes with every buffered record.
-#[derive(Debug)]
 pub(crate) struct Front {
     /// The active buffer, as the view has it.
     pub active: Arc<Memtable>,

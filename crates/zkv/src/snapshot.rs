@@ -30,13 +30,11 @@ use crate::view::{KeyRef, Moment};
 /// assert_eq!(snapshot.get::<_, String>("key")?.as_deref(), Some("old"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct Snapshot {
     pub(crate) reader: Reader,
 }
 
 /// Reads at one moment.
-#[derive(Debug)]
 pub(crate) struct Reader {
     pub shared: Arc<Shared>,
     /// Another one, of the same log, once the index was found damaged.
@@ -54,6 +52,13 @@ impl Store {
         let shared = self.shared();
         shared.snapshots.fetch_add(1, Ordering::Relaxed);
         Snapshot { reader: Reader::new(Arc::clone(shared), shared.now()) }
+    }
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = &self.reader.shared.path;
+        formatter.debug_struct("Snapshot").field("path", path).finish_non_exhaustive()
     }
 }
 

@@ -31,7 +31,8 @@ impl From<SpillError> for Error {
 }
 
 /// One write, as it was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy)]
+#[cfg_attr(test, derive(Debug, PartialEq, Eq))]
 pub(crate) struct Wish<'a> {
     /// The collection, by its number among those that the batch knows.
     pub collection: u32,
@@ -41,7 +42,7 @@ pub(crate) struct Wish<'a> {
 }
 
 /// Wishes in their order.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Wishes {
     /// The newest, encoded.
     memory: Vec<u8>,
@@ -49,7 +50,6 @@ pub(crate) struct Wishes {
     count: u32,
 }
 
-#[derive(Debug)]
 struct SpillFile {
     scratch: Scratch,
     bytes: u64,
@@ -171,7 +171,6 @@ impl SpillFile {
 }
 
 /// Wishes that are too many for a buffer, ready to be committed.
-#[derive(Debug)]
 pub(crate) struct Spilled {
     wishes: Wishes,
     /// The collections' numbers in the store.
@@ -182,7 +181,7 @@ pub(crate) struct Spilled {
     last: Vec<bool>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct SpilledKey {
     hash: KeyHash,
     number: u32,

@@ -1,5 +1,6 @@
 //! The store.
 
+use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
@@ -52,7 +53,7 @@ use crate::view::View;
 /// store.close()?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Store {
     handle: Arc<Handle>,
 }
@@ -63,7 +64,6 @@ const MENDS_MAX: u32 = 16;
 const THREAD_RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the last handle's drop ends.
-#[derive(Debug)]
 struct Handle {
     shared: Arc<Shared>,
     threads: Mutex<Threads>,
@@ -72,7 +72,7 @@ struct Handle {
     has_cleaner: AtomicBool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Threads {
     /// Started by the first buffered write.
     flusher: Option<JoinHandle<()>>,
@@ -362,6 +362,14 @@ impl Store {
     /// lost then, and the next opening makes up for it.
     pub fn close(self) -> Result<()> {
         self.handle.close()
+    }
+}
+
+/// By hand, as of all that holds a store or records: keys and values stay out of logs, and an index would
+/// fill them.
+impl fmt::Debug for Store {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Store").field("path", &self.shared().path).finish_non_exhaustive()
     }
 }
 

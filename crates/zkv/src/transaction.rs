@@ -30,7 +30,6 @@ const ATTEMPTS_MAX: u32 = 100;
 /// Transactions are serializable: those that commit could have run one after another, each at the
 /// moment of its commit. Nobody waits for one; where another commit has written what this one has
 /// read, its own commit fails with [`Error::Conflict`], and nothing has happened.
-#[derive(Debug)]
 pub struct Transaction {
     store: Store,
     reader: Reader,
@@ -304,9 +303,16 @@ impl Transaction {
     }
 }
 
+impl std::fmt::Debug for Transaction {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("Transaction");
+        debug.field("store", &self.store).field("writes", &self.writes.len());
+        debug.finish_non_exhaustive()
+    }
+}
+
 /// All keys and values as a transaction sees them, in no particular order. See
 /// [`Transaction::iter_bytes`].
-#[derive(Debug)]
 pub struct TransactionIter {
     own: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
     written: KeySet,
@@ -356,5 +362,12 @@ fn is_put(write: &Write<'_>) -> bool {
     match &write.body {
         Body::Record(record) => crate::memtable::is_put(record),
         Body::Large(_) => true,
+    }
+}
+
+impl std::fmt::Debug for TransactionIter {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("TransactionIter");
+        debug.field("below", &self.below).finish_non_exhaustive()
     }
 }

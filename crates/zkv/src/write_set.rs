@@ -16,7 +16,6 @@ use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::view::{KeyRef, Moment};
 
 /// One commit's writes, and what they depend on.
-#[derive(Debug)]
 pub(crate) struct WriteSet<'a> {
     pub writes: Writes<'a>,
     /// What must not have been written since it was read.
@@ -29,7 +28,6 @@ pub(crate) struct WriteSet<'a> {
 }
 
 /// Writes, one a key.
-#[derive(Debug)]
 pub(crate) enum Writes<'a> {
     One(Write<'a>),
     Few(Vec<Write<'a>>),
@@ -37,14 +35,12 @@ pub(crate) enum Writes<'a> {
 }
 
 /// What happens to one key.
-#[derive(Debug)]
 pub(crate) struct Write<'a> {
     pub hash: KeyHash,
     pub collection: u32,
     pub body: Body<'a>,
 }
 
-#[derive(Debug)]
 pub(crate) enum Body<'a> {
     /// An encoded record.
     Record(Vec<u8>),
@@ -53,7 +49,6 @@ pub(crate) enum Body<'a> {
 }
 
 /// A key with a value that is stored in pieces.
-#[derive(Debug)]
 pub(crate) struct Large<'a> {
     pub key: Cow<'a, [u8]>,
     pub value: Cow<'a, [u8]>,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use zkv::{Durability, Error, ErrorKind, Options, Store, WriteBatch};
 use zkv_io::MemoryStorage;
 
-use common::faulty::{PATH, killed, noise};
+use common::faulty::{PATH, killed, noise, options};
 
 const ALL: [Durability; 3] = [Durability::Buffered, Durability::Flushed, Durability::Synced];
 
@@ -446,4 +446,43 @@ fn a_commit_without_writes_makes_what_was_written_before_as_durable_as_it_asks_f
     store.set("b", &1).unwrap();
     store.write_with(WriteBatch::new(), Durability::Synced).unwrap();
     assert!(is_there("b"));
+}
+
+#[test]
+fn what_is_printed_to_debug_holds_no_keys_and_no_values_and_is_short() {
+    // As text, and as the numbers that bytes are printed as.
+    const KEY: &[u8] = b"SECRETKEY";
+    const VALUE: &[u8] = b"SECRETVALUE";
+    let is_secret = |text: &str| text.contains("SECRET") || text.contains("83, 69, 67, 82");
+    assert!(is_secret(&format!("{KEY:?}")));
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    for number in 0..10_000u32 {
+        store.set_bytes(&[KEY, &number.to_le_bytes()].concat(), VALUE).unwrap();
+    }
+    store.flush().unwrap();
+    store.set_bytes(KEY, VALUE).unwrap();
+    let collection = store.collection::<String, String>("pages").unwrap();
+    collection.set("SECRETKEY", &"SECRETVALUE".to_owned()).unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set_bytes(KEY, VALUE).set_in(&collection, "SECRETKEY", &"SECRETVALUE".to_owned());
+    let mut transaction = store.begin().unwrap();
+    transaction.set_bytes(KEY, VALUE).unwrap();
+    let mut iter = transaction.iter_bytes();
+    iter.next().unwrap().unwrap();
+    let snapshot = store.snapshot();
+    let mut below = snapshot.iter_bytes();
+    below.next().unwrap().unwrap();
+    let raw = store.raw_collection("pages").unwrap();
+    let printed = [
+        format!("{store:?}"),
+        format!("{collection:?} {raw:?} {:?}", collection.iter().unwrap()),
+        format!("{batch:?}"),
+        format!("{iter:?} {below:?}"),
+        format!("{:?}", collection.within(&mut transaction).unwrap()),
+        format!("{snapshot:?} {:?}", collection.at(&snapshot).unwrap()),
+    ];
+    for text in printed {
+        assert!(!is_secret(&text) && text.len() < 400, "{text}");
+    }
 }

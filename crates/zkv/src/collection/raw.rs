@@ -13,11 +13,17 @@ use crate::write_set::CollectionState;
 ///
 /// It suits tools that know no types. What is written here is not held against the collection's
 /// types: whoever reads it with them gets an error of kind `Encoding`.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RawCollection {
     store: Store,
     name: Arc<str>,
     state: Arc<CollectionState>,
+}
+
+impl std::fmt::Debug for RawCollection {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("RawCollection").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl RawCollection {

@@ -17,7 +17,6 @@ use super::open::check_types;
 use super::{Collection, CollectionIter};
 
 /// A collection at a snapshot's moment. See [`Collection::at`].
-#[derive(Debug)]
 pub struct SnapshotCollection<'a, K, V> {
     of: &'a Collection<K, V>,
     snapshot: &'a Snapshot,
@@ -25,7 +24,6 @@ pub struct SnapshotCollection<'a, K, V> {
 }
 
 /// A collection as a transaction sees it. See [`Collection::within`].
-#[derive(Debug)]
 pub struct TransactionCollection<'a, K, V> {
     of: &'a Collection<K, V>,
     transaction: &'a mut Transaction,
@@ -229,5 +227,19 @@ where
     #[must_use]
     pub fn iter(&self) -> CollectionIter<K, V, TransactionIter> {
         CollectionIter::new(self.transaction.iter_in(self.id), self.of.coding)
+    }
+}
+
+impl<K, V> std::fmt::Debug for SnapshotCollection<'_, K, V> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("SnapshotCollection");
+        debug.field("of", self.of).field("snapshot", self.snapshot).finish_non_exhaustive()
+    }
+}
+
+impl<K, V> std::fmt::Debug for TransactionCollection<'_, K, V> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("TransactionCollection");
+        debug.field("of", self.of).field("transaction", self.transaction).finish_non_exhaustive()
     }
 }
