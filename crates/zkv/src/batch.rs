@@ -93,7 +93,7 @@ impl WriteBatch {
         Q: Serialize + ?Sized,
     {
         self.try_add(|batch| {
-            let (key, value) = (encode_key(key)?, collection.encode_value(value)?);
+            let (key, value) = (collection.encode_key(key)?, collection.encode_value(value)?);
             batch.push_in(collection.state(), &key, Some(&value))
         })
     }
@@ -105,7 +105,7 @@ impl WriteBatch {
         V: Serialize + DeserializeOwned,
         Q: Serialize + ?Sized,
     {
-        self.try_add(|batch| batch.push_in(collection.state(), &encode_key(key)?, None))
+        self.try_add(|batch| batch.push_in(collection.state(), &collection.encode_key(key)?, None))
     }
 
     /// As [`RawCollection::set`], once the batch is written.

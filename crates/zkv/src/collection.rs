@@ -10,12 +10,12 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use zkv_record::decode_within;
 
 use crate::catalog::Entry;
 use crate::coding::Coding;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::iter::IterBytes;
-use crate::many::encode_keys;
 use crate::modify::Place;
 use crate::store::encode_key;
 use crate::write_set::CollectionState;
@@ -28,7 +28,7 @@ pub use view::{SnapshotCollection, TransactionCollection};
 ///
 /// Its keys are its own: the same key may stand in any number of collections. Clones are handles of
 /// the same collection. A key may be given as whatever `K` borrows as, so long as serde writes it
-/// alike: a `String` as a `str`.
+/// alike: a `String` as a `str`, but not an array as a slice. Else it is refused, of kind `Misuse`.
 ///
 /// [`Store::collection`]: crate::Store::collection
 ///
@@ -69,7 +69,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.raw.set(&encode_key(key)?, &self.encode_value(value)?)
+        self.raw.set(&self.encode_key(key)?, &self.encode_value(value)?)
     }
 
     /// As [`Store::get`](crate::Store::get).
@@ -81,7 +81,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let value = self.raw.get(&encode_key(key)?)?;
+        let value = self.raw.get(&self.encode_key(key)?)?;
         value.map(|value| self.coding.decode(&value)).transpose()
     }
 
@@ -95,7 +95,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.coding.decode_all(self.raw.get_many(&encode_keys(keys)?)?)
+        self.coding.decode_all(self.raw.get_many(&self.encode_keys(keys)?)?)
     }
 
     /// As [`Store::delete`](crate::Store::delete).
@@ -108,7 +108,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.raw.delete(&encode_key(key)?)
+        self.raw.delete(&self.encode_key(key)?)
     }
 
     /// As [`Store::contains`](crate::Store::contains).
@@ -121,7 +121,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.raw.contains(&encode_key(key)?)
+        self.raw.contains(&self.encode_key(key)?)
     }
 
     /// As [`Store::get_or_insert_with`](crate::Store::get_or_insert_with).
@@ -134,7 +134,7 @@ where
         Q: Serialize + ?Sized,
     {
         let place = Place::Named(self.state());
-        self.raw.store().get_or_insert_in(place, &encode_key(key)?, self.coding, make)
+        self.raw.store().get_or_insert_in(place, &self.encode_key(key)?, self.coding, make)
     }
 
     /// As [`Store::update`](crate::Store::update).
@@ -151,7 +151,7 @@ where
         Q: Serialize + ?Sized,
     {
         let place = Place::Named(self.state());
-        self.raw.store().update_in(place, &encode_key(key)?, self.coding, change)
+        self.raw.store().update_in(place, &self.encode_key(key)?, self.coding, change)
     }
 
     /// As [`Store::compare_and_set`](crate::Store::compare_and_set).
@@ -167,7 +167,7 @@ where
         let new = new.map(|value| self.encode_value(value)).transpose()?;
         let place = Place::Named(self.state());
         let (expected, new) = (expected.as_deref(), new.as_deref());
-        self.raw.store().compare_and_set_in(place, &encode_key(key)?, expected, new)
+        self.raw.store().compare_and_set_in(place, &self.encode_key(key)?, expected, new)
     }
 
     /// As [`Store::remove`](crate::Store::remove).
@@ -180,7 +180,7 @@ where
         Q: Serialize + ?Sized,
     {
         let place = Place::Named(self.state());
-        self.raw.store().remove_in(place, &encode_key(key)?, self.coding)
+        self.raw.store().remove_in(place, &self.encode_key(key)?, self.coding)
     }
 
     /// How many keys it has; none once it is dropped.
@@ -215,6 +215,33 @@ where
         self.raw.clear()
     }
 
+    /// The key as `K` itself is written.
+    pub(crate) fn encode_key<Q>(&self, key: &Q) -> Result<Vec<u8>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let encoded = encode_key(key)?;
+        if is_written_alike::<K, Q>() {
+            return Ok(encoded);
+        }
+        // A slice is written with its length, an array, which borrows as one, without.
+        let own = decode_within::<K>(&encoded, self.coding.depth_max);
+        if own.is_ok_and(|own| encode_key(own.borrow()).is_ok_and(|again| again == encoded)) {
+            Ok(encoded)
+        } else {
+            Err(Error::KeyWrittenOtherwise)
+        }
+    }
+
+    fn encode_keys<Q>(&self, keys: &[&Q]) -> Result<Vec<Vec<u8>>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        keys.iter().map(|key| self.encode_key(*key)).collect()
+    }
+
     pub(crate) fn encode_value(&self, value: &V) -> Result<Vec<u8>> {
         self.coding.encode(value)
     }
@@ -229,6 +256,12 @@ impl<K, V> Clone for Collection<K, V> {
         let (raw, asked) = (self.raw.clone(), Arc::clone(&self.asked));
         Self { raw, coding: self.coding, asked, types: PhantomData }
     }
+}
+
+/// Whether whatever is borrowed from a `K` is known to be written as that is.
+fn is_written_alike<K, Q: ?Sized>() -> bool {
+    let (own, borrowed) = (typeid::of::<K>(), typeid::of::<Q>());
+    own == borrowed || borrowed == typeid::of::<str>() || own == typeid::of::<Vec<u8>>()
 }
 
 impl<K, V> std::fmt::Debug for Collection<K, V> {
@@ -262,7 +295,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let decoded = |(key, value): (Vec<u8>, Vec<u8>)| {
             // Keys are always postcard's.
-            let key = zkv_record::decode_within(&key, self.coding.depth_max)?;
+            let key = decode_within(&key, self.coding.depth_max)?;
             Ok((key, self.coding.decode(&value)?))
         };
         self.entries.next().map(|entry| entry.and_then(decoded))

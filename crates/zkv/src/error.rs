@@ -96,6 +96,12 @@ pub enum Error {
     /// opened anew. Numbers of collections mean nothing there.
     #[error("the collection is of another store, or of an earlier opening: open it from this one")]
     OtherStore,
+    /// A key was given as a type that the collection's keys borrow as, and that serde writes otherwise: an
+    /// array of bytes as a slice.
+    #[error(
+        "the key is written otherwise than the collection's type of keys: give it as that type"
+    )]
+    KeyWrittenOtherwise,
     /// There is no such collection: the store is only read, so that it is not made, or it did not exist at the
     /// moment of the snapshot or transaction.
     #[error("there is no such collection")]
@@ -158,8 +164,8 @@ pub enum ErrorKind {
     TypeMismatch,
     /// A transaction conflicts with another one.
     Conflict,
-    /// The call makes no sense: an option out of range, a store that was closed, or a collection of
-    /// another one.
+    /// The call makes no sense: an option out of range, a store that was closed, a collection of another
+    /// one, or a key in another form.
     Misuse,
 }
 
@@ -179,6 +185,7 @@ impl Error {
             Self::InvalidOption { .. }
             | Self::InvalidName { .. }
             | Self::OtherStore
+            | Self::KeyWrittenOtherwise
             | Self::Closed => ErrorKind::Misuse,
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::File { source, .. } => kind_of_io(source),

@@ -6,7 +6,7 @@ use std::fs;
 use std::time::Duration;
 
 use serde::Serialize;
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{Durability, Error, ErrorKind, Options, Store, WriteBatch};
 
 use common::{Page, check, fill, index_path, page, place};
 
@@ -288,4 +288,37 @@ fn threads_read_and_write_side_by_side() {
         store.close().unwrap();
         check(&Store::open(&place.path).unwrap(), 4000);
     }
+}
+
+#[test]
+fn a_key_in_a_form_that_is_written_otherwise_is_refused() {
+    let place = place();
+    let store = Store::open(&place.path).unwrap();
+    let hashes = store.collection::<[u8; 4], u32>("hashes").unwrap();
+    hashes.set(&[3, 1, 2, 3], &1).unwrap();
+    // Three bytes, as a slice, are written as the array's four are.
+    for slice in [&[3, 1, 2, 3][..], &[1, 2, 3], &[]] {
+        let refused = |result: zkv::Result<()>| {
+            let error = result.unwrap_err();
+            assert!(matches!(error, Error::KeyWrittenOtherwise), "{error:?}");
+            assert_eq!(error.kind(), ErrorKind::Misuse);
+        };
+        refused(hashes.get(slice).map(drop));
+        refused(hashes.set(slice, &2));
+        refused(hashes.get_many(&[slice]).map(drop));
+        refused(hashes.within(&mut store.begin().unwrap()).unwrap().set(slice, &2));
+        let mut batch = WriteBatch::new();
+        batch.set_in(&hashes, slice, &2);
+        refused(store.write(batch));
+    }
+    let all: Result<Vec<_>, _> = hashes.iter().unwrap().collect();
+    assert_eq!(all.unwrap(), [([3, 1, 2, 3], 1)]);
+
+    let words = store.collection::<Vec<String>, u32>("words").unwrap();
+    let key = ["one".to_owned(), "two".to_owned()];
+    words.set(&key[..], &1).unwrap();
+    assert_eq!(words.get(&key.to_vec()).unwrap(), Some(1));
+    let bytes = store.collection::<Vec<u8>, u32>("bytes").unwrap();
+    bytes.set(&[1, 2][..], &1).unwrap();
+    assert_eq!(bytes.get(&vec![1, 2]).unwrap(), Some(1));
 }

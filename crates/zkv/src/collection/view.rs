@@ -7,9 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::iter::IterBytes;
-use crate::many::encode_keys;
 use crate::snapshot::Snapshot;
-use crate::store::encode_key;
 use crate::transaction::{Transaction, TransactionIter};
 use crate::write_set::Numbered;
 
@@ -107,7 +105,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let (reader, key) = (&self.snapshot.reader, encode_key(key)?);
+        let (reader, key) = (&self.snapshot.reader, self.of.encode_key(key)?);
         let value = reader.get(reader.shared.key(self.id, &key))?;
         value.map(|value| self.of.coding.decode(&value)).transpose()
     }
@@ -121,7 +119,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let values = self.snapshot.reader.get_many(self.id, &encode_keys(keys)?)?;
+        let values = self.snapshot.reader.get_many(self.id, &self.of.encode_keys(keys)?)?;
         self.of.coding.decode_all(values)
     }
 
@@ -134,7 +132,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let (reader, key) = (&self.snapshot.reader, encode_key(key)?);
+        let (reader, key) = (&self.snapshot.reader, self.of.encode_key(key)?);
         reader.contains(reader.shared.key(self.id, &key))
     }
 
@@ -171,7 +169,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let value = self.transaction.get_in(self.id, &encode_key(key)?)?;
+        let value = self.transaction.get_in(self.id, &self.of.encode_key(key)?)?;
         value.map(|value| self.of.coding.decode(&value)).transpose()
     }
 
@@ -184,7 +182,9 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.of.coding.decode_all(self.transaction.get_many_in(self.id, &encode_keys(keys)?)?)
+        self.of
+            .coding
+            .decode_all(self.transaction.get_many_in(self.id, &self.of.encode_keys(keys)?)?)
     }
 
     /// As [`Collection::contains`], as the transaction sees the collection.
@@ -196,7 +196,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.contains_in(self.id, &encode_key(key)?)
+        self.transaction.contains_in(self.id, &self.of.encode_key(key)?)
     }
 
     /// As [`Collection::set`], once the transaction is committed.
@@ -208,7 +208,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.set_in(self.id, &encode_key(key)?, &self.of.encode_value(value)?)
+        self.transaction.set_in(self.id, &self.of.encode_key(key)?, &self.of.encode_value(value)?)
     }
 
     /// As [`Collection::delete`], once the transaction is committed. Says whether the key was there.
@@ -220,7 +220,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.delete_in(self.id, &encode_key(key)?)
+        self.transaction.delete_in(self.id, &self.of.encode_key(key)?)
     }
 
     /// As [`Transaction::iter_bytes`], of this collection.
