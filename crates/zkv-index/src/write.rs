@@ -193,19 +193,18 @@ impl Checkpoint {
         // Closed until all is well: of a failed write or sync nothing is known, and a file that was
         // replaced, or perhaps was, is not the one at `path`.
         let found = std::mem::replace(&mut *tail, Tail::Closed);
-        if choice == Choice::Rewrite || !self.settle(found)? {
-            let open = || self.merged_with(changes, 0);
-            return write_file(storage, path, &open, meta, self.header.number.wrapping_add(1));
-        }
-        let appended = self.append(storage, changes, meta, choice);
-        match &appended {
-            Ok(next) => {
+        if choice != Choice::Rewrite && self.settle(found)? {
+            let appended = self.append(storage, changes, meta, choice);
+            if let Ok(Some(next)) = appended {
                 *tail = Tail::Open { end: next.header.body_end, is_settled: true };
+                return Ok(next);
             }
             // Gives back the space; the next checkpoint replaces the file in any case.
-            Err(_) => drop(self.file.file.set_len(self.header.body_end)),
+            drop(self.file.file.set_len(self.header.body_end));
+            appended?;
         }
-        appended
+        let open = || self.merged_with(changes, 0);
+        write_file(storage, path, &open, meta, self.header.number.wrapping_add(1))
     }
 
     fn sizes_with(&self, changes: &Run, meta: &CheckpointMeta<'_>) -> Result<Sizes, IndexError> {
@@ -251,8 +250,7 @@ impl Checkpoint {
         }
         // A header that an earlier process wrote here and took back must not come up behind a
         // crash, in front of a body that is not its own.
-        file.sync_all()?;
-        Ok(true)
+        Ok(file.sync_all().is_ok())
     }
 
     /// This checkpoint's tables from the `first` one on, and `changes`.
@@ -268,23 +266,28 @@ impl Checkpoint {
         Ok(Box::new(Merged::new(tables.chain([entries_of(changes)]))?))
     }
 
+    /// `None` where a sync failed: of what this file has, nothing is known then, and a new one is better.
     fn append(
         &self,
         storage: &dyn Storage,
         changes: &Run,
         meta: &CheckpointMeta<'_>,
         choice: Choice,
-    ) -> Result<Self, IndexError> {
+    ) -> Result<Option<Self>, IndexError> {
         let header = self.write_body(storage, changes, meta, choice)?;
         let file = &*self.file.file;
         // A crash before this is done leaves no header here, so the body counts for nothing. With
         // the body durable, the header vouches for it.
-        file.sync_data()?;
+        if file.sync_data().is_err() {
+            return Ok(None);
+        }
         file.write_at(header.offset, &header.encode())?;
         // A crash before this is done leaves either checkpoint.
-        file.sync_data()?;
+        if file.sync_data().is_err() {
+            return Ok(None);
+        }
         let chain_length = self.chain_length + 1;
-        Ok(Self { file: Arc::clone(&self.file), header, chain_length })
+        Ok(Some(Self { file: Arc::clone(&self.file), header, chain_length }))
     }
 
     /// Writes what follows the next header, and returns that.

@@ -53,8 +53,9 @@ impl PowerCut {
         match event {
             Event::Synced { file } => {
                 let of_file = |other: &Event| data_of(other) == Some(*file);
-                if self.pending.iter().any(of_file) {
-                    // Its last page is written, with zeros behind the end.
+                let mut changes = self.pending.iter().filter(|other| of_file(other));
+                if changes.any(|change| self.reaches_last_page(change, *file)) {
+                    // The page is written, with zeros behind the end.
                     self.hidden.remove(file);
                 }
                 self.settle(of_file, |_| true);
@@ -168,6 +169,23 @@ impl PowerCut {
         (self.len_behind(before, file) < self.len_behind(&self.pending, file)).then_some(file)
     }
 
+    /// Whether a change writes to the page in which the file ends on the disk, or behind it.
+    fn reaches_last_page(&self, change: &Event, file: FileId) -> bool {
+        let len = self.files.get(&file).map_or(0, |bytes| bytes.len() as u64);
+        match change {
+            Event::Write { offset, bytes, .. } => {
+                offset + bytes.len() as u64 > len - len % PAGE_BYTES
+            }
+            _ => true,
+        }
+    }
+
+    /// What an earlier cut has left at a place behind a file's end.
+    fn hidden_at(&self, file: FileId, at: usize) -> Option<u8> {
+        let start = self.files.get(&file).map_or(0, |bytes| bytes.len());
+        self.hidden.get(&file)?.get(at.checked_sub(start)?).copied()
+    }
+
     /// The length of a file behind all of these changes, which follow what is durable.
     fn len_behind(&self, changes: &[Event], file: FileId) -> u64 {
         let durable = self.files.get(&file).map_or(0, |bytes| bytes.len() as u64);
@@ -242,13 +260,13 @@ impl PowerCut {
     #[must_use]
     pub fn image(&self, cut: &Cut) -> Image {
         let (mut files, mut names) = (self.files.clone(), self.names.clone());
-        if cut.growth == Growth::Garbage {
-            self.grow(&mut files, |id, at| {
-                let start = self.files.get(&id).map_or(0, |bytes| bytes.len());
-                let hidden =
-                    self.hidden.get(&id).and_then(|bytes| bytes.get(at.checked_sub(start)?));
-                hidden.copied().unwrap_or(NOISE[at % NOISE_PERIOD])
-            });
+        match cut.growth {
+            Growth::Garbage => self.grow(&mut files, |id, at| {
+                self.hidden_at(id, at).unwrap_or(NOISE[at % NOISE_PERIOD])
+            }),
+            // What is not written over stays hidden.
+            Growth::Short => self.grow(&mut files, |id, at| self.hidden_at(id, at).unwrap_or(0)),
+            Growth::AsWritten | Growth::Zeros => {}
         }
         for (number, event) in self.pending.iter().enumerate() {
             let tear = cut.tear.filter(|tear| tear.number == number);
@@ -282,7 +300,9 @@ impl PowerCut {
             let len = self.files.get(id).map_or(0, |durable| durable.len());
             if len < bytes.len() {
                 let page_end = len.next_multiple_of(page_bytes).min(bytes.len());
-                hidden.insert(*id, bytes[len..page_end].to_vec());
+                let earlier = hidden.remove(id).unwrap_or_default();
+                let not_reached = earlier.get(page_end - len..).unwrap_or_default();
+                hidden.insert(*id, [&bytes[len..page_end], not_reached].concat());
                 Arc::make_mut(bytes).truncate(len);
             }
         }

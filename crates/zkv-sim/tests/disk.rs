@@ -127,6 +127,36 @@ fn what_a_cut_leaves_behind_a_files_end_may_come_to_light_when_the_file_grows() 
 }
 
 #[test]
+fn what_a_cut_has_hidden_stays_until_its_page_is_written() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, &[b'.'; 5000]);
+    file.write_at(5000, b"abandoned").unwrap();
+    let events_of = |disk: &SimDisk, mut cut: PowerCut| {
+        disk.events(0).iter().for_each(|event| _ = cut.follow(event));
+        cut
+    };
+    let cut = |kept: bool, growth| Cut { kept: vec![kept], tear: None, growth };
+    let image = events_of(&disk, PowerCut::new()).image(&cut(true, Growth::Short));
+    // A sync that writes another page, and then one that loses all but a length.
+    let next = SimDisk::recording_from(&image, 2);
+    let file = next.open(path(A), OpenMode::ReadWrite).unwrap();
+    file.write_at(0, b"x").unwrap();
+    file.sync_data().unwrap();
+    file.write_at(5000, b"new").unwrap();
+    let followed = events_of(&next, PowerCut::from_image(&image));
+    assert_eq!(followed.image(&cut(false, Growth::Garbage)).get(path(A)).unwrap()[5000..], *b"aba");
+    // Of the next crash, too, what was not written over stays.
+    for (kept, shown) in [(true, b"newndone"), (false, b"abandone")] {
+        let image = followed.image(&cut(kept, Growth::Short));
+        let third = SimDisk::recording_from(&image, 3);
+        third.open(path(A), OpenMode::ReadWrite).unwrap().write_at(5000, &[b'-'; 8]).unwrap();
+        let followed = events_of(&third, PowerCut::from_image(&image));
+        let found = followed.image(&cut(false, Growth::Garbage));
+        assert_eq!(found.get(path(A)).unwrap()[5000..], *shown);
+    }
+}
+
+#[test]
 fn only_cuts_that_keep_the_newest_change_are_new() {
     let disk = SimDisk::recording(1);
     let file = durable_file(&disk, b"..");

@@ -235,6 +235,7 @@ pub(crate) fn index_place(path: &Path, options: &Options) -> IndexPlace {
         scratch_storage: Arc::clone(&options.storage),
         scratch,
         is_lasting,
+        thresholds: options.index_thresholds,
     }
 }
 

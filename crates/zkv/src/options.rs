@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use zkv_index::Thresholds;
 use zkv_io::{FileStorage, ReadMode, Storage};
 use zkv_log::LogOptions;
 use zkv_record::{DECODE_DEPTH_MAX, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX};
@@ -71,6 +72,7 @@ pub struct Options {
     pub(crate) memory_buffer_bytes: usize,
     pub(crate) cache_bytes: usize,
     pub(crate) use_index_file: bool,
+    pub(crate) index_thresholds: Thresholds,
     pub(crate) durability: Durability,
     pub(crate) flush_interval: Duration,
     pub(crate) decode_depth_max: u32,
@@ -101,6 +103,7 @@ impl Options {
             memory_buffer_bytes: 4 << 20,
             cache_bytes: 8 << 20,
             use_index_file: true,
+            index_thresholds: Thresholds::DEFAULT,
             durability: Durability::default(),
             flush_interval: Duration::from_secs(1),
             decode_depth_max: DECODE_DEPTH_MAX,
@@ -176,6 +179,13 @@ impl Options {
     /// opening reads the whole data file, and the index takes about 6 bytes of memory a key.
     pub fn use_index_file(mut self, yes: bool) -> Self {
         self.use_index_file = yes;
+        self
+    }
+
+    /// When the index file is appended to, and when it is written anew: for tests of small stores.
+    #[doc(hidden)]
+    pub fn index_thresholds(mut self, thresholds: Thresholds) -> Self {
+        self.index_thresholds = thresholds;
         self
     }
 

@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use zkv_index::{Checkpoint, IndexError, Run, write_first};
+use zkv_index::{Checkpoint, IndexError, Run, Thresholds, write_first};
 use zkv_io::{MemoryStorage, Storage, parent_directory};
 use zkv_log::{LogError, LogWriter};
 
@@ -69,6 +69,7 @@ pub(crate) struct IndexPlace {
     pub scratch: PathBuf,
     /// Whether it is a file that outlives the process.
     pub is_lasting: bool,
+    pub thresholds: Thresholds,
 }
 
 impl IndexPlace {
@@ -218,7 +219,9 @@ impl Writer {
         let sections = Sections::new(store_id, log_section, &self.live, counts, catalog);
         let (storage, path) = (&*self.index.storage, &*self.index.path);
         let next = sections.write_with(|meta| match &self.committed.checkpoint {
-            Some(checkpoint) => checkpoint.write_next(storage, path, &run, meta),
+            Some(checkpoint) => {
+                checkpoint.write_next_with(storage, path, &run, meta, &self.index.thresholds)
+            }
             None => write_first(storage, path, &run, meta),
         });
         match next {

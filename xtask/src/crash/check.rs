@@ -13,7 +13,7 @@ use super::history::{Before, History};
 use super::images::{Depth, Effort, Tally};
 use super::model::{self, DEFAULT, Model};
 use super::session::{INDEX, STORE, options};
-use super::workload::{Place, Workload};
+use super::workload::{IndexFile, Place, Workload};
 
 /// What is written behind a crash, to see that the store can go on.
 pub const PROBE: &[u8] = b"probe";
@@ -190,7 +190,8 @@ fn with_other_indexes(
     for (number, (what, index)) in std::iter::once(without).chain(older).enumerate() {
         let after = |error| format!("{what}: {error}");
         let image = with_index(image, index);
-        let indexed = Workload { use_index_file: true, ..workload.clone() };
+        let index = if workload.index.is_used() { workload.index } else { IndexFile::Rewritten };
+        let indexed = Workload { index, ..workload.clone() };
         let store = open(&SimDisk::from_image(&image, 11), &indexed).map_err(after)?;
         find_commit(&store, &only(state)).map_err(after)?;
         drop(store);

@@ -40,6 +40,7 @@ const OPERATIONS: &[&str] = &[
 const CLEANING: &[&str] = &[
     "flushed/index/3/c2.s1.900,s40.900,b0.60000x12,d40,c2.drop,b0.60000x12,clean,rebuild-index,clean",
     "synced/index/3/s0.300000,s0.300000,s1.300000,hold,d0,compact,release,compact,s2.40",
+    "flushed/appended/3/b0.60000x12,s40.900,clean,b0.60000x12,d40,b0.60000x12,clean,b0.60000x12,clean,reopen",
     "buffered/no-index/3/s40.900,b0.60000x12,d40,c1.clear,compact,s1.40,reopen",
 ];
 /// Ways to cut the power at the end of such a run.

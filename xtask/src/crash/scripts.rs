@@ -3,7 +3,7 @@
 use zkv::Durability;
 
 use super::model::DEFAULT;
-use super::workload::{BUFFER_BYTES, HUGE_BYTES, LARGE_BYTES, Operation, Workload};
+use super::workload::{BUFFER_BYTES, HUGE_BYTES, IndexFile, LARGE_BYTES, Operation, Workload};
 
 /// What the exhaustive run is made of: each kind of operation, and each kind of value.
 pub const ALPHABET: [Operation; 18] = [
@@ -75,6 +75,11 @@ const CLEANING: &[&str] = &[
     // A backup of a store that was cleaned, and one of a cleaned store's past in its place.
     "flushed/index/1/b0.60000x12,s40.900,backup,d40,b0.60000x12,b0.60000x12,clean,b0.60000x12,\
      backup,s40.50,compact,restore,clean,b0.60000x12",
+    // The index file is appended to, and a crash leaves the checkpoint before, of which segments were freed.
+    "flushed/appended/1/b0.60000x12,s40.900,c1.s40.40,rebuild-index,b0.60000x12,d40,b0.60000x12,clean,s41.60,\
+     b0.60000x12,clean,b0.60000x12,kill,compact,reopen,s40.50,b0.60000x12,clean",
+    "synced/appended/1/b0.60000x12,hold,b0.60000x12,b0.60000x12,clean,b20.60000x12,release,clean,\
+     rebuild-index,b20.60000x12,clean,switch-index,d0,b0.60000x12,clean,switch-index,clean",
 ];
 
 impl Workload {
@@ -104,7 +109,10 @@ impl Workload {
                     Some(letter)
                 });
                 let operations = digits.collect();
-                all.push(Self { durability, use_index_file: true, seed: 1, operations });
+                // As often the one as the other, whichever operations there are.
+                let is_appended = number.count_ones() % 2 == 1;
+                let index = if is_appended { IndexFile::Appended } else { IndexFile::Rewritten };
+                all.push(Self { durability, index, seed: 1, operations });
             }
         }
         all
@@ -120,7 +128,11 @@ impl Workload {
         let mut random = fastrand::Rng::with_seed(seed);
         let durabilities = [Durability::Synced, Durability::Flushed, Durability::Buffered];
         let durability = durabilities[random.usize(..3)];
-        let use_index_file = random.u8(..8) > 0;
+        let index = match random.u8(..8) {
+            0 => IndexFile::Unused,
+            _ if seed % 2 == 1 => IndexFile::Appended,
+            _ => IndexFile::Rewritten,
+        };
         let (keys, most_bytes) = (random.u8(2..24), [60, 1500, 9000][random.usize(..3)]);
         let operations = if cleans {
             let count = random.usize(6..20);
@@ -129,7 +141,7 @@ impl Workload {
             let count = random.usize(4..60);
             (0..count).map(|_| random_operation(&mut random, keys, most_bytes)).collect()
         };
-        Self { durability, use_index_file, seed, operations }
+        Self { durability, index, seed, operations }
     }
 
     /// What another process does with the store after a crash of this one.
@@ -211,6 +223,7 @@ mod tests {
     use super::*;
 
     const SEGMENT_MAGIC: &[u8] = b"\x8bzkvseg\n";
+    const INDEX_MAGIC: &[u8] = b"zkvindex";
 
     /// Segments that were freed, bytes that were cut off, and segments begun in slots that others had.
     fn done_by(workload: &Workload) -> (u64, u64, usize) {
@@ -244,6 +257,27 @@ mod tests {
         assert!(done.iter().all(|(segments, ..)| *segments > 1), "{done:?}");
         assert!(done.iter().filter(|(_, cut, _)| *cut > 0).count() > 3, "{done:?}");
         assert!(done.iter().filter(|(_, _, used_again)| *used_again > 1).count() > 3, "{done:?}");
+    }
+
+    #[test]
+    fn index_files_are_appended_to_while_segments_are_freed() {
+        let all = Workload::cleaning().unwrap();
+        let appended = all.iter().filter(|workload| workload.index == IndexFile::Appended);
+        let headers: Vec<usize> = appended
+            .map(|workload| {
+                let mut session = Session::new(workload, SimDisk::recording(workload.seed));
+                session.open().unwrap();
+                for (number, operation) in workload.operations.iter().enumerate() {
+                    session.step(number, *operation).unwrap();
+                }
+                session.end_process();
+                let behind_the_first = |event: &Event| {
+                    matches!(event, Event::Write { offset: 1.., bytes, .. } if bytes.starts_with(INDEX_MAGIC))
+                };
+                session.disk.events(0).iter().filter(|event| behind_the_first(event)).count()
+            })
+            .collect();
+        assert!(headers.len() > 1 && headers.iter().all(|count| *count > 1), "{headers:?}");
     }
 
     #[test]

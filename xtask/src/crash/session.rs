@@ -80,7 +80,8 @@ pub fn options(disk: &SimDisk, workload: &Workload) -> Options {
     options
         .storage(Arc::new(disk.clone()))
         .durability(workload.durability)
-        .use_index_file(workload.use_index_file)
+        .use_index_file(workload.index.is_used())
+        .index_thresholds(workload.index.thresholds())
         .slot_bytes(256 << 10)
         // The flushing and the cleaning thread stay out of it: what they do would come at any moment.
         .flush_interval(Duration::from_secs(3600))
@@ -98,7 +99,7 @@ impl<'a> Session<'a> {
             commits: vec![Model::default()],
             durable: 0,
             backups: Vec::new(),
-            use_index_file: workload.use_index_file,
+            use_index_file: workload.index.is_used(),
             held: None,
             buffered_bytes: 0,
         }

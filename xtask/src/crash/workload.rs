@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use zkv::Durability;
+use zkv_index::Thresholds;
 
 use super::model::DEFAULT;
 
@@ -11,10 +12,20 @@ use super::model::DEFAULT;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workload {
     pub durability: Durability,
-    pub use_index_file: bool,
+    pub index: IndexFile,
     /// Decides the disk's random bytes and the values that are written.
     pub seed: u64,
     pub operations: Vec<Operation>,
+}
+
+/// What becomes of a store's index file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexFile {
+    Unused,
+    /// Each checkpoint is a new file, as that of a store of a few megabytes is.
+    Rewritten,
+    /// Checkpoints stand one behind the other in the file, as those of a large store do.
+    Appended,
 }
 
 /// A collection: 0 has no name, and the others are made where a write finds them missing.
@@ -105,13 +116,31 @@ impl Workload {
         let disturbs = |operation: &Operation| {
             matches!(operation, Operation::SwitchIndex | Operation::Restore)
         };
-        self.use_index_file && !self.operations.iter().any(disturbs)
+        self.index.is_used() && !self.operations.iter().any(disturbs)
     }
 
     /// The first operation that gives space back, or of a snapshot that is held across it.
     pub fn first_cleaning(&self) -> Option<usize> {
         let of_cleaning = [Operation::Clean, Operation::Compact, Operation::Hold];
         self.operations.iter().position(|operation| of_cleaning.contains(operation))
+    }
+}
+
+impl IndexFile {
+    const NAMES: [(&str, Self); 3] =
+        [("no-index", Self::Unused), ("index", Self::Rewritten), ("appended", Self::Appended)];
+
+    pub fn is_used(self) -> bool {
+        self != Self::Unused
+    }
+
+    pub fn thresholds(self) -> Thresholds {
+        match self {
+            Self::Unused | Self::Rewritten => Thresholds::DEFAULT,
+            Self::Appended => {
+                Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX }
+            }
+        }
     }
 }
 
@@ -195,7 +224,7 @@ impl fmt::Display for Workload {
             Durability::Flushed => "flushed",
             Durability::Buffered => "buffered",
         };
-        let index = if self.use_index_file { "index" } else { "no-index" };
+        let (index, _) = IndexFile::NAMES[self.index as usize];
         write!(formatter, "{durability}/{index}/{}/", self.seed)?;
         for (number, operation) in self.operations.iter().enumerate() {
             let comma = if number > 0 { "," } else { "" };
@@ -256,11 +285,13 @@ impl FromStr for Workload {
             "buffered" => Durability::Buffered,
             other => return Err(format!("no durability: {other}")),
         };
-        let use_index_file = part()? == "index";
+        let index = part()?;
+        let known = IndexFile::NAMES.iter().find(|(name, _)| *name == index);
+        let (_, index) = *known.ok_or_else(|| format!("no use of the index file: {index}"))?;
         let seed = part()?.parse().map_err(|error| format!("the seed: {error}"))?;
         let operations = part()?.split(',').filter(|word| !word.is_empty());
         let operations = operations.map(str::parse).collect::<Result<_, _>>()?;
-        Ok(Self { durability, use_index_file, seed, operations })
+        Ok(Self { durability, index, seed, operations })
     }
 }
 

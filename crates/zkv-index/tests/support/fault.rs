@@ -44,6 +44,11 @@ impl FaultStorage {
         self.state.for_ever.store(u64::from(for_ever), Ordering::Relaxed);
     }
 
+    /// Whether so many operations came that one has failed.
+    pub fn has_struck(&self) -> bool {
+        self.state.fail_at.load(Ordering::Relaxed) <= self.state.count.load(Ordering::Relaxed)
+    }
+
     /// What was done since this was last asked.
     pub fn take_log(&self) -> Vec<Operation> {
         std::mem::take(&mut self.state.log.lock().unwrap())
