@@ -157,7 +157,7 @@ impl Checkpoint {
         };
         let length = usize::try_from(section.length)
             .map_err(|_| IndexError::corrupt(offset, "a section does not fit into memory"))?;
-        // The section lies within the file, so this is no more than the file has.
+        // No more than the limit, to which a header is held.
         let mut bytes = vec![0; length];
         self.file.file.read_at(offset, &mut bytes)?;
         if crc32c(0, &bytes) == section.check {

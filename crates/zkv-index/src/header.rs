@@ -7,7 +7,8 @@ use crate::error::IndexError;
 use crate::geometry::{BUCKETS_MAX, DISPLACEMENT_MAX, Geometry};
 use crate::key::{HASH_BITS, Location};
 use crate::layout::{
-    Field, HEADER, HEADER_BYTES, SECTION, SECTIONS_MAX, TABLE, TABLES_MAX, WATERMARK_BYTES_MAX,
+    Field, HEADER, HEADER_BYTES, SECTION, SECTION_BYTES_MAX, SECTIONS_MAX, TABLE, TABLES_MAX,
+    WATERMARK_BYTES_MAX,
 };
 use crate::table::Table;
 
@@ -188,6 +189,9 @@ impl Header {
             if index == 0 && table.geometry.has_kills {
                 return corrupt("a base table has kills");
             }
+        }
+        if self.sections.iter().any(|section| section.length > SECTION_BYTES_MAX) {
+            return corrupt("a section is longer than any can be");
         }
         let sections = self
             .sections

@@ -10,6 +10,8 @@ pub const HEADER_BYTES: usize = 512;
 pub const TABLES_MAX: usize = 5;
 /// How many sections a checkpoint holds.
 pub const SECTIONS_MAX: usize = 8;
+/// The longest section, 1 GiB: what a reader allocates at the most, whatever a file claims.
+pub const SECTION_BYTES_MAX: u64 = 1 << 30;
 /// The longest watermark.
 pub const WATERMARK_BYTES_MAX: usize = 128;
 

@@ -13,7 +13,7 @@ use crate::bucket::{BUCKET_BYTES, Bucket};
 use crate::checkpoint::{Checkpoint, IndexFile, Tail, header_at};
 use crate::entry::Entry;
 use crate::error::IndexError;
-use crate::header::{Header, Section};
+use crate::header::{Header, MAGIC, Section};
 use crate::key::Prefix;
 use crate::layout::HEADER_BYTES;
 use crate::table::Table;
@@ -201,13 +201,23 @@ impl<'a> Check<'a> {
         let Some(parts) = parts else { return };
         let what = if parts.iter().all(|has_bytes| *has_bytes) {
             // A header is written last, when all that it describes is durable.
-            return self.damage(end, "a header behind the last checkpoint that is whole");
+            if self.looks_like_header(end) {
+                return self.damage(end, "a header behind the last checkpoint that is whole");
+            }
+            "bytes that a crash has left in the place of a header"
         } else if parts.contains(&true) {
             "a header that a crash has torn"
         } else {
             "the body of a checkpoint that was never completed"
         };
         (self.found)(IndexFinding { offset: end, what, is_damage: false });
+    }
+
+    /// Whether a header's magic stands there, but for one byte at the most.
+    fn looks_like_header(&self, offset: u64) -> bool {
+        let mut found = [0; MAGIC.len()];
+        let is_read = self.file.read_at(offset, &mut found).is_ok();
+        is_read && found.iter().zip(&MAGIC).filter(|(found, right)| found != right).count() <= 1
     }
 
     /// Whether anything but zeros stands there; `None` where that cannot be read, which is reported.

@@ -12,7 +12,7 @@ use crate::entry::{EntrySource, Merged, OpenSource, entries_of, measure};
 use crate::error::IndexError;
 use crate::geometry::Measure;
 use crate::header::{Header, Section};
-use crate::layout::{HEADER_BYTES, SECTIONS_MAX, WATERMARK_BYTES_MAX};
+use crate::layout::{HEADER_BYTES, SECTION_BYTES_MAX, SECTIONS_MAX, WATERMARK_BYTES_MAX};
 use crate::policy::{Choice, Sizes, Thresholds};
 use crate::run::Run;
 use crate::table::{Scan, Table};
@@ -35,7 +35,9 @@ impl CheckpointMeta<'_> {
     fn check_limits(&self) -> Result<(), IndexError> {
         let watermark = self.watermark.len() as u64;
         IndexError::check_limit("bytes of a watermark", watermark, WATERMARK_BYTES_MAX as u64)?;
-        IndexError::check_limit("sections", self.sections.len() as u64, SECTIONS_MAX as u64)
+        IndexError::check_limit("sections", self.sections.len() as u64, SECTIONS_MAX as u64)?;
+        let longest = self.sections.iter().map(|(_, bytes)| bytes.len() as u64).max();
+        IndexError::check_limit("bytes of a section", longest.unwrap_or(0), SECTION_BYTES_MAX)
     }
 
     fn sections_bytes(&self) -> u64 {

@@ -3,15 +3,16 @@
 
 mod support;
 
+use std::fs::OpenOptions;
 use std::sync::Arc;
 
 use support::{
     ALWAYS_APPEND, Model, Places, STORE_ID, check, expected, find, first_run, hash, meta, open,
     path, places_of, read, run_of, sorted, storage_with,
 };
-use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
+use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, SECTION_BYTES_MAX, TABLE};
 use zkv_index::{Checkpoint, IndexError, IndexFinding, Location, verify, write_first};
-use zkv_io::{MemoryStorage, OpenMode, Storage, crc32c};
+use zkv_io::{FileStorage, MemoryStorage, OpenMode, Storage, crc32c};
 
 const KEYS: u64 = 80;
 /// Sections of 64 bytes need no padding, so that every byte of the file has a meaning.
@@ -162,6 +163,11 @@ fn a_checkpoint_that_was_never_completed_is_told_from_a_damaged_header() {
     let found = verified(&damaged);
     assert_eq!((found.len(), found[0].is_damage), (1, true), "{found:?}");
     assert_eq!(found[0].offset, start as u64);
+    // A file that has grown over a header's place may show there what the disk held.
+    let mut noise = unfinished.clone();
+    noise[start..start + HEADER_BYTES].fill(0xC3);
+    let found = verified(&noise);
+    assert_eq!((found.len(), found[0].is_damage), (1, false), "{found:?}");
     assert!(verified(&sample.bytes[..end - 1]).iter().any(|found| found.offset == start as u64));
 }
 
@@ -281,6 +287,27 @@ fn lengths_that_cannot_be_are_refused_when_opening() {
         let error = open(&storage_with(&bytes)).unwrap_err();
         assert!(matches!(error, IndexError::Corrupt { offset: 0, .. }), "{name} {value}: {error}");
     }
+}
+
+#[test]
+fn a_section_that_is_longer_than_any_is_refused_however_long_the_file_is() {
+    let mut bytes = sample().bytes;
+    bytes.truncate(HEADER_BYTES);
+    let mut put = |rows, name, value: u64| {
+        let (offset, size) = field(rows, name, 0);
+        bytes[offset..offset + size].copy_from_slice(&value.to_le_bytes()[..size]);
+    };
+    // A sparse file may be as long as this without taking any room.
+    let file_bytes = 1 << 40;
+    put(HEADER, "body_end", file_bytes);
+    put(SECTION, "length", SECTION_BYTES_MAX + 1);
+    mend_header(&mut bytes, 0);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("index");
+    std::fs::write(&path, &bytes).unwrap();
+    OpenOptions::new().write(true).open(&path).unwrap().set_len(file_bytes).unwrap();
+    let error = Checkpoint::open(&FileStorage, &path, STORE_ID, false).unwrap_err();
+    assert!(matches!(error, IndexError::Corrupt { offset: 0, .. }), "{error}");
 }
 
 #[test]
