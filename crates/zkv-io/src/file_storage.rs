@@ -17,23 +17,7 @@ pub struct FileStorage;
 
 impl Storage for FileStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true);
-        match mode {
-            OpenMode::ReadOnly => {}
-            OpenMode::ReadWrite => {
-                options.write(true);
-            }
-            OpenMode::CreateNew => {
-                options.write(true).create_new(true);
-            }
-            OpenMode::CreatePrivate => {
-                options.write(true).create_new(true);
-                #[cfg(unix)]
-                std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-            }
-        }
-        let file = options.open(path)?;
+        let file = open(path, mode)?;
         let bytes = file.metadata()?.len();
         Ok(Arc::new(RealFile(Arc::new(Inner { file, bytes_known: AtomicU64::new(bytes) }))))
     }
@@ -49,12 +33,18 @@ impl Storage for FileStorage {
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         // A hard link fails where the name is taken, on every system; a rename would replace.
         match fs::hard_link(from, to) {
-            Ok(()) => fs::remove_file(from),
+            Ok(()) => {
+                // It has its new name, whatever becomes of the old one, which is a temporary file's.
+                let _ = fs::remove_file(from);
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
             // A file system without hard links (FAT): creating the name claims it.
             Err(_) => {
                 OpenOptions::new().write(true).create_new(true).open(to)?;
-                fs::rename(from, to)
+                fs::rename(from, to).inspect_err(|_| {
+                    let _ = fs::remove_file(to);
+                })
             }
         }
     }
@@ -75,6 +65,31 @@ impl Storage for FileStorage {
     fn random(&self, into: &mut [u8]) -> io::Result<()> {
         getrandom::fill(into).map_err(io::Error::other)
     }
+}
+
+fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    match mode {
+        OpenMode::ReadOnly => {}
+        OpenMode::ReadWrite => {
+            options.write(true);
+        }
+        OpenMode::CreateNew => {
+            options.write(true).create_new(true);
+        }
+        OpenMode::CreatePrivate => {
+            options.write(true).create_new(true);
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        }
+    }
+    let file = options.open(path)?;
+    if cfg!(unix) && mode == OpenMode::CreatePrivate {
+        // Without a name it goes with the process, however that ends. With one it does no harm.
+        let _ = fs::remove_file(path);
+    }
+    Ok(file)
 }
 
 #[derive(Debug)]
@@ -273,6 +288,26 @@ mod tests {
     }
 
     #[test]
+    fn a_private_file_leaves_nothing_behind_where_its_process_is_killed() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = FileStorage.open(&directory.path().join("a"), OpenMode::CreatePrivate).unwrap();
+        file.write_at(0, b"1").unwrap();
+        let mut byte = [0];
+        file.read_at(0, &mut byte).unwrap();
+        assert_eq!(byte, *b"1");
+        let count = FileStorage.list(directory.path()).unwrap().len();
+        assert_eq!(count, usize::from(!cfg!(unix)));
+    }
+
+    #[test]
+    fn a_name_that_cannot_be_given_is_not_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
+        let missing = FileStorage.rename_new(&from, &to).unwrap_err();
+        assert_eq!((missing.kind(), to.exists()), (io::ErrorKind::NotFound, false));
+    }
+
+    #[test]
     fn what_is_read_stays_the_same_where_memory_is_scarce() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a");
@@ -339,8 +374,7 @@ mod tests {
     fn private_files_are_readable_by_their_owner_only() {
         use std::os::unix::fs::PermissionsExt;
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("a");
-        FileStorage.open(&path, OpenMode::CreatePrivate).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let file = open(&directory.path().join("a"), OpenMode::CreatePrivate).unwrap();
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
     }
 }

@@ -14,7 +14,8 @@ pub enum OpenMode {
     ReadWrite,
     /// A file that must not exist yet; its permissions follow the process's umask.
     CreateNew,
-    /// As [`OpenMode::CreateNew`], readable by its owner only (mode 0600 on Unix).
+    /// As [`OpenMode::CreateNew`], for its owner only: on Unix, with mode 0600, and real files have no name
+    /// from then on.
     CreatePrivate,
 }
 

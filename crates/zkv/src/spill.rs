@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use zkv_index::KeyHash;
-use zkv_io::{Cursor, FileStorage, Overrun, Scratch, Storage, put_varint};
+use zkv_io::{Cursor, FileStorage, Overrun, Scratch, put_varint};
 
 use crate::error::Error;
 use crate::keys::Keys;
@@ -135,10 +135,6 @@ impl SpillFile {
     fn create() -> io::Result<Self> {
         let beside = std::env::temp_dir().join("zkv-batch");
         let scratch = Scratch::create(Arc::new(FileStorage), &beside)?;
-        if cfg!(unix) {
-            // Open files live on without a name: nothing stays where the process is killed.
-            FileStorage.remove(scratch.path())?;
-        }
         Ok(Self { scratch, bytes: 0 })
     }
 
