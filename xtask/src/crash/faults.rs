@@ -212,13 +212,26 @@ impl FaultRun<'_> {
             };
             self.note_lie(before, durable);
             match done {
-                Ok(()) if self.fault.calls != Calls::Reads => self.session.compare()?,
-                Ok(()) => {}
+                Ok(()) if self.fault.calls == Calls::Reads => self.compare_or_fail()?,
+                Ok(()) => self.session.compare()?,
                 Err(trouble) => self.refused(trouble, Some((number, *operation)))?,
             }
         }
         self.has_struck = self.fault.number <= self.session.disk.counted_calls() || self.has_struck;
         self.settle()
+    }
+
+    /// While reads may fail: whatever is read is so, or cannot be read.
+    fn compare_or_fail(&mut self) -> Result<(), Trouble> {
+        match self.session.compare_values() {
+            Err(Trouble::Refused(error))
+                if matches!(error.kind(), zkv::ErrorKind::Io | zkv::ErrorKind::Corrupt) =>
+            {
+                self.has_struck = true;
+                Ok(())
+            }
+            compared => compared,
+        }
     }
 
     /// Notes where a sync has lied since `before` calls were counted: then no more than `durable` was
