@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::{fmt, io};
 
-use zkv_io::{FileMap, OpenMode, Storage, StorageFile, crc32c};
+use zkv_io::{FileMap, OpenMode, Storage, StorageFile, crc32c, unmapped};
 
 use crate::bucket::Bucket;
 use crate::candidates::Candidates;
@@ -77,7 +77,8 @@ impl Checkpoint {
         let (header, chain_length) = last_header(&*file, store_id)?;
         let end = header.body_end;
         let tail = if writable { Tail::Open { end, is_settled: false } } else { Tail::Closed };
-        let map = file.map()?;
+        // Windows may refuse to put a new file in the place of one of which somebody has a map.
+        let map = if cfg!(windows) { unmapped(&file) } else { file.map()? };
         let file = Arc::new(IndexFile { file, map, tail: Mutex::new(tail) });
         Ok(Self { file, header, chain_length })
     }

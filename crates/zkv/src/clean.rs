@@ -103,6 +103,7 @@ impl Drop for Compacting<'_> {
 
 /// What cleaning has done since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CleaningStats {
     /// Segments of which nothing was left to be needed.
     pub segments: u64,
@@ -192,7 +193,8 @@ impl Cleaner {
 
 impl Store {
     /// Cleans what automatic cleaning would clean by itself, and returns when that is done: until no
-    /// more than a quarter of the file is dead, or the share that [`Options::cleaning`] gives.
+    /// more than a quarter of the file is dead, or the share that [`Options::cleaning`] gives, or one slot,
+    /// whichever is more.
     ///
     /// [`Options::cleaning`]: crate::Options::cleaning
     ///

@@ -8,6 +8,17 @@ use zkv_log::LogError;
 use zkv_record::RecordError;
 
 /// An error of the store. It never holds keys or values.
+///
+/// ```
+/// // Where the data file is damaged.
+/// fn damaged_at(error: &zkv::Error) -> Option<u64> {
+///     match error {
+///         zkv::Error::Data { source: zkv::LogError::Corrupt { offset, .. }, .. } => Some(*offset),
+///         _ => None,
+///     }
+/// }
+/// # assert_eq!(damaged_at(&zkv::Error::Closed), None);
+/// ```
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -97,9 +97,10 @@ pub use stats::Stats;
 pub use store::Store;
 pub use transaction::{Transaction, TransactionIter};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
+pub use zkv_index::IndexError;
 pub use zkv_io::ReadMode;
-pub use zkv_log::Severity;
-pub use zkv_record::{Codec, KEY_BYTES_MAX};
+pub use zkv_log::{LogError, Severity};
+pub use zkv_record::{Codec, KEY_BYTES_MAX, RecordError};
 
 /// The README's example is compiled as it stands there.
 #[cfg(doctest)]

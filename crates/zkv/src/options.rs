@@ -30,13 +30,14 @@ pub enum Durability {
 
 /// Whether space that overwritten and deleted records take comes back by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Cleaning {
     /// Never: the file grows with all that is written, until [`Store::compact`] is called.
     Off,
     /// In the background: what is needed of segments that are mostly dead moves to others, and their
     /// slots are used again, or cut off the file's end.
     Automatic {
-        /// How much of the file may be dead, in percent: 5 to 90. With 10, twice as much is
+        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. With 10, twice as much is
         /// moved as with 25; with 50 half as much, and the file is twice as long as what it holds.
         dead_percent: u8,
         /// How much of what is written to the file may be for cleaning while others write, in percent:
@@ -237,7 +238,7 @@ impl Options {
     }
 
     /// Whether dead space comes back by itself, default [`Cleaning::Automatic`] with at most 25 % of
-    /// the file dead.
+    /// the file dead, or one slot where that is more: see [`Options::slot_bytes`].
     pub fn cleaning(mut self, cleaning: Cleaning) -> Self {
         self.cleaning = cleaning;
         self

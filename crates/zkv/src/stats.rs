@@ -11,6 +11,7 @@ use crate::store::Store;
 
 /// Sizes and counts of a store. What still waits in buffers is counted as keys only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stats {
     /// Keys that have a value.
     pub keys: u64,

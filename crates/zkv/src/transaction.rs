@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::{Kind, Record};
 
-use crate::catalog::DEFAULT;
+use crate::catalog::{CATALOG, DEFAULT};
 use crate::error::{Error, Result};
 use crate::hashed::{KeyMap, KeySet};
 use crate::iter::IterBytes;
@@ -288,6 +288,12 @@ impl Transaction {
             collection,
             shared: Arc::clone(&self.reader.shared),
         }
+    }
+
+    /// Notes that there was no collection of this name: none must have been made since.
+    pub(crate) fn miss_collection(&mut self, name: &str) {
+        let hash = self.reader.shared.keys.hash(CATALOG, name.as_bytes());
+        self.reads.get_mut().keys.insert(hash);
     }
 
     /// Notes a named collection that the transaction uses: it must not be cleared meanwhile.

@@ -486,3 +486,13 @@ fn what_is_printed_to_debug_holds_no_keys_and_no_values_and_is_short() {
         assert!(!is_secret(&text) && text.len() < 400, "{text}");
     }
 }
+
+#[test]
+fn a_collection_that_was_not_there_is_something_that_was_read() {
+    let store = new_store(Durability::Buffered);
+    let mut tx = store.begin().unwrap();
+    let pages = store.collection::<String, String>("pages").unwrap();
+    assert!(matches!(pages.within(&mut tx), Err(Error::NoCollection)));
+    tx.set_bytes(b"there are no pages", b"").unwrap();
+    assert!(matches!(tx.commit(), Err(Error::Conflict)));
+}

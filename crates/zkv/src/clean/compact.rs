@@ -19,6 +19,7 @@ pub struct CompactOptions {
 
 /// How far a compaction is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CompactProgress {
     /// Segments that were written anew.
     pub segments_done: u64,

@@ -83,7 +83,10 @@ where
         // The one of its name may be another by now.
         self.state().id().ok_or(Error::CollectionDropped)?;
         let moment = transaction.reader().moment();
-        let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        let Some(entry) = moment.committed().catalog.get(self.name()) else {
+            transaction.miss_collection(self.name());
+            return Err(Error::NoCollection);
+        };
         check_types(self.name(), entry, &self.asked)?;
         // It may have been cleared since: the transaction goes on, and finds out at its commit.
         transaction.use_collection(&Numbered { state: self.state().clone(), id: entry.id });

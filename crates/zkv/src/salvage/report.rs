@@ -50,6 +50,7 @@ pub struct SalvageReport {
 
 /// Bytes of the data file in which nothing whole was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LostRange {
     /// In bytes from the file's start.
     pub offset: u64,
