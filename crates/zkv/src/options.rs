@@ -37,8 +37,9 @@ pub enum Cleaning {
     /// In the background: what is needed of segments that are mostly dead moves to others, and their
     /// slots are used again, or cut off the file's end.
     Automatic {
-        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. With 10, twice as much is
-        /// moved as with 25; with 50 half as much, and the file is twice as long as what it holds.
+        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. With 10,
+        /// twice as much is moved as with 25; with 50 half as much, and the file is twice as long as
+        /// what it holds.
         dead_percent: u8,
         /// How much of what is written to the file may be for cleaning while others write, in percent:
         /// 10 to 90. Where that is too little to keep dead space within its bound, writes wait.

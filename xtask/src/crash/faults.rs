@@ -217,15 +217,21 @@ impl FaultRun<'_> {
                 Err(trouble) => self.refused(trouble, Some((number, *operation)))?,
             }
         }
-        self.has_struck = self.fault.number <= self.session.disk.counted_calls() || self.has_struck;
+        self.has_struck = self.has_struck_by_now();
         self.settle()
+    }
+
+    /// A fault that is cleared counts no more calls.
+    fn has_struck_by_now(&self) -> bool {
+        self.has_struck || self.fault.number <= self.session.disk.counted_calls()
     }
 
     /// While reads may fail: whatever is read is so, or cannot be read.
     fn compare_or_fail(&mut self) -> Result<(), Trouble> {
         match self.session.compare_values() {
             Err(Trouble::Refused(error))
-                if matches!(error.kind(), zkv::ErrorKind::Io | zkv::ErrorKind::Corrupt) =>
+                if self.has_struck_by_now()
+                    && matches!(error.kind(), zkv::ErrorKind::Io | zkv::ErrorKind::Corrupt) =>
             {
                 self.has_struck = true;
                 Ok(())
@@ -250,7 +256,7 @@ impl FaultRun<'_> {
         trouble: Trouble,
         operation: Option<(usize, Operation)>,
     ) -> Result<(), Trouble> {
-        if let Trouble::Wrong(_) = trouble {
+        if matches!(trouble, Trouble::Wrong(_)) || !self.has_struck_by_now() {
             return Err(trouble);
         }
         self.has_struck = true;

@@ -152,21 +152,14 @@ impl Chain<'_> {
         report.add("operations acknowledged", acknowledged);
         report.count(if is_killed { "kills" } else { "runs that were faster" });
         match victim.kind {
-            Kind::Backup => self.check_copy(model, victim.is_done(outcome)),
+            Kind::Backup => {
+                model.check_copy(&self.path(COPY), victim.is_done(outcome))?;
+                self.remove_all(COPY).map_err(|error| error.to_string())
+            }
             // Whoever opens a store to write tidies up first; a backup only reads it.
             _ if !is_killed => left_behind(self.folder, STORE),
             _ => Ok(()),
         }
-    }
-
-    /// A copy is whole or absent, and there where its making was said to be done.
-    fn check_copy(&self, model: &Model, is_done: bool) -> Result<(), String> {
-        let copy = self.path(COPY);
-        if is_done || copy.exists() {
-            model.clone().check(&copy, &[], 0).map_err(|problem| format!("the copy: {problem}"))?;
-        }
-        let removed = self.remove_all(COPY);
-        removed.map_err(|error| error.to_string())
     }
 
     fn remove_all(&self, start: &str) -> io::Result<()> {

@@ -42,6 +42,16 @@ impl Model {
         Ok(count)
     }
 
+    /// Holds a copy against what is known: it is whole or absent, and there where its making was said to be
+    /// done.
+    pub fn check_copy(&self, copy: &Path, is_done: bool) -> Result<(), String> {
+        if !copy.exists() {
+            return if is_done { Err("the copy that was made is missing".into()) } else { Ok(()) };
+        }
+        let checked = self.clone().check(copy, &[], 0);
+        checked.map(drop).map_err(|problem| format!("the copy: {problem}"))
+    }
+
     /// How many of `operations` lead from what is known to `found`.
     fn position(
         &self,
@@ -206,6 +216,14 @@ mod tests {
         assert_eq!(model.check(&path, &operations, 1), Ok(1));
         assert_eq!(model.state, state(&[("a", 0)]));
         assert_eq!(left_behind(folder.path(), "s.zkv"), Ok(()));
+        let copy = folder.path().join("copy.zkv");
+        assert_eq!(model.check_copy(&copy, false), Ok(()));
+        for known in [&model, &Model::new(5)] {
+            assert!(known.check_copy(&copy, true).is_err());
+        }
+        std::fs::copy(&path, &copy).unwrap();
+        assert_eq!(model.check_copy(&copy, true), Ok(()));
+        assert!(Model::new(5).check_copy(&copy, false).is_err());
 
         let store = Store::open(&path).unwrap();
         store.set_bytes(b"b", b"1:something else").unwrap();

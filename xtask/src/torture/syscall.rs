@@ -302,9 +302,8 @@ impl Bench<'_> {
         let mut model = scenario.model.clone();
         let store = self.folder.join(STORE);
         model.check(&store, &victim.operations, victim.acknowledged(outcome))?;
-        if victim.kind == Kind::Backup && (is_done || self.folder.join(COPY).exists()) {
-            let copy = model.clone().check(&self.folder.join(COPY), &[], 0);
-            copy.map_err(|problem| format!("the copy: {problem}"))?;
+        if victim.kind == Kind::Backup {
+            model.check_copy(&self.folder.join(COPY), is_done)?;
         }
         self.go_on(scenario, model)
     }
