@@ -160,24 +160,38 @@ fn compose(newer: Option<&Change>, older: Option<&Change>) -> Option<Change> {
 }
 
 /// How many runs a lookup passes at most.
-pub const RUNS_MAX: usize = 4;
-/// Two runs stay apart only where the older one is this many times as long: then each change is
-/// merged about log2(changes / first run) times in all, and four runs span a factor of eight.
-const GROWTH: usize = 2;
+pub const RUNS_MAX: usize = 8;
+/// Half of them may be longer than this. Those fill more than a processor's first cache, so that each costs
+/// a lookup a wait or two.
+const SHORT_RUN_CHANGES: usize = 1024;
 
-/// Puts `run` in front of `runs`, the newest first, and merges until each is at least twice as
-/// long as the one before it and at most [`RUNS_MAX`] are left.
+/// Puts `run` in front of `runs`, the newest first, and merges until each is a few times as long as the
+/// one before it and at most [`RUNS_MAX`] are left.
 ///
 /// The runs that are in use elsewhere stay as they are: merging makes new ones.
 pub fn push_run(runs: &mut Vec<Arc<Run>>, run: Run) {
     runs.insert(0, Arc::new(run));
-    while runs.len() >= 2
-        && (runs.len() > RUNS_MAX || runs[1].len() < GROWTH.saturating_mul(runs[0].len()))
-    {
+    while must_merge(runs) {
         let newer = runs.remove(0);
         runs[0] = Arc::new(Run::merge(&newer, &runs[0]));
     }
     runs.retain(|run| !run.is_empty());
+}
+
+/// Whether the newest two of `runs` become one.
+///
+/// Two runs stay apart only where the older one is so many times as long as the newer: then each change
+/// is merged about that many times for each run that it passes through. Commits of one record come often,
+/// and pass through runs that grow eightfold; buffers of thousands of them through runs that double.
+/// In either case the count alone would not do: once the longest run is long, all others are, too, and a
+/// commit of one record copies the shortest of them.
+fn must_merge(runs: &[Arc<Run>]) -> bool {
+    let [newest, older, ..] = runs else { return false };
+    let (growth, count_max) = match newest.len() {
+        ..SHORT_RUN_CHANGES => (8, RUNS_MAX),
+        SHORT_RUN_CHANGES.. => (2, RUNS_MAX / 2),
+    };
+    runs.len() > count_max || older.len() < newest.len().saturating_mul(growth)
 }
 
 #[cfg(test)]
@@ -273,6 +287,26 @@ mod tests {
         let total: usize = runs.iter().map(|run| run.len()).sum();
         assert_eq!(total, 6400);
         assert!(merged_count < 6400 * 6);
+    }
+
+    #[test]
+    fn a_short_run_in_front_of_many_changes_copies_few_of_them() {
+        let change = |number: u128| Change {
+            hash: KeyHash(number.wrapping_mul(0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835)),
+            old: None,
+            new: Some(Location::MIN),
+        };
+        let mut runs = Vec::new();
+        push_run(&mut runs, Run::from_changes((0..100_000).map(change).collect()));
+        let (mut copied, commits) = (0, 5_000);
+        for number in 0..commits {
+            let known: Vec<Arc<Run>> = runs.clone();
+            push_run(&mut runs, Run::from_changes(vec![change(100_000 + number)]));
+            assert!(runs.len() <= RUNS_MAX);
+            let new = runs.iter().filter(|run| !known.iter().any(|one| Arc::ptr_eq(one, run)));
+            copied += new.map(|run| run.len() as u128).sum::<u128>();
+        }
+        assert!(copied < 64 * commits, "{copied} changes");
     }
 
     #[test]

@@ -110,6 +110,15 @@ impl Log {
         self.packer().pack(&self.shared.interner, entries)
     }
 
+    /// As [`Log::pack`], for a commit that waits: up to 128 KiB are compressed at level 3 where the log's
+    /// is 4 or 5, which takes half as long, and 4 % more room.
+    ///
+    /// # Errors
+    /// [`LogError::EntryTooLarge`].
+    pub fn pack_awaited(&self, entries: &[&[u8]]) -> Result<Packed> {
+        self.packer().pack_awaited(&self.shared.interner, entries)
+    }
+
     fn packer(&self) -> &Packer {
         let Shared { packer, segments, file, interner, .. } = &*self.shared;
         packer.inherit(|DictionaryPlace { segment: id, number }| {

@@ -25,7 +25,8 @@ pub struct LogOptions {
     /// zstd's level, -7 to 22 but for 0. Default 5. Level 3 writes twice as fast and takes 3 to 5 % more
     /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the time.
     /// Reads do not care, but that below 0, where bytes that are found nowhere else are kept as they are,
-    /// they take a sixth less time than at 1, and blocks 7 % more room.
+    /// they take a sixth less time than at 1, and blocks 7 % more room. Short commits are written at 3 where this
+    /// is 4 or 5: see [`Log::pack_awaited`](crate::Log::pack_awaited).
     pub compression_level: i32,
     /// Bytes that gather before a system call writes them: 4 KiB to 64 MiB. Default 1 MiB.
     pub write_buffer_bytes: u32,

@@ -2,7 +2,7 @@
 //!
 //! Packing knows nothing of places, so it needs no lock that the log's writer holds.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -27,6 +27,10 @@ const DICTIONARY_PAYLOAD_BYTES_MAX: usize = 64 << 10;
 const SLOT_SHARE: usize = 8;
 /// Threads that help without being asked: one that has to wait for the packing, and one that compacts.
 const VISITORS: usize = 2;
+/// Level 3 takes half as long as 5, for 4 % more room (the sweep in `docs/benchmarks.md`). Who asks for
+/// more than 5 has chosen to wait.
+const QUICK_LEVELS: RangeInclusive<i32> = 4..=5;
+const QUICK_LEVEL: i32 = 3;
 
 /// Entries in compressed blocks, ready to be appended in one piece.
 #[derive(Debug)]
@@ -69,6 +73,14 @@ pub struct PackJob {
     /// The first chunk that nobody has begun.
     next: AtomicUsize,
     raw_bytes: u64,
+    pace: Pace,
+}
+
+/// Whether a commit waits for what is packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    Steady,
+    Quick,
 }
 
 impl PackJob {
@@ -108,6 +120,8 @@ impl Packing {
 pub(crate) struct Packer {
     sampler: Mutex<Sampler>,
     encoders: ArrayQueue<Box<Encoder>>,
+    /// One that is quicker than those, where the level has one.
+    quick_encoder: ArrayQueue<Box<Encoder>>,
     block_bytes: usize,
     slot_bytes: u32,
     level: i32,
@@ -127,6 +141,7 @@ impl Packer {
         Self {
             sampler: Mutex::new(sampler),
             encoders: ArrayQueue::new(thread_count + VISITORS),
+            quick_encoder: ArrayQueue::new(1),
             block_bytes: entry_bytes_max(slot_bytes).min(options.block_bytes as usize),
             slot_bytes,
             level: options.compression_level,
@@ -144,6 +159,15 @@ impl Packer {
         Ok(self.finish(&job, |range| entries[range].to_vec()))
     }
 
+    /// As [`Packer::pack`], for a commit that waits: what one thread packs is packed quickly.
+    pub(crate) fn pack_awaited(&self, interner: &Interner, entries: &[&[u8]]) -> Result<Packed> {
+        let mut job = self.begin(interner, entries)?;
+        if job.ranges.len() == 1 && QUICK_LEVELS.contains(&self.level) {
+            job.pace = Pace::Quick;
+        }
+        Ok(self.finish(&job, |range| entries[range].to_vec()))
+    }
+
     /// Begins to pack `entries` in their order.
     pub(crate) fn begin(&self, interner: &Interner, entries: &[&[u8]]) -> Result<PackJob> {
         let max = entry_bytes_max(self.slot_bytes);
@@ -154,7 +178,8 @@ impl Packer {
         let ranges = cut_into_chunks(entries);
         let chunks = ranges.iter().map(|_| Mutex::default()).collect();
         let raw_bytes = entries.iter().map(|entry| entry.len() as u64).sum();
-        Ok(PackJob { dictionary, ranges, chunks, next: AtomicUsize::new(0), raw_bytes })
+        let (next, pace) = (AtomicUsize::new(0), Pace::Steady);
+        Ok(PackJob { dictionary, ranges, chunks, next, raw_bytes, pace })
     }
 
     /// Packs chunks of `job` until none is left to begin.
@@ -163,14 +188,13 @@ impl Packer {
         loop {
             let number = job.next.fetch_add(1, Ordering::Relaxed);
             let Some(range) = job.ranges.get(number) else { break };
-            let encoder = encoder.get_or_insert_with(|| self.take_encoder());
+            let encoder = encoder.get_or_insert_with(|| self.take_encoder(job.pace));
             let chunk =
                 self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref());
             *job.chunk(number) = Some(chunk);
         }
         if let Some(encoder) = encoder {
-            // Where more threads pack than the pool holds, the encoder is dropped.
-            let _ = self.encoders.push(encoder);
+            self.put_back(encoder, job.pace);
         }
     }
 
@@ -195,13 +219,13 @@ impl Packer {
             let packed = job.chunk(number).take();
             packed.unwrap_or_else(|| {
                 // Another thread has begun it: whatever keeps that, it is not waited for.
-                let encoder = encoder.get_or_insert_with(|| self.take_encoder());
+                let encoder = encoder.get_or_insert_with(|| self.take_encoder(job.pace));
                 self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref())
             })
         });
         let chunks = chunks.collect();
         if let Some(encoder) = encoder {
-            let _ = self.encoders.push(encoder);
+            self.put_back(encoder, job.pace);
         }
         let entry_count = job.ranges.last().map_or(0, |last| last.end);
         let packed = Packed { chunks, dictionary: job.dictionary.clone(), entry_count };
@@ -232,7 +256,7 @@ impl Packer {
         if is_kept.iter().all(|kept| *kept) {
             return packed;
         }
-        let mut encoder = self.take_encoder();
+        let mut encoder = self.take_encoder(Pace::Steady);
         let (mut raw, mut number) = (Vec::new(), 0);
         let chunks = packed.chunks.into_iter().map(|chunk| {
             let (mut repacked, mut start) = (PackedChunk::default(), 0);
@@ -253,13 +277,26 @@ impl Packer {
             repacked
         });
         let chunks = chunks.collect();
-        let _ = self.encoders.push(encoder);
+        self.put_back(encoder, Pace::Steady);
         let entry_count = is_kept.iter().filter(|kept| **kept).count();
         Packed { chunks, dictionary: packed.dictionary, entry_count }
     }
 
-    fn take_encoder(&self) -> Box<Encoder> {
-        self.encoders.pop().unwrap_or_else(|| Box::new(Encoder::new(self.level)))
+    fn encoders(&self, pace: Pace) -> (&ArrayQueue<Box<Encoder>>, i32) {
+        match pace {
+            Pace::Steady => (&self.encoders, self.level),
+            Pace::Quick => (&self.quick_encoder, QUICK_LEVEL),
+        }
+    }
+
+    fn take_encoder(&self, pace: Pace) -> Box<Encoder> {
+        let (idle, level) = self.encoders(pace);
+        idle.pop().unwrap_or_else(|| Box::new(Encoder::new(level)))
+    }
+
+    fn put_back(&self, encoder: Box<Encoder>, pace: Pace) {
+        // Where more threads pack than the pool holds, the encoder is dropped.
+        let _ = self.encoders(pace).0.push(encoder);
     }
 
     fn pack_chunk(
@@ -374,6 +411,29 @@ mod tests {
             // The second attempt is due in the eighth call of all, and wins; it ends in the tenth.
             assert_eq!(calls_with_first, 8, "{threads} threads");
         }
+    }
+
+    #[test]
+    fn a_short_commit_is_packed_at_level_3_unless_more_than_5_was_asked_for() {
+        let entries = entries(true);
+        let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+        let (short, long) = (&slices[..100], &slices[..4000]);
+        let packer = |level| {
+            let options = LogOptions { compression_level: level, ..LogOptions::default() };
+            Packer::new(&options, 1 << 20, None, Scale::BESIDE_WRITES)
+        };
+        let interner = Interner::default();
+        let payloads = |packed: Packed| -> Vec<Vec<u8>> {
+            packed.chunks.into_iter().map(|chunk| chunk.payloads).collect()
+        };
+        let packed = |level, entries| payloads(packer(level).pack(&interner, entries).unwrap());
+        let awaited =
+            |level, entries| payloads(packer(level).pack_awaited(&interner, entries).unwrap());
+        assert!(packed(3, short) != packed(5, short));
+        assert!(awaited(5, short) == packed(3, short));
+        assert!(awaited(6, short) == packed(6, short));
+        assert!(awaited(1, short) == packed(1, short));
+        assert!(awaited(5, long) == packed(5, long));
     }
 
     #[test]

@@ -178,7 +178,7 @@ impl LogWriter {
     /// [`LogError::EntryTooLarge`], [`LogError::Io`], [`LogError::SyncFailed`]; nothing was
     /// appended then.
     pub fn append(&mut self, entries: &[&[u8]]) -> Result<Vec<EntryAddress>> {
-        let packed = self.log().pack(entries)?;
+        let packed = self.log().pack_awaited(entries)?;
         let mut commit = self.begin()?;
         let addresses = commit.append(&packed)?;
         commit.finish(Room::Exact)?;

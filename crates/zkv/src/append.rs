@@ -102,7 +102,7 @@ impl Append<'_> {
         let order = order_by_key(resolved);
         let entries: Vec<&[u8]> =
             order.iter().map(|number| resolved[*number].record.get()).collect();
-        let packed = self.log.pack(&entries)?;
+        let packed = self.log.pack_awaited(&entries)?;
         self.put_packed(resolved, &order, &packed)
     }
 

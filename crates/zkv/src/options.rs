@@ -143,7 +143,9 @@ impl Options {
     /// zstd's level, -7 to 22 but for 0, default 5. Level 3 writes twice as fast and takes about 4 % more
     /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the
     /// time, which suits [`Store::compact_with`] better than writing. Reads do not care, but that below
-    /// 0 they are faster: see [`Options::fast`].
+    /// 0 they are faster: see [`Options::fast`]. At 4 and 5, commits of up to 128 KiB for which a thread waits
+    /// ([`Durability::Flushed`], [`Durability::Synced`]) are written at level 3, until cleaning or compaction
+    /// writes them again.
     pub fn compression_level(mut self, level: i32) -> Self {
         self.log.compression_level = level;
         self
