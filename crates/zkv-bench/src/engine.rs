@@ -76,6 +76,11 @@ pub trait Engine: Sync {
     /// Something to read with, for one thread.
     fn reader(&self) -> Result<Box<dyn Reader + '_>, Failure>;
 
+    /// As [`Engine::reader`], for the thread that writes, too.
+    fn writing_reader(&self) -> Result<Box<dyn Reader + '_>, Failure> {
+        self.reader()
+    }
+
     /// Shows every record to `each`, in the order that the engine finds cheapest.
     fn for_each(&self, each: Each<'_>) -> Result<(), Failure>;
 
@@ -157,7 +162,12 @@ mod tests {
         let all: Vec<_> =
             expected.iter().map(|(key, value)| (key.to_vec(), value.to_vec())).collect();
         assert_eq!(found, all, "{case}: all");
-        let mut reader = engine.reader().unwrap();
+        for mut reader in [engine.reader().unwrap(), engine.writing_reader().unwrap()] {
+            check_reader(&mut *reader, expected, case);
+        }
+    }
+
+    fn check_reader(reader: &mut dyn Reader, expected: &[(&[u8], &[u8])], case: &str) {
         for (key, value) in expected {
             let mut is_right = false;
             assert!(reader.get(key, &mut |found| is_right = found == *value).unwrap(), "{case}");

@@ -50,8 +50,8 @@ struct Arguments {
     /// Durable commits of one thread, and of all writing threads together.
     #[arg(long, default_value_t = 2000)]
     commits: usize,
-    /// Operations of each YCSB workload.
-    #[arg(long, default_value_t = 20_000)]
+    /// Operations of each YCSB workload; a tenth as many where they are scans.
+    #[arg(long, default_value_t = 200_000)]
     operations: usize,
     /// A folder of the memory control group in which this program may make groups: gets are then
     /// also measured with a tenth of the raw data as memory.

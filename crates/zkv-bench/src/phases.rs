@@ -40,26 +40,31 @@ pub fn seconds(work: impl FnOnce() -> Result<(), Failure>) -> Result<f64, Failur
     Ok(start.elapsed().as_secs_f64())
 }
 
-/// Does `work` on each of `shares` in a thread of its own, and returns the seconds until all are done.
+/// Does `work` on each of `shares` in a thread of its own, and returns the seconds from the first that
+/// begins until all are done.
 pub fn seconds_of_threads<T: Sync>(
     shares: &[T],
     work: impl Fn(&T) -> Result<(), Failure> + Sync,
 ) -> Result<f64, Failure> {
-    let barrier = std::sync::Barrier::new(shares.len() + 1);
-    std::thread::scope(|scope| {
+    let barrier = std::sync::Barrier::new(shares.len());
+    let times = std::thread::scope(|scope| {
         let start_one = |share| {
             let (barrier, work) = (&barrier, &work);
             scope.spawn(move || {
                 barrier.wait();
-                work(share).map_err(|failure| failure.to_string())
+                let start = Instant::now();
+                work(share).map_err(|failure| failure.to_string())?;
+                Ok((start, Instant::now()))
             })
         };
         let threads: Vec<_> = shares.iter().map(start_one).collect();
-        barrier.wait();
-        let start = Instant::now();
-        for thread in threads {
-            thread.join().unwrap_or_else(|_| Err("a thread panicked".to_owned()))?;
-        }
-        Ok(start.elapsed().as_secs_f64())
-    })
+        let joined = threads.into_iter().map(|thread| match thread.join() {
+            Ok(times) => times,
+            Err(_) => Err("a thread panicked".to_owned()),
+        });
+        joined.collect::<Result<Vec<_>, String>>()
+    })?;
+    let first = times.iter().map(|(start, _)| *start).min();
+    let last = times.iter().map(|(_, end)| *end).max();
+    Ok(first.zip(last).map_or(0.0, |(first, last)| (last - first).as_secs_f64()))
 }

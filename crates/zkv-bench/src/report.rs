@@ -40,30 +40,38 @@ impl Report {
         self.failures.entry(engine).or_default().push(failure);
     }
 
-    /// The rounds' values of `name`.
-    fn values(&self, engine: Kind, name: &str) -> Vec<f64> {
+    /// What each round gave for `name`.
+    fn values(&self, engine: Kind, name: &str) -> impl Iterator<Item = Option<f64>> {
         let rounds = self.rounds.get(&engine).map_or(&[][..], |rounds| rounds);
-        rounds.iter().filter_map(|figures| figures.get(name).copied()).collect()
+        rounds.iter().map(move |figures| figures.get(name).copied())
     }
 
     /// The median of `name`, where it was measured.
     pub fn median(&self, engine: Kind, name: &str) -> Option<f64> {
-        let values = self.values(engine, name);
+        let values: Vec<f64> = self.values(engine, name).flatten().collect();
         (!values.is_empty()).then(|| median(&values))
     }
 
     /// The median of the rounds' ratios to zkv.
     fn ratio(&self, engine: Kind, name: &str) -> Option<f64> {
-        let (theirs, ours) = (self.values(engine, name), self.values(Kind::Zkv, name));
-        (!theirs.is_empty() && theirs.len() == ours.len()).then(|| compare(&theirs, &ours).0)
+        self.compare((engine, name), (Kind::Zkv, name))
     }
 
     /// How many times worse than its limit zkv is.
     fn multiple(&self, measure: &Measure) -> Option<f64> {
-        let limit = self.values(Kind::Zkv, measure.limit?);
-        let ours = self.values(Kind::Zkv, measure.name);
-        let (worse, better) = if measure.more_is_better { (limit, ours) } else { (ours, limit) };
-        (!worse.is_empty() && worse.len() == better.len()).then(|| compare(&worse, &better).0)
+        let (limit, ours) = ((Kind::Zkv, measure.limit?), (Kind::Zkv, measure.name));
+        match measure.more_is_better {
+            true => self.compare(limit, ours),
+            false => self.compare(ours, limit),
+        }
+    }
+
+    /// The median of the ratios of two figures, where each round has both.
+    fn compare(&self, left: (Kind, &str), right: (Kind, &str)) -> Option<f64> {
+        let (left, right) = (self.values(left.0, left.1), self.values(right.0, right.1));
+        let pairs: Option<(Vec<f64>, Vec<f64>)> = left.zip(right).map(|(l, r)| l.zip(r)).collect();
+        let (left, right) = pairs?;
+        (!left.is_empty()).then(|| compare(&left, &right).0)
     }
 
     /// Tables in Markdown.
@@ -130,7 +138,8 @@ mod tests {
     use super::*;
     use crate::child::Figures;
 
-    /// A report of two rounds, in which redb takes 2 and 3 times as long as zkv.
+    /// A report of two rounds, in which redb takes 2 and 3 times as long as zkv, and LMDB and SQLite fail
+    /// once.
     fn report() -> Report {
         let round = |get: f64, limit: f64| {
             Figures::from([("get_us".to_owned(), get), ("limit_decompress_us".to_owned(), limit)])
@@ -145,6 +154,7 @@ mod tests {
                 (Kind::Zkv, vec![round(1.0, 0.5), round(10.0, 2.5)]),
                 (Kind::Redb, vec![theirs(2.0), theirs(30.0)]),
                 (Kind::Lmdb, vec![theirs(1.0), Figures::new()]),
+                (Kind::Sqlite, vec![Figures::new(), theirs(5.0)]),
             ]),
             failures: BTreeMap::new(),
         }
@@ -153,9 +163,9 @@ mod tests {
     #[test]
     fn ratios_are_of_the_same_round() {
         let report = report();
-        assert_eq!(report.ratio(Kind::Redb, "get_us"), Some(3.0));
+        assert_eq!(report.ratio(Kind::Redb, "get_us"), Some(2.5));
         let get = MEASURES.iter().find(|measure| measure.name == "get_us").unwrap();
-        assert_eq!(report.multiple(get), Some(4.0));
+        assert_eq!(report.multiple(get), Some(3.0));
     }
 
     #[test]
@@ -163,6 +173,8 @@ mod tests {
         let report = report();
         assert_eq!(report.ratio(Kind::Lmdb, "get_us"), None);
         assert_eq!(report.cell(Kind::Lmdb, "get_us"), "1.00");
+        // Each of the two was measured once, but not in the same round.
+        assert_eq!(report.compare((Kind::Lmdb, "get_us"), (Kind::Sqlite, "get_us")), None);
         assert_eq!(report.cell(Kind::Sled, "get_us"), "-");
     }
 

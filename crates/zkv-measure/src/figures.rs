@@ -7,11 +7,15 @@ use serde::de::DeserializeOwned;
 
 use crate::Failure;
 
-/// The middle one of `values`, which are not none.
+/// The middle one of `values`, which are not none; of an even number, the mean of the middle two.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
-    sorted[sorted.len() / 2]
+    let middle = sorted.len() / 2;
+    match sorted.len() % 2 {
+        0 => f64::midpoint(sorted[middle - 1], sorted[middle]),
+        _ => sorted[middle],
+    }
 }
 
 /// The medians of `left / right` and of `left - right`, round by round.
@@ -63,6 +67,7 @@ mod tests {
     #[test]
     fn ratios_are_taken_round_by_round() {
         assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 3.0, 2.0]), 2.5);
         let (ratio, difference) = compare(&[2.0, 40.0, 6.0], &[1.0, 20.0, 2.0]);
         assert_eq!((ratio, difference), (2.0, 4.0));
     }

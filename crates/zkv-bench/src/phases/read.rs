@@ -21,10 +21,9 @@ const WARMING: usize = 5;
 pub fn warm(task: &Task<'_>, figures: &mut Figures) -> Result<(), Failure> {
     let (arguments, records) = (task.arguments, &task.records);
     let mut random = Random::new(arguments.input.seed ^ 1);
-    let mut threads = Vec::new();
-    for _ in 0..arguments.threads.max(1) {
-        threads.push(Keys::draw(arguments.gets, || records.draw(&mut random)));
-    }
+    let mut draw = || Keys::draw(arguments.gets, || records.draw(&mut random));
+    let (keys, bytes) = draw();
+    let threads: Vec<_> = (0..arguments.threads.max(1)).map(|_| draw()).collect();
     let zipf = Zipf::new(records.count());
     let mut draw_hot = |count| Keys::draw(count, || records.at(zipf.scattered(&mut random)));
     let (hot_before, hot) = (draw_hot(WARMING * arguments.gets), draw_hot(arguments.gets));
@@ -42,8 +41,7 @@ pub fn warm(task: &Task<'_>, figures: &mut Figures) -> Result<(), Failure> {
         }
         Ok(start.try_elapsed()?.as_secs_f64() * 1e6 / float(keys.len() as u64))
     };
-    let (keys, bytes) = &threads[0];
-    figures.insert("get_us".into(), microseconds(keys, keys.len(), *bytes)?);
+    figures.insert("get_us".into(), microseconds(&keys, keys.len(), bytes)?);
     let took = seconds_of_threads(&threads, |(keys, bytes)| match get_all(&*engine, keys)? {
         (found, found_bytes) if found == keys.len() && found_bytes == *bytes => Ok(()),
         _ => Err("gets gave something else".into()),
