@@ -1,9 +1,11 @@
 //! Standard output, or the file that `-o` names.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::fs::{self, File};
+use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 use crate::store::is_file_of;
@@ -13,21 +15,30 @@ const BUFFER_BYTES: usize = 256 * 1024;
 
 /// Where results go.
 pub struct Output {
-    writer: BufWriter<Box<dyn Write>>,
+    writer: BufWriter<Target>,
     file: Option<PathBuf>,
 }
 
+enum Target {
+    Standard(StdoutLock<'static>),
+    /// A pipe or a device.
+    Special(File),
+    /// What stands beside the file until it is whole.
+    Beside(NamedTempFile),
+}
+
 impl Output {
-    /// Opens `path`, or standard output. A file that exists is replaced, but for the store's own.
+    /// Opens `path`, or standard output. A file that exists is replaced once all is written, but for the
+    /// store's own.
     pub fn open(path: Option<&Path>, store: &Path) -> Result<Self, Failure> {
-        let writer: Box<dyn Write> = match path {
-            None => Box::new(io::stdout().lock()),
+        let target = match path {
+            None => Target::Standard(io::stdout().lock()),
             Some(path) => {
                 check_is_not_store(path, store)?;
-                Box::new(File::create(path).map_err(|error| Failure::file(path, error))?)
+                Target::open(path).map_err(|error| Failure::file(path, error))?
             }
         };
-        let writer = BufWriter::with_capacity(BUFFER_BYTES, writer);
+        let writer = BufWriter::with_capacity(BUFFER_BYTES, target);
         Ok(Self { writer, file: path.map(Path::to_owned) })
     }
 
@@ -36,9 +47,16 @@ impl Output {
         self.writer.write_all(bytes).map_err(|error| self.failure(error))
     }
 
-    /// Writes what is buffered. Dropping the output would hide a full disk.
+    /// Writes what is buffered. Dropping the output would hide a full disk, and leaves no file.
     pub fn finish(mut self) -> Result<(), Failure> {
-        self.writer.flush().map_err(|error| self.failure(error))
+        self.writer.flush().map_err(|error| self.failure(error))?;
+        let Self { writer, file } = self;
+        match (writer.into_parts().0, file) {
+            (Target::Beside(written), Some(path)) => {
+                replace(written, &path).map_err(|error| Failure::file(&path, error))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn failure(&self, error: io::Error) -> Failure {
@@ -46,6 +64,55 @@ impl Output {
             Some(path) => Failure::file(path, error),
             None if error.kind() == io::ErrorKind::BrokenPipe => Failure::OutputClosed,
             None => Failure::File { name: "standard output".to_owned(), error },
+        }
+    }
+}
+
+impl Target {
+    fn open(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
+            Ok(metadata) if !metadata.is_file() => File::create(path).map(Self::Special),
+            Ok(metadata) => {
+                let beside = beside(&fs::canonicalize(path)?)?;
+                beside.as_file().set_permissions(metadata.permissions())?;
+                Ok(Self::Beside(beside))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => beside(path).map(Self::Beside),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A new file in the folder of `path`, with the rights of any new file.
+fn beside(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    tempfile::Builder::new()
+        .prefix(".zkv-")
+        .suffix(".tmp")
+        .make_in(folder.unwrap_or(Path::new(".")), |name| File::create_new(name))
+}
+
+/// Puts `written` in the place of `path`, or of what that leads to.
+fn replace(written: NamedTempFile, path: &Path) -> io::Result<()> {
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    written.persist(place).map(drop).map_err(|failed| failed.error)
+}
+
+impl Write for Target {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Standard(output) => output.write(bytes),
+            Self::Special(file) => file.write(bytes),
+            Self::Beside(file) => file.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Standard(output) => output.flush(),
+            Self::Special(file) => file.flush(),
+            Self::Beside(file) => file.flush(),
         }
     }
 }

@@ -169,3 +169,44 @@ fn the_store_is_not_exported_into_itself_under_another_name() {
     assert_eq!(zkv(&["get", &store, "k"]).check(0), "v");
     assert_eq!(zkv(&["get", &link, "l"]).check(0), "w");
 }
+
+#[test]
+fn an_export_that_fails_leaves_what_was_there() {
+    let folder = Folder::new();
+    let (store, output) = (folder.text("s.zkv"), folder.write("out.tsv", "as before\n"));
+    let table: String =
+        (0..5_000).map(|n: u32| format!("{n}\t{}\n", n.wrapping_mul(2_654_435_761))).collect();
+    zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes()).check(0);
+    let mut bytes = contents(&folder.path("s.zkv"));
+    let middle = bytes.len() / 2;
+    bytes[middle..middle + 2000].fill(0xA5);
+    fs::write(&store, bytes).unwrap();
+    let names = || fs::read_dir(folder.path(".")).unwrap().count();
+    let before = names();
+    zkv(&["export", &store, "--format", "tsv", "-o", &output]).check(3);
+    zkv(&["get", &store, "missing", "-o", &output]).check(1);
+    assert_eq!(contents(&folder.path("out.tsv")), b"as before\n");
+    zkv(&["export", &store, "--format", "tsv", "-o", &folder.text("new.tsv")]).check(3);
+    assert_eq!(names(), before, "nothing is left behind");
+}
+
+#[cfg(unix)]
+#[test]
+fn what_takes_a_files_place_has_its_rights_and_its_links() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new();
+    let (store, output) = (folder.text("s.zkv"), folder.write("out.tsv", "as before\n"));
+    zkv(&["set", &store, "k", "v"]).check(0);
+    fs::set_permissions(&output, fs::Permissions::from_mode(0o640)).unwrap();
+    std::os::unix::fs::symlink("out.tsv", folder.path("link")).unwrap();
+    zkv(&["export", &store, "--format", "tsv", "-o", &folder.text("link")]).check(0);
+    assert_eq!(contents(&folder.path("out.tsv")), b"k\tv\n");
+    assert!(folder.path("link").is_symlink());
+    assert_eq!(fs::metadata(&output).unwrap().permissions().mode() & 0o777, 0o640);
+    fs::write(folder.path("plain"), "").unwrap();
+    zkv(&["get", &store, "k", "-o", &folder.text("new")]).check(0);
+    let mode = |name| fs::metadata(folder.path(name)).unwrap().permissions().mode();
+    assert_eq!(mode("new"), mode("plain"));
+    zkv(&["export", &store, "-o", "/dev/null"]).check(0);
+    zkv(&["export", &store, "-o", &folder.text(".")]).check(5);
+}
