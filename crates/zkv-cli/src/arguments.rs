@@ -50,13 +50,16 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
-  tsv    one record a line: the key, a tab, and the rest of the line as the value
+  tsv    one record a line: the key, a tab, and the rest of the line as the value, a carriage return
+         at its end, too; a byte order mark is part of the first key
   jsonl  one JSON object a line: the field that --key names is the key, the line the value; text
          gives its characters in UTF-8, a number its digits as they are written. Without --key, what
          `zkv export --format pairs` writes
   files  one record a file: its path within SOURCE, with forward slashes, and its contents;
          symbolic links are not followed
   auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson
+
+Empty lines at the end are passed over.
 
 With --acknowledge, a program that pipes records in learns which of them are safe: it can forget
 those, and after a crash it sends the others again. Acknowledgements are numbers on standard output,
@@ -98,7 +101,8 @@ pub struct Compression {
     /// What to be good at
     #[arg(long, value_enum, default_value_t = Settings::Balanced)]
     pub settings: Settings,
-    /// How hard to compress, -7 to 22 but for 0: higher is smaller and slower. Only below 0 are reads faster
+    /// How hard to compress, -7 to 22 but for 0: higher is smaller and slower, above 9 only where blocks are
+    /// larger than 1 KiB. Only below 0 are reads faster
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub level: Option<i32>,
 }
@@ -161,8 +165,8 @@ pub enum ImportFormat {
 #[command(after_help = "\
 Formats:
   jsonl  one line a record. A value that is a JSON object on one line, with a field that holds the
-         record's key, is printed as it is: what came from JSON lines gives the same lines. Any
-         other record is printed as a pair
+         record's key, is printed as it is: what came from JSON lines gives the same lines, but for
+         those that look like a pair. Any other record is printed as a pair
   pairs  one line a record, {\"key\":\"..\",\"value\":\"..\"}; a part that is no UTF-8 is in Base64,
          as \"key_base64\" or \"value_base64\". `zkv import` of JSON lines without --key reads them
   tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
@@ -176,7 +180,8 @@ pub struct Export {
     /// Write the records of this collection, instead of the store's own
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
-    /// Where to write, instead of standard output
+    /// Where to write, instead of standard output. What a file of this name holds is replaced once all is
+    /// written
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What to write
@@ -317,11 +322,12 @@ pub struct Verify {
     pub json: bool,
 }
 
-/// Write a store anew, as small as it gets.
+/// Write a store anew, without what is dead in it.
 ///
 /// Only what is needed is kept, sorted by key as far as memory allows, compressed with new dictionaries,
-/// the first of which is trained on the first of it; then the file is cut. It takes some megabytes of
-/// room on the disk, and may be interrupted at any moment: what was done stays done. A store that is
+/// the first of which is trained on the first of it; then the file is cut. With --settings small, it is as
+/// small as it gets; a store of which nothing was overwritten may gain nothing otherwise. It takes up to 30
+/// megabytes of room on the disk, and may be interrupted at any moment: what was done stays done. A store that is
 /// written to gives dead space back by itself, so that this is for stores that are done, and for copies to keep.
 #[derive(Args, Debug)]
 pub struct Compact {

@@ -50,7 +50,9 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     // The bar goes before anything is said.
     drop(sink);
     let closed = store::close_stored(store);
-    if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
+    if closed.is_err() && !arguments.atomic {
+        say(format_args!("read {}; what of them could be written stands", records(record_count)));
+    } else if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
         say(format_args!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count)));
@@ -71,7 +73,7 @@ fn options(arguments: &Import) -> Options {
 fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<(), Failure> {
     match source {
         Source::Folder(folder) => files::import_folder(folder, &arguments.store, sink),
-        Source::File(file) => files::import_file(file, sink),
+        Source::File(file) => files::import_file(file, &arguments.store, sink),
         Source::Lines { input, split } => tsv_jsonl::import(input, split, sink),
     }
 }

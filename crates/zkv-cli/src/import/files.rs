@@ -9,7 +9,7 @@ use walkdir::WalkDir;
 
 use crate::failure::Failure;
 use crate::import::Sink;
-use crate::output::say;
+use crate::output::{check_is_not_store, say};
 use crate::store::is_file_of;
 
 /// A buffer that grew over this for one large file is given back.
@@ -40,7 +40,8 @@ pub fn import_folder(folder: &Path, store: &Path, sink: &mut Sink<'_>) -> Result
 }
 
 /// Imports one file under its own name.
-pub fn import_file(file: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
+pub fn import_file(file: &Path, store: &Path, sink: &mut Sink<'_>) -> Result<(), Failure> {
+    check_is_not_store(file, store)?;
     let name = Path::new(file.file_name().unwrap_or(file.as_os_str()));
     import_one(file, &key_of(name), &mut Vec::new(), sink)
 }
@@ -59,15 +60,18 @@ fn import_one(
 }
 
 fn read_into(path: &Path, value: &mut Vec<u8>) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    // A file that no value can hold is not read into memory first.
-    if u64::from(u32::MAX) < file.metadata()?.len() {
+    const BYTES_MAX: u64 = u32::MAX as u64;
+    let file = File::open(path)?;
+    // A file that no value can hold is not read into memory first; a device does not tell how long it is.
+    let is_too_long = BYTES_MAX < file.metadata()?.len()
+        || BYTES_MAX < file.take(BYTES_MAX + 1).read_to_end(value)? as u64;
+    if is_too_long {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("the file exceeds the limit of {} bytes", u32::MAX),
+            format!("the file exceeds the limit of {BYTES_MAX} bytes"),
         ));
     }
-    file.read_to_end(value).map(drop)
+    Ok(())
 }
 
 /// The path's components, joined by forward slashes on every system.

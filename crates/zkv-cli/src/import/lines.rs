@@ -71,6 +71,8 @@ impl<R: Read> Lines<R> {
         self.end -= self.start;
         self.start = 0;
         if self.buffer.len() == self.end {
+            // A line may be gigabytes, or endless: there may be no memory for it.
+            self.buffer.try_reserve_exact(self.end)?;
             self.buffer.resize(self.end * 2, 0);
         }
         loop {

@@ -18,6 +18,7 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
     };
     let mut lines = Lines::new(input.open()?, bytes_max);
     let mut key = Vec::new();
+    let mut first_empty = None;
     for number in 1.. {
         let line = match lines.next_line() {
             Ok(Some(line)) => line,
@@ -29,6 +30,14 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
             Err(error) => return Err(Failure::File { name, error }),
         };
         let refused = |problem| Failure::Line { name: name.clone(), number, problem };
+        if line.is_empty() {
+            // Many files end with one. Anywhere else it is no record.
+            first_empty.get_or_insert(number);
+            continue;
+        }
+        if let Some(number) = first_empty {
+            return Err(Failure::Line { name, number, problem: "the line is empty".to_owned() });
+        }
         let input_bytes = line.len() + 1;
         match split {
             Split::AtTab => {

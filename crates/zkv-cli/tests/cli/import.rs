@@ -101,7 +101,7 @@ fn standard_input_and_several_sources_are_read_in_order() {
 fn a_bad_line_is_named_and_what_came_before_it_stands() {
     let cases = [
         ("a.tsv", "k1\tv\nk2\tv\nno tab\nk4\tv\n", "a.tsv:3: there is no tab behind a key"),
-        ("b.tsv", "k1\tv\nk2\tv\n\nk4\tv\n", "b.tsv:3: there is no tab behind a key"),
+        ("b.tsv", "k1\tv\nk2\tv\n\nk4\tv\n", "b.tsv:3: the line is empty"),
         ("a.jsonl", "{\"id\":\"k1\"}\n{\"id\":\"k2\"}\n{\"id\"\n", "a.jsonl:3: no JSON object"),
         (
             "b.jsonl",
@@ -169,4 +169,26 @@ fn wrong_usage_creates_no_store() {
     }
     zkv(&["import", &store, &folder.text("missing.tsv")]).check(5);
     assert!(!folder.path("s.zkv").exists());
+}
+
+#[test]
+fn empty_lines_at_the_end_are_passed_over() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv_with(&["import", &store, "-", "--format", "tsv"], b"a\t1\nb\t2\n\n\n").check(0);
+    let lines = b"{\"id\":\"c\"}\n\n";
+    zkv_with(&["import", &store, "-", "--format", "jsonl", "--key", "id"], lines).check(0);
+    assert_eq!(sorted(&zkv(&["list", &store]).check(0)), ["a", "b", "c"]);
+}
+
+#[test]
+fn the_store_is_not_imported_into_itself() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "k", "v"]).check(0);
+    for source in ["s.zkv", "s.zkv.idx"] {
+        let source = folder.text(source);
+        zkv(&["import", &store, &source, "--format", "files"]).check(2);
+    }
+    assert_eq!(zkv(&["list", &store]).check(0), "k\n");
 }
