@@ -75,8 +75,12 @@ impl LogWriter {
     /// [`LogWriter::rebase`] helps.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the file is as it was then.
+    /// [`LogError::Io`]; [`LogError::SyncFailed`] after a failed sync: what says that nobody looks for the slot
+    /// may not be on the disk. The file is as it was then.
     pub fn cut(&mut self) -> Result<u64> {
+        if self.log().is_sync_failed() {
+            return Err(LogError::SyncFailed);
+        }
         if self.repair.is_some() {
             return Ok(0);
         }

@@ -4,28 +4,68 @@ use crate::block::{BlockHeader, BlockKind, END_MARK, Tag};
 use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BYTES};
 use crate::walk::{Seeds, block_at};
 
-/// How much is summed up in search of a block, before only commit blocks are searched: a tenth of a
-/// second. Bytes that look like headers of long blocks could otherwise take minutes.
+/// How much of a segment is summed up in search of blocks, before only commit blocks are searched: a tenth
+/// of a second. Bytes that look like headers of long blocks could otherwise take hours.
 const SUMMED_BYTES_MAX: u64 = 1 << 30;
 
-/// Finds the first whole block behind the one at `damaged`, of a segment of which `blocks` is all
-/// up to the end of its blocks. `starts` are places where blocks are known to start, in order, from
-/// the segment's seal.
-pub(crate) fn next_block(
-    blocks: &[u8],
-    damaged: u32,
-    seeds: &Seeds,
-    starts: impl Iterator<Item = u32>,
-) -> Option<u32> {
-    let is_block = |offset: u32| {
-        let bytes = blocks.get(offset as usize..)?;
-        block_at(bytes, offset, seeds).map(|block| block.offset)
-    };
-    // Most often the header is whole, and says where the next block is.
-    let by_length = header_at(blocks, damaged).and_then(|header| is_block(end_of(damaged, header)));
-    by_length
-        .or_else(|| starts.skip_while(|start| *start <= damaged).find_map(is_block))
-        .or_else(|| search(blocks, damaged, seeds))
+/// Finds whole blocks of one segment behind damaged ones.
+pub(crate) struct Resync {
+    /// What may still be summed up.
+    left_bytes: u64,
+}
+
+impl Default for Resync {
+    fn default() -> Self {
+        Self { left_bytes: SUMMED_BYTES_MAX }
+    }
+}
+
+impl Resync {
+    /// Finds the first whole block behind the one at `damaged`, of a segment of which `blocks` is all
+    /// up to the end of its blocks. `starts` are places where blocks are known to start, in order, from
+    /// the segment's seal.
+    pub(crate) fn next_block(
+        &mut self,
+        blocks: &[u8],
+        damaged: u32,
+        seeds: &Seeds,
+        starts: impl Iterator<Item = u32>,
+    ) -> Option<u32> {
+        // Most often the header is whole, and says where the next block is.
+        let by_length = header_at(blocks, damaged).map(|header| end_of(damaged, header));
+        let behind = starts.skip_while(|start| *start <= damaged);
+        let mut told = by_length.into_iter().chain(behind);
+        told.find(|offset| self.is_block(blocks, *offset, seeds))
+            .or_else(|| self.search(blocks, damaged, seeds))
+    }
+
+    fn is_block(&mut self, blocks: &[u8], offset: u32, seeds: &Seeds) -> bool {
+        let Some(header) = header_at(blocks, offset) else { return false };
+        if self.left_bytes == 0 || blocks.len() < end_of(offset, header) as usize {
+            return false;
+        }
+        self.left_bytes = self.left_bytes.saturating_sub(header.block_bytes().into());
+        block_at(&blocks[offset as usize..], offset, seeds).is_some()
+    }
+
+    /// Tries every byte.
+    fn search(&mut self, blocks: &[u8], damaged: u32, seeds: &Seeds) -> Option<u32> {
+        let blocks_end = u32::try_from(blocks.len()).ok()?;
+        for offset in damaged + 1..blocks_end.saturating_sub(BLOCK_HEADER_BYTES) {
+            if self.left_bytes == 0 {
+                return search_commit(blocks, offset, seeds);
+            }
+            let Some(header) = header_at(blocks, offset) else { continue };
+            let end = end_of(offset, header);
+            // Another block, or nothing, stands behind a block.
+            let is_plausible = end <= blocks_end
+                && (header_at(blocks, end).is_some() || is_nothing(&blocks[end as usize..]));
+            if is_plausible && self.is_block(blocks, offset, seeds) {
+                return Some(offset);
+            }
+        }
+        None
+    }
 }
 
 fn header_at(blocks: &[u8], offset: u32) -> Option<BlockHeader> {
@@ -37,47 +77,24 @@ fn end_of(offset: u32, header: BlockHeader) -> u32 {
     offset.saturating_add(header.block_bytes())
 }
 
-/// Tries every byte.
-fn search(blocks: &[u8], damaged: u32, seeds: &Seeds) -> Option<u32> {
-    let blocks_end = u32::try_from(blocks.len()).ok()?;
-    let mut left = SUMMED_BYTES_MAX;
-    for offset in damaged + 1..blocks_end.saturating_sub(BLOCK_HEADER_BYTES) {
-        let Some(header) = header_at(blocks, offset) else { continue };
-        let end = end_of(offset, header);
-        // Another block, or nothing, stands behind a block.
-        let is_plausible = end <= blocks_end
-            && (header_at(blocks, end).is_some() || is_nothing(&blocks[end as usize..]));
-        if !is_plausible {
-            continue;
-        }
-        if block_at(&blocks[offset as usize..], offset, seeds).is_some() {
-            return Some(offset);
-        }
-        left = left.saturating_sub(header.block_bytes().into());
-        if left == 0 {
-            return search_commit(blocks, offset, seeds);
-        }
-    }
-    None
-}
-
 fn is_nothing(bytes: &[u8]) -> bool {
     bytes.iter().take(BLOCK_HEADER_BYTES as usize).all(|byte| *byte == 0)
 }
 
-/// Tries every place that looks like a commit block.
+/// Tries every place from `from` on that looks like a commit block, in one pass over what is before the
+/// first that is one.
 fn search_commit(blocks: &[u8], from: u32, seeds: &Seeds) -> Option<u32> {
+    /// From a block's start to its payload's length.
+    const LENGTH_OFFSET: usize = 5;
+    let tags = [0, END_MARK].map(|number| Tag { kind: BlockKind::Commit, number }.encode());
     let [l0, l1, l2, ..] = COMMIT_BYTES.to_le_bytes();
-    let found = [0, END_MARK].into_iter().filter_map(|number| {
-        let tag = Tag { kind: BlockKind::Commit, number }.encode();
-        let (rest, needle) = (&blocks[from as usize..], [tag, l0, l1, l2]);
-        let mut places = memchr::memmem::find_iter(rest, &needle).filter_map(|at| {
-            let offset = from + u32::try_from(at.checked_sub(4)?).ok()?;
-            block_at(&blocks[offset as usize..], offset, seeds).map(|block| block.offset)
-        });
-        places.next()
-    });
-    found.min()
+    let rest = blocks.get(from as usize..)?;
+    memchr::memmem::find_iter(rest, &[l0, l1, l2]).find_map(|at| {
+        let start = at.checked_sub(LENGTH_OFFSET)?;
+        let offset = from + u32::try_from(start).ok()?;
+        let is_commit = tags.contains(&rest[start + LENGTH_OFFSET - 1]);
+        (is_commit && block_at(&rest[start..], offset, seeds).is_some()).then_some(offset)
+    })
 }
 
 #[cfg(test)]
@@ -117,7 +134,8 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[at as usize] ^= 0x10;
                 let seeds = Seeds::new(seed());
-                let found = next_block(&damaged, pair[0], &seeds, std::iter::empty());
+                let found =
+                    Resync::default().next_block(&damaged, pair[0], &seeds, std::iter::empty());
                 assert_eq!(found, Some(pair[1]), "byte {at}");
             }
         }
@@ -128,7 +146,8 @@ mod tests {
         let (mut bytes, starts) = blocks();
         bytes[starts[0] as usize + 4..starts[1] as usize + 12].fill(0xFF);
         let known = [starts[0], starts[1], starts[1] + 3, starts[2]];
-        let found = next_block(&bytes, starts[0], &Seeds::new(seed()), known.into_iter());
+        let seeds = Seeds::new(seed());
+        let found = Resync::default().next_block(&bytes, starts[0], &seeds, known.into_iter());
         assert_eq!(found, Some(starts[2]));
     }
 
@@ -136,7 +155,9 @@ mod tests {
     fn nothing_is_found_behind_the_last_block() {
         let (mut bytes, starts) = blocks();
         bytes.extend([0; 500]);
-        assert_eq!(next_block(&bytes, starts[3], &Seeds::new(seed()), std::iter::empty()), None);
+        let seeds = Seeds::new(seed());
+        let found = Resync::default().next_block(&bytes, starts[3], &seeds, std::iter::empty());
+        assert_eq!(found, None);
     }
 
     #[test]
@@ -147,7 +168,11 @@ mod tests {
         mark.put(&mut bytes, seed(), offset, false);
         bytes.extend(vec![0x11; 2 << 20]);
         assert_eq!(search_commit(&bytes, 256, &Seeds::new(seed())), Some(offset));
-        let found = next_block(&bytes, 256, &Seeds::new(seed()), std::iter::empty());
-        assert_eq!(found, Some(offset));
+        let seeds = Seeds::new(seed());
+        let mut resync = Resync::default();
+        assert_eq!(resync.next_block(&bytes, 256, &seeds, std::iter::empty()), Some(offset));
+        // Nothing is left for the next damaged block, and it takes no time.
+        assert_eq!(resync.left_bytes, 0);
+        assert_eq!(resync.next_block(&bytes, 512, &seeds, std::iter::empty()), Some(offset));
     }
 }

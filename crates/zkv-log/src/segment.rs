@@ -109,9 +109,17 @@ impl Segment {
         Self::new(self.place, data_end, CellTable::Sealed, Arc::clone(&self.hold))
     }
 
-    /// The same segment in writing, as it was at `end`, with dictionaries at these offsets.
-    pub(crate) fn renewed(&self, end: u32, dictionary_offsets: [u32; DICTIONARIES_MAX]) -> Self {
-        let cells = CellTable::growing(self.place.slot_bytes, &self.growing_cells(end));
+    /// The same segment in writing, as it was at `end`, with dictionaries at these offsets, and no block
+    /// that starts behind `last_cell`: that one was an aborted commit's.
+    pub(crate) fn renewed(
+        &self,
+        end: u32,
+        last_cell: u32,
+        dictionary_offsets: [u32; DICTIONARIES_MAX],
+    ) -> Self {
+        let mut cells = self.growing_cells(end);
+        cells.truncate(last_cell as usize + 1);
+        let cells = CellTable::growing(self.place.slot_bytes, &cells);
         let mut renewed = Self::new(self.place, end, cells, Arc::clone(&self.hold));
         for (number, offset) in dictionary_offsets.iter().enumerate() {
             if *offset != 0 {

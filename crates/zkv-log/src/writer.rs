@@ -233,8 +233,8 @@ impl LogWriter {
             let mut commit = self.begin()?;
             commit.mark_end();
             let committed = commit.finish(Room::Exact)?;
-            self.is_ended = true;
             self.log().sync(committed.end)?;
+            self.is_ended = true;
         }
         self.trim()
     }
@@ -243,8 +243,11 @@ impl LogWriter {
     /// last.
     ///
     /// # Errors
-    /// [`LogError::Io`].
+    /// [`LogError::Io`]; [`LogError::SyncFailed`] after a failed sync, and the file is as it was.
     pub fn trim(&mut self) -> Result<()> {
+        if self.log().is_sync_failed() {
+            return Err(LogError::SyncFailed);
+        }
         let segment = &self.tail.segment;
         let end = segment.place.start + u64::from(self.tail.offset);
         let end = end.next_multiple_of(PAGE_BYTES);
@@ -291,6 +294,10 @@ impl LogWriter {
         let Some(repair) = self.repair.clone() else { return Ok(()) };
         if let Some(unproven) = &repair.unproven {
             self.write_again(unproven)?;
+            if !repair.stray_slots.is_empty() {
+                // Durably first: of a header that was lost, the stray may have the only copy of what it says.
+                self.log().sync_again(self.end())?;
+            }
         }
         let start = self.tail.segment.place.start;
         let slot_end = start + u64::from(self.tail.segment.place.slot_bytes);
@@ -321,7 +328,8 @@ impl LogWriter {
     /// Replaces the tail's segment by one that knows nothing of an aborted commit.
     pub(crate) fn renew_tail(&mut self) {
         let offsets = self.tail.dictionary_offsets();
-        let segment = Arc::new(self.tail.segment.renewed(self.tail.offset, offsets));
+        let Tail { segment, offset, last_cell, .. } = &self.tail;
+        let segment = Arc::new(segment.renewed(*offset, *last_cell, offsets));
         self.members.insert(segment.place.id.sequence, Arc::clone(&segment));
         self.tail.segment = segment;
         self.publish_segments();

@@ -2,13 +2,16 @@
 
 mod common;
 
+use std::path::Path;
+use std::sync::Arc;
+
 use zkv_io::MemoryStorage;
 use zkv_log::{
-    Access, LogFinding, LogVisitor, LogWriter, Position, Room, Severity, VerifiedEntry,
-    VerifiedLog, layout::seal_offset,
+    Access, LogFinding, LogOptions, LogVisitor, LogWriter, OpenFile, Position, Room, Severity,
+    VerifiedEntry, VerifiedLog, layout::seal_offset,
 };
 
-use common::{SLOT, bytes_of, new_log, noise, open_file, storage_of};
+use common::{PATH, SLOT, bytes_of, new_log, noise, open_file, options, storage_of};
 
 #[derive(Default)]
 struct Seen {
@@ -256,4 +259,40 @@ fn a_segment_that_was_full_to_its_seal_and_synced_before_it_was_sealed_is_whole(
     writer.close().unwrap();
     drop(writer);
     assert_eq!(verified(&storage).0.findings, []);
+}
+
+#[test]
+fn a_commit_that_was_dropped_where_the_next_one_fills_the_segment_leaves_no_start_behind() {
+    // The log ends short behind a cell's start, so that none of its blocks begins there.
+    let (storage, mut writer) = new_log();
+    while !(1..36).contains(&(writer.end().offset % 256)) {
+        writer.append(&[&noise(1, 301)]).unwrap();
+    }
+    let (packed, bytes) = (writer.log().pack(&[&noise(2, 5000)]).unwrap(), bytes_of(&storage));
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    drop(commit);
+    let seal_behind = |mut writer: LogWriter, storage: &MemoryStorage| {
+        writer.append(&[&noise(3, 64_000)]).unwrap();
+        assert_eq!(writer.end().sequence, 2);
+        writer.close().unwrap();
+        drop(writer);
+        assert_eq!(verified(storage).0.findings, []);
+    };
+    seal_behind(writer, &storage);
+    // The same where a crash has left the block of an unfinished commit.
+    let storage = storage_of(&bytes);
+    let open = || {
+        let options = LogOptions { write_buffer_bytes: 4 << 10, ..options() };
+        let shared = Arc::new(storage.clone());
+        let file = OpenFile::open(shared, Path::new(PATH), Access::ReadWrite, options).unwrap();
+        file.recover(None).unwrap().writer.unwrap()
+    };
+    let mut writer = open();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    std::mem::forget(commit);
+    drop(writer);
+    assert_ne!(bytes_of(&storage), bytes);
+    seal_behind(open(), &storage);
 }

@@ -9,7 +9,7 @@ use crate::codec::DecoderPool;
 use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
 use crate::gather::Gather;
-use crate::layout::{CELL_BYTES, PAGE_BYTES};
+use crate::layout::PAGE_BYTES;
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
@@ -75,8 +75,8 @@ impl Recovery<'_> {
     fn tail(&self, walked: &WalkedSegment) -> Result<Tail> {
         let (place, end) = (walked.place, self.end);
         let offset = end.position.offset;
-        // What an unfinished commit has put there is wiped.
-        let cells = &walked.contents.cells[..offset.div_ceil(CELL_BYTES) as usize];
+        // What an unfinished commit has put there is wiped, and may have begun in the end's own cell.
+        let cells = &walked.contents.cells[..=end.last_cell as usize];
         let segment = Segment::growing(place, offset, cells);
         let mut known =
             walked.contents.dictionary_offsets.map(|at| if at < offset { at } else { 0 });

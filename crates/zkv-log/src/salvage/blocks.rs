@@ -65,11 +65,6 @@ impl<'a> BlockSearch<'a> {
         Self { image, base, digests, by_number, checksums: None }
     }
 
-    /// Whether the segment's first block is whole, which is quickly found.
-    pub(super) fn finds_first_block(&mut self) -> bool {
-        self.block_at(SEGMENT_HEADER_BYTES).is_some()
-    }
-
     /// All parts, in their order.
     ///
     /// A commit block that does not fit the blocks before it is none, as far as those are known.

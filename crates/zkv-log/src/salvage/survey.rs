@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use zkv_io::StorageFile;
 
-use crate::block::BlockKind;
+use crate::block::{BlockHeader, BlockKind};
 use crate::checkpoint::LogCheckpoint;
 use crate::commit::MEMBERS_PER_BLOCK;
 use crate::dictionary::DictionaryDigest;
 use crate::header::{Identity, SegmentHeader};
-use crate::layout::seal_offset;
+use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
 use crate::recover::decode_members;
 use crate::seal::Seal;
@@ -21,6 +21,7 @@ use crate::segment::{Place, SegmentId};
 use crate::walk::CommitMark;
 
 use super::blocks::{BlockSearch, FoundBlock, Part};
+use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
 
@@ -79,6 +80,8 @@ pub(super) struct Survey<'a> {
     due: BTreeSet<u32>,
     headers: HashMap<SegmentId, SegmentHeader>,
     searched: HashSet<SegmentId>,
+    /// How many ids of a slot were looked for without a sign that they are there.
+    search_counts: HashMap<u32, usize>,
     /// The newest segment of each slot.
     pub seen: BTreeMap<u32, Seen>,
     /// The newest ones that are whole, with their commits.
@@ -114,6 +117,7 @@ impl<'a> Survey<'a> {
             due: BTreeSet::new(),
             headers: HashMap::new(),
             searched: HashSet::new(),
+            search_counts: HashMap::new(),
             seen: BTreeMap::new(),
             roll_calls: BTreeMap::new(),
             dictionaries: BTreeMap::new(),
@@ -151,7 +155,7 @@ impl<'a> Survey<'a> {
         ids.any(|Reverse(id)| {
             let place = Place::new(&self.identity, *id);
             let image = Image::read(self.file, place.start, place.slot_bytes, self.file_bytes);
-            BlockSearch::new(&image.bytes, place.seed, &[]).finds_first_block()
+            first_block_sum(&image.bytes) == Some(sum_of_first_block(place))
         })
     }
 
@@ -181,7 +185,9 @@ impl<'a> Survey<'a> {
         let start = self.identity.slot_start(slot);
         let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
         let ids: Vec<SegmentId> = self.named[&slot].iter().map(|Reverse(id)| *id).collect();
-        let mut search_count = 0;
+        let limit = image.end().min(seal_offset(self.identity.slot_bytes)) as usize;
+        // One sum for all ids: a file made for it may name thousands.
+        let first_block = first_block_sum(&image.bytes[..limit]);
         for id in ids {
             if self.seen.get(&slot).is_some_and(|seen| seen.excludes(id)) {
                 break;
@@ -190,15 +196,16 @@ impl<'a> Survey<'a> {
                 continue;
             }
             let place = Place::new(&self.identity, id);
-            let limit = image.end().min(seal_offset(place.slot_bytes)) as usize;
-            let blocks = &image.bytes[..limit];
-            let is_begun = self.headers.contains_key(&id)
-                || BlockSearch::new(blocks, place.seed, &[]).finds_first_block();
-            if !is_begun && search_count == SEARCHES_A_SLOT {
-                continue;
-            }
-            search_count += usize::from(!is_begun);
+            let is_begun =
+                self.headers.contains_key(&id) || first_block == Some(sum_of_first_block(place));
             self.searched.insert(id);
+            if !is_begun {
+                let search_count = self.search_counts.entry(slot).or_default();
+                if *search_count == SEARCHES_A_SLOT {
+                    continue;
+                }
+                *search_count += 1;
+            }
             let seen = self.search(place, &image);
             if seen.is_there() && (seen.has_blocks || !self.seen.contains_key(&slot)) {
                 self.seen.insert(slot, seen);
@@ -278,6 +285,21 @@ impl<'a> Survey<'a> {
             _ => {}
         }
     }
+}
+
+/// What the checksum of the first block of `image`, the start of a slot, was begun with, if it is whole and needs
+/// no dictionary.
+fn first_block_sum(image: &[u8]) -> Option<u32> {
+    let rest = image.get(SEGMENT_HEADER_BYTES as usize..)?;
+    let header = BlockHeader::decode(*rest.first_chunk()?)?;
+    let bytes = rest.get(..header.block_bytes() as usize)?;
+    let with_entries = matches!(header.tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
+    (!with_entries || header.tag.number == 0).then(|| seed_of(header.checksum, &bytes[4..]))
+}
+
+/// What that is where the segment at `place` has begun there.
+fn sum_of_first_block(place: Place) -> u32 {
+    place.seed.checksum(SEGMENT_HEADER_BYTES, &[])
 }
 
 /// The last roll call all of whose blocks are there, with its commit: what it does not list was no

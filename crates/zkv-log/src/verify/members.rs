@@ -1,7 +1,7 @@
 //! Which segments there are to read: those of the recovered log, or, where it cannot be recovered,
 //! whatever headers, seals, roll calls and the index's checkpoint tell of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 use zkv_io::StorageFile;
@@ -15,7 +15,7 @@ use crate::log::LogView;
 use crate::open::OpenFile;
 use crate::position::Position;
 use crate::recover::{decode_members, header_in, slots_of};
-use crate::resync::next_block;
+use crate::resync::Resync;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Seeds, block_at};
 
@@ -209,7 +209,10 @@ impl<'a> Search<'a> {
             let retired = retires.flat_map(|(_, payload)| members_in(&payload));
             self.retired.extend(retired.collect::<Vec<_>>());
         }
-        for id in called {
+        // A roll call has one segment of each slot; a file made for it may name one slot thousands of times,
+        // each of which would be read.
+        let mut slots = HashSet::new();
+        for id in called.into_iter().filter(|id| slots.insert(id.slot)) {
             self.ids.entry(id.sequence).or_insert(id);
         }
         self.ids.retain(|_, id| !self.retired.contains(id));
@@ -226,10 +229,11 @@ impl<'a> Search<'a> {
             read_image(&*self.open.file, place, self.file_bytes, place.slot_bytes).bytes;
         image.truncate(seal_offset(place.slot_bytes) as usize);
         let (mut offset, mut seeds) = (from, Seeds::new(place.seed));
+        let mut resync = Resync::default();
         std::iter::from_fn(move || {
             let bytes = image.get(offset as usize..)?;
             if block_at(bytes, offset, &seeds).is_none() {
-                offset = next_block(&image, offset, &seeds, std::iter::empty())?;
+                offset = resync.next_block(&image, offset, &seeds, std::iter::empty())?;
             }
             let block = block_at(image.get(offset as usize..)?, offset, &seeds)?;
             seeds.learn(&block);
@@ -258,10 +262,10 @@ impl<'a> Search<'a> {
         let newest = self.headers.iter().map(|header| header.roll_call).max();
         let start = newest.map_or(0, |roll_call: Position| roll_call.sequence);
         let behind: Vec<SegmentId> = self.ids.range(start..).map(|(_, id)| *id).collect();
-        let is_retired = |sequence| self.retired.iter().any(|id| id.sequence == sequence);
+        let retired: BTreeSet<u64> = self.retired.iter().map(|id| id.sequence).collect();
         let gaps = behind.windows(2).filter(|pair| {
-            let mut between = pair[0].sequence + 1..pair[1].sequence;
-            between.any(|sequence| !is_retired(sequence))
+            let between = pair[0].sequence + 1..pair[1].sequence;
+            (retired.range(between.clone()).count() as u64) < between.end - between.start
         });
         let after_gaps = gaps.map(|pair| self.open.identity.slot_start(pair[1].slot));
         let none = self.ids.is_empty().then_some(FILE_HEADER_BYTES);

@@ -10,7 +10,7 @@ use crate::layout::{
     SEGMENT_HEADER_FIELD_BYTES, seal_offset,
 };
 use crate::position::Position;
-use crate::resync::next_block;
+use crate::resync::Resync;
 use crate::seal::Seal;
 use crate::segment::ContentsBuilder;
 use crate::walk::{Block, Chain, Seeds, block_at};
@@ -34,6 +34,7 @@ pub(super) struct SegmentCheck<'a, 'run> {
     pub is_damaged: bool,
     /// The header is not what was written.
     is_header_damaged: bool,
+    resync: Resync,
 }
 
 impl<'a, 'run> SegmentCheck<'a, 'run> {
@@ -48,6 +49,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             chain: Some(Chain::default()),
             is_damaged: false,
             is_header_damaged: false,
+            resync: Resync::default(),
         }
     }
 
@@ -202,7 +204,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         self.learn_damaged(blocks, offset);
         let cells = seal.map_or(&[][..], |seal| &seal.cells);
         let starts = (0..).zip(cells).map(|(cell, within)| cell * CELL_BYTES + u32::from(*within));
-        let next = next_block(blocks, offset, &self.seeds, starts);
+        let next = self.resync.next_block(blocks, offset, &self.seeds, starts);
         if next.is_some() || self.member.end != End::Unknown {
             self.lost(offset, "a block");
         } else if blocks[offset as usize..].iter().any(|byte| *byte != 0) {
