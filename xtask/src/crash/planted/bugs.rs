@@ -247,9 +247,9 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "the seal before a refused base is wiped first",
         file: "crates/zkv-log/src/writer.rs",
-        right: "        if !repair.stray_slots.is_empty() {\n",
-        wrong: "        if PLANTED {\n            \
+        right: "if !repair.stray_slots.is_empty() {\n            // Durably first: a segment",
+        wrong: "if PLANTED {\n            \
                 self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;\n        \
-                }\n        if !repair.stray_slots.is_empty() {\n",
+                }\n        if !repair.stray_slots.is_empty() {\n            // Durably first: a segment",
     },
 ];
