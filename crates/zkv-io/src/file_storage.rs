@@ -204,8 +204,10 @@ impl FileMap for RealMap {
         } else {
             self.copy_mapped(bytes, offset, into)?;
         }
-        if let Some(start) = start {
-            self.memory.note(start.elapsed(), bytes);
+        if let Some(start) = start
+            && self.memory.note(start.elapsed(), bytes)
+        {
+            self.extents.read_around_again();
         }
         Ok(())
     }
@@ -320,7 +322,11 @@ mod tests {
             map.copy_out(offset as u64, &mut copied).unwrap();
             assert_eq!(copied, bytes[offset..offset + copied.len()]);
         };
-        let note = |took| (0..10_000).for_each(|_| map.memory.note(took, bytes.len() as u64));
+        let note = |took| {
+            for _ in 0..10_000 {
+                map.memory.note(took, bytes.len() as u64);
+            }
+        };
         for is_scarce in [false, true, false] {
             note(Duration::from_millis(u64::from(is_scarce)));
             assert_eq!(map.memory.has_found_scarce(), is_scarce);

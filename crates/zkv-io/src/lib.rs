@@ -26,6 +26,7 @@ mod file_storage;
 mod map;
 mod memory_storage;
 mod memory_watch;
+mod read_around;
 mod read_mode;
 mod scratch;
 mod storage;

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use crate::read_around::ReadAround;
+
 /// The first extent covers this much; each further one as much as all before it together.
 const FIRST_EXTENT_BYTES: u64 = 1 << 20;
 /// Of all processors that have the instruction.
@@ -17,7 +19,19 @@ const EXTENT_COUNT: usize = 44;
 #[derive(Debug)]
 pub(crate) struct ExtentMap {
     /// `None` where there was no room for the map in this process: it is not asked for again.
-    extents: [OnceLock<Option<MmapRaw>>; EXTENT_COUNT],
+    extents: [OnceLock<Option<Extent>>; EXTENT_COUNT],
+}
+
+#[derive(Debug)]
+struct Extent {
+    map: MmapRaw,
+    read_around: ReadAround,
+}
+
+impl Extent {
+    fn new(map: MmapRaw) -> Self {
+        Self { read_around: ReadAround::new(&map), map }
+    }
 }
 
 impl ExtentMap {
@@ -46,15 +60,23 @@ impl ExtentMap {
             None => {
                 let mapped = MmapOptions::new().offset(start).len(length).map_raw_read_only(file);
                 // Where two readers map it at once, one of the two maps is dropped.
-                self.extents[number].get_or_init(|| mapped.ok())
+                self.extents[number].get_or_init(|| mapped.ok().map(Extent::new))
             }
         };
         let extent = mapped.as_ref()?;
         #[expect(clippy::cast_possible_truncation, reason = "below `length`, a usize")]
         let within = (offset - start) as usize;
         let count = into.len().min(length - within);
-        copy(extent, within, &mut into[..count]);
+        extent.read_around.before_copying(&extent.map, within..within + count);
+        copy(&extent.map, within, &mut into[..count]);
         Some(count)
+    }
+
+    /// What was read around is read around again before it is copied.
+    pub(crate) fn read_around_again(&self) {
+        for extent in self.extents.iter().filter_map(OnceLock::get).flatten() {
+            extent.read_around.forget();
+        }
     }
 
     /// Asks for the cache lines of a range, as far as its extent is mapped.
@@ -64,9 +86,9 @@ impl ExtentMap {
         let Some(extent) = self.extents.get(number).and_then(OnceLock::get) else { return };
         let Some(extent) = extent else { return };
         let Ok(within) = usize::try_from(offset - start) else { return };
-        let end = extent.len().min(within.saturating_add(bytes as usize));
+        let end = extent.map.len().min(within.saturating_add(bytes as usize));
         for at in (within..end).step_by(CACHE_LINE_BYTES) {
-            prefetch_line(extent, at);
+            prefetch_line(&extent.map, at);
         }
     }
 }

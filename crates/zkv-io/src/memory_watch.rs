@@ -4,13 +4,13 @@ use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
+use crate::read_around::READ_AROUND_BYTES;
+
 /// One copy in so many is timed, of each thread: that takes less than a nanosecond a copy. Prime, since
 /// lookups take the same few copies each, and all of them are to have their turn.
 const TIMED_ONE_IN: u32 = 61;
 /// What is in memory is copied in less, and no disk is faster.
 const WAIT_MIN: Duration = Duration::from_micros(25);
-/// Linux reads so much around each page that is missing, as it is set up by default.
-const READ_AROUND_BYTES: u64 = 128 << 10;
 /// A copy that did not wait takes back so much of one that did: one in five has to wait, or more, to be
 /// noticed in the long run.
 const WAITED_OVER_FAST: u32 = 4;
@@ -85,11 +85,13 @@ impl MemoryWatch {
         self.has_found_scarce.load(Ordering::Relaxed)
     }
 
-    /// Notes how long the copy took, from a file of so many bytes.
+    /// Notes how long the copy took, from a file of so many bytes. Returns `true` where copies went on to
+    /// wait for longer than it takes to read all of it once, and it is not known yet why: most likely it
+    /// was dropped from memory while nobody read it.
     #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
-    pub fn note(&self, took: Duration, file_bytes: u64) {
+    pub fn note(&self, took: Duration, file_bytes: u64) -> bool {
         // Reading all of it once takes half as many.
-        let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES;
+        let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES as u64;
         let waits_max = u32::try_from(waits_max).unwrap_or(u32::MAX);
         let was_scarce = self.has_found_scarce();
         let fast_over_waited =
@@ -101,7 +103,9 @@ impl MemoryWatch {
         // Here, too, nothing is written where nothing changes.
         let update = |waits| Some(change(waits)).filter(|changed| *changed != waits);
         let before = self.waits.fetch_update(Ordering::Relaxed, Ordering::Relaxed, update);
-        let is_scarce = match before.map_or_else(|same| same, change) {
+        let before = before.unwrap_or_else(|same| same);
+        let after = change(before);
+        let is_scarce = match after {
             0 => false,
             waits if waits == waits_max => true,
             _ => was_scarce,
@@ -110,6 +114,7 @@ impl MemoryWatch {
             self.has_found_scarce.store(is_scarce, Ordering::Relaxed);
         }
         MEMORY.note(is_scarce);
+        before < waits_max / 2 && after >= waits_max / 2
     }
 }
 
@@ -117,7 +122,8 @@ impl MemoryWatch {
 mod tests {
     use super::*;
 
-    const FILE_BYTES: u64 = 100 << 20;
+    const WINDOWS: usize = 800;
+    const FILE_BYTES: u64 = (WINDOWS * READ_AROUND_BYTES) as u64;
     const FAST: Duration = Duration::from_micros(1);
     const SLOW: Duration = Duration::from_micros(90);
 
@@ -132,10 +138,21 @@ mod tests {
 
     #[test]
     fn memory_is_scarce_where_copies_wait_when_all_of_the_file_has_been_read() {
-        let all_of_it = (FILE_BYTES / READ_AROUND_BYTES) as usize / TIMED_ONE_IN as usize;
+        let all_of_it = WINDOWS / TIMED_ONE_IN as usize;
         let found = copies_until_scarce(&[SLOW]).unwrap();
         assert!((2 * all_of_it..3 * all_of_it).contains(&found), "{found}");
         assert!(copies_until_scarce(&[SLOW, FAST]).is_some_and(|later| found < later));
+    }
+
+    #[test]
+    fn before_memory_is_scarce_all_is_read_around_once_more() {
+        let watch = MemoryWatch::default();
+        let again = |took, count| (0..count).filter(|_| watch.note(took, FILE_BYTES)).count();
+        assert_eq!(again(FAST, 1000) + again(SLOW, 5), 0);
+        assert_eq!(again(SLOW, 20), 1);
+        assert!(!watch.has_found_scarce());
+        assert_eq!(again(SLOW, 1000), 0);
+        assert!(watch.has_found_scarce());
     }
 
     #[test]
@@ -148,7 +165,9 @@ mod tests {
     fn it_is_enough_again_where_hardly_any_copy_waits() {
         let watch = MemoryWatch::default();
         let note = |took, count| {
-            (0..count).for_each(|_| watch.note(took, FILE_BYTES));
+            for _ in 0..count {
+                watch.note(took, FILE_BYTES);
+            }
             watch.has_found_scarce()
         };
         assert!(note(SLOW, 10_000));
