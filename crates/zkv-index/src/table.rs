@@ -105,8 +105,10 @@ impl Table {
             if into.is_flooded() {
                 return Err(self.corrupt(number, "a hash has more places than there can be"));
             }
-            // Entries go on to the next bucket only where this one is full.
-            if number == last || bucket.slot(geometry, slots - 1).is_none() {
+            // Entries lie in order, and go on to the next bucket only where this one is full.
+            let Some(slot) = bucket.slot(geometry, slots - 1) else { return Ok(()) };
+            let highest = geometry.recover(number, self.displacement_max, slot.prefix_low);
+            if number == last || highest.is_some_and(|highest| highest > prefix) {
                 return Ok(());
             }
             number += 1;
@@ -217,5 +219,57 @@ impl EntrySource for Scan<'_> {
                 return Ok(None);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::path::Path;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::{Change, CheckpointMeta, KeyHash, Location, Run, write_first};
+
+    /// Counts what is copied.
+    #[derive(Debug)]
+    struct Counting(Arc<dyn FileMap>, AtomicU32);
+
+    impl FileMap for Counting {
+        fn copy_out(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.copy_out(offset, into)
+        }
+    }
+
+    #[test]
+    fn a_lookup_ends_where_its_prefix_would_lie() {
+        const COUNT: u64 = 100_000;
+        // As uneven as real hashes are: SplitMix64's first step would spread them evenly.
+        let hash = |key: u64| {
+            let first = key.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            KeyHash(u128::from((first ^ first >> 30).wrapping_mul(0xBF58_476D_1CE4_E5B9)) << 64)
+        };
+        let new = Location::new(1);
+        let changes = (0..COUNT).map(|key| Change { hash: hash(key), old: None, new });
+        let run = Run::from_changes(changes.collect());
+        let meta =
+            CheckpointMeta { store_id: [0; 16], watermark: &[], sections: &[], key_count: COUNT };
+        let storage = MemoryStorage::new();
+        let checkpoint = write_first(&storage, Path::new("index"), &run, &meta).unwrap();
+        let [table] = *checkpoint.header.tables else { panic!("not one table") };
+        let map = Counting(Arc::clone(&checkpoint.file.map), AtomicU32::new(0));
+        for key in 0..2 * COUNT {
+            let (prefix, mut home) = (hash(key).prefix(), Bucket::empty());
+            let mut found = Candidates::new();
+            table.load_home(&map, prefix, &mut home).unwrap();
+            table.find(&map, prefix, &mut home, &mut found).unwrap();
+            assert_eq!(found.first().copied(), new.filter(|_| key < COUNT));
+        }
+        let buckets_a_lookup = f64::from(map.1.into_inner()) / (2 * COUNT) as f64;
+        assert!(buckets_a_lookup < 2.0, "{buckets_a_lookup}");
     }
 }
