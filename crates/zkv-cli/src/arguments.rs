@@ -293,6 +293,8 @@ pub struct Stats {
 }
 
 /// Copy a store to a file that does not exist yet.
+///
+/// The files are copied as they are, damage too: `zkv verify` reads the copy.
 #[derive(Args, Debug)]
 pub struct Backup {
     /// The store's data file

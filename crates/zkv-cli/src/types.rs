@@ -25,8 +25,8 @@ impl Type {
         let encoded = match self {
             Self::Bytes => return Ok(Cow::Borrowed(text)),
             Self::Str => stored(utf8(text)?),
-            Self::U64 => stored(&number::<u64>(text)?),
-            Self::I64 => stored(&number::<i64>(text)?),
+            Self::U64 => stored(&number::<u64>(text, self)?),
+            Self::I64 => stored(&number::<i64>(text, self)?),
         };
         encoded.map(Cow::Owned)
     }
@@ -46,6 +46,16 @@ impl Type {
             into.extend_from_slice(text.as_bytes());
         }
         text.is_some()
+    }
+
+    /// The one whose stored form is that of a collection's type; `None` where that is none of these.
+    pub fn of_collection(shape: &str) -> Option<Self> {
+        match shape {
+            "string" => Some(Self::Str),
+            "u64" => Some(Self::U64),
+            "i64" => Some(Self::I64),
+            _ => None,
+        }
     }
 
     /// The type as the user names it.
@@ -77,12 +87,9 @@ fn utf8(text: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(text).map_err(|error| format!("no UTF-8 at byte {}", error.valid_up_to()))
 }
 
-fn number<T: FromStr>(text: &[u8]) -> Result<T, String>
-where
-    T::Err: ToString,
-{
+fn number<T: FromStr>(text: &[u8], kind: Type) -> Result<T, String> {
     // What `echo 5 |` gives has a line end.
-    utf8(text)?.trim().parse().map_err(|error: T::Err| error.to_string())
+    utf8(text)?.trim().parse().map_err(|_| format!("no {}", kind.name()))
 }
 
 #[cfg(test)]

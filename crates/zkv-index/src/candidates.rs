@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use crate::key::Location;
 
-/// Where a key may lie, the newest place first, each place once.
+/// Where a key may lie, each place once: those of newer tables first, and of one table in no order of age.
 ///
 /// Reuse one for many lookups: up to four locations need no heap.
 #[derive(Clone, Debug, Default)]

@@ -113,8 +113,8 @@ impl Checkpoint {
         self.header.tables.len()
     }
 
-    /// Puts all places where the key `hash` may lie into `into`, the newest first, in place of what
-    /// was there.
+    /// Puts all places where the key `hash` may lie into `into`, in place of what was there: those of newer
+    /// tables first, and of one table in no order of age.
     ///
     /// A key that the checkpoint holds is always among them. A key that it does not hold yields
     /// places of other keys now and then: the reader compares the key that it finds.

@@ -7,7 +7,7 @@ use zkv_io::{StorageFile, crc32c};
 use crate::bucket::{BUCKET_BYTES, Bucket, Slot};
 use crate::entry::{Entry, OpenSource, measure};
 use crate::error::IndexError;
-use crate::geometry::Geometry;
+use crate::geometry::{DISPLACEMENT_MAX, Geometry};
 use crate::table::Table;
 
 /// How much is written at a time.
@@ -73,7 +73,10 @@ pub(crate) fn write_table(
             Filled::Whole(table) => return Ok(table),
             // The hashes fell worse than planned: one table in a hundred.
             Filled::Crowded => {
-                displacement_least = 2 * writer_limit(geometry) + 1;
+                let limit = writer_limit(geometry);
+                let wider = (2 * limit + 1).min(u32::from(DISPLACEMENT_MAX));
+                // At the widest there is, the plan is refused.
+                displacement_least = wider.max(limit + 1);
             }
         }
     }

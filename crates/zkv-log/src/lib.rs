@@ -80,3 +80,8 @@ pub use salvage::{
 pub use scan::{ScannedBlock, SegmentScan};
 pub use verify::{LogFinding, LogVerifier, LogVisitor, Severity, VerifiedEntry, VerifiedLog};
 pub use writer::{Committed, LogWriter, Room};
+
+/// The README's example is compiled as it stands there.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

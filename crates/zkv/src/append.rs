@@ -13,7 +13,7 @@ use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::operation::Operation;
 use crate::resolve::{Resolution, Resolved, Resolver, order_by_key};
 use crate::tail::Tail;
-use crate::view::{Committed, from_index, to_index};
+use crate::view::{Committed, LookupError, from_index, to_index};
 use crate::writer::{WriteError, Writer};
 
 /// Records that belong together, being appended part by part. Dropped before
@@ -145,9 +145,16 @@ impl Append<'_> {
     }
 
     /// Ends the commit: what is in the log and in its index is one again. Returns the log's end.
-    pub(crate) fn finish(self, room: Room) -> Result<Position, WriteError> {
+    pub(crate) fn finish(mut self, room: Room) -> Result<Position, WriteError> {
         if self.effects.changes.is_empty() {
             return Ok(self.end);
+        }
+        // Sorted, they take no longer to become a run.
+        self.effects.changes.sort_unstable_by_key(|change| change.hash);
+        if !self.effects.changes.is_sorted_by(|left, right| left.hash < right.hash) {
+            // Two collections have a piece of one name: only a forged log has that, and no run can
+            // say what becomes of both.
+            return Err(LookupError::Disagreement.into());
         }
         let end = self.commit.finish(room)?.end;
         // It stays set where this panics: the index then lacks what the log has.

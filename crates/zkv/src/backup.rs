@@ -14,7 +14,8 @@ impl Store {
     /// Copies the store, as it is now, to `destination`, which must not exist. It appears whole or
     /// not at all; writes go on meanwhile.
     ///
-    /// The copy is one of the files: it is as fast as the disk, and has the same ratio.
+    /// The copy is one of the files: it is as fast as the disk, has the same ratio, and the same damage where
+    /// there is some. [`verify`](crate::verify()) reads the copy before it takes an older one's place.
     ///
     /// # Errors
     /// Of kind `Io` where `destination` exists or cannot be written, `NotFound` where its folder does not

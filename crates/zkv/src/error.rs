@@ -88,7 +88,7 @@ pub enum Error {
     /// A collection was made with other types, or with another codec.
     #[error(
         "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it \
-         as it was made, or give the types names of your own with `CollectionOptions`"
+         as it was made; for other types, read it with those, and write a collection of another name"
     )]
     TypeMismatch {
         /// The collection's name.

@@ -166,6 +166,11 @@ impl Store {
 
     /// The value of `key`, as postcard encodes the key and decodes the value.
     ///
+    /// The stored bytes do not tell of which types they are. A key of another type is another key: `7` is
+    /// `7_i32`, and not what `7_u64` was set as, and a `[u8; 3]` is not a `[u8]`. A value may decode as a type
+    /// that it is not: a `u64` read as `i64` is another number, and fields of one type that have changed places
+    /// are swapped. [`Store::collection`] checks types.
+    ///
     /// # Errors
     /// Of kind `Encoding` where the stored bytes are no value of type `V`, or more than one, and
     /// `Limit` where they nest deeper than [`Options::max_decode_depth`]; as [`Store::get_bytes`].

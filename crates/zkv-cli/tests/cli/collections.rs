@@ -56,6 +56,22 @@ fn a_collection_is_exported_by_its_name() {
 }
 
 #[test]
+fn what_a_collections_programs_could_not_read_is_not_set() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let set = |rest: &[&str]| {
+        zkv(&[&["set", &*store, "8", "Notes", "--collection", "titles"], rest].concat())
+    };
+    let messages = set(&[]).check_messages(2);
+    assert!(messages.contains("give --key-type u64"), "{messages}");
+    let messages = set(&["--key-type", "u64", "--value-type", "bytes"]).check_messages(2);
+    assert!(messages.contains("give --value-type str"), "{messages}");
+    let of = ["--collection", "titles", "--key-type", "u64", "--value-type", "str"];
+    assert_eq!(zkv(&[&["list", &*store], &of[..]].concat()).check(0).lines().count(), 2);
+    set(&["--key-type", "u64", "--value-type", "str"]).check(0);
+}
+
+#[test]
 fn a_collection_that_is_not_there_is_named_as_such() {
     let folder = Folder::new();
     let store = store_with_collections(&folder);

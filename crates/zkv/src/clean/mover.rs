@@ -134,7 +134,7 @@ mod tests {
     use std::sync::Arc;
 
     use zkv_io::MemoryStorage;
-    use zkv_record::Kind;
+    use zkv_record::{Kind, PieceKey};
 
     use super::super::burst::Manner;
     use super::*;
@@ -267,5 +267,37 @@ mod tests {
         store.compact(|_| {}).unwrap();
         assert_eq!(marks(&store), []);
         assert_eq!(store.len(), 230);
+    }
+
+    /// Such records are forged: names of pieces are drawn at random, and each is one collection's.
+    #[test]
+    fn pieces_of_one_name_in_two_collections_are_cleaned_without_a_panic() {
+        let store = options(&Arc::new(MemoryStorage::new())).open("store.zkv").unwrap();
+        let shared = store.shared();
+        let key = PieceKey { value_id: [7; 16], number: 0 }.encode();
+        for name in ["a", "b"] {
+            store.collection::<u64, Vec<u8>>(name).unwrap().set(&1, &noise(1)).unwrap();
+            store.flush().unwrap();
+            let mut writer = shared.writer().unwrap();
+            let collection =
+                writer.committed.catalog.names().map(|(_, entry)| entry.id).max().unwrap();
+            let piece = Record { kind: Kind::Piece, collection, ..Record::put(&key, b"piece") };
+            let mut bytes = Vec::new();
+            piece.encode_into(&mut bytes);
+            let mut append = writer.append(&|_| false).unwrap();
+            append.add_pieces(&[(shared.keys.hash_piece(&key), bytes)]).unwrap();
+            append.finish(Room::Exact).unwrap();
+            shared.checkpoint(&mut writer).unwrap();
+        }
+        for name in ["a", "b"] {
+            store.drop_collection(name).unwrap();
+        }
+        shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
+        // The index is made anew, and has neither.
+        store.compact(|_| {}).unwrap();
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+        store.set(&1_u64, &2_u64).unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.get(&1_u64).unwrap(), Some(2_u64));
     }
 }
