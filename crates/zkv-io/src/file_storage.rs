@@ -205,7 +205,7 @@ impl FileMap for RealMap {
             self.copy_mapped(bytes, offset, into)?;
         }
         if let Some(start) = start
-            && self.memory.note(start.elapsed(), bytes)
+            && self.memory.note(start.elapsed(), into.len(), bytes)
         {
             self.extents.read_around_again();
         }
@@ -324,7 +324,7 @@ mod tests {
         };
         let note = |took| {
             for _ in 0..10_000 {
-                map.memory.note(took, bytes.len() as u64);
+                map.memory.note(took, 100, bytes.len() as u64);
             }
         };
         for is_scarce in [false, true, false] {

@@ -9,8 +9,10 @@ use crate::read_around::READ_AROUND_BYTES;
 /// One copy in so many is timed, of each thread: that takes less than a nanosecond a copy. Prime, since
 /// lookups take the same few copies each, and all of them are to have their turn.
 const TIMED_ONE_IN: u32 = 61;
-/// What is in memory is copied in less, and no disk is faster.
+/// The start of what is in memory is copied in less, and no disk is faster.
 const WAIT_MIN: Duration = Duration::from_micros(25);
+/// And each byte of it: at a gigabyte a second, which is a tenth of what memory does.
+const WAIT_MIN_A_BYTE: Duration = Duration::from_nanos(1);
 /// A copy that did not wait takes back so much of one that did: one in five has to wait, or more, to be
 /// noticed in the long run.
 const WAITED_OVER_FAST: u32 = 4;
@@ -85,20 +87,22 @@ impl MemoryWatch {
         self.has_found_scarce.load(Ordering::Relaxed)
     }
 
-    /// Notes how long the copy took, from a file of so many bytes. Returns `true` where copies went on to
+    /// Notes how long a copy of so many bytes took, from a file of `file_bytes`. Returns `true` where copies went on to
     /// wait for longer than it takes to read all of it once, and it is not known yet why: most likely it
     /// was dropped from memory while nobody read it.
     #[allow(deprecated, reason = "`try_update`, its new name, came with Rust 1.95")]
-    pub fn note(&self, took: Duration, file_bytes: u64) -> bool {
+    pub fn note(&self, took: Duration, copied_bytes: usize, file_bytes: u64) -> bool {
+        let copied_bytes = u32::try_from(copied_bytes).unwrap_or(u32::MAX);
+        let has_waited = took >= WAIT_MIN + WAIT_MIN_A_BYTE * copied_bytes;
         // Reading all of it once takes half as many.
         let waits_max = WAITS_MIN + 2 * file_bytes / READ_AROUND_BYTES as u64;
         let waits_max = u32::try_from(waits_max).unwrap_or(u32::MAX);
         let was_scarce = self.has_found_scarce();
         let fast_over_waited =
             if was_scarce { WAITED_OVER_FAST_WHERE_SCARCE } else { WAITED_OVER_FAST };
-        let change = |waits: u32| match took < WAIT_MIN {
-            true => waits.saturating_sub(TIMED_ONE_IN / fast_over_waited),
-            false => waits.saturating_add(TIMED_ONE_IN).min(waits_max),
+        let change = |waits: u32| match has_waited {
+            true => waits.saturating_add(TIMED_ONE_IN).min(waits_max),
+            false => waits.saturating_sub(TIMED_ONE_IN / fast_over_waited),
         };
         // Here, too, nothing is written where nothing changes.
         let update = |waits| Some(change(waits)).filter(|changed| *changed != waits);
@@ -122,6 +126,8 @@ impl MemoryWatch {
 mod tests {
     use super::*;
 
+    /// Of a copy.
+    const BYTES: usize = 100;
     const WINDOWS: usize = 800;
     const FILE_BYTES: u64 = (WINDOWS * READ_AROUND_BYTES) as u64;
     const FAST: Duration = Duration::from_micros(1);
@@ -131,7 +137,7 @@ mod tests {
     fn copies_until_scarce(times: &[Duration]) -> Option<usize> {
         let watch = MemoryWatch::default();
         (0..100_000).find(|number| {
-            watch.note(times[number % times.len()], FILE_BYTES);
+            watch.note(times[number % times.len()], BYTES, FILE_BYTES);
             watch.has_found_scarce()
         })
     }
@@ -147,11 +153,25 @@ mod tests {
     #[test]
     fn before_memory_is_scarce_all_is_read_around_once_more() {
         let watch = MemoryWatch::default();
-        let again = |took, count| (0..count).filter(|_| watch.note(took, FILE_BYTES)).count();
+        let again =
+            |took, count| (0..count).filter(|_| watch.note(took, BYTES, FILE_BYTES)).count();
         assert_eq!(again(FAST, 1000) + again(SLOW, 5), 0);
         assert_eq!(again(SLOW, 20), 1);
         assert!(!watch.has_found_scarce());
         assert_eq!(again(SLOW, 1000), 0);
+        assert!(watch.has_found_scarce());
+    }
+
+    #[test]
+    fn a_long_copy_that_takes_its_time_is_no_wait() {
+        let watch = MemoryWatch::default();
+        for _ in 0..10_000 {
+            watch.note(Duration::from_micros(90), 300_000, FILE_BYTES);
+        }
+        assert!(!watch.has_found_scarce());
+        for _ in 0..10_000 {
+            watch.note(Duration::from_micros(900), 300_000, FILE_BYTES);
+        }
         assert!(watch.has_found_scarce());
     }
 
@@ -166,7 +186,7 @@ mod tests {
         let watch = MemoryWatch::default();
         let note = |took, count| {
             for _ in 0..count {
-                watch.note(took, FILE_BYTES);
+                watch.note(took, BYTES, FILE_BYTES);
             }
             watch.has_found_scarce()
         };

@@ -6,7 +6,7 @@ use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, tempor
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
-use crate::open::index_path;
+use crate::open::{check_is_no_store, index_path};
 use crate::options::{Cleaning, Durability, Options};
 use crate::store::Store;
 
@@ -127,11 +127,11 @@ fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Resul
     Ok(value)
 }
 
-/// What is made appears under a name that nothing has.
+/// What is made appears under a name that nothing has, and its index replaces no store.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
     match storage.open(path, zkv_io::OpenMode::ReadOnly) {
         Ok(_) => Err(Error::file(path)(std::io::ErrorKind::AlreadyExists.into())),
-        Err(_) => Ok(()),
+        Err(_) => check_is_no_store(storage, &index_path(path)),
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zkv_index::Checkpoint;
-use zkv_io::{MemoryStorage, Storage, TEMPORARY_SUFFIX, parent_directory};
+use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
+use zkv_log::layout::FILE_MAGIC;
 use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
 use crate::error::{Error, Result};
@@ -174,7 +175,11 @@ fn recover(
         let recovered = file.recover(None).map_err(Error::data(path))?;
         return Ok((recovered, None));
     }
-    let (mut usable, log_section) = load_checkpoint(file, path, options).unzip();
+    let found = load_checkpoint(file, path, options);
+    if found.is_none() && !options.read_only {
+        check_is_no_store(&*options.index_storage(), &index_path(path))?;
+    }
+    let (mut usable, log_section) = found.unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
     if let Some(from) = recovered.replay_from {
         usable.take_if(|usable| usable.leads_astray(&recovered, from));
@@ -182,6 +187,17 @@ fn recover(
         remove_foreign_index(path, options)?;
     }
     Ok((recovered, usable))
+}
+
+/// Refuses to replace what is another store's data, as an index: stores may be called `a` and `a.idx`.
+pub(crate) fn check_is_no_store(storage: &dyn Storage, index: &Path) -> Result<()> {
+    let mut magic = [0; FILE_MAGIC.len()];
+    let read = storage.open(index, OpenMode::ReadOnly).and_then(|file| file.read_at(0, &mut magic));
+    if read.is_err() || magic != FILE_MAGIC {
+        return Ok(());
+    }
+    let refused = "it is the data file of another store: one of the two needs another name";
+    Err(Error::file(index)(io::Error::new(io::ErrorKind::AlreadyExists, refused)))
 }
 
 /// Removes an index file that is of another state than the log's past, before anything is appended:

@@ -134,6 +134,23 @@ fn indexes_of_diverged_copies_are_not_mixed_up() {
 }
 
 #[test]
+fn no_index_takes_the_place_of_another_store() {
+    let place = filled(300);
+    let other = index_path(&place.path);
+    fs::remove_file(&other).unwrap();
+    Store::open(&other).unwrap().set(&1u64, &2u64).unwrap();
+    let bytes = fs::read(&other).unwrap();
+    let error = Store::open(&place.path).unwrap_err();
+    assert!(error.to_string().contains("another store"), "{error}");
+    let copy = place.path.with_extension("copy.zkv");
+    fs::copy(&other, index_path(&copy)).unwrap();
+    assert!(Store::open_read_only(&place.path).unwrap().backup(&copy).is_err());
+    assert!(!copy.exists());
+    assert_eq!(fs::read(&other).unwrap(), bytes);
+    assert_eq!(Store::open(&other).unwrap().get::<_, u64>(&1u64).unwrap(), Some(2));
+}
+
+#[test]
 fn a_store_without_an_index_file_never_writes_one() {
     let place = place();
     let options = Options::new().use_index_file(false);
