@@ -121,6 +121,10 @@ fn open_file(path: &Path, options: &Options) -> Result<OpenFile> {
         Err(LogError::Io { source, .. })
             if source.kind() == io::ErrorKind::NotFound && options.create =>
         {
+            if options.use_index_file {
+                // Where it would have to be refused, nothing is made.
+                check_is_no_store(&*options.index_storage(), &index_path(path))?;
+            }
             match zkv_log::create(&*options.storage, path, &options.log) {
                 // Another process was faster: its store is as good.
                 Err(LogError::Io { source, .. })

@@ -144,6 +144,8 @@ fn no_index_takes_the_place_of_another_store() {
     assert!(error.to_string().contains("another store"), "{error}");
     let copy = place.path.with_extension("copy.zkv");
     fs::copy(&other, index_path(&copy)).unwrap();
+    assert!(Store::open(&copy).is_err());
+    assert!(!copy.exists());
     assert!(Store::open_read_only(&place.path).unwrap().backup(&copy).is_err());
     assert!(!copy.exists());
     assert_eq!(fs::read(&other).unwrap(), bytes);
