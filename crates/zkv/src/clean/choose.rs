@@ -13,6 +13,8 @@ use crate::live::{LiveTable, share_of};
 const MARKS_PERCENT_MAX: u64 = 5;
 /// Fewer of them than this share of a slot are not worth moving one.
 const MARKS_SLOT_SHARE: u64 = 8;
+/// Where nothing is live, less than this share of a slot is not worth another segment.
+const EMPTIED_SLOT_SHARE: u64 = 8;
 
 /// A segment, and what cleaning it would have to move.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +24,8 @@ pub(crate) struct Weighed {
     pub live_bytes: u64,
     /// Those of marks that cannot go yet.
     pub mark_bytes: u64,
+    /// What was written to it, before compression: nothing to a segment that was only begun.
+    pub written_bytes: u64,
 }
 
 /// How the file's segments are used, but for those that were cleaned.
@@ -40,10 +44,12 @@ impl Weighed {
     }
 
     /// What the segment takes of the file: all of its slot, once it is sealed. Where no more was left at its
-    /// end than a record may need, another segment would be no fuller: that is nothing to be won.
+    /// end than a record may need, another segment would be no fuller: that is nothing to be won, unless no
+    /// other one is needed.
     fn bytes(&self, slot_bytes: u64) -> u64 {
         let data_bytes = self.segment.data_bytes.into();
-        match self.segment.is_sealed && data_bytes + record_bytes_max(slot_bytes) < slot_bytes {
+        let has_room = data_bytes + record_bytes_max(slot_bytes) < slot_bytes;
+        match self.segment.is_sealed && (has_room || self.needed_bytes() == 0) {
             true => slot_bytes,
             false => data_bytes,
         }
@@ -76,6 +82,7 @@ impl Survey {
                 segment,
                 live_bytes: share_of(bytes, live.live_in(segment.slot, None).weight(), whole),
                 mark_bytes: share_of(bytes, marks, whole),
+                written_bytes: whole,
             });
         }
         let slot_bytes = u64::from(log.identity().slot_bytes);
@@ -114,6 +121,14 @@ impl Survey {
     pub(crate) fn has_too_many_marks(&self) -> bool {
         let (live, marks) = (self.sum(|one| one.live_bytes), self.sum(|one| one.mark_bytes));
         marks >= self.slot_bytes / MARKS_SLOT_SHARE && marks * 100 > live * MARKS_PERCENT_MAX
+    }
+
+    /// The segment that is being written, where it is all that is left and nothing of it is live: none of that
+    /// would be given back before others have filled it.
+    pub(crate) fn emptied(&self) -> Option<SegmentInfo> {
+        let [last] = &self.segments[..] else { return None };
+        let is_worth_it = last.written_bytes >= self.slot_bytes / EMPTIED_SLOT_SHARE;
+        (last.needed_bytes() == 0 && is_worth_it).then_some(last.segment)
     }
 
     /// The segments to clean next, where more than `percent` are dead: those that give the most for the
@@ -172,7 +187,8 @@ mod tests {
     fn weighed(sequence: u64, live_percent: u64, mark_percent: u64) -> Weighed {
         let slot = u32::try_from(sequence).unwrap();
         let segment = SegmentInfo { slot, sequence, data_bytes: 1000, is_sealed: true };
-        Weighed { segment, live_bytes: live_percent * 10, mark_bytes: mark_percent * 10 }
+        let (live_bytes, mark_bytes) = (live_percent * 10, mark_percent * 10);
+        Weighed { segment, live_bytes, mark_bytes, written_bytes: 1000 }
     }
 
     fn survey(segments: &[(u64, u64)]) -> Survey {
@@ -221,10 +237,23 @@ mod tests {
         let slot_bytes = 256 << 10;
         let dead_of = |data_bytes: u32| {
             let segment = SegmentInfo { slot: 0, sequence: 1, data_bytes, is_sealed: true };
-            Weighed { segment, live_bytes: data_bytes.into(), mark_bytes: 0 }.dead_bytes(slot_bytes)
+            let live_bytes = data_bytes.into();
+            let weighed = Weighed { segment, live_bytes, mark_bytes: 0, written_bytes: live_bytes };
+            weighed.dead_bytes(slot_bytes)
         };
         assert_eq!(dead_of(140_000), 0);
         assert_eq!(dead_of(20_000), slot_bytes - 20_000);
+    }
+
+    #[test]
+    fn a_full_segment_of_which_nothing_is_needed_gives_a_slot_back() {
+        let mut survey = survey(&[(0, 0), (0, 0)]);
+        survey.segments[0].segment.data_bytes = 900;
+        survey.segments[1].segment =
+            SegmentInfo { data_bytes: 0, is_sealed: false, ..survey.segments[1].segment };
+        assert_eq!(victim(&survey), Some(1));
+        survey.segments[0].live_bytes = 10;
+        assert_eq!(victim(&survey), None, "0.9 of a slot");
     }
 
     #[test]

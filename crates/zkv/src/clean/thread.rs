@@ -345,8 +345,20 @@ impl Shared {
         if !writer.cleaned.is_empty() {
             self.checkpoint(&mut writer)?;
         }
-        let last = self.last_in_the_way(&mut writer, spare_slots)?;
-        Ok(last.into_iter().filter(|last| !is_skipped(last)).collect())
+        let written = writer.log.end().sequence;
+        let is_wanted = |one: &SegmentInfo| !is_skipped(one);
+        if let Some(last) = self.last_in_the_way(&mut writer, spare_slots)? {
+            return Ok(Some(last).into_iter().filter(is_wanted).collect());
+        }
+        if writer.log.end().sequence != written {
+            // The segment that was written to is full now.
+            return Ok(writer.survey().victims(dead_percent, self.burst_bytes(), is_skipped));
+        }
+        let emptied = writer.survey().emptied().filter(is_wanted);
+        if emptied.is_some() {
+            self.rebase(&mut writer)?;
+        }
+        Ok(emptied.into_iter().collect())
     }
 }
 
