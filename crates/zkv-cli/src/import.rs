@@ -30,6 +30,9 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let collection = arguments.types.collection.as_deref();
     let store = store::open_to_write(&arguments.store, options(arguments), collection)?;
     let keys = Keys::of(&store, collection)?;
+    if !sources.iter().all(Source::has_pairs) {
+        store::check_types(&store, &arguments.types)?;
+    }
     let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };
     let mut sink = Sink {
         store: &store,

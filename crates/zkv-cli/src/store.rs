@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use zkv::{Error, IterBytes, Options, RawCollection, Store, WriteBatch};
+use zkv::{Codec, Error, IterBytes, Options, RawCollection, Store, WriteBatch};
 
+use crate::arguments::Types;
 use crate::failure::Failure;
 use crate::output::say;
+use crate::types::Type;
 
 /// Opens an existing store that the command does not change.
 pub fn open_to_read(path: &Path) -> Result<Store, Failure> {
@@ -92,6 +94,27 @@ impl<'a> Keys<'a> {
             Self::Of(collection) => collection.iter(),
         }
     }
+}
+
+/// Refuses to write what the programs that use a collection could not read.
+pub fn check_types(store: &Store, types: &Types) -> Result<(), Failure> {
+    let Some(name) = &types.collection else { return Ok(()) };
+    let infos = store.collections();
+    let Some(info) = infos.iter().find(|info| info.name == *name) else { return Ok(()) };
+    let of_values = match info.codec {
+        Some(Codec::Json) => Some(Type::Bytes),
+        _ => Type::of_collection(&info.value_type),
+    };
+    let key = ("key", Type::of_collection(&info.key_type), types.key_type);
+    for (what, wanted, given) in [key, ("value", of_values, types.value_type)] {
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != given) {
+            let (wanted, given) = (wanted.name(), given.name());
+            return Err(Failure::Usage(format!(
+                "the collection has no {what}s of the type {given}: give --{what}-type {wanted}"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Closes `store` whether the work on it succeeded or not: what was done before a failure stands.

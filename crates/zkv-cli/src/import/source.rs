@@ -22,6 +22,11 @@ pub enum Source {
 }
 
 impl Source {
+    /// Whether it holds what was exported, which may be the bytes of any type.
+    pub fn has_pairs(&self) -> bool {
+        matches!(self, Self::Lines { split: Split::InPair, .. })
+    }
+
     fn has_fields(&self) -> bool {
         matches!(self, Self::Lines { split: Split::InField(_), .. })
     }

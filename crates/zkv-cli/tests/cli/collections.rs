@@ -56,7 +56,7 @@ fn a_collection_is_exported_by_its_name() {
 }
 
 #[test]
-fn what_a_collections_programs_could_not_read_is_not_set() {
+fn what_a_collections_programs_could_not_read_is_neither_set_nor_imported() {
     let folder = Folder::new();
     let store = store_with_collections(&folder);
     let set = |rest: &[&str]| {
@@ -66,8 +66,20 @@ fn what_a_collections_programs_could_not_read_is_not_set() {
     assert!(messages.contains("give --key-type u64"), "{messages}");
     let messages = set(&["--key-type", "u64", "--value-type", "bytes"]).check_messages(2);
     assert!(messages.contains("give --value-type str"), "{messages}");
+    let source = folder.write("a.tsv", "8\tNotes\n");
+    let import = |source: &str| zkv(&["import", &store, source, "--collection", "titles"]);
+    let messages = import(&source).check_messages(2);
+    assert!(messages.contains("give --key-type u64"), "{messages}");
     let of = ["--collection", "titles", "--key-type", "u64", "--value-type", "str"];
-    assert_eq!(zkv(&[&["list", &*store], &of[..]].concat()).check(0).lines().count(), 2);
+    let list = || zkv(&[&["list", &*store], &of[..]].concat()).check(0);
+    let before = list();
+    assert_eq!(before.lines().count(), 2);
+    // What was exported are the bytes of its types.
+    let pairs = folder.text("pairs.jsonl");
+    let export = ["export", &*store, "--collection", "titles", "--format", "pairs", "-o", &pairs];
+    zkv(&export).check(0);
+    import(&pairs).check(0);
+    assert_eq!(sorted(&list()), sorted(&before));
     set(&["--key-type", "u64", "--value-type", "str"]).check(0);
 }
 
