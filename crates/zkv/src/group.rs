@@ -294,7 +294,7 @@ impl Shared {
         spilled: &Spilled,
         room: Room,
     ) -> Result<Position> {
-        let is_written = |hash| spilled.has(hash);
+        let is_written = |hash| spilled.keys().has(hash);
         let mut append = writer.append(&is_written).map_err(|error| self.write_error(error))?;
         let mut chunk = Chunk::default();
         spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {
@@ -319,7 +319,10 @@ impl Shared {
     fn publish_sets(&self, writer: &Writer, sets: &[&WriteSet<'_>]) -> bool {
         let mut front = self.front();
         for set in sets {
-            front.recent.note(set.writes.keys());
+            match &set.writes {
+                Writes::Many(spilled) => front.recent.note_batch(spilled),
+                few => front.recent.note(few.keys()),
+            }
         }
         let moves = || sets.iter().filter_map(|set| set.moves.as_deref());
         for Move { of, .. } in moves() {

@@ -1,16 +1,24 @@
 //! What was written lately: whether what a transaction has read is still so.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use zkv_index::KeyHash;
 
 use crate::catalog::DEFAULT;
 use crate::hashed::{KeyMap, KeySet};
+use crate::spill::{Spilled, SpilledKeys};
 
 /// Keys that are remembered at most, of about 100 bytes each. Where a transaction lives so long
-/// that more are written, it conflicts.
+/// that more are written, and has read any, it conflicts.
 const KEYS_MAX: usize = 1 << 20;
+/// Keys of a batch from which on they are remembered as they lie there, so that nobody waits for it;
+/// and how many of those at most, of 32 bytes each.
+const BATCH_KEYS_MIN: usize = 1 << 13;
+const BATCH_KEYS_MAX: usize = 4 << 20;
 
+/// The end of a transaction forgets so many keys at once: writers wait for it.
+const FORGOTTEN_AT_ONCE: usize = 1 << 12;
 /// Room for so many stays where none are left.
 const KEYS_KEPT_MAX: usize = 1 << 12;
 
@@ -18,20 +26,22 @@ const KEYS_KEPT_MAX: usize = 1 << 12;
 pub(crate) type Tick = u64;
 
 /// Commits since the oldest transaction that is still open began; none where there is none.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Recent {
     now: Tick,
     /// When the open transactions began, and how many did at that moment.
     open: BTreeMap<Tick, usize>,
     /// When each key was written last.
     keys: KeyMap<Tick>,
-    /// The same, the oldest first; a key may have been written again since.
+    /// The same, mostly the oldest first; a key may have been written again since.
     order: VecDeque<(Tick, KeyHash)>,
+    /// The keys of large batches, the oldest first.
+    batches: VecDeque<(Tick, Arc<SpilledKeys>)>,
     /// When a key of each collection was written last.
     collections: HashMap<u32, Tick>,
     /// When each collection was cleared or dropped.
     ended: HashMap<u32, Tick>,
-    /// What was written up to here is forgotten.
+    /// Of keys that were written up to here, some are forgotten.
     forgotten: Tick,
 }
 
@@ -68,15 +78,35 @@ impl Recent {
     }
 
     fn forget_until(&mut self, oldest: Tick) {
-        while let Some((tick, hash)) = self.order.front().copied() {
-            if tick > oldest {
+        for _ in 0..FORGOTTEN_AT_ONCE {
+            let Some((tick, hash)) =
+                self.order.front().copied().filter(|(tick, _)| *tick <= oldest)
+            else {
                 break;
-            }
+            };
             self.order.pop_front();
             if self.keys.get(&hash) == Some(&tick) {
                 self.keys.remove(&hash);
             }
         }
+        while self.batches.front().is_some_and(|(tick, _)| *tick <= oldest) {
+            self.batches.pop_front();
+        }
+    }
+
+    /// Forgets the oldest write, where its key has been written again since or many others were.
+    fn make_room(&mut self) {
+        let Some((tick, hash)) = self.order.pop_front() else { return };
+        if self.keys.get(&hash) != Some(&tick) {
+            return;
+        }
+        if self.keys.len() <= KEYS_MAX / 2 {
+            // The others are writes to few keys, most of which say nothing any more.
+            self.order.push_back((tick, hash));
+            return;
+        }
+        self.keys.remove(&hash);
+        self.forgotten = self.forgotten.max(tick);
     }
 
     fn forget_all(&mut self) {
@@ -86,6 +116,7 @@ impl Recent {
         }
         self.keys.clear();
         self.order.clear();
+        self.batches.clear();
         self.collections.clear();
         self.ended.clear();
     }
@@ -97,11 +128,8 @@ impl Recent {
             return;
         }
         for (hash, collection) in keys {
-            if self.order.len() == KEYS_MAX {
-                // Who began before conflicts, whatever it has read, and who begins later has not seen this.
-                self.forget_all();
-                self.forgotten = self.now;
-                return;
+            while self.order.len() >= KEYS_MAX {
+                self.make_room();
             }
             self.keys.insert(hash, self.now);
             self.order.push_back((self.now, hash));
@@ -109,10 +137,35 @@ impl Recent {
         }
     }
 
+    /// Notes a commit of a batch.
+    pub(crate) fn note_batch(&mut self, spilled: &Spilled) {
+        let keys = spilled.keys();
+        if keys.len() < BATCH_KEYS_MIN {
+            self.note(keys.iter());
+            return;
+        }
+        self.now += 1;
+        if self.open.is_empty() {
+            return;
+        }
+        self.collections.extend(spilled.collections().iter().map(|one| (*one, self.now)));
+        self.batches.push_back((self.now, Arc::clone(keys)));
+        let mut count: usize = self.batches.iter().map(|(_, keys)| keys.len()).sum();
+        while count > BATCH_KEYS_MAX
+            && let Some((tick, keys)) = self.batches.pop_front()
+        {
+            count -= keys.len();
+            self.forgotten = self.forgotten.max(tick);
+        }
+    }
+
     /// Notes a commit that clears or drops a collection.
     pub(crate) fn note_end_of(&mut self, collection: u32) {
         self.now += 1;
-        if !self.open.is_empty() {
+        if let Some((oldest, _)) = self.open.first_key_value() {
+            // It has another number from now on: those would pile up.
+            self.ended.retain(|_, tick| *tick > *oldest);
+            self.collections.retain(|_, tick| *tick > *oldest);
             self.ended.insert(collection, self.now);
         }
     }
@@ -120,8 +173,12 @@ impl Recent {
     /// Whether nothing that was read has been written since.
     pub(crate) fn is_current(&self, reads: &Reads) -> bool {
         let is_newer = |tick: Option<&Tick>| tick.is_some_and(|tick| *tick > reads.since);
-        reads.since >= self.forgotten
-            && !reads.keys.iter().any(|key| is_newer(self.keys.get(key)))
+        let later = || self.batches.iter().rev().take_while(|(tick, _)| *tick > reads.since);
+        let is_written =
+            |key: &KeyHash| is_newer(self.keys.get(key)) || later().any(|(_, keys)| keys.has(*key));
+        let is_known = reads.keys.is_empty() || reads.since >= self.forgotten;
+        is_known
+            && !reads.keys.iter().any(is_written)
             && !reads.scanned.iter().any(|one| is_newer(self.collections.get(one)))
             && !reads.touched.iter().any(|one| is_newer(self.ended.get(one)))
     }
@@ -150,6 +207,8 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::keys::Keys;
+    use crate::spill::{Wish, Wishes};
 
     fn reads(since: Tick, keys: &[u128], scanned: &[u32]) -> Reads {
         Reads {
@@ -200,17 +259,80 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_that_outlives_what_is_remembered_conflicts() {
+    fn a_transaction_that_outlives_what_is_remembered_conflicts_where_it_has_read_a_key() {
         let mut recent = Recent::default();
         let old = recent.begin();
         recent.note((0..KEYS_MAX as u128 + 1).map(|key| (KeyHash(key + 10), 0)));
         assert!(recent.order.len() <= KEYS_MAX);
         assert!(!recent.is_current(&reads(old, &[1], &[])));
+        assert!(recent.is_current(&reads(old, &[], &[5])));
+        assert!(!recent.is_current(&reads(old, &[], &[0])));
         let new = recent.begin();
         assert!(recent.is_current(&reads(new, &[1], &[])));
         recent.end(old);
         recent.end(new);
         let room = (recent.keys.capacity(), recent.order.capacity());
         assert!(room.0 + room.1 <= 4 * KEYS_KEPT_MAX, "{room:?}");
+    }
+
+    #[test]
+    fn however_often_a_key_is_written_the_others_are_remembered() {
+        let mut recent = Recent::default();
+        let old = recent.begin();
+        note(&mut recent, 2, 0);
+        for _ in 0..2 {
+            (1..KEYS_MAX).for_each(|_| note(&mut recent, 1, 0));
+            let (first, second) = (recent.begin(), recent.begin());
+            assert!(recent.is_current(&reads(first, &[1, 2], &[])));
+            recent.end(first);
+            recent.end(second);
+            assert!(recent.is_current(&reads(old, &[3], &[])));
+        }
+        assert!(!recent.is_current(&reads(old, &[1], &[])));
+    }
+
+    fn batch(keys: std::ops::Range<u32>, collection: u32) -> Spilled {
+        let mut wishes = Wishes::default();
+        for key in keys {
+            let wish = Wish { collection: 0, key: &key.to_be_bytes(), value: None };
+            wishes.push(&wish).unwrap();
+        }
+        Spilled::new(wishes, vec![collection], &Keys::new([7; 32])).unwrap()
+    }
+
+    #[test]
+    fn a_batch_conflicts_with_who_has_read_its_keys_or_its_collection() {
+        let key = |number: u32| Keys::new([7; 32]).hash(5, &number.to_be_bytes()).0;
+        for count in [2, 20_000] {
+            let mut recent = Recent::default();
+            recent.note_batch(&batch(0..count, 5));
+            let before = recent.begin();
+            recent.note_batch(&batch(0..count, 5));
+            let behind = recent.begin();
+            assert!(!recent.is_current(&reads(before, &[key(1)], &[])), "{count}");
+            assert!(!recent.is_current(&reads(before, &[], &[5])));
+            assert!(recent.is_current(&reads(before, &[key(count)], &[4])));
+            assert!(recent.is_current(&reads(behind, &[key(1)], &[5])));
+            recent.end(before);
+            assert!(recent.order.is_empty() && recent.batches.is_empty());
+            recent.end(behind);
+        }
+    }
+
+    #[test]
+    fn batches_of_too_many_keys_are_forgotten_the_oldest_first() {
+        let mut recent = Recent::default();
+        let before = recent.begin();
+        recent.note_batch(&batch(0..20_000, 5));
+        let between = recent.begin();
+        let large = batch(0..(1 << 20), 5);
+        for _ in 0..4 {
+            recent.note_batch(&large);
+        }
+        assert!(!recent.is_current(&reads(before, &[1], &[])));
+        assert!(recent.is_current(&reads(before, &[], &[])));
+        assert!(recent.is_current(&reads(between, &[1], &[])));
+        recent.note_batch(&large);
+        assert!(!recent.is_current(&reads(between, &[1], &[])));
     }
 }

@@ -96,6 +96,8 @@ impl Wishes {
         file.scratch.file()?.write_at(file.bytes, &self.memory)?;
         file.bytes += self.memory.len() as u64;
         self.memory.clear();
+        // A long value has made it grow.
+        self.memory.shrink_to(2 * MEMORY_BYTES);
         Ok(())
     }
 
@@ -171,17 +173,34 @@ pub(crate) struct Spilled {
     wishes: Wishes,
     /// The collections' numbers in the store.
     ids: Vec<u32>,
-    /// By hash, one a key.
-    keys: Vec<SpilledKey>,
+    keys: Arc<SpilledKeys>,
     /// Which wishes count, by their numbers: of each key the last.
     last: Vec<bool>,
 }
+
+/// The keys of a batch, in the order of their hashes, each once.
+pub(crate) struct SpilledKeys(Vec<SpilledKey>);
 
 #[derive(Clone, Copy)]
 struct SpilledKey {
     hash: KeyHash,
     number: u32,
     collection: u32,
+}
+
+impl SpilledKeys {
+    /// All of them, with their collections.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, u32)> + '_ {
+        self.0.iter().map(|key| (key.hash, key.collection))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn has(&self, hash: KeyHash) -> bool {
+        self.0.binary_search_by_key(&hash, |key| key.hash).is_ok()
+    }
 }
 
 impl Spilled {
@@ -199,16 +218,16 @@ impl Spilled {
         for key in &all {
             last[key.number as usize] = true;
         }
-        Ok(Self { wishes, ids, keys: all, last })
+        Ok(Self { wishes, ids, keys: Arc::new(SpilledKeys(all)), last })
     }
 
-    /// All keys, with their collections.
-    pub(crate) fn keys(&self) -> impl Iterator<Item = (KeyHash, u32)> + '_ {
-        self.keys.iter().map(|key| (key.hash, key.collection))
+    pub(crate) fn keys(&self) -> &Arc<SpilledKeys> {
+        &self.keys
     }
 
-    pub(crate) fn has(&self, hash: KeyHash) -> bool {
-        self.keys.binary_search_by_key(&hash, |key| key.hash).is_ok()
+    /// The collections that it knows, by their numbers in the store.
+    pub(crate) fn collections(&self) -> &[u32] {
+        &self.ids
     }
 
     /// Shows what counts to `each`, as writes.
@@ -287,18 +306,31 @@ mod tests {
     }
 
     #[test]
+    fn a_long_value_leaves_no_memory_behind() {
+        let mut wishes = Wishes::default();
+        let value = vec![7; 8 * MEMORY_BYTES];
+        wishes.push(&Wish { collection: 0, key: b"long", value: Some(&value) }).unwrap();
+        assert!(wishes.memory.capacity() <= 2 * MEMORY_BYTES);
+        let shown = wishes.for_each(|_, wish| {
+            assert_eq!(wish.value, Some(&*value));
+            Ok::<(), SpillError>(())
+        });
+        shown.unwrap();
+    }
+
+    #[test]
     fn of_each_key_the_last_wish_counts() {
         let keys = Keys::new([7; 32]);
         let spilled = Spilled::new(filled(5000), vec![0, 20, 30], &keys).unwrap();
         let mut count = 0;
         let shown = spilled.for_each(&keys, 1 << 20, |write| {
-            assert!(spilled.has(write.hash));
+            assert!(spilled.keys().has(write.hash));
             count += 1;
             Ok::<(), SpillError>(())
         });
         shown.unwrap();
         // 700 keys in each of three collections; 700 and 3 have no common factor.
-        assert_eq!((count, spilled.keys().count()), (2100, 2100));
-        assert!(!spilled.has(keys.hash(0, b"none")));
+        assert_eq!((count, spilled.keys().iter().count()), (2100, 2100));
+        assert!(!spilled.keys().has(keys.hash(0, b"none")));
     }
 }

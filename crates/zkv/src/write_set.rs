@@ -243,7 +243,7 @@ impl<'a> Writes<'a> {
     /// All keys, with their collections.
     pub(crate) fn keys(&self) -> impl Iterator<Item = (KeyHash, u32)> + '_ {
         let spilled = match self {
-            Self::Many(spilled) => Some(spilled.keys()),
+            Self::Many(spilled) => Some(spilled.keys().iter()),
             Self::One(_) | Self::Few(_) => None,
         };
         let in_memory = self.in_memory().iter().map(|write| (write.hash, write.collection));

@@ -181,12 +181,12 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a spilled batch is several commits",
         file: "crates/zkv/src/group.rs",
-        right: "        let is_written = |hash| spilled.has(hash);\n",
+        right: "        let is_written = |hash| spilled.keys().has(hash);\n",
         wrong: "        if PLANTED {\n            let mut end = writer.log.end();\n            \
                 spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {\n                \
                 end = self.write(writer, std::iter::once(&write), room)?;\n                \
                 Ok(())\n            })?;\n            return Ok(end);\n        }\n        \
-                let is_written = |hash| spilled.has(hash);\n",
+                let is_written = |hash| spilled.keys().has(hash);\n",
     },
     Bug {
         name: "a rebuild passes over deletions",

@@ -25,9 +25,9 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a grouped commit is not noted",
         file: "crates/zkv/src/group.rs",
-        right: "            front.recent.note(set.writes.keys());",
-        wrong: "            if !PLANTED {\n                \
-                front.recent.note(set.writes.keys());\n            }",
+        right: "                few => front.recent.note(few.keys()),",
+        wrong: "                few if !PLANTED => front.recent.note(few.keys()),\n                \
+                _ => {}",
     },
     Bug {
         name: "a buffered commit is not noted",
