@@ -5,6 +5,8 @@ mod list;
 mod slots;
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::PoisonError;
 
 use bytes::Bytes;
 use zkv_index::KeyHash;
@@ -12,6 +14,7 @@ use zkv_record::{Kind, Record};
 
 use crate::hashed::KeySet;
 use crate::operation::Operation;
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU8, AtomicU32, AtomicUsize, Ordering};
 pub(crate) use arena::Arena;
 use list::AppendList;
@@ -34,6 +37,15 @@ pub(crate) struct Memtable {
     bytes: AtomicUsize,
     /// How many of them may be seen: those of one commit appear together.
     published: AtomicU32,
+    /// How the first of them change the count of a collection's keys, of those that somebody has asked for.
+    counted: Mutex<BTreeMap<u32, Counted>>,
+}
+
+/// What so many of a buffer's records do to the count of keys.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    records: u32,
+    change: i64,
 }
 
 struct Entry {
@@ -75,6 +87,7 @@ impl Memtable {
             slots: Slots::with_room_for(count),
             bytes: AtomicUsize::new(0),
             published: AtomicU32::new(0),
+            counted: Mutex::default(),
         }
     }
 
@@ -163,17 +176,49 @@ impl Memtable {
         self.entries.get(number).map(|entry| &*entry.record)
     }
 
-    /// How the records `seen` change the count of keys, by collection, of those that `is_asked` names.
-    /// `is_beneath` says whether a key had a value beneath this buffer; it is asked once for each key,
-    /// whoever counts.
+    /// How the records `seen` change the count of a collection's keys. `is_beneath` says whether a key had a
+    /// value beneath this buffer; it is asked once for each key, whoever counts. Whoever counts again looks
+    /// at what has come since.
     pub(crate) fn count_keys<E>(
         &self,
+        collection: u32,
         seen: Seen,
+        is_beneath: impl FnMut(KeyHash, &Record<'_>) -> Result<bool, E>,
+    ) -> Result<i64, E> {
+        let counted = || self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let records = self.count(seen);
+        let before = counted().get(&collection).copied().unwrap_or_default();
+        let before = if before.records <= records { before } else { Counted::default() };
+        let mut changes = BTreeMap::new();
+        let is_asked = |one| one == collection;
+        self.count_between(before.records..records, is_asked, is_beneath, &mut changes)?;
+        let change = before.change + changes.get(&collection).copied().unwrap_or(0);
+        let mut counted = counted();
+        let known = counted.entry(collection).or_default();
+        if known.records < records {
+            *known = Counted { records, change };
+        }
+        Ok(change)
+    }
+
+    /// As [`Memtable::count_keys`], of all collections, to be added to `changes`.
+    pub(crate) fn count_all_keys<E>(
+        &self,
+        seen: Seen,
+        is_beneath: impl FnMut(KeyHash, &Record<'_>) -> Result<bool, E>,
+        changes: &mut BTreeMap<u32, i64>,
+    ) -> Result<(), E> {
+        self.count_between(0..self.count(seen), |_| true, is_beneath, changes)
+    }
+
+    fn count_between<E>(
+        &self,
+        numbers: Range<u32>,
         is_asked: impl Fn(u32) -> bool,
         mut is_beneath: impl FnMut(KeyHash, &Record<'_>) -> Result<bool, E>,
         changes: &mut BTreeMap<u32, i64>,
     ) -> Result<(), E> {
-        for entry in self.entries.iter().take(self.count(seen) as usize) {
+        for entry in numbers.filter_map(|number| self.entries.get(number)) {
             let Ok(record) = Record::decode(&entry.record) else { continue };
             if !is_asked(record.collection) {
                 continue;
@@ -316,7 +361,7 @@ mod tests {
         let (memtable, mut arena) = (Memtable::new(), Arena::default());
         // Of each three values one is a mark; the even keys lie beneath.
         let mut model = std::collections::BTreeSet::from([0, 2, 4, 6, 8]);
-        let mut asked = 0;
+        let (mut asked, mut moments) = (0, Vec::new());
         for value in 0..40u32 {
             let key = value * 7 % 10;
             memtable.insert(hash(key), arena.add(record(key, value)));
@@ -332,12 +377,19 @@ mod tests {
                 Ok::<_, ()>(record.key[0].is_multiple_of(2))
             };
             let seen = memtable.seen();
-            memtable.count_keys(seen, |_| true, is_beneath, &mut changes).unwrap();
-            assert_eq!(changes, BTreeMap::from([(0, model.len() as i64 - 5)]));
-            memtable.count_keys(seen, |one| one == 1, |_, _| Err(()), &mut changes).unwrap();
-            assert_eq!(changes.len(), 1, "no other collection was asked for");
+            memtable.count_all_keys(seen, is_beneath, &mut changes).unwrap();
+            let change = model.len() as i64 - 5;
+            assert_eq!(changes, BTreeMap::from([(0, change)]));
+            let unasked = |_, _: &Record<'_>| Err(());
+            assert_eq!(memtable.count_keys(0, seen, unasked), Ok(change));
+            assert_eq!(memtable.count_keys(1, seen, unasked), Ok(0), "another collection's");
+            moments.push((seen, change));
         }
         assert_eq!(asked, 10);
+        // Whoever sees less counts less, also behind those who have seen more.
+        for (seen, change) in moments {
+            assert_eq!(memtable.count_keys(0, seen, |_, _| Err(())), Ok(change));
+        }
     }
 
     #[test]

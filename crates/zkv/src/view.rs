@@ -70,6 +70,9 @@ impl KeyRef<'_> {
     }
 }
 
+/// Tells whether the key of a record had a value beneath the record's buffer.
+type IsBeneath<'a> = &'a mut dyn FnMut(KeyHash, &Record<'_>) -> Result<bool, LookupError>;
+
 /// Where a key may be.
 pub(crate) enum Places {
     Nowhere,
@@ -178,33 +181,39 @@ impl Moment {
 
     /// How many keys `collection` has.
     pub(crate) fn count_keys(&self, collection: u32) -> Result<u64, LookupError> {
-        let changes = self.buffered_changes(|one| one == collection)?;
-        let count = self.view.committed.counts.of(collection);
-        Ok(count.saturating_add_signed(changes.get(&collection).copied().unwrap_or(0)))
+        let mut change = 0;
+        self.for_each_table(|table, seen, is_beneath| {
+            change += table.count_keys(collection, seen, is_beneath)?;
+            Ok(())
+        })?;
+        Ok(self.view.committed.counts.of(collection).saturating_add_signed(change))
     }
 
     /// How many keys each collection has.
     pub(crate) fn count_all_keys(&self) -> Result<KeyCounts, LookupError> {
+        let mut changes = BTreeMap::new();
+        self.for_each_table(|table, seen, is_beneath| {
+            table.count_all_keys(seen, is_beneath, &mut changes)
+        })?;
         let mut counts = KeyCounts::clone(&self.view.committed.counts);
-        for (collection, change) in self.buffered_changes(|_| true)? {
+        for (collection, change) in changes {
             counts.add(collection, change);
         }
         Ok(counts)
     }
 
-    /// What the buffers do to the counts of the collections that `is_asked` names.
-    fn buffered_changes(
+    /// Shows each buffer to `count`, with what is seen of it, and what tells whether the key of one of its
+    /// records had a value beneath it.
+    fn for_each_table(
         &self,
-        is_asked: impl Fn(u32) -> bool,
-    ) -> Result<BTreeMap<u32, i64>, LookupError> {
+        mut count: impl FnMut(&Memtable, Seen, IsBeneath<'_>) -> Result<(), LookupError>,
+    ) -> Result<(), LookupError> {
         let tables: Vec<_> = self.tables().collect();
-        let mut changes = BTreeMap::new();
         for (number, (table, seen)) in tables.iter().enumerate() {
             let (older, committed) = (&tables[number + 1..], &self.view.committed);
-            let is_beneath = |hash, record: &Record<'_>| is_there(hash, record, older, committed);
-            table.count_keys(*seen, &is_asked, is_beneath, &mut changes)?;
+            count(table, *seen, &mut |hash, record| is_there(hash, record, older, committed))?;
         }
-        Ok(changes)
+        Ok(())
     }
 
     pub(crate) fn committed(&self) -> &Committed {
