@@ -34,7 +34,12 @@ impl Shared {
                 }
                 if self.make_room(&mut front)? {
                     check(&front, on)?;
+                    let is_first = front.active_since.is_none();
                     insert(&mut front, writes);
+                    if is_first {
+                        // Its time runs from now on.
+                        self.wake.notify_one();
+                    }
                     return Ok(());
                 }
             }
@@ -91,15 +96,17 @@ impl Shared {
     /// Makes what is buffered immutable, once its first record has waited for the flush interval.
     pub(crate) fn freeze_overdue(&self) {
         let mut front = self.front();
-        if self.time_left(&front).is_zero() && self.view.load().frozen.len() <= FROZEN_MAX {
+        if self.time_left(&front) == Some(Duration::ZERO)
+            && self.view.load().frozen.len() <= FROZEN_MAX
+        {
             self.freeze(&mut front);
         }
     }
 
-    /// How long what is buffered may wait: the flush interval where that is nothing yet.
-    pub(crate) fn time_left(&self, front: &Front) -> Duration {
-        let waited = front.active_since.map_or(Duration::ZERO, |since| since.elapsed());
-        self.options.flush_interval.saturating_sub(waited)
+    /// How long what is buffered may still wait; `None` where that is nothing.
+    pub(crate) fn time_left(&self, front: &Front) -> Option<Duration> {
+        let since = front.active_since?;
+        Some(self.options.flush_interval.saturating_sub(since.elapsed()))
     }
 
     /// Makes all that is buffered immutable.

@@ -101,6 +101,16 @@ impl Drop for Compacting<'_> {
     }
 }
 
+/// The thread that cleans, while there is one: nobody waits for one that a panic has ended.
+struct Running<'a>(&'a Cleaner);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_running = false;
+        self.0.changed.notify_all();
+    }
+}
+
 /// What cleaning has done since the store was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -131,6 +141,12 @@ impl Cleaner {
         self.state().compactions += 1;
         self.changed.notify_all();
         Compacting(self)
+    }
+
+    fn begin_running(&self) -> Running<'_> {
+        let mut state = self.state();
+        state.is_running = !state.is_ending;
+        Running(self)
     }
 
     fn is_compacting(&self) -> bool {
@@ -393,6 +409,20 @@ mod tests {
             outcome.recv().unwrap();
         });
         assert_eq!(cleaner.state().waiting, 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_panicked() {
+        let cleaner = behind();
+        std::thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let _running = cleaner.begin_running();
+                assert!(cleaner.is_waited_for(&cleaner.state()));
+                panic!("as a bug would");
+            });
+            thread.join().unwrap_err();
+        });
+        cleaner.wait_while_behind(Duration::from_secs(3600));
     }
 
     #[test]

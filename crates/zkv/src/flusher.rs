@@ -38,23 +38,27 @@ fn run(shared: &Shared) {
 
 /// Waits until something is to be written; `false` where the thread shall end.
 fn wait(shared: &Shared, last_failed: bool) -> bool {
-    let front = shared.front();
-    if front.is_ending {
-        return false;
-    }
-    let time = if last_failed {
+    let mut front = shared.front();
+    if last_failed && !front.is_ending {
         // Only the interval leads to another attempt, or somebody who makes more to write.
-        shared.options.flush_interval
-    } else if shared.view.load().frozen.is_empty() {
-        shared.time_left(&front)
-    } else {
-        Duration::ZERO
-    };
-    if time.is_zero() {
-        return true;
+        let interval = shared.options.flush_interval;
+        let waited = shared.wake.wait_timeout(front, interval);
+        return !waited.unwrap_or_else(PoisonError::into_inner).0.is_ending;
     }
-    let (front, _) = shared.wake.wait_timeout(front, time).unwrap_or_else(PoisonError::into_inner);
-    !front.is_ending
+    while !front.is_ending {
+        let is_frozen = !shared.view.load().frozen.is_empty();
+        let left = if is_frozen { Some(Duration::ZERO) } else { shared.time_left(&front) };
+        front = match left {
+            Some(Duration::ZERO) => return true,
+            Some(left) => {
+                let waited = shared.wake.wait_timeout(front, left);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            }
+            // The first record that is buffered tells.
+            None => shared.wake.wait(front).unwrap_or_else(PoisonError::into_inner),
+        };
+    }
+    false
 }
 
 /// Writes the oldest buffer that is frozen. Whether it worked: nobody is told otherwise here. What could

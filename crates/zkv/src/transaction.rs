@@ -185,7 +185,8 @@ impl Transaction {
     }
 
     /// Makes the transaction's writes take effect, all at once, and waits for what the store's
-    /// [`Durability`] says.
+    /// [`Durability`] says. One that has written nothing waits for nothing: what it has read may be less
+    /// durable than that, where [`Transaction::commit_with`] waits.
     ///
     /// # Errors
     /// [`Error::Conflict`] where another commit has written what this one has read, or has cleared

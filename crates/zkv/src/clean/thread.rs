@@ -39,9 +39,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     let of_thread = Arc::clone(shared);
     shared.cleaner.state().has_looked = false;
     let thread = Builder::new().name("zkv-clean".to_owned());
-    let thread = thread.spawn(move || of_thread.clean_on()).ok()?;
-    shared.cleaner.state().is_running = true;
-    Some(thread)
+    thread.spawn(move || of_thread.clean_on()).ok()
 }
 
 /// Asks the thread to end behind the piece that it is at, and waits until it has.
@@ -215,6 +213,7 @@ impl Shared {
         let Cleaning::Automatic { dead_percent, write_percent } = self.options.cleaning else {
             return;
         };
+        let _running = self.cleaner.begin_running();
         let mut budget = Budget::new(dead_percent, write_percent);
         while self.cleaner.wait_for_news() {
             self.cleaner.state().has_looked = true;
