@@ -2,6 +2,8 @@
 //!
 //! It is valid only for the log's state at its watermark or later, which recovery checks.
 
+use std::collections::HashSet;
+
 use zkv_io::Cursor;
 
 use crate::dictionary::DictionaryDigest;
@@ -93,11 +95,12 @@ impl LogCheckpoint {
         }
         let segment_count = cursor.u32().ok()?;
         let mut segments: Vec<CheckpointSegment> = Vec::new();
+        let mut slots = HashSet::new();
         for _ in 0..segment_count {
             let segment = CheckpointSegment::take(cursor)?;
             let ascending =
                 segments.last().is_none_or(|last| last.id.sequence < segment.id.sequence);
-            if !ascending || segment.data_end > slot_bytes {
+            if !ascending || segment.data_end > slot_bytes || !slots.insert(segment.id.slot) {
                 return None;
             }
             segments.push(segment);
@@ -149,8 +152,8 @@ mod tests {
 
     #[test]
     fn a_checkpoint_round_trips_and_no_truncation_decodes() {
-        let segment = |sequence: u64, data_end| CheckpointSegment {
-            id: SegmentId { sequence, slot: 3, nonce: 9 },
+        let segment = |slot: u32, data_end| CheckpointSegment {
+            id: SegmentId { sequence: slot.into(), slot, nonce: 9 },
             data_end,
         };
         let checkpoint = LogCheckpoint {
@@ -165,9 +168,12 @@ mod tests {
             cells: vec![1, 2, 3],
         };
         let bytes = checkpoint.encode();
-        assert_eq!(LogCheckpoint::decode(&bytes, 1 << 16), Some(checkpoint));
+        assert_eq!(LogCheckpoint::decode(&bytes, 1 << 16).as_ref(), Some(&checkpoint));
         for end in 0..bytes.len() {
             assert_eq!(LogCheckpoint::decode(&bytes[..end], 1 << 16), None);
         }
+        let mut twice = checkpoint;
+        twice.segments[0].id.slot = twice.segments[1].id.slot;
+        assert_eq!(LogCheckpoint::decode(&twice.encode(), 1 << 16), None, "a slot has one segment");
     }
 }

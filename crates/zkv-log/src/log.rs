@@ -337,6 +337,20 @@ impl LogView {
         infos
     }
 
+    /// How many blocks the full segment in `slot` has, of whatever kind; `None` where its seal is damaged, or
+    /// has not been read: see [`LogView::learn_block_count`].
+    #[must_use]
+    pub fn block_count(&self, slot: u32) -> Option<u32> {
+        self.segments.get(slot)?.block_count()
+    }
+
+    /// Reads the seal of the segment in `slot`, if it has one and nobody has: some kilobytes of the file.
+    pub fn learn_block_count(&self, slot: u32) {
+        if let Some(segment) = self.segments.get(slot) {
+            segment.learn_block_count(&*self.shared.file);
+        }
+    }
+
     /// How many different dictionaries the segments use.
     ///
     /// # Errors

@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
+use crate::header::SegmentHeader;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::Shared;
 use crate::position::Position;
@@ -186,10 +187,11 @@ impl LogWriter {
         is_forgotten(&self.shared, slot, needed_from)
     }
 
-    /// Wipes both places that say which segment a slot has. Where one of them names a newer roll call
-    /// than all headers of the log, it stays until the next segment's header names that, too: in a slot
-    /// that was freed, it is what leads a reader of the log alone past the segment that was there. One
-    /// that names a roll call of its own leads nobody.
+    /// Wipes both places that say which segment a slot has. What a segment that was freed has left there
+    /// stays, where nothing of a later one has arrived: a reader of the log alone may look for it. Where a later
+    /// one names a newer roll call than all headers of the log, it stays until the next segment's header
+    /// names that, too: it is what leads such a reader past the segment that was there. One that names a
+    /// roll call of its own leads nobody.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
         let newest = self
             .members
@@ -197,10 +199,14 @@ impl LogWriter {
             .map(|segment| roll_call_named_in(&self.shared, segment.id().slot));
         let newest = newest.flatten().max().unwrap_or_default();
         let slot_bytes = self.shared.identity.slot_bytes;
+        let last = self.tail.segment.id().sequence;
         for slot in slots {
             let header = try_header_in(&*self.shared.file, &self.shared.identity, *slot);
             let header = header.map_err(LogError::io("read"))?;
-            if header.is_some_and(|header| newest < header.roll_call && !header.is_base()) {
+            let stays = |header: SegmentHeader| {
+                header.sequence <= last || (newest < header.roll_call && !header.is_base())
+            };
+            if header.is_some_and(stays) {
                 continue;
             }
             let stray = self.shared.identity.slot_start(*slot);

@@ -1,8 +1,8 @@
 //! Finding the next whole block behind a damaged one.
 
 use crate::block::{BlockHeader, BlockKind, END_MARK, Tag};
-use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BYTES};
-use crate::walk::{Seeds, block_at};
+use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES};
+use crate::walk::{Block, Seeds, block_at};
 
 /// How much of a segment is summed up in search of blocks, before only commit blocks are searched: a tenth
 /// of a second. Bytes that look like headers of long blocks could otherwise take hours.
@@ -21,6 +21,26 @@ impl Default for Resync {
 }
 
 impl Resync {
+    /// The whole block at `offset`. One that is not whole is summed up for nothing; once that was done too
+    /// often, only blocks as short as a commit's are looked at.
+    pub(crate) fn block_at<'a>(
+        &mut self,
+        blocks: &'a [u8],
+        offset: u32,
+        seeds: &Seeds,
+    ) -> Option<Block<'a>> {
+        let header = header_at(blocks, offset)?;
+        if self.left_bytes == 0 && header.block_bytes() > COMMIT_BLOCK_BYTES {
+            return None;
+        }
+        let block = block_at(&blocks[offset as usize..], offset, seeds);
+        if block.is_none() {
+            let summed = (blocks.len() as u64 - u64::from(offset)).min(header.block_bytes().into());
+            self.left_bytes = self.left_bytes.saturating_sub(summed);
+        }
+        block
+    }
+
     /// Finds the first whole block behind the one at `damaged`, of a segment of which `blocks` is all
     /// up to the end of its blocks. `starts` are places where blocks are known to start, in order, from
     /// the segment's seal.
@@ -31,6 +51,9 @@ impl Resync {
         seeds: &Seeds,
         starts: impl Iterator<Item = u32>,
     ) -> Option<u32> {
+        if self.left_bytes == 0 {
+            return search_commit(blocks, damaged + 1, seeds);
+        }
         // Most often the header is whole, and says where the next block is.
         let by_length = header_at(blocks, damaged).map(|header| end_of(damaged, header));
         let behind = starts.skip_while(|start| *start <= damaged);
@@ -174,5 +197,31 @@ mod tests {
         // Nothing is left for the next damaged block, and it takes no time.
         assert_eq!(resync.left_bytes, 0);
         assert_eq!(resync.next_block(&bytes, 512, &seeds, std::iter::empty()), Some(offset));
+    }
+
+    #[test]
+    fn headers_of_long_blocks_before_whole_ones_are_summed_up_no_longer_than_others() {
+        let mut bytes = vec![0; 256];
+        let mut commits = Vec::new();
+        for _ in 0..1000 {
+            let long = (100_000u32 - u32::try_from(bytes.len()).unwrap()).to_le_bytes();
+            bytes.extend([0, 0, 0, 0, ENTRIES.encode(), long[0], long[1], long[2]]);
+            let offset = u32::try_from(bytes.len()).unwrap();
+            let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
+            mark.put(&mut bytes, seed(), offset, false);
+            commits.push(offset);
+        }
+        bytes.resize(100_008, 0);
+        let (seeds, mut found, mut offset) = (Seeds::new(seed()), Vec::new(), 256);
+        let mut resync = Resync { left_bytes: 10 * 100_000 };
+        while let Some(at) = match resync.block_at(&bytes, offset, &seeds) {
+            Some(block) => Some(block.offset),
+            None => resync.next_block(&bytes, offset, &seeds, std::iter::empty()),
+        } {
+            found.push(at);
+            offset = at + COMMIT_BLOCK_BYTES;
+        }
+        assert_eq!(found, commits);
+        assert_eq!(resync.left_bytes, 0);
     }
 }

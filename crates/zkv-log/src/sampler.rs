@@ -205,6 +205,8 @@ impl Sampler {
 
     /// Goes on with `dictionary`, which was trained on more.
     pub(crate) fn go_on_with(&mut self, dictionary: Arc<Dictionary>) {
+        // It was to win against another one.
+        self.abandon_attempt();
         self.current = Some(dictionary);
         self.expected = None;
         self.inherited = None;
@@ -236,6 +238,9 @@ impl Sampler {
 
     /// Begins an attempt where it is time. Where the system has no more threads, it is left out.
     fn begin_attempt(&mut self) {
+        if self.under_way.is_some() {
+            return;
+        }
         let Some(attempt) = self.next_attempt() else { return };
         let ends_at_bytes = self.raw_bytes_seen + self.raw_bytes_seen / ATTEMPT_TIME_SHARE;
         let started = Making::start(attempt, self.has_threads);
@@ -265,6 +270,13 @@ impl Sampler {
         })
     }
 
+    /// Waits for the thread of an attempt, and drops what it has made.
+    fn abandon_attempt(&mut self) {
+        if let Some(UnderWay { attempt: Making::Beside(thread), .. }) = self.under_way.take() {
+            let _ = thread.join();
+        }
+    }
+
     fn adopt(&mut self, interner: &Interner, made: Option<Made>) {
         if let Some(Made { dictionary, share }) = made {
             self.go_on_with(interner.intern(dictionary));
@@ -276,9 +288,7 @@ impl Sampler {
 impl Drop for Sampler {
     fn drop(&mut self) {
         // No thread outlives the log.
-        if let Some(UnderWay { attempt: Making::Beside(thread), .. }) = self.under_way.take() {
-            let _ = thread.join();
-        }
+        self.abandon_attempt();
     }
 }
 
@@ -372,6 +382,27 @@ mod tests {
         let mut sampler = sampler();
         observe_and_attempt(&mut sampler, &entries);
         assert!(sampler.current.is_none());
+    }
+
+    #[test]
+    fn an_attempt_under_way_is_not_thrown_away_for_another() {
+        let mut sampler = sampler();
+        observe_and_attempt(&mut sampler, &documents(20_000));
+        assert!(sampler.current.is_some());
+        (sampler.raw_bytes_seen, sampler.next_attempt_bytes) = (1 << 30, 1 << 30);
+        let (some, interner) = (documents(40_000), Interner::default());
+        let entries: Vec<&[u8]> = some.iter().map(Vec::as_slice).collect();
+        sampler.dictionary_for(&interner, &entries);
+        let ends_at_bytes = sampler.under_way.as_ref().unwrap().ends_at_bytes;
+        // What comes has changed.
+        for packed_bytes in [DRIFT_WINDOW_BYTES / 4, DRIFT_WINDOW_BYTES / 3] {
+            sampler.note_packed(DRIFT_WINDOW_BYTES, packed_bytes);
+        }
+        for _ in 0..4 {
+            sampler.dictionary_for(&interner, &entries);
+        }
+        assert!(sampler.next_attempt_bytes < sampler.raw_bytes_seen);
+        assert_eq!(sampler.under_way.as_ref().unwrap().ends_at_bytes, ends_at_bytes);
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct SegmentDictionary {
 #[derive(Clone, Debug)]
 pub(crate) struct Contents {
     pub dictionary_offsets: [u32; DICTIONARIES_MAX],
+    /// Only where a seal says it.
+    block_count: Option<u32>,
     /// Only where the seal is damaged: its table, made anew.
     walked_cells: Option<Vec<u8>>,
 }
@@ -242,14 +244,31 @@ impl Segment {
         Ok(bytes)
     }
 
+    /// How many blocks its seal says that it has, where that is known by now.
+    pub(crate) fn block_count(&self) -> Option<u32> {
+        self.contents.get()?.block_count
+    }
+
+    /// Reads the seal, unless somebody has; its damage is for those to find who need what it says.
+    pub(crate) fn learn_block_count(&self, file: &dyn StorageFile) {
+        if self.is_sealed()
+            && self.contents.get().is_none()
+            && let Some(Seal { dictionary_offsets, block_count, .. }) = self.read_seal(file)
+        {
+            let block_count = Some(block_count);
+            let known = Contents { dictionary_offsets, block_count, walked_cells: None };
+            let _ = self.contents.set(known);
+        }
+    }
+
     fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
         }
         let seal = if self.is_sealed() { self.read_seal(file) } else { None };
         let contents = match seal {
-            Some(Seal { dictionary_offsets, .. }) => {
-                Contents { dictionary_offsets, walked_cells: None }
+            Some(Seal { dictionary_offsets, block_count, .. }) => {
+                Contents { dictionary_offsets, block_count: Some(block_count), walked_cells: None }
             }
             None => self.walk_contents(file)?,
         };
@@ -265,6 +284,7 @@ impl Segment {
         }
         Ok(Contents {
             dictionary_offsets: found.dictionary_offsets,
+            block_count: None,
             walked_cells: Some(found.cells),
         })
     }
@@ -391,7 +411,11 @@ impl Segment {
     /// What is known without a look at the file: where the dictionaries of a segment in writing are.
     pub(crate) fn set_contents(&self, dictionary_offsets: [u32; DICTIONARIES_MAX]) {
         // A second version says the same of what the first one knew.
-        let _ = self.contents.set(Contents { dictionary_offsets, walked_cells: None });
+        let _ = self.contents.set(Contents {
+            dictionary_offsets,
+            block_count: None,
+            walked_cells: None,
+        });
     }
 
     pub(crate) fn damaged(&self, offset: u32, what: &'static str) -> LogError {

@@ -167,8 +167,9 @@ impl LogWriter {
         if self.log().is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
-        self.repair()?;
-        self.write_mark_again()
+        // First: a repair ends with a sync, behind which the mark counts as durable.
+        self.write_mark_again()?;
+        self.repair()
     }
 
     /// Appends `entries` as one commit, and returns where each of them is. They are not durable

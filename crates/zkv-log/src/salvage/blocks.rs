@@ -117,7 +117,11 @@ impl<'a> BlockSearch<'a> {
         let rest = self.image.get(offset as usize..)?;
         let header = BlockHeader::decode(*rest.first_chunk()?)?;
         let bytes = rest.get(..header.block_bytes() as usize)?;
-        let found = |seed| is_whole(bytes, seed, offset);
+        let summed = offset as usize + 4..offset as usize + bytes.len();
+        let found = |seed: Seed| match &self.checksums {
+            Some(sums) => sums.of(seed.checksum(offset, &[]), summed.clone()) == header.checksum,
+            None => is_whole(bytes, seed, offset),
+        };
         self.identify(offset, &header, found).map(|block| (block, header.checksum))
     }
 

@@ -231,8 +231,7 @@ impl<'a> Search<'a> {
         let (mut offset, mut seeds) = (from, Seeds::new(place.seed));
         let mut resync = Resync::default();
         std::iter::from_fn(move || {
-            let bytes = image.get(offset as usize..)?;
-            if block_at(bytes, offset, &seeds).is_none() {
+            if resync.block_at(&image, offset, &seeds).is_none() {
                 offset = resync.next_block(&image, offset, &seeds, std::iter::empty())?;
             }
             let block = block_at(image.get(offset as usize..)?, offset, &seeds)?;

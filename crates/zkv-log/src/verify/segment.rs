@@ -13,7 +13,7 @@ use crate::position::Position;
 use crate::resync::Resync;
 use crate::seal::Seal;
 use crate::segment::ContentsBuilder;
-use crate::walk::{Block, Chain, Seeds, block_at};
+use crate::walk::{Block, Chain, Seeds};
 
 use super::image::{Image, read_image};
 use super::run::Run;
@@ -166,7 +166,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         }
         let mut offset = SEGMENT_HEADER_BYTES;
         while (offset as usize) < blocks.len() {
-            match block_at(&blocks[offset as usize..], offset, &self.seeds) {
+            match self.resync.block_at(blocks, offset, &self.seeds) {
                 Some(block) => {
                     self.note(&block);
                     offset = block.end();

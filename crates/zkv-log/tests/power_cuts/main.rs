@@ -1,6 +1,8 @@
 //! The log on a disk that loses what it was not told to keep, and that refuses.
 
+#[path = "../common/mod.rs"]
 mod common;
+mod slots_used_again;
 
 use std::path::Path;
 use std::sync::Arc;
