@@ -328,7 +328,8 @@ pub struct Verify {
 ///
 /// Only what is needed is kept, sorted by key as far as memory allows, compressed with new dictionaries,
 /// the first of which is trained on the first of it; then the file is cut. With --settings small, it is as
-/// small as it gets; a store of which nothing was overwritten may gain nothing otherwise. It takes up to 30
+/// small as it gets; a store that was imported at once, and of which nothing was overwritten, may gain nothing
+/// otherwise. It takes up to 30
 /// megabytes of room on the disk, and may be interrupted at any moment: what was done stays done. A store that is
 /// written to gives dead space back by itself, so that this is for stores that are done, and for copies to keep.
 #[derive(Args, Debug)]

@@ -9,6 +9,7 @@ mod burst;
 mod choose;
 mod compact;
 mod gather;
+mod loose;
 mod mover;
 mod thread;
 

@@ -88,6 +88,11 @@ impl SegmentUse {
         self.marks.add(other.marks);
     }
 
+    /// How many there are of either.
+    pub(crate) fn records(&self) -> u64 {
+        u64::from(self.values.records) + u64::from(self.marks.records)
+    }
+
     /// Of all that the segment holds, in the measure of [`Amount::weight`].
     pub(crate) fn weight(&self) -> u64 {
         self.values.weight().saturating_add(self.marks.weight())

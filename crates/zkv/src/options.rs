@@ -19,12 +19,15 @@ pub enum Durability {
     /// buffer is full, after the flush interval, or by `flush`, `sync` or `close`, as dropping the last
     /// handle does. A crash of the process loses what was not, and so does `std::process::exit`, which drops
     /// nothing; a power cut what was not synced. The order is kept, so that what is found again is the
-    /// store as it was at some earlier moment.
+    /// store as it was at some earlier moment. So call `close` or `sync` before `main` ends where a handle
+    /// is in a `static`, or in a thread that still runs: neither is dropped.
     #[default]
     Buffered,
-    /// The operating system has it: it survives a crash of the process.
+    /// The operating system has it: it survives a crash of the process. What is written a record at a time
+    /// is also packed a record at a time, and takes up to four times as much room, until cleaning has packed it
+    /// together ([`Options::cleaning`](Options::cleaning)), or [`Store::compact`].
     Flushed,
-    /// It is on stable storage: it survives a power cut.
+    /// It is on stable storage: it survives a power cut. As `Flushed`, it takes more room for a while.
     Synced,
 }
 
@@ -218,7 +221,8 @@ impl Options {
 
     /// How long a buffered write may stay in memory before it is compressed and handed to the operating
     /// system, behind what came before it: 1 ms to 1 hour, default 1 s. A short one costs
-    /// compression, since small buffers compress worse.
+    /// compression, since small buffers compress worse, as they do where little is written: cleaning makes
+    /// up for that once there is a slot's worth ([`Options::cleaning`]).
     pub fn flush_interval(mut self, interval: Duration) -> Self {
         self.flush_interval = interval;
         self
@@ -241,7 +245,8 @@ impl Options {
     }
 
     /// Whether dead space comes back by itself, default [`Cleaning::Automatic`] with at most 25 % of
-    /// the file dead, or one slot where that is more: see [`Options::slot_bytes`].
+    /// the file dead, or one slot where that is more: see [`Options::slot_bytes`]. What commits of a record
+    /// or two have packed loosely counts with what is dead: it is packed together.
     pub fn cleaning(mut self, cleaning: Cleaning) -> Self {
         self.cleaning = cleaning;
         self

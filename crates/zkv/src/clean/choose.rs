@@ -6,6 +6,7 @@ use std::collections::HashSet;
 use zkv_log::{LogView, SegmentInfo};
 use zkv_record::{KEY_BYTES_MAX, VALUE_BYTES_INLINE_MAX};
 
+use super::loose::loose_bytes;
 use crate::live::{LiveTable, share_of};
 
 /// Marks may take this share of what live records take, before the oldest segment is cleaned: marks
@@ -26,6 +27,8 @@ pub(crate) struct Weighed {
     pub mark_bytes: u64,
     /// What was written to it, before compression: nothing to a segment that was only begun.
     pub written_bytes: u64,
+    /// Of what is needed, those that another packing spares.
+    pub loose_bytes: u64,
 }
 
 /// How the file's segments are used, but for those that were cleaned.
@@ -58,6 +61,11 @@ impl Weighed {
     fn dead_bytes(&self, slot_bytes: u64) -> u64 {
         self.bytes(slot_bytes).saturating_sub(self.needed_bytes())
     }
+
+    /// What cleaning the segment gives back.
+    fn gain_bytes(&self, slot_bytes: u64) -> u64 {
+        self.dead_bytes(slot_bytes) + self.loose_bytes
+    }
 }
 
 /// A little more than the longest record takes that is not cut into pieces, and the seal behind it. Of its value,
@@ -78,11 +86,13 @@ impl Survey {
             let whole = used.weight();
             // The oldest segment's marks speak of nothing but itself.
             let marks = if segments.is_empty() { 0 } else { used.marks.weight() };
+            let live_bytes = share_of(bytes, live.live_in(segment.slot, None).weight(), whole);
             segments.push(Weighed {
                 segment,
-                live_bytes: share_of(bytes, live.live_in(segment.slot, None).weight(), whole),
+                live_bytes,
                 mark_bytes: share_of(bytes, marks, whole),
                 written_bytes: whole,
+                loose_bytes: loose_bytes(log, &segment, &used, live_bytes),
             });
         }
         let slot_bytes = u64::from(log.identity().slot_bytes);
@@ -95,6 +105,13 @@ impl Survey {
         self.segments.iter().find(same).map(Weighed::needed_bytes)
     }
 
+    /// Whether some of `victims` are packed loosely.
+    pub(crate) fn has_loose(&self, victims: &[SegmentInfo]) -> bool {
+        let is_one =
+            |one: &Weighed| victims.iter().any(|victim| victim.sequence == one.segment.sequence);
+        self.segments.iter().any(|one| one.loose_bytes > 0 && is_one(one))
+    }
+
     fn sum(&self, of: impl Fn(&Weighed) -> u64) -> u64 {
         self.segments.iter().map(of).sum()
     }
@@ -105,10 +122,11 @@ impl Survey {
         if dead < self.slot_bytes { 0 } else { dead }
     }
 
-    /// How many dead bytes there are beyond `percent` of all.
+    /// How many bytes there are to gain beyond `percent` of all.
     fn excess_bytes(&self, percent: u64) -> u64 {
         let all = self.sum(|weighed| weighed.bytes(self.slot_bytes));
-        self.dead_bytes().saturating_sub(all * percent / 100)
+        let gain = self.sum(|weighed| weighed.gain_bytes(self.slot_bytes));
+        if gain < self.slot_bytes { 0 } else { gain.saturating_sub(all * percent / 100) }
     }
 
     /// Whether more than `percent` of the bytes are dead, those counted that wait to be freed.
@@ -131,7 +149,7 @@ impl Survey {
         (last.needed_bytes() == 0 && is_worth_it).then_some(last.segment)
     }
 
-    /// The segments to clean next, where more than `percent` are dead: those that give the most for the
+    /// The segments to clean next, where more than `percent` are to gain: those that give the most for the
     /// least (Rosenblum and Ousterhout, 1992): free space for what it costs to read and write, times
     /// the age of what would be moved, since that stays where it is put. As many as together hold
     /// about `needed_max` bytes to move.
@@ -153,19 +171,19 @@ impl Survey {
         } else {
             // Below half of the average, a segment costs more than another one will soon.
             full.retain(|one| {
-                one.dead_bytes(self.slot_bytes) * 200 >= one.bytes(self.slot_bytes) * percent
+                one.gain_bytes(self.slot_bytes) * 200 >= one.bytes(self.slot_bytes) * percent
             });
             // Those that cost nothing come first, and go by themselves: they give room to move others to.
             full.sort_by_key(|one| Reverse((one.needed_bytes() == 0, self.worth(one))));
         }
-        let (mut needed, mut dead) = (0, 0);
+        let (mut needed, mut gain) = (0, 0);
         let enough = full.iter().take_while(|one| {
             let fits = needed + one.needed_bytes() <= if needed == 0 { 0 } else { needed_max };
-            let is_first_or_fits = dead == 0 || fits;
+            let is_first_or_fits = gain == 0 || fits;
             needed += one.needed_bytes();
-            // No more than brings dead space down to its bound.
-            let is_worth_it = dead == 0 || excess > dead;
-            dead += one.dead_bytes(self.slot_bytes).max(1);
+            // No more than brings the file down to its bound.
+            let is_worth_it = gain == 0 || excess > gain;
+            gain += one.gain_bytes(self.slot_bytes).max(1);
             is_first_or_fits && is_worth_it
         });
         enough.map(|one| one.segment).collect()
@@ -174,8 +192,8 @@ impl Survey {
     fn worth(&self, one: &Weighed) -> u128 {
         let newest = self.segments.last().map_or(0, |last| last.segment.sequence);
         let age = u128::from(newest.saturating_sub(one.segment.sequence));
-        let (bytes, dead) = (one.bytes(self.slot_bytes), one.dead_bytes(self.slot_bytes));
-        ((u128::from(dead) * age) << 32)
+        let (bytes, gain) = (one.bytes(self.slot_bytes), one.gain_bytes(self.slot_bytes));
+        ((u128::from(gain) * age) << 32)
             / (u128::from(bytes) + u128::from(one.needed_bytes())).max(1)
     }
 }
@@ -188,7 +206,7 @@ mod tests {
         let slot = u32::try_from(sequence).unwrap();
         let segment = SegmentInfo { slot, sequence, data_bytes: 1000, is_sealed: true };
         let (live_bytes, mark_bytes) = (live_percent * 10, mark_percent * 10);
-        Weighed { segment, live_bytes, mark_bytes, written_bytes: 1000 }
+        Weighed { segment, live_bytes, mark_bytes, written_bytes: 1000, loose_bytes: 0 }
     }
 
     fn survey(segments: &[(u64, u64)]) -> Survey {
@@ -227,6 +245,17 @@ mod tests {
     }
 
     #[test]
+    fn what_is_packed_loosely_goes_with_what_is_dead() {
+        let mut survey = survey(&[(80, 0), (100, 0), (100, 0), (80, 0)]);
+        assert_eq!(victim(&survey), None);
+        survey.segments[1].loose_bytes = 500;
+        assert_eq!(victim(&survey), None, "0.9 of a slot");
+        survey.segments[2].loose_bytes = 500;
+        assert_eq!(victim(&survey), Some(2));
+        assert!(!survey.is_behind(10), "nobody waits for that");
+    }
+
+    #[test]
     fn where_the_oldest_segment_cannot_be_cleaned_its_successors_are_not_for_their_marks() {
         let survey = survey(&[(90, 0), (0, 100), (40, 60), (90, 0)]);
         assert_eq!(survey.victims(25, 1, |segment| segment.sequence == 1), []);
@@ -238,7 +267,9 @@ mod tests {
         let dead_of = |data_bytes: u32| {
             let segment = SegmentInfo { slot: 0, sequence: 1, data_bytes, is_sealed: true };
             let live_bytes = data_bytes.into();
-            let weighed = Weighed { segment, live_bytes, mark_bytes: 0, written_bytes: live_bytes };
+            let written_bytes = live_bytes;
+            let weighed =
+                Weighed { segment, live_bytes, mark_bytes: 0, written_bytes, loose_bytes: 0 };
             weighed.dead_bytes(slot_bytes)
         };
         assert_eq!(dead_of(140_000), 0);

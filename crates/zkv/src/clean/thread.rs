@@ -249,6 +249,7 @@ impl Shared {
                 self.cleaner.state().has_news = true;
                 break;
             }
+            self.learn_what_is_loose();
             let may_wait = budget.as_mut().is_some_and(|budget| budget.others_write(&self.cleaner));
             let victims = self.next_victims(dead_percent, may_wait)?;
             if victims.is_empty() {
@@ -284,6 +285,7 @@ impl Shared {
             return Ok(());
         }
         let dead_percent = dead_percent.into();
+        self.learn_what_is_loose();
         {
             let mut writer = self.writer()?;
             // What waits in buffers has the first claim to the room that there is.
@@ -334,6 +336,7 @@ impl Shared {
             let is_enough = needed == 0
                 || needed >= u64::from(self.log.identity().slot_bytes)
                 || survey.has_too_many_marks()
+                || survey.has_loose(&victims)
                 || survey.is_behind(dead_percent + PATIENCE_PERCENT);
             if may_wait && !is_enough {
                 self.cleaner.state().is_unfinished = true;

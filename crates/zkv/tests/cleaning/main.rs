@@ -186,6 +186,44 @@ fn a_segment_of_which_all_is_dead_is_given_back_although_it_is_not_full() {
     assert!(verify(PATH, &options(&storage), |_| {}).unwrap().is_sound());
 }
 
+/// Two records of a kind, one that compresses and one that does not.
+fn small_records(number: u64) -> [Vec<u8>; 2] {
+    let text = format!(r#"{{"id":{number},"kind":"event","title":"number {number}","lang":"en"}}"#);
+    [text.into_bytes(), noise(number, 60)]
+}
+
+#[test]
+fn what_was_committed_record_by_record_is_packed_together_once() {
+    for (kind, count) in [(0, 20_000u64), (1, 10_000)] {
+        let storage = MemoryStorage::new();
+        let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
+        let mut expected = HashMap::new();
+        for number in 0..count {
+            let (key, value) = (number.to_be_bytes().to_vec(), small_records(number)[kind].clone());
+            store.set_bytes(&key, &value).unwrap();
+            store.flush().unwrap();
+            expected.insert(key, value);
+        }
+        let before = store.stats().unwrap();
+        assert!(before.segments >= 4 && before.dead_bytes < u64::from(SLOT), "{before:?}");
+        store.clean().unwrap();
+        let cleaned = store.stats().unwrap();
+        let share = [50, 100][kind];
+        assert!(cleaned.live_bytes * 100 < before.live_bytes * share, "{before:?} {cleaned:?}");
+        // Together, and then once more to the file's front.
+        assert!(cleaned.cleaning.moved_records <= 2 * count, "{cleaned:?}");
+        check(&store, &expected);
+        // What hardly compresses is not packed again and again.
+        store.clean().unwrap();
+        assert_eq!(store.stats().unwrap().written_bytes, cleaned.written_bytes);
+        store.close().unwrap();
+        let store = open(&storage);
+        store.clean().unwrap();
+        assert_eq!(store.stats().unwrap().cleaning.moved_records, 0);
+        check(&store, &expected);
+    }
+}
+
 #[test]
 fn a_store_that_deletes_for_ever_does_not_pile_up_marks() {
     let storage = MemoryStorage::new();
