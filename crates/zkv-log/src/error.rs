@@ -18,8 +18,8 @@ pub enum LogError {
     },
     /// The file is not a zkv data file.
     #[error(
-        "this is no zkv data file (its first {} bytes are wrong); if it was one, `zkv salvage` \
-         recovers the rest",
+        "this is no zkv data file (its first {} bytes are wrong, or missing); if it was one, `zkv salvage` \
+         recovers the rest; an empty file can be removed, and is made anew",
         crate::layout::FILE_HEADER_BYTES
     )]
     NotALog,

@@ -30,10 +30,10 @@ pub enum RecordError {
         known: u8,
     },
     /// The value's `Serialize` failed, or uses what the codec cannot write.
-    #[error("the value cannot be encoded")]
+    #[error("the value cannot be encoded: {0}")]
     Encode(#[source] CodecError),
     /// The bytes are no value of the type asked for.
-    #[error("the stored bytes are no value of the type asked for")]
+    #[error("the stored bytes are no value of the type asked for: {0}")]
     Decode(#[source] CodecError),
     /// The bytes hold a value of the type asked for, and more behind it: most likely they were
     /// written as another type.

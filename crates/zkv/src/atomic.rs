@@ -53,7 +53,7 @@ impl Store {
     }
 
     /// Gives `key` the value `new`, or none, if it has the value `expected`, or none; says whether it
-    /// did. Values are the same where their encodings are.
+    /// did. Values are the same where their encodings are: those of two equal `HashMap`s need not be.
     ///
     /// # Errors
     /// As [`Store::get`] and [`Store::set`].

@@ -1,5 +1,6 @@
 //! Copies of a store.
 
+use std::io;
 use std::path::Path;
 
 use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, temporary_path};
@@ -54,7 +55,7 @@ impl Store {
         // A store that is read without an index file has made one that no log would accept.
         if let Some(index) = index.filter(|index| !index.watermark().is_empty()) {
             let path = index_path(destination);
-            let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(std::io::Error::other);
+            let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(io::Error::other);
             let copied = replace_atomically(storage, &path, copy);
             return copied.map_err(|error| {
                 // The data alone would open, but whoever is told of a failure expects nothing there. The
@@ -130,7 +131,10 @@ fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Resul
 /// What is made appears under a name that nothing has, and its index replaces no store.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
     match storage.open(path, zkv_io::OpenMode::ReadOnly) {
-        Ok(_) => Err(Error::file(path)(std::io::ErrorKind::AlreadyExists.into())),
+        Ok(_) => Err(Error::file(path)(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "it exists already: remove it and its index file, or give another name",
+        ))),
         Err(_) => check_is_no_store(storage, &index_path(path)),
     }
 }
@@ -141,7 +145,7 @@ fn publish(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
     check_is_free(storage, to)?;
     let (from_index, to_index) = (index_path(from), index_path(to));
     match storage.rename(&from_index, &to_index) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
             return Err(Error::file(&to_index)(error));
         }
         _ => {}

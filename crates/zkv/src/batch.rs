@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
+use zkv_record::{KEY_BYTES_MAX, RecordError};
 
 use crate::catalog::DEFAULT;
 use crate::clean::WRITE_WAIT_MAX;
@@ -135,8 +136,8 @@ impl WriteBatch {
         self.len() == 0
     }
 
-    /// Why the batch takes nothing more, if so: a write could not be encoded, or kept. [`Store::write`] will
-    /// report it, and write nothing.
+    /// Why the batch takes nothing more, if so: a write could not be encoded, or kept, or its key is too
+    /// long. [`Store::write`] will report it, and write nothing.
     #[must_use]
     pub fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
@@ -150,6 +151,10 @@ impl WriteBatch {
     }
 
     fn push(&mut self, collection: u32, key: &[u8], value: Option<&[u8]>) -> Result<()> {
+        if key.len() > KEY_BYTES_MAX {
+            let (bytes, max) = (key.len(), KEY_BYTES_MAX);
+            return Err(RecordError::KeyTooLong { bytes, max }.into());
+        }
         Ok(self.wishes.push(&Wish { collection, key, value })?)
     }
 
@@ -185,7 +190,8 @@ impl Store {
     /// # Errors
     /// As [`Store::set_bytes`], for any of its writes; as [`WriteBatch`] where one could not be
     /// added; of kind `NotFound` where it writes to a collection that was dropped, and `Misuse` where that
-    /// is another store's. Then nothing has happened.
+    /// is another store's. Then nothing has happened, unless it was a sync that failed: see
+    /// [`Store::set_bytes`].
     pub fn write(&self, batch: WriteBatch) -> Result<()> {
         self.write_with(batch, self.shared().options.durability)
     }

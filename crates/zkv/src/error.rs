@@ -23,7 +23,11 @@ use zkv_record::RecordError;
 #[non_exhaustive]
 pub enum Error {
     /// The store is open elsewhere, in this process or another.
-    #[error("{} is open elsewhere: close the other handle or process first", path.display())]
+    #[error(
+        "{} is open elsewhere: close the other handle or process first; in this process, collections, \
+         snapshots, transactions and iterations are handles, too",
+        path.display()
+    )]
     Locked {
         /// The data file.
         path: PathBuf,
@@ -101,7 +105,7 @@ pub enum Error {
         asked: String,
     },
     /// A collection was dropped since it was opened.
-    #[error("the collection was dropped")]
+    #[error("the collection was dropped: open it anew by its name")]
     CollectionDropped,
     /// A collection was used with a batch, snapshot or transaction of another store, or of the same one
     /// opened anew. Numbers of collections mean nothing there.
@@ -115,7 +119,7 @@ pub enum Error {
     KeyWrittenOtherwise,
     /// There is no such collection: the store is only read, so that it is not made, or it did not exist at the
     /// moment of the snapshot or transaction.
-    #[error("there is no such collection")]
+    #[error("there is no such collection, or was none when the snapshot or transaction began")]
     NoCollection,
     /// The name of a collection, or what one of its types is called, is empty or too long.
     #[error("the name of a collection or a type has {bytes} bytes, and must have 1 to {max}")]

@@ -26,8 +26,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! A write is in memory for up to a second, until [`Store::flush`], [`Store::sync`] or [`Store::close`], or is as
+//! durable as [`Options::durability`] says when it returns. [`Store::collection`] opens named parts with types of
+//! their own, which can be gone through; [`Store::transaction`] and [`WriteBatch`] change several keys at once;
+//! [`Store::snapshot`] reads one moment. All calls block: in async programs they belong into
+//! `spawn_blocking`.
+//!
 //! It may be open once where it is written, or any number of times read-only; any other opening fails at once.
-//! It has no queries and no order of keys. The formats of both files are described in `docs/format/`.
+//! It has no queries, no order of keys, no expiry and no bound on its size. The formats of both files are described in `docs/format/`.
 
 mod append;
 mod atomic;
@@ -98,11 +104,11 @@ pub use store::Store;
 pub use transaction::{Transaction, TransactionIter};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
 pub use zkv_index::IndexError;
-pub use zkv_io::ReadMode;
+pub use zkv_io::{FileStorage, MemoryStorage, ReadMode, Storage};
 pub use zkv_log::{LogError, Severity};
 pub use zkv_record::{Codec, KEY_BYTES_MAX, RecordError};
 
 /// The README's example is compiled as it stands there.
 #[cfg(doctest)]
-#[doc = include_str!("../../../README.md")]
+#[doc = include_str!("../README.md")]
 struct Readme;

@@ -321,7 +321,13 @@ impl Options {
         let cache = self.cache_bytes as u64;
         check("cache_bytes", cache, 0..=1 << 40, "from 0 to 1099511627776")?;
         let slot_range = "a power of two from 262144 to 16777216";
-        check("slot_bytes", self.log.slot_bytes.into(), 256 << 10..=16 << 20, slot_range)?;
+        let slot_bytes = self.log.slot_bytes;
+        // One that is no power of two is as wrong as none.
+        let slot = if slot_bytes.is_power_of_two() { slot_bytes } else { 0 };
+        if !(256 << 10..=16 << 20).contains(&slot) {
+            let (option, value) = ("slot_bytes", slot_bytes.into());
+            return Err(Error::InvalidOption { option, value, allowed: slot_range });
+        }
         let interval = u64::try_from(self.flush_interval.as_millis()).unwrap_or(u64::MAX);
         check("flush_interval (ms)", interval, 1..=3_600_000, "from 1 to 3600000")?;
         let depth = u64::from(self.decode_depth_max);

@@ -106,13 +106,13 @@ impl Snapshot {
         self.reader.iter(DEFAULT)
     }
 
-    /// How many keys there were.
+    /// How many keys of its own the store had, without those of named collections.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.reader.key_count(DEFAULT)
     }
 
-    /// Whether there were no keys.
+    /// Whether the store had no keys of its own.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

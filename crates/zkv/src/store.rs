@@ -150,7 +150,8 @@ impl Store {
         &self.handle.shared
     }
 
-    /// Gives `key` the value `value`, as postcard encodes them.
+    /// Gives `key` the value `value`, as postcard encodes them. A key is what its encoding is: one with a
+    /// `HashMap` or a `HashSet` in it, whose order is another one each time, is not found again.
     ///
     /// # Errors
     /// Of kind `Encoding` where a key or value cannot be encoded; as [`Store::set_bytes`].
@@ -168,7 +169,7 @@ impl Store {
     ///
     /// The stored bytes do not tell of which types they are. A key of another type is another key: `7` is
     /// `7_i32`, and not what `7_u64` was set as, and a `[u8; 3]` is not a `[u8]`. A value may decode as a type
-    /// that it is not: a `u64` read as `i64` is another number, and fields of one type that have changed places
+    /// that it is not: an array of bytes as a `Vec<u8>`, a `u64` read as `i64` is another number, and fields of one type that have changed places
     /// are swapped. [`Store::collection`] checks types.
     ///
     /// # Errors
@@ -276,20 +277,21 @@ impl Store {
         Ok(())
     }
 
-    /// How many keys there are.
+    /// How many keys of its own the store has. Named collections have theirs, which are not counted.
     #[must_use]
     pub fn len(&self) -> u64 {
         let shared = self.shared();
         shared.key_count(DEFAULT, || shared.now())
     }
 
-    /// Whether there are no keys.
+    /// Whether the store has no keys of its own; named collections may have some.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All keys and values, as the store has them now, in no particular order. Writes that come
+    /// All keys and values of the store's own, as it has them now, in no particular order; those of named
+    /// collections are not among them. Writes that come
     /// later are not seen, and do not wait for the iteration.
     ///
     /// From about 1 MiB on, up to three threads help to decompress until all is read or the iteration

@@ -37,6 +37,8 @@ pub struct Transaction {
     _begun: Begun,
     writes: KeyMap<Write<'static>>,
     collections: Vec<Numbered>,
+    /// Whether it has asked for a collection that was made after it began.
+    began_too_early: bool,
 }
 
 impl Store {
@@ -65,11 +67,17 @@ impl Store {
             _begun: begun,
             writes: KeyMap::default(),
             collections: Vec::new(),
+            began_too_early: false,
         })
     }
 
     /// Runs `body` in a transaction and commits it, anew where it conflicts with another one, up to a
-    /// hundred times. Where `body` fails or panics, nothing has happened.
+    /// hundred times; also where `body` fails for want of a collection that was made after it had begun. Where
+    /// `body` fails or panics, nothing has happened.
+    ///
+    /// That is so of what `body` does through the transaction. What else it does, such as writes through the
+    /// store or a collection without [`Collection::within`](crate::Collection::within), happens at once, again at
+    /// each attempt, and may be what the transaction conflicts with each time.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -94,7 +102,11 @@ impl Store {
         loop {
             attempts += 1;
             let mut transaction = self.begin()?;
-            let value = body(&mut transaction)?;
+            let done = body(&mut transaction);
+            if done.is_err() && transaction.began_too_early && attempts < ATTEMPTS_MAX {
+                continue;
+            }
+            let value = done?;
             match transaction.commit() {
                 Err(Error::Conflict) if attempts < ATTEMPTS_MAX => std::thread::yield_now(),
                 done => return Ok(done.map(|()| value)?),
@@ -190,7 +202,8 @@ impl Transaction {
     ///
     /// # Errors
     /// [`Error::Conflict`] where another commit has written what this one has read, or has cleared
-    /// or dropped a collection that it used; as [`Store::set_bytes`]. Then nothing has happened.
+    /// or dropped a collection that it used; as [`Store::set_bytes`]. Then nothing has happened, unless it was
+    /// a sync that failed: see there.
     pub fn commit(self) -> Result<()> {
         if self.writes.is_empty() {
             // What it has read was all so at the moment at which it began.
@@ -293,6 +306,7 @@ impl Transaction {
 
     /// Notes that there was no collection of this name: none must have been made since.
     pub(crate) fn miss_collection(&mut self, name: &str) {
+        self.began_too_early = true;
         let hash = self.reader.shared.keys.hash(CATALOG, name.as_bytes());
         self.reads.get_mut().keys.insert(hash);
     }

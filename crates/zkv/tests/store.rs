@@ -3,10 +3,14 @@
 mod common;
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use zkv::{Durability, Error, ErrorKind, Options, Store, WriteBatch};
+use zkv::{
+    Collection, Durability, Error, ErrorKind, KEY_BYTES_MAX, MemoryStorage, Options, Store,
+    WriteBatch,
+};
 
 use common::{Page, check, fill, index_path, page, place};
 
@@ -321,4 +325,40 @@ fn a_key_in_a_form_that_is_written_otherwise_is_refused() {
     let bytes = store.collection::<Vec<u8>, u32>("bytes").unwrap();
     bytes.set(&[1, 2][..], &1).unwrap();
     assert_eq!(bytes.get(&vec![1, 2]).unwrap(), Some(1));
+}
+
+#[test]
+fn a_transaction_may_ask_for_a_collection_that_it_makes() {
+    let store = Options::new().storage(Arc::new(MemoryStorage::new())).open("s.zkv").unwrap();
+    let mut runs = 0;
+    let set = store.transaction(|transaction| {
+        runs += 1;
+        let pages: Collection<String, u64> = store.collection("pages")?;
+        pages.within(transaction)?.set("home", &1)
+    });
+    assert!(set.is_ok(), "{set:?}");
+    // It was not there when the first one began.
+    assert_eq!(runs, 2);
+    let pages: Collection<String, u64> = store.collection("pages").unwrap();
+    assert_eq!(pages.get("home").unwrap(), Some(1));
+}
+
+#[test]
+fn a_length_of_slots_that_is_refused_says_which_are_not() {
+    for bytes in [3 << 20, 64 << 10, 32 << 20] {
+        let refused = Options::new().slot_bytes(bytes).open("s.zkv").unwrap_err().to_string();
+        assert!(refused.ends_with("must be a power of two from 262144 to 16777216"), "{refused}");
+    }
+}
+
+#[test]
+fn a_batch_tells_of_a_key_that_is_too_long_before_it_is_written() {
+    let store = Options::new().storage(Arc::new(MemoryStorage::new())).open("s.zkv").unwrap();
+    let mut batch = WriteBatch::new();
+    batch.set_bytes(b"short", b"1");
+    assert!(batch.failure().is_none());
+    batch.set_bytes(&vec![0; KEY_BYTES_MAX + 1], b"2").set_bytes(b"other", b"3");
+    assert_eq!(batch.failure().unwrap().kind(), ErrorKind::Limit);
+    assert_eq!(store.write(batch).unwrap_err().kind(), ErrorKind::Limit);
+    assert!(store.is_empty());
 }

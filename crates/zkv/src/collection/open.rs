@@ -18,7 +18,8 @@ use super::{Collection, RawCollection};
 
 /// How a collection's values are encoded, and what its types are called.
 ///
-/// A store keeps both, and refuses to open a collection otherwise.
+/// A store keeps both, and refuses to open a collection otherwise. Of values in JSON, only what the outermost
+/// type is called counts: fields come and go.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -101,6 +102,9 @@ impl CollectionOptions {
 impl Store {
     /// Opens the collection `name`, or makes it, with values that postcard encodes. A name has 1 to
     /// 255 bytes. Making, clearing and dropping one is at least [`Durability::Flushed`].
+    ///
+    /// Opening one takes some microseconds, so keep it: the types' `Deserialize` is asked several times what
+    /// it reads, and given values such as 0 and the empty text, which it may refuse and must not panic at.
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what

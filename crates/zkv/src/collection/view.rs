@@ -72,7 +72,8 @@ where
     /// ```
     ///
     /// # Errors
-    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began,
+    /// Of kind `NotFound` where it was dropped, or did not exist when the transaction began, in which case
+    /// [`Store::transaction`](crate::Store::transaction) begins anew,
     /// `TypeMismatch` where the one of this name is another one with other types, and `Misuse` where the
     /// transaction is of another store.
     pub fn within<'a>(
