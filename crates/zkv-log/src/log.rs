@@ -337,6 +337,13 @@ impl LogView {
         infos
     }
 
+    /// What blocks are filled up to before compression, as the log was opened:
+    /// [`LogOptions::block_bytes`](crate::LogOptions::block_bytes).
+    #[must_use]
+    pub fn block_bytes(&self) -> usize {
+        self.shared.packer.block_bytes()
+    }
+
     /// How many blocks the full segment in `slot` has, of whatever kind; `None` where its seal is damaged, or
     /// has not been read: see [`LogView::learn_block_count`].
     #[must_use]

@@ -149,6 +149,10 @@ impl Packer {
         }
     }
 
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.block_bytes
+    }
+
     pub(crate) fn thread_count(&self) -> usize {
         self.thread_count
     }

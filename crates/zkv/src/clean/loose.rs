@@ -6,11 +6,13 @@ use zkv_log::{LogView, SegmentInfo};
 use crate::live::SegmentUse;
 use crate::shared::Shared;
 
-/// Blocks that hold less than this, before compression, are loose: a quarter of what others do. A commit has a
-/// block of its own besides those of its records.
+/// Blocks that hold less than this, before compression, are loose, or less than a quarter of what blocks are
+/// filled up to, where that is less: those that are packed anew must not be. A commit has a block of its own
+/// besides those of its records.
 const LOOSE_BLOCK_BYTES: u64 = 256;
 /// Shorter than this are the records of such blocks, each of which holds one at the least.
 const LOOSE_RECORD_BYTES: u64 = 2 * LOOSE_BLOCK_BYTES;
+const LOOSE_BLOCK_SHARE: u64 = 4;
 /// Where as much is held for each byte of the file, another packing gains little.
 const PACKED_RATIO: u64 = 4;
 /// Seals that are read at once: who closes a store waits for it.
@@ -25,7 +27,7 @@ fn may_be_loose(segment: &SegmentInfo, used: &SegmentUse) -> bool {
 }
 
 /// Of a segment's `live_bytes`, those that another packing spares: all but the share that its blocks hold of
-/// [`LOOSE_BLOCK_BYTES`]. JSON of 120 bytes, a commit for each record, comes to 0.76, and 0.72 is gained.
+/// what makes them loose. JSON of 120 bytes, a commit for each record, comes to 0.76, and 0.72 is gained.
 pub(super) fn loose_bytes(
     log: &LogView,
     segment: &SegmentInfo,
@@ -36,7 +38,8 @@ pub(super) fn loose_bytes(
         return 0;
     }
     let Some(block_count) = log.block_count(segment.slot) else { return 0 };
-    let full_bytes = u64::from(block_count) * LOOSE_BLOCK_BYTES;
+    let block_bytes = (log.block_bytes() as u64 / LOOSE_BLOCK_SHARE).min(LOOSE_BLOCK_BYTES);
+    let full_bytes = u64::from(block_count) * block_bytes;
     let missing = u128::from(full_bytes.saturating_sub(used.weight()));
     let spared = u128::from(live_bytes) * missing / u128::from(full_bytes.max(1));
     u64::try_from(spared).unwrap_or(live_bytes)

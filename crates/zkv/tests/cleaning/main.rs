@@ -225,6 +225,23 @@ fn what_was_committed_record_by_record_is_packed_together_once() {
 }
 
 #[test]
+fn blocks_that_are_short_because_they_shall_be_are_not_packed_again() {
+    let storage = MemoryStorage::new();
+    let options = || options(&storage).cleaning(Cleaning::Off).block_bytes(64);
+    let store = options().open(PATH).unwrap();
+    let expected: HashMap<Vec<u8>, Vec<u8>> =
+        (0..12_000u64).map(|number| (number.to_be_bytes().to_vec(), noise(number, 60))).collect();
+    for (key, value) in &expected {
+        store.set_bytes(key, value).unwrap();
+    }
+    store.clean().unwrap();
+    let stats = store.stats().unwrap();
+    assert!(stats.segments >= 4, "{stats:?}");
+    assert_eq!(stats.cleaning.moved_records, 0);
+    check(&store, &expected);
+}
+
+#[test]
 fn a_store_that_deletes_for_ever_does_not_pile_up_marks() {
     let storage = MemoryStorage::new();
     let store = open(&storage);
