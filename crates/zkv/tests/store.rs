@@ -362,3 +362,14 @@ fn a_batch_tells_of_a_key_that_is_too_long_before_it_is_written() {
     assert_eq!(store.write(batch).unwrap_err().kind(), ErrorKind::Limit);
     assert!(store.is_empty());
 }
+
+#[test]
+fn a_collection_of_what_postcard_never_reads_is_not_made() {
+    let store = Options::new().storage(Arc::new(MemoryStorage::new())).open("s.zkv").unwrap();
+    let refused = store.collection::<String, serde_json::Value>("pages").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Encoding);
+    assert!(refused.to_string().contains("JSON can do both"), "{refused}");
+    assert!(store.collections().is_empty());
+    let json = zkv::CollectionOptions::new().codec(zkv::Codec::Json);
+    store.collection_with::<String, serde_json::Value>("pages", &json).unwrap();
+}

@@ -55,7 +55,8 @@ impl Shared {
             let used = live.segment(segment.slot).copied().unwrap_or_default();
             may_be_loose(segment, &used) && log.block_count(segment.slot).is_none()
         };
-        let asked_for = log.segments().into_iter().filter(is_asked_for);
+        // The newest first: who opens the store for a few writes has made those.
+        let asked_for = log.segments().into_iter().rev().filter(is_asked_for);
         for segment in asked_for.take(SEALS_READ_MAX) {
             log.learn_block_count(segment.slot);
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Codec, outer_shape_of, shape_of};
+use zkv_record::{Codec, RecordError, decode, outer_shape_of, shape_of};
 
 use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
 use crate::error::{Error, Result};
@@ -108,7 +108,9 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
-    /// serde asks for when it reads them, names of structs and fields included. Of kind `Misuse`
+    /// serde asks for when it reads them, names of structs and fields included. Of kind `Encoding` where
+    /// postcard cannot read values of such a type, as of `serde_json::Value`: see [`CollectionOptions::codec`]. Of
+    /// kind `Misuse`
     /// where the name is too long or empty; `NotFound` where it does not exist and the store is
     /// open read-only; as [`Store::set`] where it has to be made.
     pub fn collection<K, V>(&self, name: &str) -> Result<Collection<K, V>>
@@ -132,6 +134,13 @@ impl Store {
         K: Serialize + DeserializeOwned,
         V: Serialize + DeserializeOwned,
     {
+        if options.codec == Codec::Postcard
+            && let Err(RecordError::Decode(error)) = decode::<V>(&[])
+            && error.is_of_self_describing_type()
+        {
+            // It could be written, and never be read.
+            return Err(RecordError::Decode(error).into());
+        }
         let asked = options.entry::<K, V>();
         // Nobody drops it between the look at the catalog and the handle.
         let _gate = self.shared().collections.gate();
