@@ -251,25 +251,29 @@ impl Segment {
 
     /// Reads the seal, unless somebody has; its damage is for those to find who need what it says.
     pub(crate) fn learn_block_count(&self, file: &dyn StorageFile) {
-        if self.is_sealed()
-            && self.contents.get().is_none()
-            && let Some(Seal { dictionary_offsets, block_count, .. }) = self.read_seal(file)
+        if self.contents.get().is_none()
+            && let Some(told) = self.told_contents(file)
         {
-            let block_count = Some(block_count);
-            let known = Contents { dictionary_offsets, block_count, walked_cells: None };
-            let _ = self.contents.set(known);
+            let _ = self.contents.set(told);
         }
+    }
+
+    /// What the seal says, where there is one that is whole.
+    fn told_contents(&self, file: &dyn StorageFile) -> Option<Contents> {
+        if !self.is_sealed() {
+            return None;
+        }
+        let Seal { dictionary_offsets, block_count, .. } = self.read_seal(file)?;
+        let block_count = Some(block_count);
+        Some(Contents { dictionary_offsets, block_count, walked_cells: None })
     }
 
     fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
         if let Some(contents) = self.contents.get() {
             return Ok(contents);
         }
-        let seal = if self.is_sealed() { self.read_seal(file) } else { None };
-        let contents = match seal {
-            Some(Seal { dictionary_offsets, block_count, .. }) => {
-                Contents { dictionary_offsets, block_count: Some(block_count), walked_cells: None }
-            }
+        let contents = match self.told_contents(file) {
+            Some(told) => told,
             None => self.walk_contents(file)?,
         };
         Ok(self.contents.get_or_init(|| contents))

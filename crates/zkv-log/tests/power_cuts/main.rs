@@ -34,8 +34,8 @@ fn open_from(disk: &SimDisk, checkpoint: Option<&[u8]>) -> LogWriter {
 }
 
 /// A log whose first segment is freed, durably.
-fn log_with_a_free_slot() -> (SimDisk, LogWriter) {
-    let disk = SimDisk::recording(1);
+fn log_with_a_free_slot(seed: u64) -> (SimDisk, LogWriter) {
+    let disk = SimDisk::recording(seed);
     create(&disk, Path::new(PATH), &options()).unwrap();
     let mut writer = open(&disk);
     for number in 0..3 {
@@ -85,7 +85,7 @@ fn a_refused_commit_is_gone_even_where_all_of_it_has_arrived() {
 
 #[test]
 fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_call() {
-    let (disk, mut writer) = log_with_a_free_slot();
+    let (disk, mut writer) = log_with_a_free_slot(1);
     let (end, before) = (writer.end(), disk.event_count());
     let packed = writer.log().pack(&[&noise(8, 40_000)]).unwrap();
     writer.begin().unwrap().append(&packed).unwrap();
@@ -105,7 +105,7 @@ fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_cal
 #[test]
 fn a_read_that_fails_while_a_commit_is_abandoned_loses_no_way_to_the_newest_roll_call() {
     for (number, lasts) in (1..20).flat_map(|number| [(number, false), (number, true)]) {
-        let (disk, mut writer) = log_with_a_free_slot();
+        let (disk, mut writer) = log_with_a_free_slot(1);
         let end = writer.end();
         let packed = writer.log().pack(&[&noise(8, 40_000)]).unwrap();
         let mut commit = writer.begin().unwrap();
@@ -122,7 +122,7 @@ fn a_read_that_fails_while_a_commit_is_abandoned_loses_no_way_to_the_newest_roll
 
 #[test]
 fn a_power_cut_while_a_slot_is_used_again_loses_nothing() {
-    let (disk, mut writer) = log_with_a_free_slot();
+    let (disk, mut writer) = log_with_a_free_slot(1);
     let (durable, before) = (writer.end(), disk.event_count());
     writer.append(&[&noise(9, 40_000)]).unwrap();
     assert!(slots(&writer.log()).iter().any(|(slot, sequence)| (*slot, *sequence) == (0, 4)));
@@ -336,7 +336,7 @@ fn check_that_the_next_commit_is_kept(disk: &SimDisk) {
 
 #[test]
 fn a_commit_under_way_while_another_threads_sync_fails_vouches_for_nothing() {
-    let (disk, mut writer) = log_with_a_free_slot();
+    let (disk, mut writer) = log_with_a_free_slot(1);
     writer.append(&[&noise(7, 3000)]).unwrap();
     let (log, end, synced) = (writer.log(), writer.end(), writer.log().synced_upto());
     let packed = log.pack(&[&noise(8, 40_000)]).unwrap();

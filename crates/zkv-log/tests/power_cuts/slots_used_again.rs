@@ -5,7 +5,7 @@ use super::*;
 /// A log in whose slot 2, which is free, lies the roll call that the last header names: what is appended next
 /// goes there.
 fn log_that_goes_on_over_its_roll_call() -> (SimDisk, LogWriter) {
-    let (disk, mut writer) = log_with_a_free_slot();
+    let (disk, mut writer) = log_with_a_free_slot(1);
     for number in 3..5 {
         writer.append(&[&noise(number, 40_000)]).unwrap();
     }
@@ -51,14 +51,7 @@ fn a_seal_or_a_header_that_is_refused_leaves_the_way_to_the_newest_roll_call() {
 #[test]
 fn an_end_mark_that_was_not_synced_before_older_bytes_is_not_taken_for_durable() {
     for seed in 0..5 {
-        let disk = SimDisk::recording(seed);
-        create(&disk, Path::new(PATH), &options()).unwrap();
-        let mut writer = open(&disk);
-        for number in 0..3 {
-            writer.append(&[&noise(number, 40_000)]).unwrap();
-        }
-        writer.free(&[0]).unwrap();
-        writer.log().sync(writer.end()).unwrap();
+        let (disk, mut writer) = log_with_a_free_slot(seed);
         // In slot 0 again; the mark ends a page, so that nothing else is written to that.
         let page_end = 36 << 10;
         let overhead = SEGMENT_HEADER_BYTES + 2 * COMMIT_BLOCK_BYTES + 9;
