@@ -260,11 +260,8 @@ impl Segment {
 
     /// What the seal says, where there is one that is whole.
     fn told_contents(&self, file: &dyn StorageFile) -> Option<Contents> {
-        if !self.is_sealed() {
-            return None;
-        }
-        let Seal { dictionary_offsets, block_count, .. } = self.read_seal(file)?;
-        let block_count = Some(block_count);
+        let seal = self.is_sealed().then(|| self.read_seal(file)).flatten()?;
+        let (dictionary_offsets, block_count) = (seal.dictionary_offsets, Some(seal.block_count));
         Some(Contents { dictionary_offsets, block_count, walked_cells: None })
     }
 
