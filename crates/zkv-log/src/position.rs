@@ -66,6 +66,18 @@ pub struct CellId {
     pub(crate) nonce: u64,
 }
 
+impl CellId {
+    /// How many bytes [`CellId::to_bytes`] gives.
+    pub const BYTES: usize = 16;
+
+    /// Bytes of which no two names give the same, to be compared; not to be stored in a file.
+    #[inline]
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; Self::BYTES] {
+        (u128::from(self.location.0.get()) << 64 | u128::from(self.nonce)).to_ne_bytes()
+    }
+}
+
 /// The exact place of one entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryAddress {

@@ -2,72 +2,49 @@
 
 mod doorkeeper;
 mod label;
+mod ring;
+mod table;
 
-use std::hash::BuildHasherDefault;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{OptionsBuilder, Weighter};
 use zkv_index::KeyHash;
 
-use crate::hashed::AsItIs;
 use doorkeeper::Doorkeeper;
 pub(crate) use label::{CheckpointId, Place};
-use label::{Label, Led};
+use ring::Ring;
 
-/// What a value takes besides its bytes: its label and its entry in the cache's tables, half of them
-/// free, and its allocation.
-const OVERHEAD_BYTES: usize = 136;
-/// How long a value is on average, as far as the cache cares: it remembers half as many keys that it
-/// has dropped as it could hold of this.
-const VALUE_BYTES: usize = 200;
+/// What a value may take with all that a ring has beside it, as far as the doorkeeper cares.
+const VALUE_BYTES: usize = 256;
 /// Values over this share of the cache are not kept: one would drop many.
 const SHARE_MAX: usize = 64;
-/// A shard holds several of the longest values, so that it fills up.
+/// A shard holds several of the longest values.
 const SHARD_BYTES_MIN: usize = 512 << 10;
 /// Readers of one shard take turns at its lock's counter.
-const SHARDS_MAX: usize = 64;
-/// From so many hundredths on it is full: its shards fill up unevenly.
-const FULL_PERCENT: u64 = 90;
-/// How full it is takes a look at each shard: every so many puts.
-const LOOKED_AT_ONE_IN: u32 = 64;
-
-#[derive(Clone, Copy, Debug)]
-struct Weigh;
-
-impl Weighter<Label, Box<[u8]>> for Weigh {
-    fn weight(&self, _: &Label, value: &Box<[u8]>) -> u64 {
-        (OVERHEAD_BYTES + value.len()) as u64
-    }
-}
-
-type Values = Cache<Label, Box<[u8]>, Weigh, BuildHasherDefault<AsItIs>>;
+const SHARDS_MIN: usize = 64;
 
 /// A cache of values, bounded in bytes. Threads share it by shards.
 #[derive(Debug)]
 pub(crate) struct ValueCache {
     bytes_max: usize,
     /// Made when the first value comes.
-    kept: OnceLock<Kept>,
+    shards: OnceLock<Box<[Shard]>>,
+    /// Made when a shard is full: it may take a good part of what a large cache takes that is not.
+    doorkeeper: OnceLock<Doorkeeper>,
 }
 
-#[derive(Debug)]
-struct Kept {
-    values: Values,
+#[derive(Debug, Default)]
+struct Shard {
+    /// Made when its first value comes.
+    ring: RwLock<Option<Ring>>,
     /// Until it is full, all are let in.
     is_full: AtomicBool,
-    puts: AtomicU32,
-    /// Made when the cache is full: it may take a good part of what a large one takes that is not.
-    doorkeeper: OnceLock<Doorkeeper>,
-    /// About how many values there is room for.
-    count: usize,
 }
 
 impl ValueCache {
     /// A cache of at most `bytes_max` bytes; of none, it keeps nothing.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, kept: OnceLock::new() }
+        Self { bytes_max, shards: OnceLock::new(), doorkeeper: OnceLock::new() }
     }
 
     #[inline]
@@ -78,77 +55,79 @@ impl ValueCache {
     /// A copy of the value at `place`.
     #[inline]
     pub(crate) fn get(&self, place: &Place) -> Option<Vec<u8>> {
-        self.kept.get()?.values.get(place).map(<[u8]>::into_vec)
+        self.look(place.hash, |ring| ring.get(place).map(<[u8]>::to_vec))
     }
 
     /// A copy of the value to which the checkpoint `by` leads from `hash`, where the caller knows of
     /// nothing that came behind it.
     #[inline]
     pub(crate) fn get_led(&self, hash: KeyHash, by: CheckpointId) -> Option<Vec<u8>> {
-        self.kept.get()?.values.get(&Led { hash, by }).map(<[u8]>::into_vec)
+        self.look(hash, |ring| ring.get_led(hash, by).map(<[u8]>::to_vec))
     }
 
     /// Notes that the checkpoint `led_by` leads to `place`, whose value was found here.
-    pub(crate) fn relabel(&self, place: Place, led_by: CheckpointId, value: &[u8]) {
-        if let Some(kept) = self.kept.get() {
-            kept.values.insert(Label { place, led_by: Some(led_by) }, value.into());
+    pub(crate) fn relabel(&self, place: &Place, led_by: CheckpointId) {
+        if let Some(shards) = self.shards.get() {
+            let mut ring = shard_of(shards, place.hash).write();
+            if let Some(ring) = &mut *ring {
+                ring.relabel(place, led_by);
+            }
         }
     }
 
     /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does. A full
     /// cache may leave it.
-    pub(crate) fn put(&self, place: Place, led_by: Option<CheckpointId>, value: &[u8]) {
+    pub(crate) fn put(&self, place: &Place, led_by: Option<CheckpointId>, value: &[u8]) {
         if value.len() > self.bytes_max / SHARE_MAX {
             return;
         }
-        let kept = self.kept.get_or_init(|| Kept::new(self.bytes_max));
-        if !kept.is_full() || kept.doorkeeper().has_seen(place.hash) {
-            kept.values.insert(Label { place, led_by }, value.into());
+        let shards =
+            self.shards.get_or_init(|| (0..self.shard_count()).map(|_| Shard::default()).collect());
+        let shard = shard_of(shards, place.hash);
+        if !shard.is_full.load(Ordering::Relaxed) || self.doorkeeper().has_seen(place.hash) {
+            let mut ring = shard.write();
+            let ring = ring.get_or_insert_with(|| Ring::new(self.bytes_max / shards.len()));
+            ring.put(place, led_by, value);
+            shard.is_full.store(ring.is_full(), Ordering::Relaxed);
         }
     }
 
-    /// About how much memory it takes.
+    /// How much memory it takes, but for the doorkeeper and a few bytes a shard.
     pub(crate) fn bytes(&self) -> u64 {
-        self.kept.get().map_or(0, |kept| kept.values.weight())
+        let bytes_of = |shard: &Shard| shard.read().as_ref().map_or(0, |ring| ring.bytes() as u64);
+        self.shards.get().map_or(0, |shards| shards.iter().map(bytes_of).sum())
     }
-}
 
-impl Kept {
-    fn new(bytes_max: usize) -> Self {
-        let count = bytes_max / (OVERHEAD_BYTES + VALUE_BYTES);
-        let options = OptionsBuilder::new()
-            .weight_capacity(bytes_max as u64)
-            .estimated_items_capacity(count)
-            .shards((bytes_max / SHARD_BYTES_MIN).clamp(1, SHARDS_MAX))
-            .build();
-        let values = Cache::with_options(
-            options.expect("all that it needs is set"),
-            Weigh,
-            BuildHasherDefault::default(),
-            DefaultLifecycle::default(),
-        );
-        Self {
-            values,
-            is_full: AtomicBool::new(false),
-            puts: AtomicU32::new(0),
-            doorkeeper: OnceLock::new(),
-            count,
-        }
+    #[inline]
+    fn look<T>(&self, hash: KeyHash, take: impl FnOnce(&Ring) -> Option<T>) -> Option<T> {
+        let ring = shard_of(self.shards.get()?, hash).read();
+        take(ring.as_ref()?)
+    }
+
+    fn shard_count(&self) -> usize {
+        let most = SHARDS_MIN.max(self.bytes_max / ring::BYTES_MAX);
+        (self.bytes_max / SHARD_BYTES_MIN).clamp(1, most)
     }
 
     fn doorkeeper(&self) -> &Doorkeeper {
-        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.count))
+        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.bytes_max / VALUE_BYTES))
+    }
+}
+
+impl Shard {
+    #[inline]
+    fn read(&self) -> RwLockReadGuard<'_, Option<Ring>> {
+        self.ring.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn is_full(&self) -> bool {
-        // What is full stays so.
-        if self.is_full.load(Ordering::Relaxed) {
-            return true;
-        }
-        if self.puts.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOKED_AT_ONE_IN) {
-            let bytes_full = self.values.capacity() / 100 * FULL_PERCENT;
-            self.is_full.store(self.values.weight() >= bytes_full, Ordering::Relaxed);
-        }
-        false
+    fn write(&self) -> RwLockWriteGuard<'_, Option<Ring>> {
+        self.ring.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// By bits of the hash of which neither buckets nor tags are made.
+#[inline]
+fn shard_of(shards: &[Shard], hash: KeyHash) -> &Shard {
+    let part = hash.0 >> 32 & u128::from(u32::MAX);
+    &shards[((part * shards.len() as u128) >> 32) as usize]
 }

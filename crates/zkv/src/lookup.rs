@@ -68,19 +68,19 @@ impl Shared {
         }
         committed.find_by(key.hash, |location| {
             let cell = committed.log.cell_id(location);
-            let place = cell.map(|cell| Place { hash: key.hash, cell });
+            let place = cell.map(|cell| Place::new(key.hash, cell));
             let led_by = led_by.filter(|_| committed.has_led_all_to(location));
             if let Some((place, value)) =
                 place.and_then(|place| Some((place, self.cache.get(&place)?)))
             {
                 if let Some(by) = led_by {
-                    self.cache.relabel(place, by, &value);
+                    self.cache.relabel(&place, by);
                 }
                 return Ok(Some(Found::Value(value)));
             }
             let found = committed.read(key, location, take)?;
             if let (Some(place), Some(Found::Value(value))) = (place, &found) {
-                self.cache.put(place, led_by, value);
+                self.cache.put(&place, led_by, value);
             }
             Ok(found)
         })

@@ -189,7 +189,7 @@ impl Shared {
     ) -> Result<()> {
         let Some(location) = wanted.first().map(|one| one.location) else { return Ok(()) };
         let cell = if self.cache.is_off() { None } else { committed.log.cell_id(location) };
-        let place_of = |one: &Wanted| cell.map(|cell| Place { hash: keys[one.number].hash, cell });
+        let place_of = |one: &Wanted| cell.map(|cell| Place::new(keys[one.number].hash, cell));
         let cached = |one| Some(Found::Value(self.cache.get(&place_of(one)?)?));
         let mut found: Vec<Option<Found>> = wanted.iter().map(cached).collect();
         let is_cached: Vec<bool> = found.iter().map(Option::is_some).collect();
@@ -217,7 +217,7 @@ impl Shared {
             {
                 let is_led = !one.is_certain && committed.has_led_all_to(one.location);
                 let led_by = is_led.then_some(committed.checkpoint_id);
-                self.cache.put(place, led_by, value);
+                self.cache.put(&place, led_by, value);
             }
             let found = match found {
                 None if one.is_certain => Err(LookupError::Disagreement),

@@ -1,9 +1,8 @@
 //! Under which names a value is found.
 
-use std::hash::{Hash, Hasher};
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use quick_cache::Equivalent;
 use zkv_index::KeyHash;
 use zkv_log::CellId;
 
@@ -12,70 +11,40 @@ use zkv_log::CellId;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
     pub hash: KeyHash,
-    pub cell: CellId,
+    pub(super) cell: [u8; CellId::BYTES],
+}
+
+/// Of a place as bytes, the hash first.
+pub(super) const PLACE_BYTES: usize = size_of::<u128>() + CellId::BYTES;
+
+impl Place {
+    #[inline]
+    pub(crate) fn new(hash: KeyHash, cell: CellId) -> Self {
+        Self { hash, cell: cell.to_bytes() }
+    }
+
+    #[inline]
+    pub(super) fn to_bytes(self) -> [u8; PLACE_BYTES] {
+        let mut bytes = [0; PLACE_BYTES];
+        let (hash, cell) = bytes.split_at_mut(size_of::<u128>());
+        hash.copy_from_slice(&self.hash.0.to_ne_bytes());
+        cell.copy_from_slice(&self.cell);
+        bytes
+    }
 }
 
 /// Names a checkpoint: no two of this process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct CheckpointId(u64);
+pub(crate) struct CheckpointId(NonZeroU64);
 
 impl CheckpointId {
     pub(crate) fn next() -> Self {
         static USED: AtomicU64 = AtomicU64::new(0);
-        Self(USED.fetch_add(1, Ordering::Relaxed))
+        Self(NonZeroU64::MIN.saturating_add(USED.fetch_add(1, Ordering::Relaxed)))
     }
-}
 
-/// What a kept value is found by: its place, once the index has told that; and the checkpoint that led
-/// there. Whoever goes by the same checkpoint would be led there again, and need not ask.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Label {
-    pub place: Place,
-    pub led_by: Option<CheckpointId>,
-}
-
-impl PartialEq for Label {
-    fn eq(&self, other: &Self) -> bool {
-        self.place == other.place
-    }
-}
-
-impl Eq for Label {}
-
-impl Equivalent<Label> for Place {
-    fn equivalent(&self, label: &Label) -> bool {
-        label.place == *self
-    }
-}
-
-/// Whatever a checkpoint leads to from `hash`.
-pub(super) struct Led {
-    pub hash: KeyHash,
-    pub by: CheckpointId,
-}
-
-impl Equivalent<Label> for Led {
-    fn equivalent(&self, label: &Label) -> bool {
-        label.place.hash == self.hash && label.led_by == Some(self.by)
-    }
-}
-
-// Equal things have equal hashes: each of them is of one key, and a key is in few cells.
-
-impl Hash for Place {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.hash.hash(hasher);
-    }
-}
-
-impl Hash for Label {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.place.hash(hasher);
-    }
-}
-
-impl Hash for Led {
-    fn hash<H: Hasher>(&self, hasher: &mut H) {
-        self.hash.hash(hasher);
+    #[inline]
+    pub(super) fn number(self) -> u64 {
+        self.0.get()
     }
 }
