@@ -111,7 +111,7 @@ impl Recent {
 
     fn forget_all(&mut self) {
         // Emptying a table takes as long as it is large, and it would stay so.
-        if self.keys.capacity() > KEYS_KEPT_MAX {
+        if self.keys.capacity().max(self.order.capacity()) > KEYS_KEPT_MAX {
             (self.keys, self.order) = Default::default();
         }
         self.keys.clear();
@@ -148,7 +148,7 @@ impl Recent {
         if self.open.is_empty() {
             return;
         }
-        self.collections.extend(spilled.collections().iter().map(|one| (*one, self.now)));
+        self.collections.extend(keys.collections().iter().map(|one| (*one, self.now)));
         self.batches.push_back((self.now, Arc::clone(keys)));
         let mut count: usize = self.batches.iter().map(|(_, keys)| keys.len()).sum();
         while count > BATCH_KEYS_MAX
@@ -289,15 +289,19 @@ mod tests {
             assert!(recent.is_current(&reads(old, &[3], &[])));
         }
         assert!(!recent.is_current(&reads(old, &[1], &[])));
+        recent.end(old);
+        let room = (recent.keys.capacity(), recent.order.capacity());
+        assert!(room.0 + room.1 <= 4 * KEYS_KEPT_MAX, "{room:?}");
     }
 
     fn batch(keys: std::ops::Range<u32>, collection: u32) -> Spilled {
         let mut wishes = Wishes::default();
         for key in keys {
-            let wish = Wish { collection: 0, key: &key.to_be_bytes(), value: None };
+            let wish = Wish { collection: 1, key: &key.to_be_bytes(), value: None };
             wishes.push(&wish).unwrap();
         }
-        Spilled::new(wishes, vec![collection], &Keys::new([7; 32])).unwrap()
+        // Any batch knows the default collection, whether it writes to that or not.
+        Spilled::new(wishes, vec![DEFAULT, collection], &Keys::new([7; 32])).unwrap()
     }
 
     #[test]
@@ -311,7 +315,7 @@ mod tests {
             let behind = recent.begin();
             assert!(!recent.is_current(&reads(before, &[key(1)], &[])), "{count}");
             assert!(!recent.is_current(&reads(before, &[], &[5])));
-            assert!(recent.is_current(&reads(before, &[key(count)], &[4])));
+            assert!(recent.is_current(&reads(before, &[key(count)], &[DEFAULT, 4])));
             assert!(recent.is_current(&reads(behind, &[key(1)], &[5])));
             recent.end(before);
             assert!(recent.order.is_empty() && recent.batches.is_empty());

@@ -1,5 +1,6 @@
 //! Writes that gather before they are committed, in a file once they are too many for memory.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
@@ -179,7 +180,10 @@ pub(crate) struct Spilled {
 }
 
 /// The keys of a batch, in the order of their hashes, each once.
-pub(crate) struct SpilledKeys(Vec<SpilledKey>);
+pub(crate) struct SpilledKeys {
+    keys: Vec<SpilledKey>,
+    collections: BTreeSet<u32>,
+}
 
 #[derive(Clone, Copy)]
 struct SpilledKey {
@@ -191,15 +195,20 @@ struct SpilledKey {
 impl SpilledKeys {
     /// All of them, with their collections.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (KeyHash, u32)> + '_ {
-        self.0.iter().map(|key| (key.hash, key.collection))
+        self.keys.iter().map(|key| (key.hash, key.collection))
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.0.len()
+        self.keys.len()
+    }
+
+    /// The collections that they are of, by their numbers in the store.
+    pub(crate) fn collections(&self) -> &BTreeSet<u32> {
+        &self.collections
     }
 
     pub(crate) fn has(&self, hash: KeyHash) -> bool {
-        self.0.binary_search_by_key(&hash, |key| key.hash).is_ok()
+        self.keys.binary_search_by_key(&hash, |key| key.hash).is_ok()
     }
 }
 
@@ -215,19 +224,17 @@ impl Spilled {
         all.sort_unstable_by_key(|key| (key.hash, std::cmp::Reverse(key.number)));
         all.dedup_by_key(|key| key.hash);
         let mut last = vec![false; wishes.count() as usize];
+        let mut collections = BTreeSet::new();
         for key in &all {
             last[key.number as usize] = true;
+            collections.insert(key.collection);
         }
-        Ok(Self { wishes, ids, keys: Arc::new(SpilledKeys(all)), last })
+        let keys = SpilledKeys { keys: all, collections };
+        Ok(Self { wishes, ids, keys: Arc::new(keys), last })
     }
 
     pub(crate) fn keys(&self) -> &Arc<SpilledKeys> {
         &self.keys
-    }
-
-    /// The collections that it knows, by their numbers in the store.
-    pub(crate) fn collections(&self) -> &[u32] {
-        &self.ids
     }
 
     /// Shows what counts to `each`, as writes.
