@@ -138,6 +138,10 @@ impl Cleaner {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn is_damaged(&self, segment: &SegmentInfo) -> bool {
+        self.state().damaged.contains(&segment.sequence)
+    }
+
     fn begin_compaction(&self) -> Compacting<'_> {
         self.state().compactions += 1;
         self.changed.notify_all();
@@ -233,7 +237,7 @@ impl Store {
 impl Writer {
     /// How the file's segments are used.
     fn survey(&self) -> Survey {
-        Survey::of(&self.committed.log, &self.live, &self.cleaned)
+        Survey::of(&self.committed.log, &self.live, &self.cleaned, &self.moved_to)
     }
 }
 
@@ -364,7 +368,11 @@ impl Shared {
     fn survey(&self, writer: &Writer) -> Survey {
         let survey = writer.survey();
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
-            let is_behind = survey.is_behind(u64::from(dead_percent) + BEHIND_PERCENT);
+            let dead_percent = u64::from(dead_percent);
+            let victims = || survey.victims(dead_percent, 0, |one| self.cleaner.is_damaged(one));
+            // Where nothing can be cleaned, there is nothing to wait for.
+            let is_behind = survey.is_behind(dead_percent + BEHIND_PERCENT)
+                && (!writer.cleaned.is_empty() || !victims().is_empty());
             self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
         }
         survey

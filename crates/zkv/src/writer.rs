@@ -90,6 +90,9 @@ pub(crate) struct Writer {
     pub index: IndexPlace,
     /// Slots of segments of which nothing is needed any longer; an index file may still lead there.
     pub cleaned: HashSet<u32>,
+    /// Segments, by sequence, to which cleaning has moved something since the store was opened: that is packed
+    /// as well as it can be, whatever it looks like.
+    pub moved_to: HashSet<u64>,
     /// What came behind the last checkpoint; its `changes` are those of the runs.
     pub tail: Tail,
     /// What that was when a checkpoint was attempted last, and failed.
@@ -119,6 +122,7 @@ impl Writer {
             live,
             index,
             cleaned: HashSet::new(),
+            moved_to: HashSet::new(),
             tail,
             attempted: Tail::default(),
             is_index_file_missing: false,

@@ -25,8 +25,6 @@ pub(crate) struct Weighed {
     pub live_bytes: u64,
     /// Those of marks that cannot go yet.
     pub mark_bytes: u64,
-    /// What was written to it, before compression: nothing to a segment that was only begun.
-    pub written_bytes: u64,
     /// Of what is needed, those that another packing spares.
     pub loose_bytes: u64,
 }
@@ -75,7 +73,13 @@ fn record_bytes_max(slot_bytes: u64) -> u64 {
 }
 
 impl Survey {
-    pub(crate) fn of(log: &LogView, live: &LiveTable, cleaned: &HashSet<u32>) -> Self {
+    /// Where cleaning has `moved_to`, nothing is loose.
+    pub(crate) fn of(
+        log: &LogView,
+        live: &LiveTable,
+        cleaned: &HashSet<u32>,
+        moved_to: &HashSet<u64>,
+    ) -> Self {
         let mut segments: Vec<Weighed> = Vec::new();
         for segment in log.segments() {
             if cleaned.contains(&segment.slot) {
@@ -87,13 +91,12 @@ impl Survey {
             // The oldest segment's marks speak of nothing but itself.
             let marks = if segments.is_empty() { 0 } else { used.marks.weight() };
             let live_bytes = share_of(bytes, live.live_in(segment.slot, None).weight(), whole);
-            segments.push(Weighed {
-                segment,
-                live_bytes,
-                mark_bytes: share_of(bytes, marks, whole),
-                written_bytes: whole,
-                loose_bytes: loose_bytes(log, &segment, &used, live_bytes),
-            });
+            let loose_bytes = match moved_to.contains(&segment.sequence) {
+                true => 0,
+                false => loose_bytes(log, &segment, &used, live_bytes),
+            };
+            let mark_bytes = share_of(bytes, marks, whole);
+            segments.push(Weighed { segment, live_bytes, mark_bytes, loose_bytes });
         }
         let slot_bytes = u64::from(log.identity().slot_bytes);
         Self { segments, slot_bytes, cleaned_bytes: cleaned.len() as u64 * slot_bytes }
@@ -145,7 +148,8 @@ impl Survey {
     /// would be given back before others have filled it.
     pub(crate) fn emptied(&self) -> Option<SegmentInfo> {
         let [last] = &self.segments[..] else { return None };
-        let is_worth_it = last.written_bytes >= self.slot_bytes / EMPTIED_SLOT_SHARE;
+        let written_bytes = u64::from(last.segment.data_bytes);
+        let is_worth_it = written_bytes >= self.slot_bytes / EMPTIED_SLOT_SHARE;
         (last.needed_bytes() == 0 && is_worth_it).then_some(last.segment)
     }
 
@@ -206,7 +210,7 @@ mod tests {
         let slot = u32::try_from(sequence).unwrap();
         let segment = SegmentInfo { slot, sequence, data_bytes: 1000, is_sealed: true };
         let (live_bytes, mark_bytes) = (live_percent * 10, mark_percent * 10);
-        Weighed { segment, live_bytes, mark_bytes, written_bytes: 1000, loose_bytes: 0 }
+        Weighed { segment, live_bytes, mark_bytes, loose_bytes: 0 }
     }
 
     fn survey(segments: &[(u64, u64)]) -> Survey {
@@ -267,9 +271,7 @@ mod tests {
         let dead_of = |data_bytes: u32| {
             let segment = SegmentInfo { slot: 0, sequence: 1, data_bytes, is_sealed: true };
             let live_bytes = data_bytes.into();
-            let written_bytes = live_bytes;
-            let weighed =
-                Weighed { segment, live_bytes, mark_bytes: 0, written_bytes, loose_bytes: 0 };
+            let weighed = Weighed { segment, live_bytes, mark_bytes: 0, loose_bytes: 0 };
             weighed.dead_bytes(slot_bytes)
         };
         assert_eq!(dead_of(140_000), 0);

@@ -16,7 +16,7 @@ const LOOSE_BLOCK_SHARE: u64 = 4;
 /// Where as much is held for each byte of the file, another packing gains little.
 const PACKED_RATIO: u64 = 4;
 /// Seals that are read at once: who closes a store waits for it.
-const SEALS_READ_MAX: usize = 64;
+pub(super) const SEALS_READ_MAX: usize = 64;
 
 /// Whether the segment is one that may be packed loosely, by what is known of it without its seal.
 fn may_be_loose(segment: &SegmentInfo, used: &SegmentUse) -> bool {
@@ -47,8 +47,8 @@ pub(super) fn loose_bytes(
 
 impl Shared {
     /// Reads what a survey asks for, since a survey holds up others: the seals of segments that may be packed
-    /// loosely.
-    pub(super) fn learn_what_is_loose(&self) {
+    /// loosely, `seals_max` of them at the most.
+    pub(super) fn learn_what_is_loose(&self, seals_max: usize) {
         let log = self.view.load().committed.log.clone();
         let live = self.live();
         let is_asked_for = |segment: &SegmentInfo| {
@@ -57,7 +57,7 @@ impl Shared {
         };
         // The newest first: who opens the store for a few writes has made those.
         let asked_for = log.segments().into_iter().rev().filter(is_asked_for);
-        for segment in asked_for.take(SEALS_READ_MAX) {
+        for segment in asked_for.take(seals_max) {
             log.learn_block_count(segment.slot);
         }
     }

@@ -96,11 +96,13 @@ impl Writer {
         let packed = self.log.log().repack(packed, &entries(&piece, &order), &is_kept);
         let kept = order.iter().zip(&is_kept).filter(|(_, kept)| **kept);
         let kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
-        let written_before = self.log.written_bytes();
+        // The one that is being written may hold what others have packed loosely.
+        let (first, written_before) = (self.log.end().sequence + 1, self.log.written_bytes());
         let mut append = self.append(&|_| false)?;
         append.put_packed(&piece.moved, &kept, &packed)?;
         append.forget(&forgotten);
         append.finish(Room::Exact)?;
+        self.moved_to.extend(first..=self.log.end().sequence);
         for slot in &piece.emptied {
             self.live.forget(*slot);
             self.cleaned.insert(*slot);
@@ -125,6 +127,9 @@ impl Writer {
         self.cleaned = HashSet::new();
         self.committed.log = self.log.view();
         self.log.log().sync(end)?;
+        let left = self.committed.log.segments();
+        let left: HashSet<u64> = left.iter().map(|segment| segment.sequence).collect();
+        self.moved_to.retain(|sequence| left.contains(sequence));
         Ok(())
     }
 }

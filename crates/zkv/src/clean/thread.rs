@@ -8,6 +8,7 @@ use zkv_log::layout::slot_start;
 
 use super::Cleaner;
 use super::burst::Manner;
+use super::loose::SEALS_READ_MAX;
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -230,6 +231,8 @@ impl Shared {
             Cleaning::Automatic { dead_percent, .. } => dead_percent,
             Cleaning::Off => DEAD_PERCENT,
         };
+        // The thread comes to the others look by look.
+        self.learn_what_is_loose(usize::MAX);
         self.clean_what_is_due(dead_percent.into(), None, u64::MAX)
     }
 
@@ -249,7 +252,7 @@ impl Shared {
                 self.cleaner.state().has_news = true;
                 break;
             }
-            self.learn_what_is_loose();
+            self.learn_what_is_loose(SEALS_READ_MAX);
             let may_wait = budget.as_mut().is_some_and(|budget| budget.others_write(&self.cleaner));
             let victims = self.next_victims(dead_percent, may_wait)?;
             if victims.is_empty() {
@@ -285,7 +288,7 @@ impl Shared {
             return Ok(());
         }
         let dead_percent = dead_percent.into();
-        self.learn_what_is_loose();
+        self.learn_what_is_loose(SEALS_READ_MAX);
         {
             let mut writer = self.writer()?;
             // What waits in buffers has the first claim to the room that there is.
@@ -326,10 +329,7 @@ impl Shared {
             self.checkpoint(&mut writer)?;
         }
         let survey = self.survey(&writer);
-        let is_skipped = |one: &SegmentInfo| {
-            let state = self.cleaner.state();
-            state.damaged.contains(&one.sequence)
-        };
+        let is_skipped = |one: &SegmentInfo| self.cleaner.is_damaged(one);
         let victims = survey.victims(dead_percent, self.burst_bytes(), is_skipped);
         if !victims.is_empty() {
             let needed: u64 = victims.iter().filter_map(|one| survey.needed_bytes(one)).sum();
@@ -357,6 +357,10 @@ impl Shared {
             return Ok(writer.survey().victims(dead_percent, self.burst_bytes(), is_skipped));
         }
         let emptied = writer.survey().emptied().filter(is_wanted);
+        if may_wait && emptied.is_some() {
+            self.cleaner.state().is_unfinished = true;
+            return Ok(Vec::new());
+        }
         if emptied.is_some() {
             self.rebase(&mut writer)?;
         }
@@ -391,6 +395,28 @@ mod tests {
         store.shared().cleaner.state().is_ending = false;
         store.clean().unwrap();
         assert_eq!(store.len(), 10);
+    }
+
+    #[test]
+    fn nobody_waits_for_segments_that_cannot_be_cleaned() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+        let store = options.memory_buffer_bytes(64 << 10).open("store.zkv").unwrap();
+        let shared = store.shared();
+        let _turn = shared.cleaner.take_turn();
+        shared.cleaner.state().damaged.extend(0..1000);
+        for number in 0..200u64 {
+            let mut noise = vec![0; 40_000];
+            fastrand::fill(&mut noise);
+            store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
+        }
+        store.flush().unwrap();
+        let is_behind = || {
+            shared.survey(&shared.writer().unwrap());
+            shared.cleaner.is_behind.load(Ordering::Relaxed)
+        };
+        assert!(!is_behind());
+        shared.cleaner.state().damaged.clear();
+        assert!(is_behind());
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Space that overwritten and deleted records take comes back.
 
 mod compaction;
+mod loose;
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -184,61 +185,6 @@ fn a_segment_of_which_all_is_dead_is_given_back_although_it_is_not_full() {
     assert_eq!((store.len(), store.iter_bytes().count()), (0, 0));
     store.close().unwrap();
     assert!(verify(PATH, &options(&storage), |_| {}).unwrap().is_sound());
-}
-
-/// Two records of a kind, one that compresses and one that does not.
-fn small_records(number: u64) -> [Vec<u8>; 2] {
-    let text = format!(r#"{{"id":{number},"kind":"event","title":"number {number}","lang":"en"}}"#);
-    [text.into_bytes(), noise(number, 60)]
-}
-
-#[test]
-fn what_was_committed_record_by_record_is_packed_together_once() {
-    for (kind, count) in [(0, 20_000u64), (1, 10_000)] {
-        let storage = MemoryStorage::new();
-        let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
-        let mut expected = HashMap::new();
-        for number in 0..count {
-            let (key, value) = (number.to_be_bytes().to_vec(), small_records(number)[kind].clone());
-            store.set_bytes(&key, &value).unwrap();
-            store.flush().unwrap();
-            expected.insert(key, value);
-        }
-        let before = store.stats().unwrap();
-        assert!(before.segments >= 4 && before.dead_bytes < u64::from(SLOT), "{before:?}");
-        store.clean().unwrap();
-        let cleaned = store.stats().unwrap();
-        let share = [50, 100][kind];
-        assert!(cleaned.live_bytes * 100 < before.live_bytes * share, "{before:?} {cleaned:?}");
-        // Together, and then once more to the file's front.
-        assert!(cleaned.cleaning.moved_records <= 2 * count, "{cleaned:?}");
-        check(&store, &expected);
-        // What hardly compresses is not packed again and again.
-        store.clean().unwrap();
-        assert_eq!(store.stats().unwrap().written_bytes, cleaned.written_bytes);
-        store.close().unwrap();
-        let store = open(&storage);
-        store.clean().unwrap();
-        assert_eq!(store.stats().unwrap().cleaning.moved_records, 0);
-        check(&store, &expected);
-    }
-}
-
-#[test]
-fn blocks_that_are_short_because_they_shall_be_are_not_packed_again() {
-    let storage = MemoryStorage::new();
-    let options = || options(&storage).cleaning(Cleaning::Off).block_bytes(64);
-    let store = options().open(PATH).unwrap();
-    let expected: HashMap<Vec<u8>, Vec<u8>> =
-        (0..12_000u64).map(|number| (number.to_be_bytes().to_vec(), noise(number, 60))).collect();
-    for (key, value) in &expected {
-        store.set_bytes(key, value).unwrap();
-    }
-    store.clean().unwrap();
-    let stats = store.stats().unwrap();
-    assert!(stats.segments >= 4, "{stats:?}");
-    assert_eq!(stats.cleaning.moved_records, 0);
-    check(&store, &expected);
 }
 
 #[test]
