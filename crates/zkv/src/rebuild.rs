@@ -14,7 +14,7 @@ use crate::live::{LiveTable, Weight, raw_bytes, slot_of};
 use crate::view::{Committed, from_index, to_index};
 use crate::writer::{IndexPlace, WriteError};
 
-/// Memory for the facts of a rebuild, of 32 bytes each, before they spill to a file.
+/// Memory for the facts of a rebuild, of 48 bytes each, before they spill to a file.
 const MEMORY_BYTES: usize = 32 << 20;
 /// A fact's weight is the bytes of its record; from bit 32 on its collection;
 const COLLECTION_SHIFT: u32 = 32;
@@ -35,14 +35,18 @@ pub(crate) struct Indexed {
     pub live: LiveTable,
 }
 
-/// Makes an index of `log` that lives as long as the process.
+/// Makes an index of `log` that lives as long as the process. Where what does not fit memory cannot be
+/// spilled, it stays there after all: 32 bytes a record, rather than a store that nobody can read.
 pub(crate) fn in_memory(
     log: &LogView,
     keys: &Keys,
     place: &IndexPlace,
 ) -> Result<Indexed, WriteError> {
     let place = place.in_memory();
-    let rebuilt = from_log(log, keys, &place)?;
+    let rebuilt = match from_log(log, keys, &place) {
+        Err(WriteError::Index(IndexError::Io(_))) => from_log(log, keys, &place.without_files())?,
+        rebuilt => rebuilt?,
+    };
     let meta = CheckpointMeta {
         store_id: log.identity().store_id,
         watermark: &[],

@@ -78,6 +78,12 @@ impl IndexPlace {
         let storage: Arc<dyn Storage> = Arc::new(MemoryStorage::new());
         Self { storage, is_lasting: false, ..self.clone() }
     }
+
+    /// The same, where not even a scratch file can be written.
+    pub(crate) fn without_files(&self) -> Self {
+        let place = self.in_memory();
+        Self { scratch_storage: Arc::clone(&place.storage), ..place }
+    }
 }
 
 /// Whoever holds this is the store's only writer.

@@ -2,9 +2,11 @@
 //! written.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, verify};
+use zkv_io::Storage;
 use zkv_sim::{Image, SimDisk};
 
 const PATH: &str = "store.zkv";
@@ -184,4 +186,35 @@ fn cleaning_in_closing_takes_no_room_from_what_waits_in_buffers() {
         };
         assert_eq!(close(Cleaning::default()), close(Cleaning::Off), "{room} bytes of room");
     }
+}
+
+/// More records than a rebuild of the index holds in memory.
+#[test]
+fn without_an_index_and_without_room_for_another_one_all_is_still_read() {
+    const KEYS: u64 = 720_000;
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open(PATH).unwrap();
+    for key in 0..KEYS {
+        store.set_bytes(&key.to_be_bytes(), &key.to_be_bytes()).unwrap();
+    }
+    store.close().unwrap();
+    disk.remove(Path::new("store.zkv.idx")).unwrap();
+    fill_up(&disk);
+    let get = |store: &Store, key: u64| store.get_bytes(&key.to_be_bytes()).unwrap();
+    let check = |store: Store| {
+        assert_eq!(store.len(), KEYS);
+        for key in (0..KEYS).step_by(1000) {
+            assert_eq!(get(&store, key), Some(key.to_be_bytes().to_vec()));
+        }
+        assert_eq!(get(&store, KEYS), None);
+        store
+    };
+    check(options(&disk).open_read_only(PATH).unwrap());
+    let store = check(options(&disk).open(PATH).unwrap());
+    // Its slot has room for a few more.
+    assert!(store.delete_bytes(&7u64.to_be_bytes()).unwrap());
+    disk.set_capacity(None);
+    store.close().unwrap();
+    let store = options(&disk).open_read_only(PATH).unwrap();
+    assert_eq!((store.len(), get(&store, 7)), (KEYS - 1, None));
 }
