@@ -25,6 +25,9 @@ Exit codes:
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
+    /// Seconds to wait where another process has the store open
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
+    pub wait: u32,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,13 +27,16 @@ mod types;
 mod verify;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 
 use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
-    let done = match Arguments::parse().command {
+    let Arguments { command, wait } = Arguments::parse();
+    store::wait_for_locks(Duration::from_secs(wait.into()));
+    let done = match command {
         Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),
         Command::Get(arguments) => get::run(&arguments),

@@ -7,6 +7,7 @@ use crate::arguments::Salvage;
 use crate::failure::Failure;
 use crate::output::print_report;
 use crate::progress::Progress;
+use crate::store::patient;
 
 /// How many lost ranges the table shows; JSON has all that the report has.
 const RANGES_SHOWN: usize = 10;
@@ -14,7 +15,8 @@ const RANGES_SHOWN: usize = 10;
 /// Brings what is left of a damaged store into a new one.
 pub fn run(arguments: &Salvage) -> Result<(), Failure> {
     let progress = Progress::of_bytes(Some(0));
-    let report = zkv::salvage(&arguments.store, &arguments.destination, Options::new(), |event| {
+    let options = patient(Options::new());
+    let report = zkv::salvage(&arguments.store, &arguments.destination, options, |event| {
         if let SalvageEvent::Progress { done_bytes, total_bytes } = event {
             progress.set(done_bytes, total_bytes);
         }

@@ -1,6 +1,8 @@
 //! Opening stores.
 
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use zkv::{Codec, Error, IterBytes, Options, RawCollection, Store, WriteBatch};
 
@@ -9,9 +11,22 @@ use crate::failure::Failure;
 use crate::output::say;
 use crate::types::Type;
 
+/// How long each opening waits for others: the command's, so the process's.
+static LOCK_WAIT: OnceLock<Duration> = OnceLock::new();
+
+/// Lets all that is opened from now on wait so long where another process has it open.
+pub fn wait_for_locks(wait: Duration) {
+    LOCK_WAIT.get_or_init(|| wait);
+}
+
+/// `options`, with the time that the command waits for others.
+pub fn patient(options: Options) -> Options {
+    options.lock_wait(LOCK_WAIT.get().copied().unwrap_or_default())
+}
+
 /// Opens an existing store that the command does not change.
 pub fn open_to_read(path: &Path) -> Result<Store, Failure> {
-    Ok(Store::open_read_only(path)?)
+    Ok(patient(Options::new()).open_read_only(path)?)
 }
 
 /// Opens an existing store that the command changes.
@@ -21,7 +36,7 @@ pub fn open_to_change(path: &Path) -> Result<Store, Failure> {
 
 /// As [`open_to_change`], with `options`.
 pub fn open_to_change_with(path: &Path, options: Options) -> Result<Store, Failure> {
-    Ok(options.create(false).open(path)?)
+    Ok(patient(options).create(false).open(path)?)
 }
 
 /// Opens a store to write to its own keys or to a collection's. The former creates it where it does not
@@ -31,7 +46,7 @@ pub fn open_to_write(
     options: Options,
     collection: Option<&str>,
 ) -> Result<Store, Failure> {
-    Ok(options.create(collection.is_none()).open(path)?)
+    Ok(patient(options).create(collection.is_none()).open(path)?)
 }
 
 /// The keys that a command works on: a store's own, or a collection's.

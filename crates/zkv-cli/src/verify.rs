@@ -7,6 +7,7 @@ use crate::arguments::Verify;
 use crate::failure::Failure;
 use crate::output::print_report;
 use crate::progress::Progress;
+use crate::store::patient;
 
 /// What `--json` prints, in this order.
 #[derive(Serialize)]
@@ -34,7 +35,7 @@ struct Finding {
 /// Reads a whole store and prints what is wrong with it.
 pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let progress = Progress::of_bytes(Some(0));
-    let verified = zkv::verify(&arguments.store, &Options::new(), |at| {
+    let verified = zkv::verify(&arguments.store, &patient(Options::new()), |at| {
         progress.set(at.bytes_done, at.bytes_total);
     });
     // The bar goes before anything is said.

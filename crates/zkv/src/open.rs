@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use zkv_index::Checkpoint;
 use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
@@ -17,9 +18,15 @@ use crate::options::Options;
 use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
 use crate::sections::{LOG_SECTION, Tables};
+use crate::sync::thread;
 use crate::tail::Tail;
 use crate::view::{Committed, LookupError};
 use crate::writer::{IndexPlace, WriteError, Writer};
+
+/// How long an opening that finds the store locked waits before it asks again, at first and at the most:
+/// systems do not tell when a lock ends.
+const LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
+const LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
 
 /// What opening a store yields.
 pub(crate) struct Opened {
@@ -113,8 +120,27 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
     Ok(Opened { index: place, keys, log, committed, live, writer })
 }
 
-/// Opens the data file, or makes it.
+/// Opens the data file, or makes it. The time that others may take is waited for.
 fn open_file(path: &Path, options: &Options) -> Result<OpenFile> {
+    when_unlocked(options.lock_wait, || open_file_at_once(path, options))
+}
+
+/// What `open` yields, which is asked again for as long as somebody else has the store, and no longer than
+/// `wait`.
+pub(crate) fn when_unlocked<T>(wait: Duration, mut open: impl FnMut() -> Result<T>) -> Result<T> {
+    let (start, mut pause) = (Instant::now(), LOCK_PAUSE_MIN);
+    loop {
+        let opened = open();
+        let left = wait.saturating_sub(start.elapsed());
+        if left.is_zero() || !matches!(opened, Err(Error::Locked { .. })) {
+            return opened;
+        }
+        thread::sleep(pause.min(left));
+        pause = (2 * pause).min(LOCK_PAUSE_MAX);
+    }
+}
+
+fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
     let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let open = || OpenFile::open(Arc::clone(&options.storage), path, access, options.log.clone());
     match open() {

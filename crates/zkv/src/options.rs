@@ -85,6 +85,7 @@ pub struct Options {
     pub(crate) cleaning: Cleaning,
     pub(crate) create: bool,
     pub(crate) read_only: bool,
+    pub(crate) lock_wait: Duration,
 }
 
 /// A few small records: half as much takes 10 % more room and is read 3 to 5 % faster, since all that
@@ -116,6 +117,7 @@ impl Options {
             cleaning: Cleaning::default(),
             create: true,
             read_only: false,
+            lock_wait: Duration::ZERO,
         }
     }
 
@@ -258,6 +260,25 @@ impl Options {
         self
     }
 
+    /// How long an opening waits where another process, or another handle in this one, has the store open and
+    /// may not share it, before it fails with [`Error::Locked`]: by default not at all. Who waits asks
+    /// again, up to 32 ms later, and not in turn.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let path = directory.path().join("jobs.zkv");
+    /// use std::time::Duration;
+    /// // Each of several processes opens the store for a moment.
+    /// let store = zkv::Options::new().lock_wait(Duration::from_secs(5)).open(&path)?;
+    /// store.set("job 17", "done")?;
+    /// store.close()?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn lock_wait(mut self, wait: Duration) -> Self {
+        self.lock_wait = wait;
+        self
+    }
+
     /// How the files are read, default [`ReadMode::Map`]. With [`ReadMode::Pread`], a file that
     /// another program cuts, or a sector that the disk cannot read, is an error of the read that
     /// meets it, where a map would end the process; each read then takes a system call or two. It
@@ -280,7 +301,7 @@ impl Options {
     /// that changes.
     ///
     /// # Errors
-    /// [`Error::InvalidOption`]; [`Error::Locked`] where it is open elsewhere; [`Error::Data`], of kind
+    /// [`Error::InvalidOption`]; [`Error::Locked`] where it is open elsewhere ([`Options::lock_wait`]); [`Error::Data`], of kind
     /// `NotFound` where there is no store and none is to be made, or no folder for it, `Corrupt` where it is
     /// damaged, `UnsupportedVersion` where a newer version wrote it, and `Io`.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Store> {

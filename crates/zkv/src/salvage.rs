@@ -11,7 +11,7 @@ use zkv_log::{Salvage, SalvageIndex, Salvaged};
 
 use crate::backup::{check_is_free, make_whole};
 use crate::error::{Error, Result};
-use crate::open::index_path;
+use crate::open::{index_path, when_unlocked};
 use crate::options::Options;
 use crate::sections::LOG_SECTION;
 use crate::store::Store;
@@ -92,11 +92,14 @@ pub fn salvage(
     check_is_free(&*storage, destination)?;
     let mut done_bytes = 0;
     let index = read_index(&*storage, source);
-    let opened = Salvage::open(&*storage, source, index.as_ref(), &mut |bytes, file_bytes| {
+    let mut read = |bytes, file_bytes: u64| {
         done_bytes = file_bytes.min(done_bytes + bytes);
         listen(SalvageEvent::Progress { done_bytes, total_bytes: file_bytes * 2 });
-    });
-    let mut salvage = opened.map_err(Error::data(source))?;
+    };
+    let mut salvage = when_unlocked(options.lock_wait, || {
+        let opened = Salvage::open(&*storage, source, index.as_ref(), &mut read);
+        opened.map_err(Error::data(source))
+    })?;
     make_whole(destination, options, |store| collect(&mut salvage, store, &mut listen))
 }
 

@@ -14,7 +14,7 @@ use zkv_log::{Access, LogVerifier, OpenFile, Severity};
 use crate::error::{Error, Result};
 use crate::keys::Keys;
 use crate::live::LiveTable;
-use crate::open::{index_path, index_place};
+use crate::open::{index_path, index_place, when_unlocked};
 use crate::options::Options;
 use crate::rebuild::Facts;
 use crate::sections::LOG_SECTION;
@@ -135,7 +135,8 @@ impl VerifyReport {
 /// ```
 ///
 /// # Errors
-/// Of kind `Locked` where the store is open for writing: [`Store::verify`] serves its holder.
+/// Of kind `Locked` where the store is open for writing, and stays so for [`Options::lock_wait`]:
+/// [`Store::verify`] serves its holder.
 /// `NotFound`; `Corrupt` where no header says that this is a data file; `UnsupportedVersion`; `Io`
 /// where a file cannot be opened, or there is no room for temporary files.
 pub fn verify(
@@ -146,9 +147,10 @@ pub fn verify(
     let path = path.as_ref();
     let mut options = options.clone().read_mode(ReadMode::Pread);
     options.read_only = true;
-    let (storage, log_options) = (Arc::clone(&options.storage), options.log.clone());
-    let opened = OpenFile::open(storage, path, Access::ReadOnly, log_options);
-    let file = opened.map_err(Error::data(path))?;
+    let file = when_unlocked(options.lock_wait, || {
+        let (storage, log_options) = (Arc::clone(&options.storage), options.log.clone());
+        OpenFile::open(storage, path, Access::ReadOnly, log_options).map_err(Error::data(path))
+    })?;
     let mut work = Work::new(path, &options, &mut progress);
     let store_id = file.identity().store_id;
     let known = work.check_index_file(store_id)?;

@@ -4,7 +4,7 @@ mod common;
 
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 use zkv::{
@@ -189,6 +189,42 @@ fn a_second_opening_is_locked_out_at_once_and_free_after_the_first() {
     assert_eq!(Store::open(&place.path).unwrap_err().kind(), ErrorKind::Locked);
     drop((first, second));
     Store::open(&place.path).unwrap();
+}
+
+#[test]
+fn an_opening_waits_for_the_lock_as_long_as_it_is_told_to() {
+    let place = place();
+    let waiting = |wait| Options::new().lock_wait(wait);
+    let store = Store::open(&place.path).unwrap();
+    store.set("key", "value").unwrap();
+    let start = Instant::now();
+    let error = waiting(Duration::from_millis(100)).open(&place.path).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Locked);
+    assert!(start.elapsed() >= Duration::from_millis(100));
+    std::thread::scope(|scope| {
+        let openings: Vec<_> = [false, true]
+            .map(|is_read_only| {
+                let options = waiting(Duration::from_secs(600));
+                let path = &place.path;
+                scope.spawn(move || {
+                    let opened = if is_read_only {
+                        options.open_read_only(path)
+                    } else {
+                        options.open(path)
+                    };
+                    let found: Option<String> = opened.unwrap().get("key").unwrap();
+                    assert_eq!(found.as_deref(), Some("value"));
+                })
+            })
+            .into();
+        std::thread::sleep(Duration::from_millis(20));
+        assert!(openings.iter().all(|opening| !opening.is_finished()));
+        store.close().unwrap();
+    });
+    // Nothing else is waited for.
+    let missing = place.path.with_extension("missing");
+    let error = waiting(Duration::from_secs(600)).create(false).open(missing).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 #[test]

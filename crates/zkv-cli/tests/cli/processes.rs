@@ -75,6 +75,40 @@ fn a_command_whose_messages_cannot_be_written_ends_with_its_own_code() {
 }
 
 #[test]
+fn a_command_waits_for_another_one_where_it_is_told_to() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    let mut import = command(&["import", &store, "-", "--format", "tsv"]);
+    let mut import = spawn(import.stdin(Stdio::piped()).stderr(Stdio::null()));
+    // It has the store open once somebody else has not.
+    while zkv(&["get", &store, "key"]).code == Some(0) {}
+    assert_eq!(zkv(&["get", &store, "key"]).code, Some(4));
+    let commands: [&[&str]; 4] = [
+        &["get", &store, "key"],
+        &["set", &store, "other", "value"],
+        &["verify", &store],
+        &["salvage", &store, &folder.text("d.zkv")],
+    ];
+    let mut waiting: Vec<_> = commands
+        .iter()
+        .map(|arguments| {
+            let mut command = command(arguments);
+            command.args(["--wait", "600"]).stdout(Stdio::null()).stderr(Stdio::null());
+            spawn(&mut command)
+        })
+        .collect();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(waiting.iter_mut().all(|child| child.try_wait().unwrap().is_none()));
+    drop(import.stdin.take());
+    assert!(import.wait().unwrap().success());
+    for child in &mut waiting {
+        assert_eq!(child.wait().unwrap().code(), Some(0));
+    }
+    zkv(&["get", &store, "other"]).check(0);
+}
+
+#[test]
 fn an_atomic_import_that_cannot_be_kept_ends_at_once() {
     let folder = Folder::new();
     let arguments = ["import", &folder.text("s.zkv"), "-", "--format", "tsv", "--atomic"];
