@@ -128,12 +128,18 @@ impl LogWriter {
     pub fn free_slots(&self) -> FreeSlots {
         let (usable, held): (Vec<_>, Vec<_>) =
             self.free.iter().partition(|free| self.is_usable(free));
-        let used = self.members.values().map(|segment| segment.place.id.slot);
-        let last_in_use = used.chain(held.iter().map(|free| free.slot)).max();
+        let last_used = self.members.values().map(|segment| segment.place.id.slot).max();
+        let last_held = held.iter().map(|free| free.slot).max();
+        let last_in_use = last_used.max(last_held);
         let (at_end, before): (Vec<_>, Vec<_>) =
             usable.into_iter().partition(|free| Some(free.slot) > last_in_use);
         let count = |slots: &[&FreeSlot]| u32::try_from(slots.len()).unwrap_or(u32::MAX);
-        FreeSlots { at_end: count(&at_end), before: count(&before), held: count(&held) }
+        FreeSlots {
+            at_end: count(&at_end),
+            before: count(&before),
+            held: count(&held),
+            is_held_behind: last_held > last_used,
+        }
     }
 
     /// Bytes that the log's last segment still has room for.
@@ -250,4 +256,6 @@ pub struct FreeSlots {
     pub before: u32,
     /// Those that somebody still reads, or whose freeing is not durable yet.
     pub held: u32,
+    /// Whether one of these lies behind all segments.
+    pub is_held_behind: bool,
 }

@@ -331,7 +331,7 @@ impl Shared {
     ) -> Result<Option<SegmentInfo>> {
         for _ in 0..=BASES_MAX {
             self.cut(writer)?;
-            let FreeSlots { at_end, before, held } = writer.log.free_slots();
+            let FreeSlots { at_end, before, held, is_held_behind } = writer.log.free_slots();
             let segments = writer.log.log().view().segments();
             let Some(last) = segments.iter().max_by_key(|segment| segment.slot) else { break };
             let spare = spare(segments.len());
@@ -340,7 +340,8 @@ impl Shared {
             if at_end == 0 && last.is_sealed {
                 return Ok((!is_spare || (spare == 0 && pays(writer, last))).then_some(*last));
             }
-            if is_spare {
+            // Another base would be one more segment without anything in it, and what lies behind would stay.
+            if is_spare || is_held_behind {
                 break;
             }
             // As the log stands, what is free at the end could not be cut off, or its tail lies there.

@@ -1,6 +1,7 @@
 //! The store against maps: any operations, in any order, through reopening, lost indexes, checkpoints
 //! and cleaning.
 
+mod ends;
 mod steps;
 
 use std::collections::BTreeMap;
@@ -14,6 +15,7 @@ use zkv::{
 };
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 
+use ends::clean_in_time;
 use steps::{End, Step, Value, Write, cleaning_step, key, step};
 
 const PATH: &str = "dir/store.zkv";
@@ -263,7 +265,7 @@ impl Run {
                     .map(|byte| (*place, (first + byte) % 40, Some(Value { byte, bytes: *bytes })));
                 self.batch(&writes.collect::<Vec<_>>(), None);
             }
-            Step::Clean => self.store.clean().unwrap(),
+            Step::Clean => clean_in_time(&self.store),
             Step::Compact => self.store.compact(|_| ()).unwrap(),
             Step::Flush => self.store.flush().unwrap(),
             Step::Sync => self.store.sync().unwrap(),
