@@ -312,7 +312,7 @@ impl Rebuilt {
     /// Writes the index to `path`, in place of any that is there.
     ///
     /// # Errors
-    /// As [`write_first`](crate::write_first).
+    /// As [`write_first`](crate::write_first): of an error it is not known which file is at `path`.
     pub fn write(
         self,
         storage: &dyn Storage,

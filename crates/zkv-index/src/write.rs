@@ -50,7 +50,9 @@ impl CheckpointMeta<'_> {
 /// # Errors
 /// [`IndexError::Mismatch`] where a change has an `old` location; [`IndexError::TooLarge`] where
 /// `meta` or the run is over the format's limits; [`IndexError::Io`]. What was at `path` is then
-/// unchanged, unless only the last sync failed.
+/// unchanged, unless one of the last steps failed, the sync of the folder or the opening of what was
+/// written: the new file is there, and may be gone behind a crash. Whoever has a checkpoint of the
+/// older one [retires](Checkpoint::retire) it before.
 pub fn write_first(
     storage: &dyn Storage,
     path: &Path,
@@ -161,7 +163,8 @@ impl Checkpoint {
     /// `changes` were made over another checkpoint (found when the file is written anew);
     /// [`IndexError::TooLarge`]; [`IndexError::Corrupt`] where a table that had to be read is
     /// damaged; [`IndexError::Io`]. This checkpoint then stands, in memory and in the file; where a
-    /// sync failed, a crash may bring up the new one, which is whole.
+    /// sync failed, or the opening of a new file, the new one may be at `path`, now or behind a
+    /// crash. It is whole.
     pub fn write_next(
         &self,
         storage: &dyn Storage,
@@ -207,6 +210,13 @@ impl Checkpoint {
         }
         let open = || self.merged_with(changes, 0);
         write_file(storage, path, &open, meta, self.header.number.wrapping_add(1))
+    }
+
+    /// Appends nothing more to the file of this checkpoint, which stays readable: the next one is a
+    /// new file. For whoever is about to put another file in its place, or to remove it. Even where
+    /// that fails, it may have been done, and what is appended to a file without a name is lost.
+    pub fn retire(&self) {
+        *self.file.tail.lock().unwrap_or_else(PoisonError::into_inner) = Tail::Closed;
     }
 
     fn sizes_with(&self, changes: &Run, meta: &CheckpointMeta<'_>) -> Result<Sizes, IndexError> {

@@ -280,6 +280,33 @@ fn a_rebuild_that_fails_anywhere_leaves_no_file() {
     }
 }
 
+#[test]
+fn no_checkpoint_goes_to_a_file_that_a_rebuild_may_have_replaced() {
+    let mut replaced = 0;
+    for number in 1.. {
+        let storage = FaultStorage::default();
+        let mut model = Model::new();
+        let run = first_run(&mut model, 40);
+        let old = write_first(&storage, path(), &run, &meta(b"old", &[])).unwrap();
+        storage.fail_at(number, false);
+        old.retire();
+        let written = rebuild(&storage);
+        storage.fail_at(0, false);
+        if written.is_ok() {
+            break;
+        }
+        replaced += u32::from(open(&storage).unwrap().watermark() != b"old");
+        let run = run_of(&mut model, [(1, Location::new(77))]);
+        let meta = meta(b"next", &[]);
+        old.write_next_with(&storage, path(), &run, &meta, &ALWAYS_APPEND).unwrap();
+        let there = open(&storage).unwrap();
+        assert_eq!(there.watermark(), b"next", "operation {number}");
+        check(&there, &model, (0..60).map(hash));
+    }
+    // The folder's sync has failed, and the opening of the new file.
+    assert_eq!(replaced, 2);
+}
+
 fn rebuild(storage: &FaultStorage) -> Result<Checkpoint, IndexError> {
     let mut rebuild = Rebuild::new(Arc::new(storage.clone()), path().to_owned(), 0);
     for key in 0..2000 {

@@ -345,7 +345,8 @@ impl Store {
     ///
     /// # Errors
     /// Of kind `Corrupt` where the data is damaged: which keys a damaged block held cannot be
-    /// known. The index is then as it was.
+    /// known. Of kind `Io` where the index cannot be written. The store then goes on with the index
+    /// that it had; if only the last steps failed, the new file, which is as good, is in its place.
     pub fn rebuild_index(&self) -> Result<()> {
         let shared = self.shared();
         let mut writer = shared.writer()?;

@@ -188,6 +188,7 @@ impl Writer {
     /// next. What is open of it stays readable.
     fn remove_index_file(&mut self) -> io::Result<()> {
         let (storage, path) = (&*self.index.storage, &*self.index.path);
+        self.retire_checkpoint();
         match storage.remove(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
             _ => self.is_index_file_removed = true,
@@ -269,12 +270,20 @@ impl Writer {
         let store_id = self.log.log().identity().store_id;
         let sections = Sections::new(store_id, log_section, &live, &counts, &catalog);
         let (storage, path) = (&*self.index.storage, &*self.index.path);
+        self.retire_checkpoint();
         let written = sections.write_with(|meta| index.write(storage, path, meta))?;
         self.committed.counts = Arc::new(counts);
         self.committed.catalog = Arc::new(catalog);
         self.live = live;
         self.set_checkpoint(written);
         Ok(())
+    }
+
+    /// Lets no later checkpoint go to the file of the present one, which is about to lose its name.
+    fn retire_checkpoint(&self) {
+        if let Some(checkpoint) = &self.committed.checkpoint {
+            checkpoint.retire();
+        }
     }
 
     fn set_checkpoint(&mut self, checkpoint: Checkpoint) {

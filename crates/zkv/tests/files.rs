@@ -2,10 +2,13 @@
 
 mod common;
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fs, io};
 
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
+use zkv_index::{Checkpoint, Thresholds};
+use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
 use common::{Page, check, fill, filled, index_path, page, place};
 
@@ -300,4 +303,44 @@ fn a_copy_is_packed_and_whole_whatever_durability_and_longest_value_its_options_
     }
     // One commit a record would take several times as much.
     assert_eq!(sizes[..2], sizes[2..]);
+}
+
+#[test]
+fn the_index_file_is_up_to_date_behind_a_rebuild_that_failed_anywhere() {
+    let options = |disk: &SimDisk| {
+        let thresholds = Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX };
+        let options = Options::new().storage(Arc::new(disk.clone())).cleaning(Cleaning::Off);
+        options.index_thresholds(thresholds)
+    };
+    let fill = |store: &Store, first: u64| {
+        (first..first + 100).for_each(|key| store.set(&key, &key).unwrap());
+    };
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open("a.zkv").unwrap();
+    fill(&store, 0);
+    store.close().unwrap();
+    let (image, index) = (disk.image(), Path::new("a.zkv.idx"));
+    let store_id = *image.get(index).unwrap()[16..].first_chunk().unwrap();
+    let mut failed = 0;
+    // The last read opens the new file by its name.
+    let faults = |calls| (1..30).map(move |number| (calls, number));
+    for (calls, number) in faults(Calls::Changes).chain(faults(Calls::Reads)) {
+        let disk = SimDisk::from_image(&image, 1);
+        let store = options(&disk).open("a.zkv").unwrap();
+        let (error, write, sync) =
+            (io::ErrorKind::Other, WriteFailure::Half, SyncFailure::CacheNew);
+        disk.set_fault(Some(Fault { calls, number, lasts: false, error, write, sync }));
+        failed += u32::from(store.rebuild_index().is_err());
+        disk.set_fault(None);
+        // Where the data file's sync has failed, it refuses.
+        if store.sync().is_err() {
+            continue;
+        }
+        // More than closing leaves to the next opening.
+        fill(&store, 100);
+        store.close().unwrap();
+        let found = Checkpoint::open(&disk, index, store_id, false).unwrap();
+        assert_eq!(found.key_count(), 200, "{calls:?} {number}");
+    }
+    assert!(failed > 10, "{failed}");
 }

@@ -15,7 +15,8 @@ pub enum Operation {
     Sync,
 }
 
-/// Fails the `n`th operation that changes something, and every one after it if `for_ever`.
+/// Fails the `n`th operation that changes something, or opens a file for that, and every one after it
+/// if `for_ever`.
 /// Its random bytes are always the same.
 #[derive(Clone, Debug, Default)]
 pub struct FaultStorage {
@@ -67,7 +68,7 @@ impl State {
 
 impl Storage for FaultStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-        if matches!(mode, OpenMode::CreateNew | OpenMode::CreatePrivate) {
+        if mode != OpenMode::ReadOnly {
             self.state.step()?;
         }
         let file = self.memory.open(path, mode)?;
