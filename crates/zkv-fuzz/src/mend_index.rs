@@ -119,11 +119,12 @@ fn mend_tables(file: &mut [u8], header: &mut [u8]) {
     }
 }
 
-/// CRC32C folded to 16 bits.
+/// CRC32C folded to 16 bits, of which zero is stored as another number.
 fn put_bucket_check(bucket: &mut [u8], seed: u32) {
     let place = range(BUCKET, "check");
     let [a, b, c, d] = crc32c(seed, &bucket[..place.start]).to_le_bytes();
     let check = u16::from_le_bytes([a, b]) ^ u16::from_le_bytes([c, d]).rotate_left(13);
+    let check = if check == 0 { 0x00A5 } else { check };
     bucket[place].copy_from_slice(&check.to_le_bytes());
 }
 

@@ -9,6 +9,9 @@ use crate::layout::{BUCKET, Field};
 /// A bucket fills one cache line.
 pub(crate) const BUCKET_BYTES: usize = 64;
 const CHECK: Field = Field::of(BUCKET, "check");
+/// What is stored where the check comes to zero: the least number that is not the exclusive or of one,
+/// two or three flips' syndromes, so that those are still seen. The tests prove it.
+const CHECK_OF_ZERO: u16 = 0x00A5;
 
 /// Whether an entry adds a location or takes an older one away.
 ///
@@ -67,8 +70,12 @@ impl Bucket {
     #[inline]
     fn check(&self, salt: u32, number: u32) -> u16 {
         // The number enters by exclusive or: buckets less than 2^16 apart, in an aligned group of
-        // 2^16, then never have each other's check.
-        fold(crc32c(salt ^ number, &self.bytes[..CHECK.offset]))
+        // 2^16, then never have each other's check, but for the one of which that is zero.
+        match fold(crc32c(salt ^ number, &self.bytes[..CHECK.offset])) {
+            // Bytes that were lost often read as zeros: these are no bucket, not even an empty one.
+            0 => CHECK_OF_ZERO,
+            check => check,
+        }
     }
 
     /// The content of slot `index`; `None` where it is empty.
@@ -145,8 +152,8 @@ mod tests {
 
     use super::*;
 
-    /// What each single flip does to the check. The check is linear, so that a set of flips goes
-    /// unseen only where these cancel out.
+    /// What each single flip does to the check. The check is linear, but for the zero that is stored as
+    /// another number, so that a set of flips goes unseen only where these cancel out, or come to that.
     fn syndromes() -> Vec<u16> {
         let clean = Bucket::empty().check(0, 0);
         let flip_in_entries = |bit: usize| {
@@ -172,10 +179,31 @@ mod tests {
     fn every_flip_of_one_two_or_three_bits_is_seen() {
         let syndromes = syndromes();
         assert_eq!(syndromes.len(), BUCKET_BYTES * 8);
-        // Three flips, like any odd number, leave an odd number of bits: never none.
+        // Three flips, like any odd number, leave an odd number of bits: never none, and not those of
+        // what a zero is stored as.
         assert!(syndromes.iter().all(|syndrome| syndrome.count_ones() % 2 == 1));
+        assert_eq!(CHECK_OF_ZERO.count_ones() % 2, 0);
         let different: BTreeSet<_> = syndromes.iter().collect();
         assert_eq!(different.len(), syndromes.len());
+        assert!(syndromes.iter().all(|syndrome| !different.contains(&(syndrome ^ CHECK_OF_ZERO))));
+    }
+
+    /// Every check belongs to one number below 2^16, for entries that are alike: the one of which it
+    /// would be zero, too.
+    #[test]
+    fn zeros_are_no_bucket_whatever_its_number() {
+        let number = |check| move |number: &u32| Bucket::empty().check(3, *number) == check;
+        for first in [0, 1 << 16, 5 << 16] {
+            let numbers = first..first + (1 << 16);
+            assert!(numbers.clone().all(|number| !Bucket::empty().is_whole(3, number)));
+            assert_eq!(numbers.clone().filter(number(CHECK_OF_ZERO)).count(), 2);
+            for sealed in numbers.filter(number(CHECK_OF_ZERO)) {
+                let mut bucket = Bucket::empty();
+                bucket.seal(3, sealed);
+                assert!(bucket.is_whole(3, sealed));
+                assert_ne!(bucket.bytes(), [0; BUCKET_BYTES]);
+            }
+        }
     }
 
     #[test]

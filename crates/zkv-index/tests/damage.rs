@@ -7,8 +7,8 @@ use std::fs::OpenOptions;
 use std::sync::Arc;
 
 use support::{
-    ALWAYS_APPEND, Model, Places, STORE_ID, check, expected, find, first_run, hash, meta, open,
-    path, places_of, read, run_of, sorted, storage_with,
+    ALWAYS_APPEND, FaultStorage, Model, Places, STORE_ID, check, expected, find, first_run, hash,
+    meta, open, path, places_of, read, run_of, sorted, storage_with,
 };
 use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, SECTION_BYTES_MAX, TABLE};
 use zkv_index::{Checkpoint, IndexError, IndexFinding, Location, verify, write_first};
@@ -31,8 +31,9 @@ fn section(number: usize) -> [u8; SECTION_BYTES] {
     [u8::try_from(number).unwrap() + 1; SECTION_BYTES]
 }
 
+/// Its salts are always the same: what is found does not depend on chance.
 fn sample() -> Sample {
-    let (storage, mut model) = (MemoryStorage::new(), Model::new());
+    let (storage, mut model) = (FaultStorage::default(), Model::new());
     let run = first_run(&mut model, KEYS);
     let first = &[(1, &section(0)[..])];
     let mut checkpoint = write_first(&storage, path(), &run, &meta(&[0], first)).unwrap();
@@ -178,10 +179,30 @@ fn every_zeroed_or_garbled_bucket_is_found() {
         for filler in [0, 0xFF, 0x5A] {
             let mut bytes = sample.bytes.clone();
             bytes[at..at + 64].fill(filler);
+            // Some sectors of a header are zeros.
+            let is_changed = bytes != sample.bytes;
+            assert_eq!(is_changed, !verified(&bytes).is_empty(), "{filler} at {at}");
             if let Ok(checkpoint) = open(&storage_with(&bytes)) {
                 check_answers(&sample, &checkpoint, &format!("{filler} at {at}"));
             }
         }
+    }
+}
+
+#[test]
+fn no_zeroed_bucket_says_that_a_key_is_missing() {
+    const KEYS: u64 = 1_000_000;
+    let (storage, mut model) = (FaultStorage::default(), Model::new());
+    let run = first_run(&mut model, KEYS);
+    let checkpoint = write_first(&storage, path(), &run, &meta(b"", &[])).unwrap();
+    // Among so many buckets, each check is that of one.
+    let buckets_bytes = usize::try_from(checkpoint.file_bytes()).unwrap() - HEADER_BYTES;
+    assert!(buckets_bytes / 64 > 1 << 16);
+    let file = storage.open(path(), OpenMode::ReadWrite).unwrap();
+    file.write_at(HEADER_BYTES as u64, &vec![0; buckets_bytes]).unwrap();
+    for key in 0..KEYS {
+        let found = find(&checkpoint, hash(key));
+        assert!(matches!(found, Err(IndexError::Corrupt { .. })), "{key}: {found:?}");
     }
 }
 
