@@ -38,10 +38,11 @@ pub(crate) struct IndexFile {
 /// What may be written behind the last checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Tail {
-    /// A checkpoint, at the end of the one that ends at `end`. Until the first append, what a crash
-    /// may have left there has not been dealt with.
+    /// A checkpoint, at the end of the one that ends at `end`. Until the first append, and behind one that
+    /// has failed, what may have been left there has not been dealt with.
     Open { end: u64, is_settled: bool },
-    /// Nothing: the file is read-only, it has been replaced, or a write to it has failed.
+    /// Nothing: the file is read-only, it has been replaced, or a sync of it has failed, or the write of
+    /// a header.
     Closed,
 }
 

@@ -195,17 +195,26 @@ impl Checkpoint {
         }
         let choice = thresholds.choose(&self.sizes_with(changes, meta)?);
         let mut tail = self.file.tail.lock().unwrap_or_else(PoisonError::into_inner);
-        // Closed until all is well: of a failed write or sync nothing is known, and a file that was
-        // replaced, or perhaps was, is not the one at `path`.
+        // Closed until all is well: of a failed sync, or a header that has perhaps arrived, nothing is
+        // known, and a file that was replaced, or perhaps was, is not the one at `path`.
         let found = std::mem::replace(&mut *tail, Tail::Closed);
         if choice != Choice::Rewrite && self.settle(found)? {
-            let appended = self.append(storage, changes, meta, choice);
+            let (file, end) = (&*self.file.file, self.header.body_end);
+            let written = self.write_body(storage, changes, meta, choice);
+            let is_body_written = written.is_ok();
+            let appended = written.and_then(|header| self.complete(header));
             if let Ok(Some(next)) = appended {
                 *tail = Tail::Open { end: next.header.body_end, is_settled: true };
                 return Ok(next);
             }
-            // Gives back the space; the next checkpoint replaces the file in any case.
-            drop(self.file.file.set_len(self.header.body_end));
+            // Gives back the space.
+            let is_cut = file.set_len(end).is_ok();
+            if is_cut && !is_body_written {
+                // Most likely the disk is full. No sync has failed, which the system might have taken
+                // for done, and no header was written that could come up behind a crash: the file is as
+                // a crash would leave it, and is settled like that before the next append.
+                *tail = Tail::Open { end, is_settled: false };
+            }
             appended?;
         }
         let open = || self.merged_with(changes, 0);
@@ -278,15 +287,9 @@ impl Checkpoint {
         Ok(Box::new(Merged::new(tables.chain([entries_of(changes)]))?))
     }
 
-    /// `None` where a sync failed: of what this file has, nothing is known then, and a new one is better.
-    fn append(
-        &self,
-        storage: &dyn Storage,
-        changes: &Run,
-        meta: &CheckpointMeta<'_>,
-        choice: Choice,
-    ) -> Result<Option<Self>, IndexError> {
-        let header = self.write_body(storage, changes, meta, choice)?;
+    /// Writes `header` in front of its body, which is written. `None` where a sync failed: of what this
+    /// file has, nothing is known then, and a new one is better.
+    fn complete(&self, header: Header) -> Result<Option<Self>, IndexError> {
         let file = &*self.file.file;
         // A crash before this is done leaves no header here, so the body counts for nothing. With
         // the body durable, the header vouches for it.

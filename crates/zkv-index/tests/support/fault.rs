@@ -128,7 +128,9 @@ impl StorageFile for FaultFile {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         if let Err(error) = self.state.step() {
             // A full disk takes what fits.
-            self.file.write_at(offset, &bytes[..bytes.len() / 2])?;
+            let half = &bytes[..bytes.len() / 2];
+            self.log(Operation::Write(offset, half.to_vec()));
+            self.file.write_at(offset, half)?;
             return Err(error);
         }
         self.log(Operation::Write(offset, bytes.to_vec()));
