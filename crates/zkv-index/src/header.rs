@@ -186,6 +186,9 @@ impl Header {
             if table.bucket_offset(0) < HEADER_BYTES as u64 || end > self.body_end {
                 return corrupt("a table lies outside the file");
             }
+            if self.tables[..index].iter().any(|other| other.overlaps(table)) {
+                return corrupt("two tables overlap");
+            }
             if index == 0 && table.geometry.has_kills {
                 return corrupt("a base table has kills");
             }

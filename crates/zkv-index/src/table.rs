@@ -47,6 +47,12 @@ impl Table {
         (u64::from(self.first_bucket) + u64::from(number)) * BUCKET_BYTES as u64
     }
 
+    /// Whether a bucket of this table is one of `other`, too.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
+        let end = |table: &Self| table.bucket_offset(table.buckets_total());
+        self.bucket_offset(0) < end(other) && other.bucket_offset(0) < end(self)
+    }
+
     fn corrupt(&self, bucket: u32, what: &'static str) -> IndexError {
         IndexError::corrupt(self.bucket_offset(bucket), what)
     }

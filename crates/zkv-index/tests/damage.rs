@@ -311,6 +311,30 @@ fn lengths_that_cannot_be_are_refused_when_opening() {
 }
 
 #[test]
+fn tables_that_overlap_are_refused() {
+    let sample = sample();
+    let start = sample.ends[1];
+    let with = |change: &dyn Fn(&mut [u8])| {
+        let mut bytes = sample.bytes.clone();
+        change(&mut bytes[start..]);
+        mend_header(&mut bytes, start);
+        bytes
+    };
+    // The second of three tables, where the first one is.
+    let (to, size) = field(TABLE, "first_bucket", 1);
+    let (from, _) = field(TABLE, "first_bucket", 0);
+    let bytes = with(&|header| header.copy_within(from..from + size, to));
+    let error = open(&storage_with(&bytes)).unwrap_err();
+    assert!(matches!(error, IndexError::Corrupt { offset, .. } if offset == start as u64));
+    assert!(error.to_string().contains("two tables overlap"), "{error}");
+    // Another one than an earlier checkpoint has there.
+    let (salt, _) = field(TABLE, "salt", 1);
+    let bytes = with(&|header| header[salt] ^= 1);
+    let [finding] = verified(&bytes)[..] else { panic!("{:?}", verified(&bytes)) };
+    assert_eq!(finding.what, "a table overlaps an earlier one");
+}
+
+#[test]
 fn a_section_that_is_longer_than_any_is_refused_however_long_the_file_is() {
     let mut bytes = sample().bytes;
     bytes.truncate(HEADER_BYTES);

@@ -34,14 +34,10 @@ impl Work<'_> {
         if !self.options.use_index_file {
             return Ok(None);
         }
-        let (path, mut findings) = (index_path(self.path), Vec::new());
-        let storage = &self.options.storage;
-        let verified = zkv_index::verify(storage, &path, store_id, &mut |found| {
-            findings.push(found);
+        let (path, options) = (index_path(self.path), self.options);
+        let verified = zkv_index::verify(&options.storage, &path, store_id, &mut |found| {
+            self.add_index_finding(found);
         });
-        for finding in findings {
-            self.add_index_finding(finding);
-        }
         let set_aside = match verified {
             Ok(verified) => return Ok(self.known_of(verified)),
             Err(IndexError::Missing) => return Ok(None),
@@ -110,13 +106,9 @@ impl Work<'_> {
     /// Checks the index of a store that is open for writing.
     pub(super) fn check_open_index(&mut self, opened: Opened) -> Option<KnownIndex> {
         let Opened { committed, live } = opened;
-        let mut findings = Vec::new();
         let verified = committed.checkpoint.map_or_else(VerifiedIndex::default, |checkpoint| {
-            checkpoint.verify_with(&mut |found| findings.push(found))
+            checkpoint.verify_with(&mut |found| self.add_index_finding(found))
         });
-        for finding in findings {
-            self.add_index_finding(finding);
-        }
         self.count_index(&verified);
         let checkpoint = verified.checkpoint;
         let section = checkpoint.as_ref().and_then(|known| known.section(LOG_SECTION).ok()?);
