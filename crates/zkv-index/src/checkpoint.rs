@@ -146,6 +146,13 @@ impl Checkpoint {
         }
     }
 
+    /// The length of all sections together, as the header has it: what reading them allocates.
+    #[must_use]
+    pub fn sections_bytes(&self) -> u64 {
+        // Each is no longer than a header allows.
+        self.header.sections.iter().map(|section| section.length).sum()
+    }
+
     /// The first section of this `kind`, held against its checksum. It is read, not mapped: salvage
     /// asks a disk that may fail.
     ///

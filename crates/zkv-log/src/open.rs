@@ -125,6 +125,14 @@ impl OpenFile {
         &self.path
     }
 
+    /// How long the data file is now.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn file_bytes(&self) -> Result<u64> {
+        self.file.len().map_err(LogError::io("measure"))
+    }
+
     /// Finds the log's end, from `checkpoint` (see [`LogWriter::checkpoint`]) or from the log alone.
     ///
     /// What a crash has torn is dropped; it is wiped before the first append, so that opening

@@ -17,7 +17,7 @@ use crate::live::LiveTable;
 use crate::options::Options;
 use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
-use crate::sections::{LOG_SECTION, Tables};
+use crate::sections::{self, LOG_SECTION, Tables};
 use crate::sync::thread;
 use crate::tail::Tail;
 use crate::view::{Committed, LookupError};
@@ -260,6 +260,9 @@ fn load_checkpoint(
     let writable = !options.read_only;
     let checkpoint =
         Checkpoint::open(&*options.index_storage(), &index_path(path), store_id, writable).ok()?;
+    if !sections::may_be_of(&checkpoint, file.file_bytes().ok()?) {
+        return None;
+    }
     let log_section = checkpoint.section(LOG_SECTION).ok()??;
     let tables = Tables::read(&checkpoint)?;
     Some((UsableCheckpoint { checkpoint, tables }, log_section))

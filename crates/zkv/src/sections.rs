@@ -11,6 +11,18 @@ pub(crate) const LOG_SECTION: u32 = 1;
 /// The section that holds the catalog.
 const CATALOG_SECTION: u32 = 5;
 
+/// What the sections of any store may take together, and for each byte of its data file besides. Their rows
+/// are of records in the log, 12 to 28 bytes for one, and compression seldom makes less than a byte of one.
+/// A forged index file is not read any further, however long it says that its sections are.
+const SECTIONS_BYTES_LEAST: u64 = 64 << 20;
+const SECTIONS_BYTES_A_DATA_BYTE: u64 = 1024;
+
+/// Whether the index file's sections may be those of a data file of so many bytes.
+pub(crate) fn may_be_of(checkpoint: &Checkpoint, data_bytes: u64) -> bool {
+    let besides = data_bytes.saturating_mul(SECTIONS_BYTES_A_DATA_BYTE);
+    checkpoint.sections_bytes() <= SECTIONS_BYTES_LEAST.saturating_add(besides)
+}
+
 /// The store's tables, as an index file keeps them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tables {

@@ -426,3 +426,33 @@ fn what_the_disk_cannot_read_behind_the_blocks_loses_nothing() {
         assert_eq!(is_compared, worst == Severity::Mendable, "{sector}: {report:?}");
     }
 }
+
+#[test]
+fn an_index_whose_sections_are_longer_than_any_of_its_data_file_is_not_used() {
+    let memory = MemoryStorage::new();
+    options(&memory).open(PATH).unwrap().close().unwrap();
+    let data_bytes = read_file(&memory, PATH).len();
+    let longest = (64 << 20) + 1024 * data_bytes;
+    let store_id = store_id(&memory);
+    let old = Checkpoint::open(&memory, Path::new(INDEX), store_id, false).unwrap();
+    let sections = [1, 2, 3, 4, 5].map(|kind| (kind, old.section(kind).unwrap().unwrap()));
+    let sections_bytes: usize = sections.iter().map(|(_, bytes)| bytes.len()).sum();
+    for more in [0, 1] {
+        // Of a kind that nobody reads, so that it is its length alone.
+        let long = vec![0; longest - sections_bytes + more];
+        let mut forged: Vec<(u32, &[u8])> = vec![(99, &long)];
+        forged.extend(sections.iter().map(|(kind, bytes)| (*kind, &bytes[..])));
+        let watermark = &sections[0].1[..24];
+        let key_count = old.key_count();
+        let meta = CheckpointMeta { store_id, watermark, sections: &forged, key_count };
+        let none = Run::from_changes(Vec::new());
+        write_first(&memory, Path::new(INDEX), &none, &meta).unwrap();
+        let report = verified(&memory);
+        assert_eq!(report.findings.len(), more, "{report:?}");
+        let is_used = if more == 0 { IndexState::Compared } else { IndexState::NotCompared };
+        assert_eq!(report.index, is_used);
+        // One that is not used is written anew.
+        options(&memory).open(PATH).unwrap().close().unwrap();
+        assert_eq!(read_file(&memory, INDEX).len() < longest, more == 1);
+    }
+}

@@ -1,12 +1,13 @@
 //! The index: checked for itself, and held against the records.
 
 use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex};
+use zkv_io::OpenMode;
 use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
 
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
 use crate::rebuild::RebuiltIndex;
-use crate::sections::Tables;
+use crate::sections::{self, Tables};
 
 use super::{
     Error, Facts, IndexState, LOG_SECTION, LiveTable, Opened, Result, Run, Severity, StoreFile,
@@ -39,7 +40,12 @@ impl Work<'_> {
             self.add_index_finding(found);
         });
         let set_aside = match verified {
-            Ok(verified) => return Ok(self.known_of(verified)),
+            Ok(verified) => {
+                let data = options.storage.open(self.path, OpenMode::ReadOnly);
+                let data_bytes =
+                    data.and_then(|data| data.len()).map_err(Error::file(self.path))?;
+                return Ok(self.known_of(verified, data_bytes));
+            }
             Err(IndexError::Missing) => return Ok(None),
             Err(IndexError::Foreign { .. }) => {
                 "it is of another store; opening the store sets it aside"
@@ -73,10 +79,15 @@ impl Work<'_> {
         self.done(verified.bytes);
     }
 
-    fn known_of(&mut self, verified: VerifiedIndex) -> Option<KnownIndex> {
+    fn known_of(&mut self, verified: VerifiedIndex, data_bytes: u64) -> Option<KnownIndex> {
         self.count_index(&verified);
         let is_whole = verified.is_whole;
         let checkpoint = verified.checkpoint?;
+        if !sections::may_be_of(&checkpoint, data_bytes) {
+            let what = "the index file's sections are longer than any of such a data file";
+            self.add_in(StoreFile::Index, checkpoint.file_bytes(), what, Severity::Mendable);
+            return None;
+        }
         // Damage to the sections is found already.
         let section = |kind| checkpoint.section(kind).ok().flatten();
         let tables = Tables::read(&checkpoint);
