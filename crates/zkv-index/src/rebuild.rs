@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use zkv_io::{Cursor, Scratch, Storage, StorageFile};
+use zkv_io::{Cursor, Scratch, Storage, StorageFile, crc32c};
 
 use crate::bucket::Sign;
 use crate::checkpoint::Checkpoint;
@@ -28,6 +28,8 @@ const SURVIVOR_BYTES: usize = 8 + 8;
 const OPTIONAL: u64 = 1 << 63;
 /// How many survivors are read at a time.
 const SURVIVORS_A_CHUNK: usize = 4096;
+/// What is wrong where the scratch file does not hold what was written there.
+const CHANGED: &str = "the scratch file has changed";
 
 /// What a log says of a key at one point.
 #[derive(Clone, Copy, Debug)]
@@ -94,6 +96,8 @@ struct Spilled {
 struct Part {
     offset: u64,
     count: u32,
+    /// The CRC32C of its bytes: a fact that has changed would be a key that is missing in silence.
+    check: u32,
 }
 
 impl Rebuild {
@@ -134,7 +138,8 @@ impl Rebuild {
     /// whether that has it or not.
     ///
     /// # Errors
-    /// [`IndexError::Io`] where the scratch file cannot be read or written.
+    /// [`IndexError::Io`] where the scratch file cannot be read or written; [`IndexError::Corrupt`] where it
+    /// does not hold what was written there.
     pub fn finish(
         mut self,
         live: &mut dyn FnMut(Location, u64) -> bool,
@@ -150,20 +155,21 @@ impl Rebuild {
             });
         };
         let start = spilled.end;
-        let (mut count, mut needed_count) = (0, 0);
+        let (mut count, mut needed_count, mut check) = (0, 0, 0);
         let mut output = Appender::new(spilled.scratch.file()?, start);
         for parts in std::mem::take(&mut spilled.parts) {
             let facts = load(spilled.scratch.file()?, &parts)?;
             for survivor in survivors_of(&facts, live) {
-                output.write(&survivor.prefix.get().to_le_bytes())?;
-                output.write(&survivor.place.to_le_bytes())?;
+                let bytes = survivor.encode();
+                output.write(&bytes)?;
+                check = crc32c(check, &bytes);
                 count += 1;
                 needed_count += u64::from(survivor.is_needed());
             }
         }
         output.flush()?;
         drop(output);
-        let survivors = Survivors::Spilled { scratch: spilled.scratch, start, count };
+        let survivors = Survivors::Spilled { scratch: spilled.scratch, start, count, check };
         Ok(Rebuilt { needed_count, survivors })
     }
 
@@ -190,10 +196,12 @@ impl Rebuild {
         let mut output = Appender::new(spilled.scratch.file()?, spilled.end);
         for part in self.facts.chunk_by(|left, right| partition(left) == partition(right)) {
             let count = u32::try_from(part.len()).unwrap_or(u32::MAX);
-            spilled.parts[partition(&part[0])].push(Part { offset: output.offset(), count });
-            for fact in part {
-                output.write(&encode(fact))?;
+            let (offset, mut check) = (output.offset(), 0);
+            for bytes in part.iter().map(encode) {
+                output.write(&bytes)?;
+                check = crc32c(check, &bytes);
             }
+            spilled.parts[partition(&part[0])].push(Part { offset, count, check });
         }
         output.flush()?;
         spilled.end = output.offset();
@@ -242,9 +250,12 @@ fn load(file: &dyn StorageFile, parts: &[Part]) -> Result<Vec<Fact>, IndexError>
     for part in parts {
         bytes.resize(part.count as usize * FACT_BYTES, 0);
         file.read_at(part.offset, &mut bytes)?;
+        if crc32c(0, &bytes) != part.check {
+            return Err(IndexError::corrupt(part.offset, CHANGED));
+        }
         for fact in bytes.as_chunks::<FACT_BYTES>().0 {
             let order = u32::try_from(facts.len()).unwrap_or(u32::MAX);
-            let damaged = |_| IndexError::corrupt(part.offset, "the scratch file has changed");
+            let damaged = |_| IndexError::corrupt(part.offset, CHANGED);
             facts.push(decode(fact, order).map_err(damaged)?);
         }
     }
@@ -281,6 +292,13 @@ impl Survivor {
         self.place & OPTIONAL == 0
     }
 
+    fn encode(self) -> [u8; SURVIVOR_BYTES] {
+        let mut bytes = [0; SURVIVOR_BYTES];
+        bytes[..8].copy_from_slice(&self.prefix.get().to_le_bytes());
+        bytes[8..].copy_from_slice(&self.place.to_le_bytes());
+        bytes
+    }
+
     fn entry(self) -> Option<Entry> {
         let location = Location::new(self.place & !OPTIONAL)?;
         Some(Entry { prefix: self.prefix, location, sign: Sign::Put })
@@ -291,7 +309,7 @@ impl Survivor {
 #[derive(Debug)]
 enum Survivors {
     Held(Vec<Survivor>),
-    Spilled { scratch: Scratch, start: u64, count: u64 },
+    Spilled { scratch: Scratch, start: u64, count: u64, check: u32 },
 }
 
 impl Rebuilt {
@@ -312,7 +330,7 @@ impl Rebuilt {
     /// Writes the index to `path`, in place of any that is there.
     ///
     /// # Errors
-    /// As [`write_first`](crate::write_first): of an error it is not known which file is at `path`.
+    /// As [`write_first`](crate::write_first), and [`IndexError::Corrupt`] as [`Rebuild::finish`]: of an error it is not known which file is at `path`.
     pub fn write(
         self,
         storage: &dyn Storage,
@@ -330,11 +348,13 @@ impl Survivors {
                 let those = survivors.iter().filter(move |one| one.is_needed() == are_needed);
                 Ok(Box::new(Grouped::new(those.filter_map(|one| one.entry().map(Ok)))))
             }
-            Self::Spilled { scratch, start, count } => {
+            Self::Spilled { scratch, start, count, check } => {
                 let read = SpilledSurvivors {
                     file: scratch.file()?,
                     offset: *start,
                     left: *count,
+                    expected: *check,
+                    check: 0,
                     chunk: Vec::new(),
                     at: 0,
                 };
@@ -354,6 +374,9 @@ struct SpilledSurvivors<'a> {
     file: &'a dyn StorageFile,
     offset: u64,
     left: u64,
+    /// The CRC32C of all survivors, and of those that were read.
+    expected: u32,
+    check: u32,
     chunk: Vec<u8>,
     at: usize,
 }
@@ -363,6 +386,10 @@ impl SpilledSurvivors<'_> {
         let count = usize::try_from(self.left).unwrap_or(usize::MAX).min(SURVIVORS_A_CHUNK);
         self.chunk.resize(count * SURVIVOR_BYTES, 0);
         self.file.read_at(self.offset, &mut self.chunk)?;
+        self.check = crc32c(self.check, &self.chunk);
+        if count as u64 == self.left && self.check != self.expected {
+            return Err(IndexError::corrupt(self.offset, CHANGED));
+        }
         self.offset += self.chunk.len() as u64;
         self.at = 0;
         Ok(())
@@ -372,7 +399,7 @@ impl SpilledSurvivors<'_> {
         if self.at == self.chunk.len() {
             self.read_chunk()?;
         }
-        let changed = || IndexError::corrupt(self.offset, "the scratch file has changed");
+        let changed = || IndexError::corrupt(self.offset, CHANGED);
         let mut cursor = Cursor::new(&self.chunk[self.at..]);
         let prefix = cursor.u64().ok().and_then(Prefix::new).ok_or_else(changed)?;
         let place = cursor.u64().ok();

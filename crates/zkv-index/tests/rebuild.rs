@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use proptest::prelude::*;
 use support::{CLASHING, Model, check, hash, meta, open, path};
-use zkv_index::{Location, Rebuild};
-use zkv_io::{MemoryStorage, Storage, TEMPORARY_SUFFIX};
+use zkv_index::{IndexError, Location, Rebuild};
+use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX};
 
 fn file_count(storage: &MemoryStorage) -> usize {
     storage.list(path().parent().unwrap()).unwrap().len()
@@ -82,4 +82,42 @@ fn the_scratch_file_is_private_to_the_build_and_goes_with_it() {
     );
     drop(rebuild.finish(&mut |_, _| true).unwrap());
     assert_eq!(file_count(&storage), 0);
+}
+
+/// Flips a bit of the only file that there is.
+fn flip(storage: &MemoryStorage, at: u64) {
+    let path = storage.list(path().parent().unwrap()).unwrap().remove(0);
+    let file = storage.open(&path, OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(at, &mut byte).unwrap();
+    file.write_at(at, &[byte[0] ^ 1]).unwrap();
+}
+
+#[test]
+fn what_has_changed_in_the_scratch_file_becomes_no_index() {
+    const KEYS: u64 = 600;
+    let spilled = || {
+        let storage = Arc::new(MemoryStorage::new());
+        let mut rebuild = Rebuild::new(storage.clone(), path().to_owned(), 0);
+        for key in 0..KEYS {
+            rebuild.push(hash(key), Location::new(key + 1), 1).unwrap();
+        }
+        (storage, rebuild)
+    };
+    let is_told = |error: IndexError| error.to_string().contains("the scratch file has changed");
+    // Of the first facts that were written, which take 32 bytes each: a hash, a location, a weight.
+    for at in (0..256 * 32).step_by(13) {
+        let (storage, rebuild) = spilled();
+        flip(&storage, at);
+        let finished = rebuild.finish(&mut |_, _| true);
+        assert!(is_told(finished.unwrap_err()), "{at}");
+    }
+    // Behind all facts lie the survivors, with 16 bytes each.
+    for at in (KEYS * 32..KEYS * 48).step_by(13) {
+        let (storage, rebuild) = spilled();
+        let rebuilt = rebuild.finish(&mut |_, _| true).unwrap();
+        flip(&storage, at);
+        let written = rebuilt.write(&*storage, path(), &meta(b"", &[]));
+        assert!(is_told(written.unwrap_err()), "{at}");
+    }
 }
