@@ -330,7 +330,9 @@ impl Rebuilt {
     /// Writes the index to `path`, in place of any that is there.
     ///
     /// # Errors
-    /// As [`write_first`](crate::write_first), and [`IndexError::Corrupt`] as [`Rebuild::finish`]: of an error it is not known which file is at `path`.
+    /// As [`write_first`](crate::write_first); [`IndexError::Corrupt`] as [`Rebuild::finish`]. Where the last
+    /// steps fail, the new file may be at `path`: whoever has a checkpoint of the older one
+    /// [retires](Checkpoint::retire) it before.
     pub fn write(
         self,
         storage: &dyn Storage,

@@ -79,9 +79,9 @@ fn a_command_waits_for_another_one_where_it_is_told_to() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
     zkv(&["set", &store, "key", "value"]).check(0);
-    let mut import = command(&["import", &store, "-", "--format", "tsv"]);
+    let mut import = command(&["import", &store, "-", "--format", "tsv", "--wait", "600"]);
     let mut import = spawn(import.stdin(Stdio::piped()).stderr(Stdio::null()));
-    // It has the store open once somebody else has not.
+    // Those who look whether it has the store open have it themselves meanwhile.
     while zkv(&["get", &store, "key"]).code == Some(0) {}
     assert_eq!(zkv(&["get", &store, "key"]).code, Some(4));
     let commands: [&[&str]; 4] = [
