@@ -83,21 +83,32 @@ fn append_over(image: &[u8], model: &mut Model, round: u64) -> Vec<Operation> {
     storage.take_log()
 }
 
+/// Holds what a power cut after each of `operations` may leave of `before` against the models of the old
+/// checkpoint and of the new one, and counts how often each came up.
+fn check_after_power_cuts(
+    before: &[u8],
+    operations: &[Operation],
+    models: [&Model; 2],
+) -> [u32; 2] {
+    let mut seen = [0, 0];
+    for count in 0..=operations.len() {
+        for image in images(before, &operations[..count]) {
+            let checkpoint = open(&storage_with(&image)).unwrap();
+            let is_new = checkpoint.number() == 1;
+            assert!(is_new || count < operations.len(), "what was synced is lost");
+            check(&checkpoint, models[usize::from(is_new)], (0..60).map(hash));
+            seen[usize::from(is_new)] += 1;
+        }
+    }
+    seen
+}
+
 #[test]
 fn a_power_cut_while_appending_leaves_one_checkpoint_or_the_other() {
     let Sample { before, models } = sample();
     let mut new = models[0].clone();
     let operations = append_over(&before, &mut new, 3);
-    let mut seen = [0, 0];
-    for count in 0..=operations.len() {
-        for image in images(&before, &operations[..count]) {
-            let checkpoint = open(&storage_with(&image)).unwrap();
-            let is_new = checkpoint.number() == 1;
-            assert!(is_new || count < operations.len(), "what was synced is lost");
-            check(&checkpoint, if is_new { &new } else { &models[0] }, (0..60).map(hash));
-            seen[usize::from(is_new)] += 1;
-        }
-    }
+    let seen = check_after_power_cuts(&before, &operations, [&models[0], &new]);
     assert!(seen[0] > 10 && seen[1] > 1, "{seen:?}");
 }
 
@@ -218,14 +229,7 @@ fn a_power_cut_behind_an_append_that_the_disk_had_no_room_for_is_no_worse() {
     let operations = storage.take_log();
     let is_write = |operation: &&Operation| matches!(operation, Operation::Write(..));
     assert_eq!(operations.iter().filter(is_write).count(), 3, "a half, a body and a header");
-    for count in 0..=operations.len() {
-        for image in images(&before, &operations[..count]) {
-            let found = open(&storage_with(&image)).unwrap();
-            let is_new = found.number() == 1;
-            assert!(is_new || count < operations.len(), "what was synced is lost");
-            check(&found, if is_new { &new } else { &models[0] }, (0..60).map(hash));
-        }
-    }
+    check_after_power_cuts(&before, &operations, [&models[0], &new]);
 }
 
 fn names(storage: &FaultStorage) -> Vec<PathBuf> {

@@ -20,8 +20,9 @@ const VALUE_BYTES: usize = 256;
 const SHARE_MAX: usize = 64;
 /// A shard holds several of the longest values.
 const SHARD_BYTES_MIN: usize = 512 << 10;
-/// Readers of one shard take turns at its lock's counter.
-const SHARDS_MIN: usize = 64;
+/// Readers of one shard take turns at its lock's counter, and of so many seldom meet: there are more only
+/// where a ring would be too long.
+const SHARDS_ENOUGH: usize = 64;
 
 /// A cache of values, bounded in bytes. Threads share it by shards.
 #[derive(Debug)]
@@ -105,7 +106,7 @@ impl ValueCache {
     }
 
     fn shard_count(&self) -> usize {
-        let most = SHARDS_MIN.max(self.bytes_max / ring::BYTES_MAX);
+        let most = SHARDS_ENOUGH.max(self.bytes_max / ring::BYTES_MAX);
         (self.bytes_max / SHARD_BYTES_MIN).clamp(1, most)
     }
 

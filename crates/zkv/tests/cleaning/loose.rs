@@ -50,7 +50,7 @@ fn blocks_that_are_short_because_they_shall_be_are_not_packed_again() {
     for (key, value) in &expected {
         store.set_bytes(key, value).unwrap();
     }
-    clean_within(&store, Duration::from_secs(60));
+    in_time(&store, Store::clean);
     let stats = store.stats().unwrap();
     assert!(stats.segments >= 4, "{stats:?}");
     assert_eq!(stats.cleaning.moved_records, 0);
@@ -71,7 +71,7 @@ fn what_seems_loose_however_it_is_packed_is_packed_once() {
         batch.set_bytes(&number.to_be_bytes()[1..], &value);
     }
     store.write(batch).unwrap();
-    clean_within(&store, Duration::from_secs(60));
+    in_time(&store, Store::clean);
     let stats = store.stats().unwrap();
     assert!((1..=2 * u64::from(KEYS)).contains(&stats.cleaning.moved_records), "{stats:?}");
     assert_eq!(store.get_bytes(&[0, 0, 7]).unwrap(), Some(value));
@@ -94,16 +94,4 @@ fn one_call_packs_however_many_segments_are_loose() {
     let stats = store.stats().unwrap();
     assert!(stats.cleaning.moved_records > count / 3, "{count} {stats:?}");
     assert_eq!(store.len(), count);
-}
-
-/// Fails where that takes longer, instead of never ending.
-fn clean_within(store: &Store, limit: Duration) {
-    let (done, is_done) = std::sync::mpsc::channel();
-    let of_thread = store.clone();
-    std::thread::spawn(move || {
-        let cleaned = of_thread.clean();
-        drop(of_thread);
-        done.send(cleaned).unwrap();
-    });
-    is_done.recv_timeout(limit).expect("it hangs").unwrap();
 }

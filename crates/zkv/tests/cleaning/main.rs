@@ -1,5 +1,7 @@
 //! Space that overwritten and deleted records take comes back.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod compaction;
 mod loose;
 
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use zkv::{Cleaning, CompactProgress, ErrorKind, Options, Store, WriteBatch, verify};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
+
+use common::in_time;
 
 const PATH: &str = "store.zkv";
 const SLOT: u32 = 256 << 10;
@@ -327,15 +331,12 @@ fn a_damaged_index_does_not_keep_a_store_from_being_cleaned() {
             .write_at(4096, &vec![0x55; usize::try_from(index.len().unwrap()).unwrap() / 2])
             .unwrap();
         expected.extend(fill(&store, 5_990..6_010));
-        let (done, is_done) = std::sync::mpsc::channel();
-        let of_thread = store.clone();
-        std::thread::spawn(move || {
-            let cleaned =
-                if is_compaction { of_thread.compact(no_progress) } else { of_thread.clean() };
-            drop(of_thread);
-            done.send(cleaned).unwrap();
-        });
-        is_done.recv_timeout(Duration::from_secs(60)).expect("it hangs").unwrap();
+        in_time(
+            &store,
+            move |store| {
+                if is_compaction { store.compact(no_progress) } else { store.clean() }
+            },
+        );
         check(&store, &expected);
         store.close().unwrap();
     }

@@ -7,9 +7,11 @@ pub mod faulty;
 pub mod sample;
 
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use zkv::Store;
+use zkv::{Error, Store};
 
 #[derive(Serialize, Deserialize, PartialEq, Debug, Clone)]
 pub struct Page {
@@ -65,4 +67,17 @@ pub fn check(store: &Store, count: u64) {
     }
     assert_eq!(store.get::<_, Page>(&count).unwrap(), None);
     assert_eq!(store.iter_bytes().map(Result::unwrap).count() as u64, count);
+}
+
+/// Does `work` on the store, and fails where that takes a minute, instead of never ending.
+pub fn in_time(store: &Store, work: impl FnOnce(&Store) -> Result<(), Error> + Send + 'static) {
+    let (done, is_done) = channel();
+    let of_thread = store.clone();
+    std::thread::spawn(move || {
+        let worked = work(&of_thread);
+        // It holds the store open.
+        drop(of_thread);
+        done.send(worked).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("it hangs").unwrap();
 }

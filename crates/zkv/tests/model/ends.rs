@@ -1,22 +1,6 @@
 //! Cleaning ends, whatever it finds.
 
-use std::sync::mpsc::channel;
-use std::time::Duration;
-
 use super::*;
-
-/// Fails where it takes minutes, instead of never ending.
-pub fn clean_in_time(store: &Store) {
-    let (done, is_done) = channel();
-    let of_thread = store.clone();
-    let cleaning = std::thread::spawn(move || {
-        let cleaned = of_thread.clean();
-        drop(of_thread);
-        done.send(cleaned).unwrap();
-    });
-    is_done.recv_timeout(Duration::from_secs(120)).expect("it does not end").unwrap();
-    cleaning.join().unwrap();
-}
 
 /// The file cannot be cut where a snapshot reads it, wherever the log goes on: each segment that was begun
 /// for that was one more with nothing in it, which was cleaned, and so on for ever.

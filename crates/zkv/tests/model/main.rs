@@ -1,6 +1,8 @@
 //! The store against maps: any operations, in any order, through reopening, lost indexes, checkpoints
 //! and cleaning.
 
+#[path = "../common/mod.rs"]
+mod common;
 mod ends;
 mod steps;
 
@@ -15,7 +17,7 @@ use zkv::{
 };
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 
-use ends::clean_in_time;
+use common::in_time;
 use steps::{End, Step, Value, Write, cleaning_step, key, step};
 
 const PATH: &str = "dir/store.zkv";
@@ -265,7 +267,7 @@ impl Run {
                     .map(|byte| (*place, (first + byte) % 40, Some(Value { byte, bytes: *bytes })));
                 self.batch(&writes.collect::<Vec<_>>(), None);
             }
-            Step::Clean => clean_in_time(&self.store),
+            Step::Clean => in_time(&self.store, Store::clean),
             Step::Compact => self.store.compact(|_| ()).unwrap(),
             Step::Flush => self.store.flush().unwrap(),
             Step::Sync => self.store.sync().unwrap(),
