@@ -134,7 +134,11 @@ fn appended(index: &[u8]) -> Vec<u8> {
     };
     let change = Change { hash: KeyHash(7 << 100), old: None, new: Location::new(3) };
     let run = Run::from_changes(vec![change]);
-    let thresholds = Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX };
+    let thresholds = Thresholds {
+        base_bytes_least: 0,
+        besides_base_eighths_max: u64::MAX,
+        ..Thresholds::DEFAULT
+    };
     checkpoint.write_next_with(&storage, path, &run, &meta, &thresholds).expect("an append");
     storage.read(path).unwrap_or_default()
 }

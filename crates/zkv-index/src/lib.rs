@@ -64,4 +64,4 @@ pub use policy::Thresholds;
 pub use rebuild::{Rebuild, Rebuilt};
 pub use run::{Change, RUNS_MAX, Run, push_run};
 pub use verify::{IndexFinding, VerifiedIndex, verify};
-pub use write::{CheckpointMeta, write_first};
+pub use write::{CheckpointMeta, Prepared, write_first};

@@ -166,12 +166,13 @@ pub const RUNS_MAX: usize = 8;
 const SHORT_RUN_CHANGES: usize = 1024;
 
 /// Puts `run` in front of `runs`, the newest first, and merges until each is a few times as long as the
-/// one before it and at most [`RUNS_MAX`] are left.
+/// one before it and at most [`RUNS_MAX`] are left, besides the `kept` oldest, which stay as they are.
 ///
 /// The runs that are in use elsewhere stay as they are: merging makes new ones.
-pub fn push_run(runs: &mut Vec<Arc<Run>>, run: Run) {
+pub fn push_run(runs: &mut Vec<Arc<Run>>, run: Run, kept: usize) {
+    let newer = |runs: &[Arc<Run>]| runs.len().saturating_sub(kept);
     runs.insert(0, Arc::new(run));
-    while must_merge(runs) {
+    while must_merge(&runs[..newer(runs)]) {
         let newer = runs.remove(0);
         runs[0] = Arc::new(Run::merge(&newer, &runs[0]));
     }
@@ -244,7 +245,7 @@ mod tests {
             let beneath = model.clone();
             let mut runs = Vec::new();
             for write in &writes {
-                push_run(&mut runs, run_of(&mut model, write));
+                push_run(&mut runs, run_of(&mut model, write), 0);
                 prop_assert!(runs.len() <= RUNS_MAX);
                 check_against(&model, &beneath, &runs);
             }
@@ -265,8 +266,8 @@ mod tests {
         let put = Change { hash: hash(3), old: None, new: location };
         let delete = Change { hash: hash(3), old: location, new: None };
         let mut runs = Vec::new();
-        push_run(&mut runs, Run::from_changes(vec![put]));
-        push_run(&mut runs, Run::from_changes(vec![delete]));
+        push_run(&mut runs, Run::from_changes(vec![put]), 0);
+        push_run(&mut runs, Run::from_changes(vec![delete]), 0);
         assert!(runs.is_empty());
     }
 
@@ -281,7 +282,7 @@ mod tests {
                 new: Some(Location::MIN),
             });
             let before: usize = runs.first().map_or(0, |run: &Arc<Run>| run.len());
-            push_run(&mut runs, Run::from_changes(changes.collect()));
+            push_run(&mut runs, Run::from_changes(changes.collect()), 0);
             merged_count += if runs[0].len() == 100 { 0 } else { before };
         }
         let total: usize = runs.iter().map(|run| run.len()).sum();
@@ -297,11 +298,11 @@ mod tests {
             new: Some(Location::MIN),
         };
         let mut runs = Vec::new();
-        push_run(&mut runs, Run::from_changes((0..100_000).map(change).collect()));
+        push_run(&mut runs, Run::from_changes((0..100_000).map(change).collect()), 0);
         let (mut copied, commits) = (0, 5_000);
         for number in 0..commits {
             let known: Vec<Arc<Run>> = runs.clone();
-            push_run(&mut runs, Run::from_changes(vec![change(100_000 + number)]));
+            push_run(&mut runs, Run::from_changes(vec![change(100_000 + number)]), 0);
             assert!(runs.len() <= RUNS_MAX);
             let new = runs.iter().filter(|run| !known.iter().any(|one| Arc::ptr_eq(one, run)));
             copied += new.map(|run| run.len() as u128).sum::<u128>();

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use zkv_io::{Storage, StorageFile, crc32c, replace_atomically};
+use zkv_io::{Draft, Storage, StorageFile, crc32c};
 
 use crate::bucket::BUCKET_BYTES;
 use crate::checkpoint::{Checkpoint, Tail, header_at};
@@ -70,19 +70,53 @@ pub(crate) fn write_file(
     meta: &CheckpointMeta<'_>,
     number: u64,
 ) -> Result<Checkpoint, IndexError> {
+    prepare_file(storage, path, open, meta, number)?.publish(storage, path)
+}
+
+fn prepare_file(
+    storage: &dyn Storage,
+    path: &Path,
+    open: &OpenSource<'_>,
+    meta: &CheckpointMeta<'_>,
+    number: u64,
+) -> Result<Prepared, IndexError> {
     meta.check_limits()?;
     let salt = random_salt(storage)?;
     let mut failure = None;
-    let replaced = replace_atomically(storage, path, |file| {
+    let written = Draft::write(storage, path, |file| {
         write_contents(file, open, meta, number, salt).map_err(|error| {
             failure = Some(error);
             io::Error::other("the index file could not be written")
         })
     });
-    match (failure, replaced) {
+    match (failure, written) {
         (Some(error), _) => Err(error),
         (None, Err(error)) => Err(error.into()),
-        (None, Ok(())) => Checkpoint::open(storage, path, meta.store_id, true),
+        (None, Ok((draft, ()))) => Ok(Prepared { draft, store_id: meta.store_id }),
+    }
+}
+
+/// An index file that is written, whole and synced, and not in its place yet.
+#[derive(Debug)]
+pub struct Prepared {
+    draft: Draft,
+    store_id: [u8; 16],
+}
+
+impl Prepared {
+    /// Puts it at `path`, durably. Whoever has a checkpoint of the older file
+    /// [retires](Checkpoint::retire) it before.
+    ///
+    /// # Errors
+    /// [`IndexError::Io`]. It may be there all the same, now or behind a crash.
+    pub fn publish(self, storage: &dyn Storage, path: &Path) -> Result<Checkpoint, IndexError> {
+        self.draft.replace(storage, path)?;
+        Checkpoint::open(storage, path, self.store_id, true)
+    }
+
+    /// Removes it.
+    pub fn discard(self, storage: &dyn Storage) {
+        self.draft.discard(storage);
     }
 }
 
@@ -189,11 +223,8 @@ impl Checkpoint {
         thresholds: &Thresholds,
     ) -> Result<Self, IndexError> {
         meta.check_limits()?;
-        if meta.store_id != self.header.store_id {
-            let (expected, found) = (self.header.store_id, meta.store_id);
-            return Err(IndexError::Foreign { expected, found });
-        }
-        let choice = thresholds.choose(&self.sizes_with(changes, meta)?);
+        self.check_store(meta)?;
+        let choice = thresholds.choose(&self.sizes_with(changes, meta.sections_bytes())?);
         let mut tail = self.file.tail.lock().unwrap_or_else(PoisonError::into_inner);
         // Closed until all is well: of a failed sync, or a header that has perhaps arrived, nothing is
         // known, and a file that was replaced, or perhaps was, is not the one at `path`.
@@ -217,8 +248,44 @@ impl Checkpoint {
             }
             appended?;
         }
+        self.prepare_next(storage, path, changes, meta)?.publish(storage, path)
+    }
+
+    /// Whether [`Checkpoint::write_next`] would write the file anew, with sections as long as this one's.
+    ///
+    /// # Errors
+    /// [`IndexError::TooLarge`].
+    #[doc(hidden)]
+    pub fn is_to_be_rewritten(
+        &self,
+        changes: &Run,
+        thresholds: &Thresholds,
+    ) -> Result<bool, IndexError> {
+        let sizes = self.sizes_with(changes, self.sections_bytes())?;
+        Ok(thresholds.choose(&sizes) == Choice::Rewrite)
+    }
+
+    /// Writes the checkpoint that `changes` make of this one as a new file beside `path`, which takes no
+    /// other's place yet. This checkpoint may be appended to meanwhile, and until [`Prepared::publish`]:
+    /// the new file then lacks that.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::write_next`]; nothing has changed then.
+    pub fn prepare_next(
+        &self,
+        storage: &dyn Storage,
+        path: &Path,
+        changes: &Run,
+        meta: &CheckpointMeta<'_>,
+    ) -> Result<Prepared, IndexError> {
+        self.check_store(meta)?;
         let open = || self.merged_with(changes, 0);
-        write_file(storage, path, &open, meta, self.header.number.wrapping_add(1))
+        prepare_file(storage, path, &open, meta, self.header.number.wrapping_add(1))
+    }
+
+    fn check_store(&self, meta: &CheckpointMeta<'_>) -> Result<(), IndexError> {
+        let (expected, found) = (self.header.store_id, meta.store_id);
+        if expected == found { Ok(()) } else { Err(IndexError::Foreign { expected, found }) }
     }
 
     /// Appends nothing more to the file of this checkpoint, which stays readable: the next one is a
@@ -228,7 +295,7 @@ impl Checkpoint {
         *self.file.tail.lock().unwrap_or_else(PoisonError::into_inner) = Tail::Closed;
     }
 
-    fn sizes_with(&self, changes: &Run, meta: &CheckpointMeta<'_>) -> Result<Sizes, IndexError> {
+    fn sizes_with(&self, changes: &Run, sections_bytes: u64) -> Result<Sizes, IndexError> {
         let (base, appended) = self.header.tables.split_first().ok_or(IndexError::Mismatch)?;
         let added = measure(&|| Ok(entries_of(changes)), false)?;
         let appended_entries = appended.iter().map(|table| table.entry_count);
@@ -246,7 +313,7 @@ impl Checkpoint {
             chain_length: self.chain_length,
             changes_bytes: added.table_bytes()?,
             merged_bytes: merged.table_bytes()?,
-            sections_bytes: meta.sections_bytes(),
+            sections_bytes,
         })
     }
 

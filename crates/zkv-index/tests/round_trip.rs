@@ -222,7 +222,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 const THRESHOLDS: [Thresholds; 3] = [
     ALWAYS_APPEND,
-    Thresholds { base_bytes_least: 0, besides_base_eighths_max: 12 },
+    Thresholds { base_bytes_least: 0, besides_base_eighths_max: 12, ..Thresholds::DEFAULT },
     Thresholds::DEFAULT,
 ];
 

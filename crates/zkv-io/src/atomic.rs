@@ -63,19 +63,70 @@ fn write_then<T>(
     write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
     publish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<T> {
-    let temporary = temporary_path(storage, path)?;
-    let file = storage.open(&temporary, OpenMode::CreateNew)?;
-    let written = write(&*file).and_then(|value| file.sync_all().map(|()| value));
-    // Windows renames no open file.
-    drop(file);
-    let published = written.and_then(|value| publish(&temporary).map(|()| value));
-    if published.is_err() {
-        // The first error is the one to report; the next open removes what stays.
-        let _ = storage.remove(&temporary);
-    }
-    let value = published?;
-    storage.sync_dir(parent_directory(path))?;
+    let (draft, value) = Draft::write(storage, path, write)?;
+    draft.publish(storage, path, publish)?;
     Ok(value)
+}
+
+/// A file that is written, and not in its place yet. One that is dropped stays beside that, under its
+/// temporary name.
+#[derive(Debug)]
+pub struct Draft {
+    temporary: PathBuf,
+}
+
+impl Draft {
+    /// Writes a file beside `path`, and syncs it.
+    ///
+    /// # Errors
+    /// Those of `write` and of the system. Nothing is left then.
+    pub fn write<T>(
+        storage: &dyn Storage,
+        path: &Path,
+        write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
+    ) -> io::Result<(Self, T)> {
+        let temporary = temporary_path(storage, path)?;
+        let file = storage.open(&temporary, OpenMode::CreateNew)?;
+        let draft = Self { temporary };
+        let written = write(&*file).and_then(|value| file.sync_all().map(|()| value));
+        // Windows renames no open file.
+        drop(file);
+        match written {
+            Ok(value) => Ok((draft, value)),
+            Err(error) => {
+                draft.discard(storage);
+                Err(error)
+            }
+        }
+    }
+
+    /// Renames it over `path`, durably.
+    ///
+    /// # Errors
+    /// Those of the system, as with [`replace_atomically`].
+    pub fn replace(self, storage: &dyn Storage, path: &Path) -> io::Result<()> {
+        self.publish(storage, path, |from| storage.rename(from, path))
+    }
+
+    /// Removes it.
+    pub fn discard(self, storage: &dyn Storage) {
+        // What cannot be removed does no harm: the next open removes it.
+        let _ = storage.remove(&self.temporary);
+    }
+
+    fn publish(
+        self,
+        storage: &dyn Storage,
+        path: &Path,
+        publish: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<()> {
+        if let Err(error) = publish(&self.temporary) {
+            // The first error is the one to report.
+            self.discard(storage);
+            return Err(error);
+        }
+        storage.sync_dir(parent_directory(path))
+    }
 }
 
 #[cfg(test)]

@@ -32,7 +32,8 @@ mod scratch;
 mod storage;
 
 pub use atomic::{
-    TEMPORARY_SUFFIX, create_atomically, parent_directory, replace_atomically, temporary_path,
+    Draft, TEMPORARY_SUFFIX, create_atomically, parent_directory, replace_atomically,
+    temporary_path,
 };
 pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};

@@ -27,6 +27,7 @@ pub(crate) struct Append<'w> {
     committed: &'w mut Committed,
     live: &'w mut LiveTable,
     tail: &'w mut Tail,
+    kept_runs: usize,
     is_applying: &'w mut bool,
     is_written: &'w dyn Fn(KeyHash) -> bool,
     /// Keys that the user has not named.
@@ -52,7 +53,7 @@ impl Writer {
         is_written: &'w dyn Fn(KeyHash) -> bool,
     ) -> Result<Append<'w>, WriteError> {
         self.catch_up()?;
-        let (log, end) = (self.log.log(), self.log.end());
+        let (log, end, kept_runs) = (self.log.log(), self.log.end(), self.kept_runs());
         Ok(Append {
             commit: self.log.begin()?,
             end,
@@ -61,6 +62,7 @@ impl Writer {
             committed: &mut self.committed,
             live: &mut self.live,
             tail: &mut self.tail,
+            kept_runs,
             is_applying: &mut self.is_applying,
             is_written,
             added: HashSet::new(),
@@ -171,7 +173,7 @@ impl Append<'_> {
         }
         self.tail.bytes += payload_bytes;
         self.tail.records += changes.len() as u64;
-        push_run(&mut self.committed.runs, Run::from_changes(changes));
+        push_run(&mut self.committed.runs, Run::from_changes(changes), self.kept_runs);
         self.committed.log = self.log.view().until(end);
         *self.is_applying = false;
         Ok(end)

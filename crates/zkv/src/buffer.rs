@@ -192,10 +192,14 @@ impl Shared {
     }
 
     pub(crate) fn checkpoint_if_due(&self, writer: &mut Writer) {
+        // A checkpoint only shortens the next opening, and makes room: it is tried again when as
+        // much has come again, and `close` reports what stands in its way.
+        if writer.is_checkpoint_due() && writer.rewrite.is_some() {
+            // So much was written meanwhile that it is waited for.
+            let _ = self.finish_rewrite(writer);
+        }
         if writer.is_checkpoint_due() {
-            // A checkpoint only shortens the next opening, and makes room: it is tried again when as
-            // much has come again, and `close` reports what stands in its way.
-            let _ = self.checkpoint(writer);
+            let _ = self.checkpoint_aside(writer);
         }
     }
 }

@@ -206,6 +206,13 @@ impl Cleaner {
         self.segments_freed.fetch_add(moved.segments, Ordering::Relaxed);
     }
 
+    /// Notes that segments were freed by somebody else than who cleans, which may be more than who cleans
+    /// waits for.
+    pub(crate) fn note_freed(&self) {
+        self.state().has_news = true;
+        self.changed.notify_all();
+    }
+
     fn note_packed(&self) {
         self.state().pieces += 1;
         self.changed.notify_all();
@@ -359,14 +366,14 @@ impl Shared {
     }
 
     /// Cuts off what is free at the file's end, and returns how many bytes that were.
-    fn cut(&self, writer: &mut Writer) -> Result<u64> {
+    pub(crate) fn cut(&self, writer: &mut Writer) -> Result<u64> {
         let cut = writer.log.cut().map_err(Error::data(&self.path))?;
         self.cleaner.bytes_cut.fetch_add(cut, Ordering::Relaxed);
         Ok(cut)
     }
 
     /// What the store holds, and whether writes have to wait for the cleaning.
-    fn survey(&self, writer: &Writer) -> Survey {
+    pub(crate) fn survey(&self, writer: &Writer) -> Survey {
         let survey = writer.survey();
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
             let dead_percent = u64::from(dead_percent);

@@ -73,6 +73,7 @@ mod recent;
 mod replay;
 mod reserve;
 mod resolve;
+mod rewrite;
 mod salvage;
 mod sections;
 mod shared;

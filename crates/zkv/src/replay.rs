@@ -86,7 +86,7 @@ impl<'a> Replay<'a> {
         forget_dropped(catalog, Arc::make_mut(counts), self.live);
         if !self.changes.is_empty() {
             let run = Run::from_changes(self.changes.into_values().collect());
-            push_run(&mut self.committed.runs, run);
+            push_run(&mut self.committed.runs, run, 0);
         }
     }
 }

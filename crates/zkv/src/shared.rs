@@ -25,12 +25,15 @@ use crate::pipeline::Pipeline;
 use crate::rebuild;
 use crate::recent::Recent;
 use crate::reserve::Reserved;
+use crate::rewrite::RewriteThread;
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Condvar, Mutex, MutexGuard};
 use crate::view::{KeyRef, LookupError, Moment, View};
 use crate::writer::{IndexPlace, WriteError, Writer};
 
 pub(crate) struct Shared {
+    /// For threads that outlive the call that starts them.
+    pub itself: Weak<Self>,
     pub path: PathBuf,
     pub index: IndexPlace,
     pub options: Options,
@@ -55,6 +58,8 @@ pub(crate) struct Shared {
     pub snapshots: AtomicU64,
     /// How often a damaged index is still made anew without being asked.
     pub mends_left: AtomicU32,
+    /// Threads that write index files.
+    pub rewriting: Mutex<Vec<RewriteThread>>,
     /// Whoever holds it makes a damaged index anew.
     pub mending: Mutex<()>,
     pub is_closed: AtomicBool,

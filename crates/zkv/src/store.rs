@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -115,7 +115,8 @@ impl Store {
             is_ending: false,
         };
         let view = View { active, frozen: Vec::new(), committed };
-        let shared = Arc::new(Shared {
+        let shared = Arc::new_cyclic(|itself| Shared {
+            itself: Weak::clone(itself),
             path,
             index,
             cache: ValueCache::new(options.cache_bytes),
@@ -133,6 +134,7 @@ impl Store {
             collections: Collections::default(),
             snapshots: AtomicU64::new(0),
             mends_left: AtomicU32::new(MENDS_MAX),
+            rewriting: Mutex::default(),
             mending: Mutex::default(),
             is_closed: AtomicBool::new(false),
         });
@@ -407,6 +409,7 @@ impl Handle {
         let closed = writer.log.close().map_err(Error::data(&shared.path));
         drop(writer);
         self.stop_flusher();
+        shared.join_rewriting();
         // Another handle may have started one meanwhile.
         self.stop_cleaner();
         // Without an index file nothing is lost.
@@ -440,6 +443,7 @@ impl Drop for Handle {
         // Who wants to know calls `close`.
         let _ = self.close();
         self.stop_flusher();
+        self.shared.join_rewriting();
     }
 }
 

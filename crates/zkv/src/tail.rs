@@ -29,9 +29,24 @@ impl Tail {
     /// Whether it has grown enough for a checkpoint since it was `attempted`, the tail when the last
     /// one failed, or nothing.
     pub(crate) fn is_due(&self, attempted: &Self) -> bool {
-        self.changes.saturating_sub(attempted.changes) >= CHANGES_MAX
-            || self.bytes.saturating_sub(attempted.bytes) >= BYTES_MAX
-            || self.records.saturating_sub(attempted.records) >= RECORDS_MAX
+        let Self { changes, records, bytes } = self.behind(attempted);
+        changes >= CHANGES_MAX || bytes >= BYTES_MAX || records >= RECORDS_MAX
+    }
+
+    /// Whether it has grown by twice as much since then: whoever writes waits for the one that goes on.
+    pub(crate) fn is_overdue(&self, attempted: &Self) -> bool {
+        let Self { changes, records, bytes } = self.behind(attempted);
+        let half = Self { changes: changes / 2, records: records / 2, bytes: bytes / 2 };
+        half.is_due(&Self::default())
+    }
+
+    /// What has come behind `earlier`.
+    pub(crate) fn behind(&self, earlier: &Self) -> Self {
+        Self {
+            changes: self.changes.saturating_sub(earlier.changes),
+            records: self.records.saturating_sub(earlier.records),
+            bytes: self.bytes.saturating_sub(earlier.bytes),
+        }
     }
 
     /// Whether a store may be closed without a checkpoint of it.
@@ -63,6 +78,13 @@ mod tests {
         for step in cases {
             assert!(step.is_due(&nothing), "{step:?}");
             assert!(!step.is_due(&step), "{step:?}");
+            assert!(!step.is_overdue(&nothing), "{step:?}");
+            let twice = Tail {
+                changes: 2 * step.changes,
+                records: 2 * step.records,
+                bytes: 2 * step.bytes,
+            };
+            assert!(twice.is_overdue(&nothing) && !twice.is_overdue(&step), "{step:?}");
             let one_less = Tail {
                 changes: step.changes.saturating_sub(1),
                 records: step.records.saturating_sub(1),

@@ -14,6 +14,7 @@ use crate::error::is_without_room;
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::rebuild::{self, Indexed, RebuiltIndex};
+use crate::rewrite::Rewrite;
 use crate::sections::Sections;
 use crate::tail::Tail;
 use crate::view::{Committed, LookupError};
@@ -101,8 +102,12 @@ pub(crate) struct Writer {
     pub moved_to: HashSet<u64>,
     /// What came behind the last checkpoint; its `changes` are those of the runs.
     pub tail: Tail,
-    /// What that was when a checkpoint was attempted last, and failed.
-    attempted: Tail,
+    /// What that was when a checkpoint was attempted last, and failed or goes on.
+    pub attempted: Tail,
+    /// The index file that is being written beside this, if one is.
+    pub rewrite: Option<Rewrite>,
+    /// Whether the last one could not be: the next one is written here, and whoever asked for it is told.
+    pub has_rewrite_failed: bool,
     /// Whether the index is in memory because its file could not be written.
     is_index_file_missing: bool,
     /// Whether the index file was removed because there was no room for the next one.
@@ -131,6 +136,8 @@ impl Writer {
             moved_to: HashSet::new(),
             tail,
             attempted: Tail::default(),
+            rewrite: None,
+            has_rewrite_failed: false,
             is_index_file_missing: false,
             is_index_file_removed: false,
             is_applying: false,
@@ -149,10 +156,13 @@ impl Writer {
 
     /// Whether a crash now would make the next opening slow.
     pub(crate) fn is_checkpoint_due(&self) -> bool {
-        self.tail_now().is_due(&self.attempted)
+        match self.rewrite {
+            None => self.tail_now().is_due(&self.attempted),
+            Some(_) => self.tail_now().is_overdue(&self.attempted),
+        }
     }
 
-    fn tail_now(&self) -> Tail {
+    pub(crate) fn tail_now(&self) -> Tail {
         let changes = self.committed.runs.iter().map(|run| run.len()).sum();
         Tail { changes, ..self.tail }
     }
@@ -160,11 +170,17 @@ impl Writer {
     /// Whether a closing store writes a checkpoint: the index file lacks something, and more than the next
     /// opening replays at once.
     pub(crate) fn is_checkpoint_due_to_close(&self) -> bool {
-        let is_file_behind = self.committed.checkpoint.is_none()
-            || self.is_index_file_missing
-            || self.is_index_file_removed;
+        let is_file_behind = !self.goes_by_its_file() || self.rewrite.is_some();
         let tail = self.tail_now();
         is_file_behind || !self.cleaned.is_empty() || !tail.may_be_left()
+    }
+
+    /// Whether the index is that of the index file, and of what came behind it.
+    pub(crate) fn goes_by_its_file(&self) -> bool {
+        self.committed.checkpoint.is_some()
+            && !self.is_index_file_missing
+            && !self.is_index_file_removed
+            && !self.is_applying
     }
 
     /// Writes the index of everything up to now, after making the log durable, and frees the segments
@@ -219,15 +235,14 @@ impl Writer {
     }
 
     fn write_checkpoint(&mut self) -> Result<(), WriteError> {
+        self.finish_rewrite();
         self.attempted = self.tail_now();
         if self.is_index_file_missing || self.is_applying {
             return self.rebuild_index();
         }
         let log_section = self.log.checkpoint()?;
         let run = merge_all(&self.committed.runs);
-        let Committed { counts, catalog, .. } = &self.committed;
-        let store_id = self.log.log().identity().store_id;
-        let sections = Sections::new(store_id, log_section, &self.live, counts, catalog);
+        let sections = self.sections(log_section);
         let (storage, path) = (&*self.index.storage, &*self.index.path);
         let next = sections.write_with(|meta| match &self.committed.checkpoint {
             Some(checkpoint) => {
@@ -242,6 +257,13 @@ impl Writer {
             Err(error) => return Err(error.into()),
         }
         Ok(())
+    }
+
+    /// What the index file holds besides the index.
+    pub(crate) fn sections(&self, log_section: Vec<u8>) -> Sections {
+        let Committed { counts, catalog, .. } = &self.committed;
+        let store_id = self.log.log().identity().store_id;
+        Sections::new(store_id, log_section, &self.live, counts, catalog)
     }
 
     /// Makes the index anew from the log alone, in memory where its file cannot be written: reading
@@ -262,6 +284,7 @@ impl Writer {
 
     /// Makes the index anew from the log alone.
     pub(crate) fn rebuild_index(&mut self) -> Result<(), WriteError> {
+        self.drop_rewrite();
         let log_section = self.log.checkpoint()?;
         let view = self.log.view();
         let rebuilt = rebuild::from_log(&view, &self.keys, &self.index)?;
@@ -280,13 +303,13 @@ impl Writer {
     }
 
     /// Lets no later checkpoint go to the file of the present one, which is about to lose its name.
-    fn retire_checkpoint(&self) {
+    pub(crate) fn retire_checkpoint(&self) {
         if let Some(checkpoint) = &self.committed.checkpoint {
             checkpoint.retire();
         }
     }
 
-    fn set_checkpoint(&mut self, checkpoint: Checkpoint) {
+    pub(crate) fn set_checkpoint(&mut self, checkpoint: Checkpoint) {
         self.committed.checkpoint = Some(Arc::new(checkpoint));
         self.committed.checkpoint_id = CheckpointId::next();
         self.committed.checkpoint_end = self.log.end();
@@ -294,7 +317,7 @@ impl Writer {
         self.committed.log = self.log.view();
         (self.tail, self.attempted) = (Tail::default(), Tail::default());
         (self.is_index_file_missing, self.is_applying) = (false, false);
-        self.is_index_file_removed = false;
+        (self.is_index_file_removed, self.has_rewrite_failed) = (false, false);
     }
 }
 

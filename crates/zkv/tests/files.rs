@@ -308,7 +308,11 @@ fn a_copy_is_packed_and_whole_whatever_durability_and_longest_value_its_options_
 #[test]
 fn the_index_file_is_up_to_date_behind_a_rebuild_that_failed_anywhere() {
     let options = |disk: &SimDisk| {
-        let thresholds = Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX };
+        let thresholds = Thresholds {
+            base_bytes_least: 0,
+            besides_base_eighths_max: u64::MAX,
+            ..Thresholds::DEFAULT
+        };
         let options = Options::new().storage(Arc::new(disk.clone())).cleaning(Cleaning::Off);
         options.index_thresholds(thresholds)
     };

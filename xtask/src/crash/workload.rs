@@ -137,9 +137,11 @@ impl IndexFile {
     pub fn thresholds(self) -> Thresholds {
         match self {
             Self::Unused | Self::Rewritten => Thresholds::DEFAULT,
-            Self::Appended => {
-                Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX }
-            }
+            Self::Appended => Thresholds {
+                base_bytes_least: 0,
+                besides_base_eighths_max: u64::MAX,
+                ..Thresholds::DEFAULT
+            },
         }
     }
 }

@@ -20,7 +20,7 @@ pub const PATH: &str = "dir/store.idx";
 
 /// Every checkpoint is appended, however small the file.
 pub const ALWAYS_APPEND: Thresholds =
-    Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX };
+    Thresholds { base_bytes_least: 0, besides_base_eighths_max: u64::MAX, ..Thresholds::DEFAULT };
 
 pub type Model = BTreeMap<KeyHash, Location>;
 

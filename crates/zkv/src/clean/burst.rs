@@ -137,6 +137,15 @@ mod tests {
     use super::*;
     use crate::options::{Cleaning, Options};
 
+    impl Shared {
+        /// Moves what is needed of `segments` at once, and frees nothing.
+        pub(crate) fn move_all(&self, segments: Vec<SegmentInfo>) -> Result<()> {
+            let _turn = self.cleaner.take_turn();
+            let pack = |entries: &[&[u8]]| self.log.pack(entries);
+            self.clean(segments, &Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack }, None)
+        }
+    }
+
     /// Whether each record behind the first `skipped` segments was moved, in the log's order, where
     /// something else is written and flushed while each piece is packed.
     fn moved_between_others(burst_bytes: u64) -> Vec<bool> {

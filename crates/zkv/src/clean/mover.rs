@@ -115,16 +115,23 @@ impl Writer {
         })
     }
 
-    /// Frees the segments that were cleaned, once no index file leads to them: to be called behind a
-    /// checkpoint. All of them go in one commit, since a mark may have been left behind with the other
-    /// one that it spoke of.
+    /// Frees the segments that were cleaned: to be called behind a checkpoint of all of them.
     pub(crate) fn free_cleaned(&mut self) -> Result<(), WriteError> {
-        if self.cleaned.is_empty() {
+        let cleaned = self.cleaned.clone();
+        self.free(&cleaned)
+    }
+
+    /// Frees those of `slots` whose segments were cleaned, once no index file leads to them. All of them go in
+    /// one commit, since a mark may have been left behind with the other one that it spoke of.
+    pub(crate) fn free(&mut self, slots: &HashSet<u32>) -> Result<(), WriteError> {
+        let slots: Vec<u32> = self.cleaned.intersection(slots).copied().collect();
+        if slots.is_empty() {
             return Ok(());
         }
-        let slots: Vec<u32> = self.cleaned.iter().copied().collect();
         let end = self.log.free(&slots)?.end;
-        self.cleaned = HashSet::new();
+        slots.iter().for_each(|slot| {
+            self.cleaned.remove(slot);
+        });
         self.committed.log = self.log.view();
         self.log.log().sync(end)?;
         let left = self.committed.log.segments();

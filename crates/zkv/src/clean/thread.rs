@@ -14,6 +14,7 @@ use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{Builder, JoinHandle};
+use crate::writer::Writer;
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
@@ -325,8 +326,13 @@ impl Shared {
     /// Which segments to clean now. While others write it may wait until it is worth while.
     fn next_victims(&self, dead_percent: u64, may_wait: bool) -> Result<Vec<SegmentInfo>> {
         let mut writer = self.writer()?;
+        // Who writes meanwhile does not wait for a large index file.
+        let reclaim = |writer: &mut Writer| match may_wait {
+            true => self.checkpoint_aside(writer),
+            false => self.checkpoint(writer),
+        };
         if self.is_reclaim_due(&writer) {
-            self.checkpoint(&mut writer)?;
+            reclaim(&mut writer)?;
         }
         let survey = self.survey(&writer);
         let is_skipped = |one: &SegmentInfo| self.cleaner.is_damaged(one);
@@ -345,7 +351,11 @@ impl Shared {
             return Ok(victims);
         }
         if !writer.cleaned.is_empty() {
-            self.checkpoint(&mut writer)?;
+            reclaim(&mut writer)?;
+        }
+        if may_wait && writer.rewrite.is_some() {
+            // What is freed behind it is news.
+            return Ok(Vec::new());
         }
         let written = writer.log.end().sequence;
         let is_wanted = |one: &SegmentInfo| !is_skipped(one);

@@ -38,8 +38,9 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a new file's directory is not synced",
         file: "crates/zkv-io/src/atomic.rs",
-        right: "    storage.sync_dir(parent_directory(path))?;",
-        wrong: "    if !PLANTED {\n        storage.sync_dir(parent_directory(path))?;\n    }",
+        right: "        storage.sync_dir(parent_directory(path))",
+        wrong: "        if PLANTED {\n            return Ok(());\n        }\n        \
+                storage.sync_dir(parent_directory(path))",
     },
     Bug {
         name: "a new file gets its name before it is synced",
