@@ -16,9 +16,10 @@ use ring::Ring;
 
 /// What a value may take with all that a ring has beside it, as far as the doorkeeper cares.
 const VALUE_BYTES: usize = 256;
-/// Values over this share of the cache are not kept: one would drop many.
+/// Values over this share of the cache are not kept, nor over this one of a shard: one would drop many.
 const SHARE_MAX: usize = 64;
-/// A shard holds several of the longest values.
+const SHARD_SHARE_MAX: usize = 4;
+/// Up to a cache of 8 MiB, a shard's share is no less than the cache's.
 const SHARD_BYTES_MIN: usize = 512 << 10;
 /// Readers of one shard take turns at its lock's counter, and of so many seldom meet: there are more only
 /// where a ring would be too long.
@@ -79,7 +80,8 @@ impl ValueCache {
     /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does. A full
     /// cache may leave it.
     pub(crate) fn put(&self, place: &Place, led_by: Option<CheckpointId>, value: &[u8]) {
-        if value.len() > self.bytes_max / SHARE_MAX {
+        let shard_bytes = self.bytes_max / self.shard_count();
+        if value.len() >= (self.bytes_max / SHARE_MAX).min(shard_bytes / SHARD_SHARE_MAX) {
             return;
         }
         let shards =
@@ -87,7 +89,7 @@ impl ValueCache {
         let shard = shard_of(shards, place.hash);
         if !shard.is_full.load(Ordering::Relaxed) || self.doorkeeper().has_seen(place.hash) {
             let mut ring = shard.write();
-            let ring = ring.get_or_insert_with(|| Ring::new(self.bytes_max / shards.len()));
+            let ring = ring.get_or_insert_with(|| Ring::new(shard_bytes));
             ring.put(place, led_by, value);
             shard.is_full.store(ring.is_full(), Ordering::Relaxed);
         }

@@ -173,9 +173,10 @@ impl Options {
 
     /// Bytes of memory for values that were read lately: up to 1 TiB, default 8 MiB; 0 keeps none. Where
     /// some keys are read far more often than others, reading one of their values again takes a fifth to a
-    /// ninth of the time; where all are read alike, it makes no difference. It grows as it fills, and
-    /// counts 44 to 51 bytes besides those of each value; values over a 64th of it are left out. Once
-    /// it is full, it takes in what is read a second time.
+    /// ninth of the time; where all are read alike, it makes no difference. It grows as it fills, up to a few
+    /// bytes in a thousand more, and counts 44 to 51 bytes besides those of each value, and tables, which are a
+    /// 17th of it. Values of a 64th of it or more are left out, from 32 MiB on those of a 256th. Once it is full,
+    /// it takes in what is read a second time.
     ///
     /// Where there is less memory than the file takes, the system's page cache, which holds the file as
     /// it is compressed, makes more of it.

@@ -249,7 +249,8 @@ impl Committed {
         }
     }
 
-    /// Whose word on the key is the last, where that is the checkpoint's.
+    /// Whose word on the key is the last, where that is the checkpoint's: nothing came behind it, or what came
+    /// has cancelled out.
     #[inline]
     pub(crate) fn led_by(&self, hash: KeyHash) -> Option<CheckpointId> {
         self.change(hash).is_none().then_some(self.checkpoint_id)

@@ -3,13 +3,15 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use zkv::{ErrorKind, Options, Store};
+use zkv::{Cleaning, ErrorKind, Options, Store};
 use zkv_io::MemoryStorage;
 
-use common::faulty::{PATH, noise, options, read_file};
+use common::faulty::{Act, FaultyStorage, PATH, noise, options, read_file};
 
 const CACHE_BYTES: usize = 1 << 20;
 
@@ -268,5 +270,72 @@ fn a_snapshot_stays_where_a_later_value_comes_to_lie_in_the_same_place() {
                 check_that_a_snapshot_stays(&store, read);
             }
         }
+    }
+}
+
+#[test]
+fn what_lies_in_a_slot_that_was_freed_without_an_index_file_is_not_taken_for_what_lay_there() {
+    let is_full = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&is_full);
+    let disk = FaultyStorage::new(&MemoryStorage::new(), move |act, path| {
+        let is_index = path.to_string_lossy().contains(".idx");
+        let fails = act == Act::Write && is_index && switch.load(Ordering::SeqCst);
+        if fails { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+    });
+    let options = || disk.options().slot_bytes(256 << 10).memory_buffer_bytes(64 << 10);
+    let open = || options().cleaning(Cleaning::Off).cache_bytes(16 << 20).open(PATH).unwrap();
+    let (all, overwritten) = (0..8_000, 700..5_000);
+    let value = |round: u64, number: u64| noise(round << 32 | number, 400);
+    let store = open();
+    for number in all.clone() {
+        store.set_bytes(&key(number), &value(0, number)).unwrap();
+    }
+    store.close().unwrap();
+    let store = open();
+    all.clone().for_each(|number| drop(store.get_bytes(&key(number)).unwrap()));
+    is_full.store(true, Ordering::SeqCst);
+    // Now and then, one comes to lie where it lay at first: about five of each thousand rounds of a key.
+    for round in 1..6 {
+        for number in overwritten.clone() {
+            store.delete_bytes(&key(number)).unwrap();
+        }
+        store.flush().unwrap();
+        store.clean().unwrap();
+        let mut numbers: Vec<u64> = overwritten.clone().collect();
+        fastrand::Rng::with_seed(round).shuffle(&mut numbers);
+        for number in numbers {
+            store.set_bytes(&key(number), &value(round, number)).unwrap();
+        }
+        store.flush().unwrap();
+        for number in all.clone() {
+            let round = if overwritten.contains(&number) { round } else { 0 };
+            let found = store.get_bytes(&key(number)).unwrap().unwrap();
+            assert!(found == value(round, number), "key {number}");
+        }
+    }
+}
+
+#[test]
+fn a_long_value_drops_none_where_there_is_room() {
+    const KEYS: u64 = 30_000;
+    let memory = MemoryStorage::new();
+    let open = || options(&memory).cache_bytes(32 << 20).open(PATH).unwrap();
+    let store = open();
+    for number in 0..KEYS {
+        store.set_bytes(&key(number), &noise(number, 400)).unwrap();
+    }
+    let long = noise(1, 460_000);
+    (0..16).for_each(|number| store.set_bytes(&key(KEYS + number), &long).unwrap());
+    store.close().unwrap();
+    let store = open();
+    for number in 0..KEYS + 16 {
+        store.get_bytes(&key(number)).unwrap().unwrap();
+    }
+    // No block is whole: what is read is what is kept.
+    let mut bytes = read_file(&memory, PATH);
+    bytes[4096 + 256..].iter_mut().for_each(|byte| *byte ^= 1);
+    write_over(&memory, &bytes);
+    for number in 0..KEYS {
+        assert!(store.get_bytes(&key(number)).is_ok(), "{number}");
     }
 }

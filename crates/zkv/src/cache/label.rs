@@ -33,7 +33,7 @@ impl Place {
     }
 }
 
-/// Names a checkpoint: no two of this process have the same.
+/// Names a checkpoint, until a slot is freed: no two of this process have the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CheckpointId(NonZeroU64);
 

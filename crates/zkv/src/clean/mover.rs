@@ -6,6 +6,7 @@ use zkv_log::{LogError, Packed, Room};
 use zkv_record::Record;
 
 use super::gather::{Needed, Oldest, Piece, Still};
+use crate::cache::CheckpointId;
 use crate::resolve::{Resolved, order_by_key};
 use crate::writer::{WriteError, Writer};
 
@@ -132,6 +133,9 @@ impl Writer {
         slots.iter().for_each(|slot| {
             self.cleaned.remove(slot);
         });
+        // A record may come to the very place of an older one of its key, in a slot that is used again. Then
+        // nothing has changed for the index, where no file of it was written, and yet the value is another.
+        self.committed.checkpoint_id = CheckpointId::next();
         self.committed.log = self.log.view();
         self.log.log().sync(end)?;
         let left = self.committed.log.segments();
