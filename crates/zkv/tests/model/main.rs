@@ -4,11 +4,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod ends;
+mod settings;
 mod steps;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use proptest::prelude::*;
 use zkv::{
@@ -18,6 +18,7 @@ use zkv::{
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 
 use common::in_time;
+use settings::{Settings, options, settings};
 use steps::{End, Step, Value, Write, cleaning_step, key, step};
 
 const PATH: &str = "dir/store.zkv";
@@ -28,31 +29,6 @@ const DEFAULT: usize = 0;
 const PLACES: usize = 3;
 
 type Named = Collection<u8, Vec<u8>>;
-
-/// How a store is opened.
-#[derive(Clone, Copy)]
-struct Settings {
-    durability: Durability,
-    use_index_file: bool,
-    cleaning: Cleaning,
-}
-
-fn settings(durability: Durability, use_index_file: bool) -> Settings {
-    Settings { durability, use_index_file, cleaning: Cleaning::Off }
-}
-
-fn options(storage: &MemoryStorage, settings: Settings) -> Options {
-    let Settings { durability, use_index_file, cleaning } = settings;
-    Options::new()
-        .storage(Arc::new(storage.clone()))
-        .durability(durability)
-        .use_index_file(use_index_file)
-        .cleaning(cleaning)
-        .slot_bytes(256 << 10)
-        .memory_buffer_bytes(64 << 10)
-        .cache_bytes(64 << 10)
-        .max_parallel_reads(1)
-}
 
 /// What a store holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
