@@ -27,6 +27,8 @@ impl Storage for FileStorage {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        #[cfg(unix)]
+        keep_private(from, to)?;
         fs::rename(from, to)
     }
 
@@ -90,6 +92,19 @@ fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
         let _ = fs::remove_file(path);
     }
     Ok(file)
+}
+
+/// Takes those permissions from `from` that `to` does not have: what others may not read is not laid open by
+/// the file that takes its place.
+#[cfg(unix)]
+fn keep_private(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // A file that its owner cannot write is no reason to make one that cannot be written, either.
+    const OWNER: u32 = 0o700;
+    let Ok(replaced) = fs::metadata(to) else { return Ok(()) };
+    let mode = fs::metadata(from)?.permissions().mode();
+    let kept = mode & (replaced.permissions().mode() | OWNER);
+    if kept == mode { Ok(()) } else { fs::set_permissions(from, fs::Permissions::from_mode(kept)) }
 }
 
 #[derive(Debug)]
@@ -373,6 +388,23 @@ mod tests {
         FileStorage.remove(&b).unwrap();
         FileStorage.rename_new(&a, &b).unwrap();
         assert!(!a.exists() && b.exists());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_takes_the_place_of_a_private_one_is_private() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let [new, old] = ["new", "old"].map(|name| directory.path().join(name));
+        let mode_of = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for (mode, kept) in [(0o600, 0o600), (0o640, 0o640), (0o444, 0o644), (0o666, 0o644)] {
+            for (path, mode) in [(&new, 0o644), (&old, mode)] {
+                fs::write(path, b"").unwrap();
+                fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+            }
+            FileStorage.rename(&new, &old).unwrap();
+            assert_eq!(mode_of(&old), kept, "{mode:o}");
+        }
     }
 
     #[cfg(unix)]

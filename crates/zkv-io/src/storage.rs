@@ -45,7 +45,8 @@ pub trait Storage: Debug + Send + Sync {
         path.to_owned()
     }
 
-    /// Renames `from` to `to`, replacing what is there. Durable after [`Storage::sync_dir`].
+    /// Renames `from` to `to`, replacing what is there. Durable after [`Storage::sync_dir`]. Who could not read
+    /// the file that was there cannot read the other one either.
     ///
     /// # Errors
     /// Whatever the system reports.

@@ -84,8 +84,8 @@ struct State {
     survey_at: u64,
     /// How many pieces were packed.
     pieces: u64,
-    /// Whether the cleaning waits for writes to fill a segment.
-    is_waiting_for_writes: bool,
+    /// Whether the cleaning waits for writes to fill a segment, or before it tries again what has failed.
+    is_waiting: bool,
     /// How many writes wait, each for another piece.
     waiting: u64,
     /// Segments, by sequence, that cannot be read.
@@ -195,7 +195,7 @@ impl Cleaner {
 
     /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
     fn is_waited_for(&self, state: &State) -> bool {
-        let goes_on = state.is_running && state.compactions == 0 && !state.is_waiting_for_writes;
+        let goes_on = state.is_running && state.compactions == 0 && !state.is_waiting;
         goes_on && self.is_behind.load(Ordering::Relaxed)
     }
 
@@ -406,11 +406,11 @@ mod tests {
     #[test]
     fn a_write_waits_for_one_piece_however_many_did_not_have_to_wait() {
         let cleaner = behind();
-        cleaner.state().is_waiting_for_writes = true;
+        cleaner.state().is_waiting = true;
         for _ in 0..50 {
             cleaner.wait_while_behind(WRITE_WAIT_MAX);
         }
-        cleaner.state().is_waiting_for_writes = false;
+        cleaner.state().is_waiting = false;
         let (done, outcome) = channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {

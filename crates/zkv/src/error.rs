@@ -270,6 +270,14 @@ pub(crate) fn is_without_room(error: &io::Error) -> bool {
     )
 }
 
+/// Whether the process, or the system, has no more file handles or memory: that says nothing of the file.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    // ENFILE and EMFILE of Unix systems, ERROR_TOO_MANY_OPEN_FILES of Windows.
+    let codes: &[i32] = if cfg!(windows) { &[4] } else { &[23, 24] };
+    let is_code = error.raw_os_error().is_some_and(|code| codes.contains(&code));
+    is_code || error.kind() == io::ErrorKind::OutOfMemory
+}
+
 fn kind_of_log(error: &LogError) -> ErrorKind {
     match error {
         LogError::Io { source, .. } => kind_of_io(source),

@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zkv_index::Checkpoint;
+use zkv_index::{Checkpoint, IndexError};
 use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
 use zkv_log::layout::FILE_MAGIC;
 use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_exhausted};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::options::Options;
@@ -205,7 +205,7 @@ fn recover(
         let recovered = file.recover(None).map_err(Error::data(path))?;
         return Ok((recovered, None));
     }
-    let found = load_checkpoint(file, path, options);
+    let found = load_checkpoint(file, path, options)?;
     if found.is_none() && !options.read_only {
         check_is_no_store(&*options.index_storage(), &index_path(path))?;
     }
@@ -241,7 +241,7 @@ fn remove_foreign_index(path: &Path, options: &Options) -> Result<()> {
 
 /// As [`remove_foreign_index`], where the index file is not used now: it may be, by the next opening.
 fn remove_foreign_index_unused(file: &OpenFile, path: &Path, options: &Options) -> Result<()> {
-    let Some((_, log_section)) = load_checkpoint(file, path, options) else { return Ok(()) };
+    let Some((_, log_section)) = load_checkpoint(file, path, options)? else { return Ok(()) };
     match file.recover(Some(&log_section)) {
         Ok(Recovered { replay_from: None, .. }) => remove_foreign_index(path, options),
         // Where the two do not go together because the log is damaged, the file still proves it.
@@ -251,15 +251,26 @@ fn remove_foreign_index_unused(file: &OpenFile, path: &Path, options: &Options) 
 
 /// The index file, where it is whole and this store's. Anything else is set aside: the log has all
 /// that it has.
+///
+/// # Errors
+/// Where there are no more file handles, or no more memory: the file may be as good as ever then.
 fn load_checkpoint(
     file: &OpenFile,
     path: &Path,
     options: &Options,
-) -> Option<(UsableCheckpoint, Vec<u8>)> {
+) -> Result<Option<(UsableCheckpoint, Vec<u8>)>> {
     let store_id = file.identity().store_id;
-    let writable = !options.read_only;
-    let checkpoint =
-        Checkpoint::open(&*options.index_storage(), &index_path(path), store_id, writable).ok()?;
+    let (storage, index) = (options.index_storage(), index_path(path));
+    match Checkpoint::open(&*storage, &index, store_id, !options.read_only) {
+        Ok(checkpoint) => Ok(use_checkpoint(checkpoint, file)),
+        Err(IndexError::Io(error)) if is_exhausted(&error) => {
+            Err(Error::index(&index)(IndexError::Io(error)))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+fn use_checkpoint(checkpoint: Checkpoint, file: &OpenFile) -> Option<(UsableCheckpoint, Vec<u8>)> {
     if !sections::may_be_of(&checkpoint, file.file_bytes().ok()?) {
         return None;
     }

@@ -5,7 +5,7 @@ mod common;
 use std::io;
 use std::sync::Arc;
 
-use zkv::{ErrorKind, Options, ReadMode};
+use zkv::{Error, ErrorKind, Options, ReadMode};
 use zkv_io::MemoryStorage;
 use zkv_sim::{Act, Watched};
 
@@ -53,4 +53,21 @@ fn an_index_that_the_disk_cannot_read_is_made_anew() {
     check(&store, 20_000);
     store.close().unwrap();
     check(&options(&memory).open(PATH).unwrap(), 20_000);
+}
+
+#[test]
+fn an_index_is_not_made_anew_where_the_system_has_no_memory_left_to_open_it() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    fill(&store, 0, 1_000);
+    store.close().unwrap();
+    let index = read_file(&memory, INDEX);
+    let storage = Watched::new(Arc::new(memory.clone()), |act, path| {
+        let is_refused = act == Act::Map && path.ends_with("store.zkv.idx");
+        if is_refused { Err(io::ErrorKind::OutOfMemory.into()) } else { Ok(()) }
+    });
+    let error = Options::new().storage(Arc::new(storage)).open(PATH).unwrap_err();
+    assert!(matches!(error, Error::Index { .. }), "{error}");
+    assert!(read_file(&memory, INDEX) == index);
+    check(&options(&memory).open(PATH).unwrap(), 1_000);
 }

@@ -18,7 +18,7 @@ use crate::writer::Writer;
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How long what somebody reads waits to be cut off.
+/// How long what somebody reads waits to be cut off, and what has failed for another attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Nobody writes if nothing was written for so long: the budget is for those who do.
 const IDLE: Duration = Duration::from_millis(200);
@@ -140,9 +140,9 @@ impl Budget {
     pub(super) fn wait_for_segment(&mut self, shared: &Shared, payload_bytes: u64) -> Result<()> {
         let slot_bytes = u64::from(shared.log.identity().slot_bytes);
         if payload_bytes >= slot_bytes / 2 {
-            shared.cleaner.state().is_waiting_for_writes = true;
+            shared.cleaner.state().is_waiting = true;
             let waited = self.wait_for_end_of_segment(shared, slot_bytes / 2);
-            shared.cleaner.state().is_waiting_for_writes = false;
+            shared.cleaner.state().is_waiting = false;
             waited?;
         }
         self.others_at_move = self.others;
@@ -219,10 +219,16 @@ impl Shared {
         let mut budget = Budget::new(dead_percent, write_percent);
         while self.cleaner.wait_for_news() {
             self.cleaner.state().has_looked = true;
-            // What cannot be cleaned now is looked at again with what is written next.
-            let _ = self.clean_what_is_due(dead_percent.into(), Some(&mut budget), u64::MAX);
+            let cleaned = self.clean_what_is_due(dead_percent.into(), Some(&mut budget), u64::MAX);
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
             self.cleaner.changed.notify_all();
+            if cleaned.is_err() {
+                // What cannot be cleaned now is looked at again with what is written next, but each time that
+                // costs a sync, and perhaps an index file. Nobody waits for it.
+                self.cleaner.state().is_waiting = true;
+                self.cleaner.pause(RETRY_INTERVAL);
+                self.cleaner.state().is_waiting = false;
+            }
         }
     }
 
