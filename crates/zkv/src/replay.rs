@@ -13,6 +13,9 @@ use crate::live::{LiveChange, LiveTable, Weight, slot_of};
 use crate::resolve::{Before, RecordKind, certain_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, to_index};
 
+/// So many changes become a run together: each takes a few times as much memory before. Tests come to that.
+const CHANGES_PER_RUN: usize = if cfg!(test) { 8 } else { 256 << 10 };
+
 /// Applies the records behind a checkpoint, when a store is opened, one after another.
 pub(crate) struct Replay<'a> {
     keys: &'a Keys,
@@ -76,17 +79,79 @@ impl<'a> Replay<'a> {
         } else {
             self.changes.insert(hash, Change { hash, old: beneath, new });
         }
+        if self.changes.len() >= CHANGES_PER_RUN {
+            self.push_changes();
+        }
         Ok(())
     }
 
+    fn push_changes(&mut self) {
+        let run = Run::from_changes(self.changes.drain().map(|(_, change)| change).collect());
+        push_run(&mut self.committed.runs, run, 0);
+    }
+
     /// Makes a run of all that was applied.
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(mut self) {
+        self.push_changes();
         self.live.apply(&self.live_change);
         let Committed { counts, catalog, .. } = self.committed;
         forget_dropped(catalog, Arc::make_mut(counts), self.live);
-        if !self.changes.is_empty() {
-            let run = Run::from_changes(self.changes.into_values().collect());
-            push_run(&mut self.committed.runs, run, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use zkv_sim::SimDisk;
+
+    use crate::options::{Cleaning, Options};
+    use crate::store::Store;
+
+    fn open(disk: &SimDisk) -> Store {
+        let options = Options::new().storage(Arc::new(disk.clone()));
+        options.cleaning(Cleaning::Off).open("dir/store.zkv").unwrap()
+    }
+
+    #[test]
+    fn what_a_killed_process_has_written_is_replayed_run_by_run() {
+        for seed in 0..30 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let (disk, mut expected) = (SimDisk::recording(seed), BTreeMap::new());
+            open(&disk).close().unwrap();
+            let store = open(&disk);
+            for turn in 0..400u32 {
+                if turn == 100 {
+                    // Before that, the index file has it.
+                    store.rebuild_index().unwrap();
+                }
+                let key = random.u8(..60);
+                if random.u8(..3) == 0 {
+                    let was_there = expected.remove(&key).is_some();
+                    assert_eq!(store.delete_bytes(&[key]).unwrap(), was_there);
+                } else {
+                    expected.insert(key, turn);
+                    store.set_bytes(&[key], &turn.to_le_bytes()).unwrap();
+                }
+                if random.bool() {
+                    store.flush().unwrap();
+                }
+            }
+            store.flush().unwrap();
+            let killed = disk.kill();
+            drop(store);
+            let store = open(&killed);
+            let records = store.shared().writer().unwrap().tail.records;
+            assert!(records > 100, "{records}");
+            assert_eq!(store.len(), expected.len() as u64);
+            for key in 0..60 {
+                let value = expected.get(&key).map(|turn| turn.to_le_bytes().to_vec());
+                assert_eq!(store.get_bytes(&[key]).unwrap(), value, "{key}");
+            }
+            assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+            store.close().unwrap();
+            assert_eq!(open(&killed).verify(|_| {}).unwrap().findings, []);
         }
     }
 }
