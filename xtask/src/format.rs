@@ -7,7 +7,7 @@ use std::fs;
 use clap::Subcommand;
 
 use crate::{Failure, report, workspace};
-use page::Layout;
+use page::{Kinds, Layout};
 
 /// What to do with the format.
 #[derive(Subcommand)]
@@ -26,6 +26,12 @@ pub const PAGES: &[(&str, &str, &[Layout])] = &[
     ("docs/format/record.md", "zkv-record", zkv_record::layout::ALL),
 ];
 
+/// The pages that tell kinds apart by numbers.
+const KINDS: &[(&str, &[Kinds])] = &[
+    ("docs/format/data.md", zkv_log::layout::KINDS),
+    ("docs/format/store.md", zkv::layout::KINDS),
+];
+
 /// Runs the command.
 pub fn run(command: &Command) -> Result<(), Failure> {
     match command {
@@ -37,8 +43,13 @@ pub fn run(command: &Command) -> Result<(), Failure> {
 fn check() -> Result<(), Failure> {
     let mut problems = Vec::new();
     for (path, _, layouts) in PAGES {
+        let kinds = KINDS.iter().filter(|(of, _)| of == path).flat_map(|(_, kinds)| *kinds);
         match fs::read_to_string(workspace::root().join(path)) {
-            Ok(markdown) => problems.extend(page::check(path, &markdown, layouts)),
+            Ok(markdown) => {
+                problems.extend(page::check(path, &markdown, layouts));
+                let kinds: Vec<Kinds> = kinds.copied().collect();
+                problems.extend(page::check_kinds(path, &markdown, &kinds));
+            }
             Err(error) => problems.push(format!("{path}: {error}")),
         }
     }

@@ -3,8 +3,12 @@
 
 #![expect(clippy::cast_possible_truncation, reason = "constants of a few kilobytes")]
 
+use crate::block::BlockKind;
+
 /// One row of a layout: name, offset and size in bytes.
 pub type Field = (&'static str, usize, usize);
+/// One row of a table of kinds: number and name.
+pub type Kind = (u32, &'static str);
 
 /// The newest format version that this crate reads, and the one that it writes.
 pub const FORMAT_VERSION: u16 = 1;
@@ -128,6 +132,20 @@ layout! {
     /// The payload of a dictionary block, before its zstd frame.
     DICTIONARY, DICTIONARY_FIELD_BYTES { digest: 32 }
 }
+
+/// The kinds of blocks, by their numbers and the page's words.
+const BLOCK_KINDS: &[Kind] = &[
+    (BlockKind::EntriesRaw as u32, "entries, raw"),
+    (BlockKind::EntriesZstd as u32, "entries, zstd"),
+    (BlockKind::Dictionary as u32, "dictionary"),
+    (BlockKind::RollCall as u32, "roll call"),
+    (BlockKind::Retire as u32, "retire"),
+    (BlockKind::Commit as u32, "commit"),
+    (BlockKind::Seal as u32, "seal"),
+];
+
+/// Every table of kinds, as [`ALL`].
+pub const KINDS: &[(&str, &[Kind])] = &[("Block kinds", BLOCK_KINDS)];
 
 /// Every layout of this crate, by the heading that it has in `docs/format/data.md`.
 pub const ALL: &[(&str, &[Field])] = &[

@@ -1,8 +1,14 @@
 //! The layout of what the store keeps in its index file, as `docs/format/store.md` has it.
 //! `cargo xtask format check` compares the two.
 
+use crate::counts;
+use crate::live::{LIVE_SECTION, SEGMENTS_SECTION};
+use crate::sections::{CATALOG_SECTION, LOG_SECTION};
+
 /// One row of a layout: name, offset and size in bytes.
 pub type Field = (&'static str, usize, usize);
+/// One row of a table of kinds: number and name.
+pub type Kind = (u32, &'static str);
 
 /// What the index keeps of each segment.
 pub const SEGMENT_USE: &[Field] = &[
@@ -43,3 +49,15 @@ const _: () = {
 /// Every layout of this crate, by the heading that it has in `docs/format/store.md`.
 pub const ALL: &[(&str, &[Field])] =
     &[("Segment use", SEGMENT_USE), ("Live share", LIVE_SHARE), ("Key count", KEY_COUNT)];
+
+/// The kinds of the index file's sections.
+const SECTIONS: &[Kind] = &[
+    (LOG_SECTION, "log checkpoint"),
+    (SEGMENTS_SECTION, "segment uses"),
+    (LIVE_SECTION, "live shares"),
+    (counts::SECTION, "key counts"),
+    (CATALOG_SECTION, "catalog"),
+];
+
+/// Every table of kinds, as [`ALL`].
+pub const KINDS: &[(&str, &[Kind])] = &[("What the index file's sections hold", SECTIONS)];

@@ -9,7 +9,7 @@ use crate::live::{self, LiveTable};
 /// The section that holds the log's own.
 pub(crate) const LOG_SECTION: u32 = 1;
 /// The section that holds the catalog.
-const CATALOG_SECTION: u32 = 5;
+pub(crate) const CATALOG_SECTION: u32 = 5;
 
 /// What the sections of any store may take together, and for each byte of its data file besides. Their rows
 /// are of records in the log, 12 to 28 bytes for one, and compression seldom makes less than a byte of one.

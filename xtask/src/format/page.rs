@@ -6,19 +6,43 @@ pub type Row = (&'static str, usize, usize);
 /// A layout: the heading above its table, and its rows.
 pub type Layout = (&'static str, &'static [Row]);
 
+/// A table of kinds: the heading above it, and the number and name of each.
+pub type Kinds = (&'static str, &'static [(u32, &'static str)]);
+
 /// Where `markdown`, the page at `path`, differs from `layouts`.
 pub fn check(path: &str, markdown: &str, layouts: &[Layout]) -> Vec<String> {
     layouts.iter().flat_map(|layout| check_layout(path, markdown, *layout)).collect()
 }
 
+/// Where `markdown`, the page at `path`, has other kinds.
+pub fn check_kinds(path: &str, markdown: &str, tables: &[Kinds]) -> Vec<String> {
+    let check = |(name, kinds): &Kinds| {
+        let row = |(number, kind): &(u32, &str)| format!("| {number} | {kind} |");
+        let rows: Vec<String> = kinds.iter().map(row).collect();
+        check_table(path, markdown, name, &rows, kind_row)
+    };
+    tables.iter().flat_map(check).collect()
+}
+
 fn check_layout(path: &str, markdown: &str, (name, rows): Layout) -> Vec<String> {
+    let row = |(name, offset, size): &Row| format!("| {offset} | {size} | {name} |");
+    let rows: Vec<String> = rows.iter().map(row).collect();
+    check_table(path, markdown, name, &rows, table_row)
+}
+
+/// Where the table below the heading `name` has other rows than `expected`, as `row` reads them.
+fn check_table(
+    path: &str,
+    markdown: &str,
+    name: &str,
+    expected: &[String],
+    row: fn(&str) -> Option<String>,
+) -> Vec<String> {
     let sections: Vec<_> = sections(markdown).filter(|(heading, _)| heading == name).collect();
     let [(_, lines)] = sections.as_slice() else {
         return vec![format!("{path}: {} headings {name:?}, expected one", sections.len())];
     };
-    let expected: Vec<String> =
-        rows.iter().map(|(name, offset, size)| format!("| {offset} | {size} | {name} |")).collect();
-    let found: Vec<String> = lines.iter().filter_map(|line| table_row(line)).collect();
+    let found: Vec<String> = lines.iter().filter_map(|line| row(line)).collect();
     let mut problems = Vec::new();
     for number in 0..expected.len().max(found.len()) {
         match (expected.get(number), found.get(number)) {
@@ -59,6 +83,13 @@ fn table_row(line: &str) -> Option<String> {
     Some(format!("| {offset} | {size} | {name} |"))
 }
 
+/// The first two cells of a table's row, where the first is a number.
+fn kind_row(line: &str) -> Option<String> {
+    let mut cells = line.trim().strip_prefix('|')?.split('|').map(str::trim);
+    let number: u32 = cells.next()?.parse().ok()?;
+    Some(format!("| {number} | {} |", cells.next()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,6 +123,17 @@ mod tests {
             let found = problems(&PAGE.replace(from, to));
             assert_eq!(found.len(), 1, "{from:?} as {to:?}: {found:?}");
             assert!(found[0].contains(expected), "{found:?} does not say {expected:?}");
+        }
+    }
+
+    #[test]
+    fn every_other_kind_is_found() {
+        const KINDS: Kinds = ("Kinds", &[(1, "raw"), (2, "zstd")]);
+        let page = "## Kinds\n\n| kind | block |\n|---|---|\n| 1 | raw | text |\n| 2 | zstd |\n";
+        let problems = |page: &str| check_kinds("page.md", page, &[KINDS]);
+        assert_eq!(problems(page), Vec::<String>::new());
+        for (from, to) in [("| 2 |", "| 3 |"), ("zstd", "lz4"), ("| 1 | raw | text |\n", "")] {
+            assert!(!problems(&page.replace(from, to)).is_empty(), "{from:?} as {to:?}");
         }
     }
 }
