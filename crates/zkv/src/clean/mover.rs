@@ -183,9 +183,15 @@ mod tests {
 
     /// Moves all of the full segments, and does something while the first piece is packed.
     fn clean_while(store: &Store, meanwhile: impl Fn()) {
+        clean_from(0, store, meanwhile);
+    }
+
+    /// As [`clean_while`], without the oldest ones.
+    fn clean_from(first: usize, store: &Store, meanwhile: impl Fn()) {
         let shared = store.shared();
         let mut full = shared.view.load().committed.log.segments();
         full.retain(|segment| segment.is_sealed);
+        full.drain(..first);
         assert!(full.len() > 1);
         let _turn = shared.cleaner.take_turn();
         let pack = |entries: &[&[u8]]| {
@@ -217,6 +223,32 @@ mod tests {
         };
         check(&store);
         store.close().unwrap();
+        check(&options(&storage).use_index_file(false).open("store.zkv").unwrap());
+    }
+
+    #[test]
+    fn a_delete_does_not_move_behind_what_was_set_while_its_piece_was_packed() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = filled(&storage);
+        store.delete(&3u64).unwrap();
+        store.delete(&4u64).unwrap();
+        for number in 100..180u64 {
+            store.set(&number, &noise(number)).unwrap();
+        }
+        store.flush().unwrap();
+        // The oldest segment has what the deletes speak of.
+        clean_from(1, &store, || {
+            store.set(&3u64, &noise(3_000)).unwrap();
+            store.flush().unwrap();
+        });
+        let check = |store: &Store| {
+            assert_eq!(store.get::<_, Vec<u8>>(&3u64).unwrap(), Some(noise(3_000)));
+            assert_eq!(store.get::<_, Vec<u8>>(&4u64).unwrap(), None);
+            assert_eq!((store.len(), store.iter_bytes().count()), (159, 159));
+        };
+        check(&store);
+        store.close().unwrap();
+        // Of the log alone, the last word counts.
         check(&options(&storage).use_index_file(false).open("store.zkv").unwrap());
     }
 
