@@ -29,7 +29,7 @@ pub enum Command {
     Import(import::Arguments),
     /// Opening: time, memory, and the bytes of the index.
     Open(open::Arguments),
-    /// The peak memory of an import, at two sizes.
+    /// The peak memory of an import, at three sizes.
     Memory(memory::Arguments),
     /// Keys and values over data and index, beside zstd on the whole input.
     Ratio(ratio::Arguments),

@@ -99,7 +99,9 @@ fn run_until(seed: u64, time: Option<Duration>, count: Option<u64>) -> Result<()
         work();
     });
     println!("histories: {} in {:.0} s", tally.summary(), start.elapsed().as_secs_f64());
-    crate::report("histories", &failures.into_inner().unwrap_or_default())
+    let mut failures = failures.into_inner().unwrap_or_default();
+    failures.extend(tally.shows_nothing());
+    crate::report("histories", &failures)
 }
 
 /// Runs one history. The same seed gives the same plan, and not the same history: that is printed.
@@ -130,6 +132,16 @@ impl Tally {
         self.conflicted.fetch_add((conflicts > 0).into(), Ordering::Relaxed);
     }
 
+    /// Why a run of many histories that found nothing says nothing: on the slowest machine, threads meet now
+    /// and then.
+    fn shows_nothing(&self) -> Option<String> {
+        const MANY: u64 = 100;
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        let have_met = of(&self.concurrent) > 0 && of(&self.conflicts) > 0;
+        let is_silent = of(&self.histories) >= MANY && !have_met;
+        is_silent.then(|| "no two transactions were side by side, or none conflicted".to_owned())
+    }
+
     fn summary(&self) -> String {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let histories = of(&self.histories);
@@ -148,6 +160,17 @@ impl Tally {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn many_histories_in_which_nobody_meets_fail() {
+        let tally = Tally::default();
+        tally.histories.store(100, Ordering::Relaxed);
+        assert!(tally.shows_nothing().is_some());
+        tally.concurrent.store(1, Ordering::Relaxed);
+        assert!(tally.shows_nothing().is_some());
+        tally.conflicts.store(1, Ordering::Relaxed);
+        assert_eq!(tally.shows_nothing(), None);
+    }
 
     #[test]
     fn histories_of_a_store_are_whole_and_clean() {

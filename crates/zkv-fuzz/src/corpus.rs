@@ -70,6 +70,7 @@ pub fn write_seeds() -> std::io::Result<()> {
     seeds.push(("index", "appended".into(), appended));
     seeds.push(("index", "first".into(), index));
     seeds.push(("data", "killed".into(), small_store(false).0));
+    seeds.push(("data", "collections".into(), collections()));
     seeds.push(("data", "segments".into(), segments()));
     seeds.push(("data", "raw".into(), raw()));
     seeds.extend(records().into_iter().map(|(name, bytes)| ("record", name.into(), bytes)));
@@ -115,6 +116,29 @@ fn small_store(is_closed: bool) -> (Vec<u8>, Vec<u8>) {
     let closed = storage.read(Path::new(DATA)).unwrap_or_default();
     let index = storage.read(Path::new(INDEX)).unwrap_or_default();
     (if is_closed { closed } else { killed }, index)
+}
+
+/// Three collections, of which one was dropped and one cleared, beside the default one.
+fn collections() -> Vec<u8> {
+    let storage = SeededStorage::new(14, []);
+    let store = options(&storage).open(DATA).expect("a new store");
+    for name in ["dropped", "cleared", "kept"] {
+        let collection = store.collection::<u32, String>(name).expect("a new collection");
+        for number in 0..12 {
+            collection.set(&number, &format!("{name} {number}")).expect("a write");
+        }
+        collection.set(&12, &"in pieces ".repeat(12_000)).expect("a write");
+        store.flush().expect("a flush");
+        collection.delete(&3).expect("a delete");
+        if name == "cleared" {
+            collection.clear().expect("a clear");
+            collection.set(&4, &"again".to_owned()).expect("a write");
+        }
+    }
+    fill(&store);
+    store.drop_collection("dropped").expect("a collection is dropped");
+    store.close().expect("a close");
+    storage.read(Path::new(DATA)).unwrap_or_default()
 }
 
 /// The same index, with another table behind the first.

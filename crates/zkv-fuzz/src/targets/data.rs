@@ -82,8 +82,45 @@ pub(crate) fn use_store(store: &Store) {
     let _ = store.set_bytes(b"long", &vec![8; 100_000]);
     let _ = store.sync();
     read(store);
+    use_at_one_moment(store, &keys);
+    use_collections(store);
+    let _ = (store.clean(), store.backup("backup.zkv"), store.compact(|_| {}));
+    read(store);
     let _ = store.rebuild_index();
     let _ = store.get_bytes(b"new");
+}
+
+/// Reads several keys at once, through a snapshot, and in a transaction that writes.
+fn use_at_one_moment(store: &Store, keys: &[Vec<u8>]) {
+    let snapshot = store.snapshot();
+    let _ = (store.get_many_bytes(keys), snapshot.get_many_bytes(keys));
+    let Ok(mut transaction) = store.begin() else { return };
+    for key in keys.iter().take(4) {
+        let _ = transaction.get_bytes(key);
+        let _ = transaction.set_bytes(key, b"in a transaction");
+    }
+    let _ = transaction.commit();
+    let _ = snapshot.iter_bytes().take(ENTRIES_READ_MAX).count();
+}
+
+/// Goes through the collections, writes to them, and drops one.
+fn use_collections(store: &Store) {
+    for (number, info) in store.collections().iter().take(8).enumerate() {
+        let Some(collection) = store.raw_collection(&info.name) else { continue };
+        let Ok(records) = collection.iter() else { continue };
+        let keys: Vec<Vec<u8>> = records.take(20).flatten().map(|(key, _)| key).collect();
+        for key in keys.iter().take(4) {
+            let _ = (collection.get(key), collection.set(key, b"overwritten"));
+            let _ = collection.delete(key);
+        }
+        let _ = collection.set(b"new", &[7; 300]);
+        if number == 0 {
+            let _ = store.drop_collection(&info.name);
+        }
+    }
+    let made = store.collection::<u32, u32>("made");
+    let _ = made.and_then(|made| made.set(&7, &8));
+    let _ = store.flush();
 }
 
 /// Closes the store, and opens it from what it left behind.

@@ -28,7 +28,7 @@ fn read_index(storage: &SeededStorage, input: &[u8]) {
         return;
     };
     let _ = checkpoint.verify();
-    for kind in 0..4 {
+    for kind in 0..6 {
         let _ = checkpoint.section(kind);
     }
     let mut candidates = Candidates::new();
