@@ -22,7 +22,8 @@ use super::workload::{Operation, Workload};
 const CUTS_BEHIND_FAULT: usize = 3;
 const CUTS: usize = 12;
 
-/// The workloads, which have every operation between them, each with every durability.
+/// The workloads, which have every operation between them but for putting a backup in the store's place, which
+/// somebody else does; each with every durability.
 const OPERATIONS: &[&str] = &[
     "s0.40,s1.900,d0,sync,s0.50",
     "s0.40,s1.40,reopen,s0.60,d1,reopen",
@@ -33,6 +34,7 @@ const OPERATIONS: &[&str] = &[
     "b0.60x4,t0.50,c1.s3.90,c1.clear,c1.d3,t0.50!",
     "c1.s0.40,b0.18000x4,c1.drop,c1.s0.50,reopen",
     "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
+    "s0.40,switch-index,s1.900,d0,switch-index,s2.40",
 ];
 
 /// Those that give space back. Faults begin with the first operation that does; what comes before it
