@@ -150,14 +150,6 @@ impl fmt::Debug for CodecError {
     }
 }
 
-impl CodecError {
-    /// Whether postcard reads no value of the type, whatever its bytes: it asks them what they are.
-    #[must_use]
-    pub fn is_of_self_describing_type(&self) -> bool {
-        matches!(self.0, Reason::Postcard(postcard::Error::WontImplement))
-    }
-}
-
 impl fmt::Display for CodecError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

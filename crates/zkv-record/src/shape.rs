@@ -43,6 +43,22 @@ pub fn shape_of<T: DeserializeOwned>(codec: Codec) -> String {
     text::shorten(text::whole(&Trace::of::<T>(codec)), SHAPE_BYTES_MAX)
 }
 
+/// Whether `T` asks the data what it is, anywhere within it, as `serde_json::Value` and `RawValue` do, enums
+/// that are untagged or have `#[serde(tag)]`, and `#[serde(flatten)]`. postcard cannot tell: it writes such
+/// values and never reads them, and two that differ may be the same bytes.
+///
+/// An enum asks where one of its variants does. As for [`shape_of`], what stands behind values that a type
+/// does not take is not known, and counts as asking nothing.
+///
+/// ```
+/// assert!(zkv_record::asks_the_data::<(String, Vec<serde_json::Value>)>());
+/// assert!(!zkv_record::asks_the_data::<(String, Vec<u8>)>());
+/// ```
+#[must_use]
+pub fn asks_the_data<T: DeserializeOwned>() -> bool {
+    Trace::of::<T>(Codec::Postcard).asks_the_data
+}
+
 /// Describes `T` by its name or, where it has none, by the kind of JSON that it is: for values whose
 /// fields may come and go.
 ///

@@ -13,7 +13,8 @@ use crate::limits::DECODE_DEPTH_MAX;
 ///
 /// postcard is not self-describing: it writes neither names nor types, so a type must be read as
 /// it was written, and a field can be neither added nor moved. `serde_json::Value` and enums that are
-/// untagged or have `#[serde(tag)]` can be encoded but never decoded; `#[serde(flatten)]`, and a field
+/// untagged or have `#[serde(tag)]` can be encoded but never decoded, and as keys two of them may be the same
+/// bytes ([`asks_the_data`](crate::asks_the_data) finds such types); `#[serde(flatten)]`, and a field
 /// that `#[serde(skip_serializing_if)]` leaves out of a struct with named fields, are refused. Those that it
 /// leaves out of a tuple struct or variant, and `skip_serializing` without `skip_deserializing`, cannot be
 /// seen: what is decoded is something else then, and two keys may be one.

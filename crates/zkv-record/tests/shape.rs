@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use serde::de::{DeserializeOwned, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
-use zkv_record::{Codec, SHAPE_BYTES_MAX, outer_shape_of, shape_of};
+use zkv_record::{Codec, SHAPE_BYTES_MAX, asks_the_data, outer_shape_of, shape_of};
 
 /// Types that are only read, never used.
 macro_rules! types {
@@ -73,6 +73,14 @@ types! {
     #[serde(tag = "type", content = "content")]
     enum Adjacent { Number(u8), Text(String), Unit }
     struct Holder { untagged: Untagged, last: u8 }
+    #[serde(tag = "type", content = "content")]
+    enum Newtypes { Number(u8), Text(String) }
+    enum Event { Click { x: u32 }, Custom(Value) }
+    struct Thread { first: Option<Event>, answers: Vec<Thread> }
+    #[serde(rename = "$serde_json::private::RawValue")]
+    struct Raw(String);
+    #[serde(rename = "$ref")]
+    struct Reference { id: u32 }
 }
 
 /// Takes no plain value: text of even length would be one, but for what is read of it.
@@ -299,6 +307,27 @@ fn what_asks_the_data_is_any() {
     };
     for (name, shape, expected) in rows {
         assert_eq!(shape, expected, "{name}");
+    }
+}
+
+#[test]
+fn what_asks_the_data_anywhere_is_found() {
+    macro_rules! check {
+        ($expected:literal: $($type:ty,)*) => {
+            $(assert_eq!(asks_the_data::<$type>(), $expected, stringify!($type));)*
+        };
+    }
+    check! { true:
+        Untagged, Tagged, Flattened, Holder, Adjacent, Value, Raw, Event, Thread, (String, Value),
+        Vec<Value>, Option<Value>, BTreeMap<String, Value>, BTreeMap<u8, (u8, Untagged)>,
+        Option<Wrapper<Untagged>>, [Value; 3], (u32, Option<Untagged>), Box<[(u8, Raw)]>,
+    }
+    check! { false:
+        u8, String, Vec<u8>, (u8, String), Page, Nested, Id, Pair, Marker, Empty, Kind, Single, Void, Tree,
+        List, Endless, Expression, Refusing, Renamed, Disguised, Transparent, Unnamed, Newtypes, Even,
+        InSequence, Bytes, Greedy, Reference, IpAddr, SocketAddr, Duration, SystemTime, NonZeroI8,
+        Range<u8>, Cell<u8>, BTreeSet<String>, HashMap<String, Page>, Cow<'static, str>, Box<Path>,
+        Result<u8, String>, std::ops::Bound<u8>, std::ffi::OsString, std::num::Wrapping<u8>,
     }
 }
 

@@ -104,6 +104,19 @@ pub enum Error {
         /// What it was opened with.
         asked: String,
     },
+    /// A type of a collection asks the data what it is, and postcard cannot tell: `serde_json::Value` and
+    /// `RawValue`, enums that are untagged or have `#[serde(tag)]`, `#[serde(flatten)]`.
+    #[error(
+        "the type of the {what} asks the data what it is, as serde_json::Value and RawValue do, enums that are \
+         untagged or have #[serde(tag)], and #[serde(flatten)]; postcard writes such {what} and cannot tell \
+         them apart when it reads them: {remedy}"
+    )]
+    AsksTheData {
+        /// Of what: `keys` or `values`.
+        what: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
     /// A collection was dropped since it was opened.
     #[error("the collection was dropped: open it anew by its name")]
     CollectionDropped,
@@ -207,6 +220,7 @@ impl Error {
             Self::CleaningNeedsRoom { source, .. } => source.kind(),
             Self::Conflict => ErrorKind::Conflict,
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
+            Self::AsksTheData { .. } => ErrorKind::Encoding,
             Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
             Self::TooManyCollections => ErrorKind::Limit,
             Self::Batch { source, .. } => kind_of_io(source),

@@ -153,7 +153,9 @@ impl Store {
     }
 
     /// Gives `key` the value `value`, as postcard encodes them. A key is what its encoding is: one with a
-    /// `HashMap` or a `HashSet` in it, whose order is another one each time, is not found again.
+    /// `HashMap` or a `HashSet` in it, whose order is another one each time, is not found again. Two keys of a
+    /// type that asks the data what it is, such as an untagged enum or a `serde_json::Value`, may be the same
+    /// bytes, and are then one: [`Store::collection`] refuses such types.
     ///
     /// # Errors
     /// Of kind `Encoding` where a key or value cannot be encoded; as [`Store::set_bytes`].

@@ -29,6 +29,8 @@ pub(super) struct Trace {
     pub places: Vec<Asked>,
     pub types: Vec<Named>,
     pub human_readable: bool,
+    /// Whether anything asked the data what it is.
+    pub asks_the_data: bool,
     /// The types within which the run is, from the outermost on.
     within: Vec<usize>,
     /// How many of them were met within themselves.
@@ -150,6 +152,7 @@ impl Trace {
             places: vec![Asked::Nothing],
             types: Vec::new(),
             human_readable: codec.is_human_readable(),
+            asks_the_data: false,
             within: Vec::new(),
             repeated: 0,
             depth: 0,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Codec, RecordError, decode, outer_shape_of, shape_of};
+use zkv_record::{Codec, asks_the_data, outer_shape_of, shape_of};
 
 use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
 use crate::error::{Error, Result};
@@ -64,7 +64,8 @@ impl CollectionOptions {
         Self::default()
     }
 
-    /// How values are encoded, default [`Codec::Postcard`]. Keys are always postcard.
+    /// How values are encoded, default [`Codec::Postcard`]. Keys are always postcard, so that no key can be of a
+    /// type that asks the data what it is ([`Error::AsksTheData`]).
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
@@ -108,9 +109,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
-    /// serde asks for when it reads them, names of structs and fields included. Of kind `Encoding` where
-    /// postcard cannot read values of such a type, as of `serde_json::Value`: see [`CollectionOptions::codec`]. Of
-    /// kind `Misuse`
+    /// serde asks for when it reads them, names of structs and fields included. [`Error::AsksTheData`], of kind
+    /// `Encoding`, where a type asks the data what it is, anywhere within it, as `serde_json::Value` does: two
+    /// keys could be one, and values could be written and never be read. An enum does where one variant does,
+    /// also where that is never used. Values may ask as JSON: see [`CollectionOptions::codec`]. Of kind `Misuse`
     /// where the name is too long or empty; `NotFound` where it does not exist and the store is
     /// open read-only; as [`Store::set`] where it has to be made.
     pub fn collection<K, V>(&self, name: &str) -> Result<Collection<K, V>>
@@ -134,12 +136,14 @@ impl Store {
         K: Serialize + DeserializeOwned,
         V: Serialize + DeserializeOwned,
     {
-        if options.codec == Codec::Postcard
-            && let Err(RecordError::Decode(error)) = decode::<V>(&[])
-            && error.is_of_self_describing_type()
-        {
+        if asks_the_data::<K>() {
+            // Two keys could be the same bytes.
+            return Err(Error::AsksTheData { what: "keys", remedy: "give the keys another type" });
+        }
+        if options.codec == Codec::Postcard && asks_the_data::<V>() {
             // It could be written, and never be read.
-            return Err(RecordError::Decode(error).into());
+            let remedy = "JSON can do both, which `CollectionOptions::codec(Codec::Json)` asks for";
+            return Err(Error::AsksTheData { what: "values", remedy });
         }
         let asked = options.entry::<K, V>();
         // Nobody drops it between the look at the catalog and the handle.
