@@ -4,8 +4,9 @@ mod open;
 mod raw;
 mod view;
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::marker::PhantomData;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -28,7 +29,8 @@ pub use view::{SnapshotCollection, TransactionCollection};
 ///
 /// Its keys are its own: the same key may stand in any number of collections. Clones are handles of
 /// the same collection. A key may be given as whatever `K` borrows as, so long as serde writes it
-/// alike: a `String` as a `str`, but not an array as a slice. Else it is refused, of kind `Misuse`.
+/// alike: a `String` as a `str`, but not an array as a slice, or a struct as one of its fields. Else it is refused,
+/// of kind `Misuse`.
 ///
 /// [`Store::collection`]: crate::Store::collection
 ///
@@ -258,10 +260,20 @@ impl<K, V> Clone for Collection<K, V> {
     }
 }
 
-/// Whether whatever is borrowed from a `K` is known to be written as that is.
+/// Whether a `Q` that is borrowed from a `K` is known to be written as that is. What a type of somebody's own
+/// borrows as, or is borrowed as, may be anything.
 fn is_written_alike<K, Q: ?Sized>() -> bool {
     let (own, borrowed) = (typeid::of::<K>(), typeid::of::<Q>());
-    own == borrowed || borrowed == typeid::of::<str>() || own == typeid::of::<Vec<u8>>()
+    let texts = [
+        typeid::of::<String>(),
+        typeid::of::<Box<str>>(),
+        typeid::of::<Rc<str>>(),
+        typeid::of::<Arc<str>>(),
+        typeid::of::<Cow<'static, str>>(),
+    ];
+    own == borrowed
+        || borrowed == typeid::of::<str>() && texts.contains(&own)
+        || borrowed == typeid::of::<[u8]>() && own == typeid::of::<Vec<u8>>()
 }
 
 impl<K, V> std::fmt::Debug for Collection<K, V> {

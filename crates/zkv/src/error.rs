@@ -125,7 +125,7 @@ pub enum Error {
     #[error("the collection is of another store, or of an earlier opening: open it from this one")]
     OtherStore,
     /// A key was given as a type that the collection's keys borrow as, and that serde writes otherwise: an
-    /// array of bytes as a slice.
+    /// array of bytes as a slice, or a struct as one of its fields.
     #[error(
         "the key is written otherwise than the collection's type of keys: give it as that type"
     )]

@@ -1,12 +1,13 @@
 //! Which types a collection takes, and what they are told apart by.
 
+use std::borrow::{Borrow, Cow};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Value, json};
-use zkv::{Codec, Collection, CollectionOptions, ErrorKind, Options, Store};
+use zkv::{Codec, Collection, CollectionOptions, Error, ErrorKind, Options, Store};
 use zkv_io::MemoryStorage;
 
 fn open() -> Store {
@@ -84,4 +85,94 @@ fn values_that_ask_the_data_are_refused_but_as_json() {
         documents.get(&1).unwrap().map(|one| (one.id, one.extra)),
         Some((7, json!({"a": [1]})))
     );
+}
+
+/// Borrows as text, and is written as a number.
+#[derive(Debug, PartialEq)]
+struct Language(&'static str);
+
+impl Borrow<str> for Language {
+    fn borrow(&self) -> &str {
+        self.0
+    }
+}
+
+impl Serialize for Language {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(u8::from(self.0 == "de"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Language {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let code = u8::deserialize(deserializer)?;
+        Ok(Self(if code == 1 { "de" } else { "en" }))
+    }
+}
+
+/// Borrows as one of its fields.
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    version: u8,
+    name: String,
+}
+
+impl Borrow<str> for Versioned {
+    fn borrow(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Text that is written as it is borrowed.
+#[derive(Serialize, Deserialize)]
+struct Title(String);
+
+impl Borrow<str> for Title {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What bytes borrow as, if somebody says so.
+#[derive(Serialize)]
+struct Mark(u8);
+
+impl Borrow<Mark> for Vec<u8> {
+    fn borrow(&self) -> &Mark {
+        &Mark(7)
+    }
+}
+
+fn check_borrowed<K, Q>(key: &K, borrowed: &Q, is_taken: bool)
+where
+    K: Serialize + DeserializeOwned + Borrow<K> + Borrow<Q>,
+    Q: Serialize + ?Sized,
+{
+    let store = open();
+    let collection: Collection<K, u32> = store.collection("c").unwrap();
+    collection.set::<K>(key, &1).unwrap();
+    if is_taken {
+        assert_eq!(collection.get(borrowed).unwrap(), Some(1));
+        return;
+    }
+    for refused in [
+        collection.get(borrowed).map(drop),
+        collection.set(borrowed, &2),
+        collection.delete(borrowed).map(drop),
+    ] {
+        assert!(matches!(refused, Err(Error::KeyWrittenOtherwise)), "{refused:?}");
+    }
+    assert_eq!((collection.len(), collection.get::<K>(key).unwrap()), (1, Some(1)));
+}
+
+#[test]
+fn text_and_bytes_find_keys_that_are_written_alike_alone() {
+    check_borrowed(&"key".to_owned(), "key", true);
+    check_borrowed(&Box::<str>::from("key"), "key", true);
+    check_borrowed::<Cow<'static, str>, str>(&"key".into(), "key", true);
+    check_borrowed(&Title("key".into()), "key", true);
+    check_borrowed(&vec![1u8, 2], &[1u8, 2][..], true);
+    check_borrowed(&Language("de"), "de", false);
+    check_borrowed(&Versioned { version: 1, name: "key".into() }, "key", false);
+    check_borrowed(&vec![7u8], &Mark(7), false);
 }
