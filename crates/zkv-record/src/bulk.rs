@@ -1,10 +1,11 @@
-//! A serializer around another one that hands it bytes at once.
+//! A serializer around another one that hands it bytes at once, and counts elements.
 //!
 //! serde writes a `Vec<u8>` element by element, as [`limited`](crate::limited) tells of reading one:
 //! another 3 ns a byte. For postcard its encoding is that of bytes. What is caught are values of their
 //! own, fields, and what is optional; elements of sequences and maps come as references, which cannot
 //! be told.
 
+use std::cell::Cell;
 use std::fmt;
 
 use castaway::cast;
@@ -14,17 +15,35 @@ use serde::ser::{
 };
 
 /// A value, a serializer, or what a serializer goes on with.
-pub(crate) struct Bulk<T>(pub T);
+pub(crate) struct Bulk<'a, T> {
+    inner: T,
+    /// Those that a reader will count.
+    elements: &'a Cell<usize>,
+}
 
-impl<T: Serialize + ?Sized> Serialize for Bulk<&T> {
+impl<'a, T> Bulk<'a, T> {
+    #[inline]
+    pub(crate) fn new(inner: T, elements: &'a Cell<usize>) -> Self {
+        Self { inner, elements }
+    }
+
+    #[inline]
+    fn count(&self, elements: usize) {
+        self.elements.set(self.elements.get().saturating_add(elements));
+    }
+}
+
+impl<T: Serialize + ?Sized> Serialize for Bulk<'_, &T> {
     #[inline]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if let Ok(bytes) = cast!(self.0, &Vec<u8>) {
+        if let Ok(bytes) = cast!(self.inner, &Vec<u8>) {
+            self.count(bytes.len());
             serializer.serialize_bytes(bytes)
-        } else if let Ok(bytes) = cast!(self.0, &[u8]) {
+        } else if let Ok(bytes) = cast!(self.inner, &[u8]) {
+            self.count(bytes.len());
             serializer.serialize_bytes(bytes)
         } else {
-            self.0.serialize(Bulk(serializer))
+            self.inner.serialize(Bulk::new(serializer, self.elements))
         }
     }
 }
@@ -34,7 +53,7 @@ macro_rules! forward {
     ($($method:ident($($argument:ident: $type:ty),*);)*) => {$(
         #[inline]
         fn $method(self, $($argument: $type),*) -> Result<S::Ok, S::Error> {
-            self.0.$method($($argument),*)
+            self.inner.$method($($argument),*)
         }
     )*};
 }
@@ -44,21 +63,22 @@ macro_rules! begin {
     ($($method:ident($($argument:ident: $type:ty),*) -> $kind:ident;)*) => {$(
         #[inline]
         fn $method(self, $($argument: $type),*) -> Result<Self::$kind, S::Error> {
-            self.0.$method($($argument),*).map(Bulk)
+            let inner = self.inner.$method($($argument),*)?;
+            Ok(Bulk::new(inner, self.elements))
         }
     )*};
 }
 
-impl<S: Serializer> Serializer for Bulk<S> {
+impl<'a, S: Serializer> Serializer for Bulk<'a, S> {
     type Ok = S::Ok;
     type Error = S::Error;
-    type SerializeSeq = Bulk<S::SerializeSeq>;
-    type SerializeTuple = Bulk<S::SerializeTuple>;
-    type SerializeTupleStruct = Bulk<S::SerializeTupleStruct>;
-    type SerializeTupleVariant = Bulk<S::SerializeTupleVariant>;
-    type SerializeMap = Bulk<S::SerializeMap>;
-    type SerializeStruct = Bulk<S::SerializeStruct>;
-    type SerializeStructVariant = Bulk<S::SerializeStructVariant>;
+    type SerializeSeq = Bulk<'a, S::SerializeSeq>;
+    type SerializeTuple = Bulk<'a, S::SerializeTuple>;
+    type SerializeTupleStruct = Bulk<'a, S::SerializeTupleStruct>;
+    type SerializeTupleVariant = Bulk<'a, S::SerializeTupleVariant>;
+    type SerializeMap = Bulk<'a, S::SerializeMap>;
+    type SerializeStruct = Bulk<'a, S::SerializeStruct>;
+    type SerializeStructVariant = Bulk<'a, S::SerializeStructVariant>;
 
     forward! {
         serialize_bool(value: bool);
@@ -84,13 +104,11 @@ impl<S: Serializer> Serializer for Bulk<S> {
     }
 
     begin! {
-        serialize_seq(count: Option<usize>) -> SerializeSeq;
         serialize_tuple(count: usize) -> SerializeTuple;
         serialize_tuple_struct(name: &'static str, count: usize) -> SerializeTupleStruct;
         serialize_tuple_variant(
             name: &'static str, index: u32, variant: &'static str, count: usize
         ) -> SerializeTupleVariant;
-        serialize_map(count: Option<usize>) -> SerializeMap;
         serialize_struct(name: &'static str, count: usize) -> SerializeStruct;
         serialize_struct_variant(
             name: &'static str, index: u32, variant: &'static str, count: usize
@@ -98,8 +116,20 @@ impl<S: Serializer> Serializer for Bulk<S> {
     }
 
     #[inline]
+    fn serialize_seq(self, count: Option<usize>) -> Result<Self::SerializeSeq, S::Error> {
+        self.count(count.unwrap_or_default());
+        Ok(Bulk::new(self.inner.serialize_seq(count)?, self.elements))
+    }
+
+    #[inline]
+    fn serialize_map(self, count: Option<usize>) -> Result<Self::SerializeMap, S::Error> {
+        self.count(count.unwrap_or_default());
+        Ok(Bulk::new(self.inner.serialize_map(count)?, self.elements))
+    }
+
+    #[inline]
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.serialize_some(&Bulk(value))
+        self.inner.serialize_some(&Bulk::new(value, self.elements))
     }
 
     #[inline]
@@ -108,7 +138,7 @@ impl<S: Serializer> Serializer for Bulk<S> {
         name: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_struct(name, &Bulk(value))
+        self.inner.serialize_newtype_struct(name, &Bulk::new(value, self.elements))
     }
 
     #[inline]
@@ -119,35 +149,35 @@ impl<S: Serializer> Serializer for Bulk<S> {
         variant: &'static str,
         value: &T,
     ) -> Result<S::Ok, S::Error> {
-        self.0.serialize_newtype_variant(name, index, variant, &Bulk(value))
+        self.inner.serialize_newtype_variant(name, index, variant, &Bulk::new(value, self.elements))
     }
 
     #[inline]
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
-        self.0.collect_str(value)
+        self.inner.collect_str(value)
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
-        self.0.is_human_readable()
+        self.inner.is_human_readable()
     }
 }
 
 /// What a serializer goes on with, where elements have no names.
 macro_rules! elements {
     ($($kind:ident $method:ident;)*) => {$(
-        impl<S: $kind> $kind for Bulk<S> {
+        impl<S: $kind> $kind for Bulk<'_, S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
             #[inline]
             fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-                self.0.$method(&Bulk(value))
+                self.inner.$method(&Bulk::new(value, self.elements))
             }
 
             #[inline]
             fn end(self) -> Result<S::Ok, S::Error> {
-                self.0.end()
+                self.inner.end()
             }
         }
     )*};
@@ -156,7 +186,7 @@ macro_rules! elements {
 /// The same, where they have.
 macro_rules! fields {
     ($($kind:ident;)*) => {$(
-        impl<S: $kind> $kind for Bulk<S> {
+        impl<S: $kind> $kind for Bulk<'_, S> {
             type Ok = S::Ok;
             type Error = S::Error;
 
@@ -166,7 +196,7 @@ macro_rules! fields {
                 name: &'static str,
                 value: &T,
             ) -> Result<(), S::Error> {
-                self.0.serialize_field(name, &Bulk(value))
+                self.inner.serialize_field(name, &Bulk::new(value, self.elements))
             }
 
             /// postcard would write nothing, and read what follows as the field.
@@ -176,7 +206,7 @@ macro_rules! fields {
 
             #[inline]
             fn end(self) -> Result<S::Ok, S::Error> {
-                self.0.end()
+                self.inner.end()
             }
         }
     )*};
@@ -194,22 +224,22 @@ fields! {
     SerializeStructVariant;
 }
 
-impl<S: SerializeMap> SerializeMap for Bulk<S> {
+impl<S: SerializeMap> SerializeMap for Bulk<'_, S> {
     type Ok = S::Ok;
     type Error = S::Error;
 
     #[inline]
     fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), S::Error> {
-        self.0.serialize_key(&Bulk(key))
+        self.inner.serialize_key(&Bulk::new(key, self.elements))
     }
 
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), S::Error> {
-        self.0.serialize_value(&Bulk(value))
+        self.inner.serialize_value(&Bulk::new(value, self.elements))
     }
 
     #[inline]
     fn end(self) -> Result<S::Ok, S::Error> {
-        self.0.end()
+        self.inner.end()
     }
 }

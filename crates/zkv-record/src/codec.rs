@@ -74,7 +74,8 @@ impl Codec {
     /// # Errors
     /// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds what the codec cannot
     /// write: for postcard a sequence that does not know its length, for JSON a map whose keys are
-    /// no strings, numbers or bools. `into` is then as it was.
+    /// no strings, numbers or bools; [`RecordError::TooManyElements`] as of [`encode`](crate::encode). `into` is
+    /// then as it was.
     pub fn encode<T: Serialize + ?Sized>(
         self,
         value: &T,

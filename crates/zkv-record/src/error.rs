@@ -51,10 +51,11 @@ pub enum RecordError {
         /// How deep it may nest.
         max: u32,
     },
-    /// The bytes name more elements than they can hold, or are forged.
+    /// The value has more elements than its bytes can hold and 65,536, such as a long `Vec<()>`, or its bytes are
+    /// forged.
     #[error(
-        "the value has more than {max} elements in its sequences, which is more than its bytes \
-         can hold: it was stored as another type, or forged"
+        "the value has more than {max} elements in its sequences, which is more than its bytes can hold: too \
+         many take no bytes, or it was stored as another type, or forged"
     )]
     TooManyElements {
         /// How many it may have.

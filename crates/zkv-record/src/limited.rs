@@ -18,7 +18,7 @@ use any::Any;
 use bytes::Bytes;
 
 use crate::error::{CodecError, RecordError};
-use crate::limits::ELEMENTS_WITHOUT_BYTES_MAX;
+use crate::limits::elements_max;
 
 /// How much more a value may hold.
 pub(crate) struct Left {
@@ -42,7 +42,7 @@ enum Exhausted {
 impl Left {
     /// What a value of so many bytes may hold.
     pub(crate) fn new(bytes: usize, depth_max: u32) -> Self {
-        let elements_max = bytes.saturating_add(ELEMENTS_WITHOUT_BYTES_MAX);
+        let elements_max = elements_max(bytes);
         let (depth, elements) = (depth_max, elements_max);
         Self { depth, depth_max, elements, elements_max, exhausted: None }
     }

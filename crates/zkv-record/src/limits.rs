@@ -31,6 +31,12 @@ pub const DECODE_DEPTH_MAX: u32 = 128;
 /// How many elements that take no bytes a typed value may have.
 pub const ELEMENTS_WITHOUT_BYTES_MAX: usize = 65_536;
 
+/// How many elements a typed value of so many bytes may have, in all its sequences and maps.
+#[inline]
+pub(crate) const fn elements_max(bytes: usize) -> usize {
+    bytes.saturating_add(ELEMENTS_WITHOUT_BYTES_MAX)
+}
+
 /// Holds a key against [`KEY_BYTES_MAX`]. An empty key is a key like any other.
 ///
 /// # Errors

@@ -1,5 +1,7 @@
 //! Typed keys and values: postcard, without its blind spots.
 
+use std::cell::Cell;
+
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -7,7 +9,7 @@ use serde::de::DeserializeOwned;
 use crate::bulk::Bulk;
 use crate::error::{CodecError, RecordError};
 use crate::limited::{Left, Limited};
-use crate::limits::DECODE_DEPTH_MAX;
+use crate::limits::{DECODE_DEPTH_MAX, elements_max};
 
 /// Appends postcard's encoding of `value`.
 ///
@@ -29,13 +31,22 @@ use crate::limits::DECODE_DEPTH_MAX;
 ///
 /// # Errors
 /// [`RecordError::Encode`] where the type's `Serialize` fails, or leaves out a field, or it holds a
-/// sequence that does not know its length. `into` is then as it was.
+/// sequence that does not know its length; [`RecordError::TooManyElements`] where it has more than
+/// [`decode_within`] reads. How deep it nests is not looked at. `into` is then as it was.
 pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), RecordError> {
-    let start = into.len();
-    postcard::serialize_with_flavor(&Bulk(value), Appender(into)).map_err(|error| {
+    let (start, elements) = (into.len(), Cell::new(0));
+    let written = postcard::serialize_with_flavor(&Bulk::new(value, &elements), Appender(into));
+    let max = elements_max(into.len() - start);
+    let written = match written {
+        Err(error) => Err(RecordError::Encode(CodecError::postcard(error))),
+        // Nobody could read it.
+        Ok(()) if max < elements.get() => Err(RecordError::TooManyElements { max }),
+        Ok(()) => Ok(()),
+    };
+    if written.is_err() {
         into.truncate(start);
-        RecordError::Encode(CodecError::postcard(error))
-    })
+    }
+    written
 }
 
 /// Reads a value that fills `bytes`, with the limits of [`decode_within`] and a depth of

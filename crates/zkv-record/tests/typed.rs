@@ -160,10 +160,43 @@ fn elements_that_take_no_bytes_are_counted_over_all_sequences() {
     let max = forged.len() + 65_536;
     assert_eq!(decode::<Vec<()>>(&forged), Err(RecordError::TooManyElements { max }));
     assert_eq!(decode::<Vec<()>>(&encoded(&vec![(); 60_000])), Ok(vec![(); 60_000]));
-    let many = encoded(&vec![vec![(); 1000]; 1000]);
+    // A thousand thousands, which nobody can write.
+    let many = [0xE8, 0x07].repeat(1001);
     assert!(matches!(decode::<Vec<Vec<()>>>(&many), Err(RecordError::TooManyElements { .. })));
     let map = decode::<BTreeMap<(), ()>>(&forged);
     assert_eq!(map, Err(RecordError::TooManyElements { max }));
+}
+
+#[test]
+fn what_has_too_many_elements_to_be_read_is_not_written() {
+    fn check<T: Serialize + serde::de::DeserializeOwned + PartialEq>(value: &T, expected: bool) {
+        let mut bytes = vec![7];
+        let written = encode(value, &mut bytes);
+        if expected {
+            assert_eq!(written, Ok(()));
+            assert!(decode::<T>(&bytes[1..]).as_ref() == Ok(value));
+        } else {
+            assert!(matches!(written, Err(RecordError::TooManyElements { .. })), "{written:?}");
+            assert_eq!(bytes, [7]);
+        }
+    }
+    // Three bytes of length, and as many elements more.
+    check(&vec![(); 65_539], true);
+    check(&vec![(); 65_540], false);
+    check(&(vec![(); 65_536], vec![0u8; 1000]), true);
+    check(&(vec![(); 65_541], vec![0u8; 1000]), true);
+    check(&(vec![(); 65_542], vec![0u8; 1000]), false);
+    check(&(vec![(); 65_542], vec![0u16; 1000]), false);
+    check(&(vec![(); 65_542], vec![0u8; 1000], 0u8), true);
+    check(&vec![vec![(); 1000]; 1000], false);
+    check(&vec![vec![(); 60]; 1000], true);
+    check(&vec![BTreeMap::from([((), ())]); 100_000], false);
+    check(&vec![BTreeMap::from([((), 1u8)]); 100_000], true);
+    check(&Some(vec![[(); 30]; 60_000]), true);
+    check(&vec![1u8; 1 << 20], true);
+    let mut bytes = Vec::new();
+    let max = 3 + 65_536;
+    assert_eq!(encode(&vec![(); 70_000], &mut bytes), Err(RecordError::TooManyElements { max }));
 }
 
 #[test]

@@ -158,7 +158,8 @@ impl Store {
     /// bytes, and are then one: [`Store::collection`] refuses such types.
     ///
     /// # Errors
-    /// Of kind `Encoding` where a key or value cannot be encoded; as [`Store::set_bytes`].
+    /// Of kind `Encoding` where a key or value cannot be encoded; `Limit` where its sequences have more elements,
+    /// such as those of a `Vec<()>`, than are read again; as [`Store::set_bytes`].
     pub fn set<K, V>(&self, key: &K, value: &V) -> Result<()>
     where
         K: Serialize + ?Sized,

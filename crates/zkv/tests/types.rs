@@ -176,3 +176,18 @@ fn text_and_bytes_find_keys_that_are_written_alike_alone() {
     check_borrowed(&Versioned { version: 1, name: "key".into() }, "key", false);
     check_borrowed(&vec![7u8], &Mark(7), false);
 }
+
+#[test]
+fn what_could_not_be_read_again_is_not_set() {
+    let store = open();
+    let is_refused = |set: zkv::Result<()>| {
+        assert_eq!(set.unwrap_err().kind(), ErrorKind::Limit);
+    };
+    let units: Collection<u32, Vec<()>> = store.collection("c").unwrap();
+    units.set(&1, &vec![(); 60_000]).unwrap();
+    assert_eq!(units.get(&1).unwrap().map(|units| units.len()), Some(60_000));
+    is_refused(units.set(&1, &vec![(); 100_000]));
+    is_refused(store.set("k", &vec![(); 100_000]));
+    is_refused(store.set(&vec![(); 100_000], "v"));
+    assert_eq!(units.get(&1).unwrap().map(|units| units.len()), Some(60_000));
+}

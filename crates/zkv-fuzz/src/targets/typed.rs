@@ -73,7 +73,11 @@ fn read<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, RecordErro
 fn check<T: Serialize + DeserializeOwned>(codec: Codec, bytes: &[u8]) {
     let Ok(value) = read::<T>(codec, bytes) else { return };
     let mut first = Vec::new();
-    codec.encode(&value, &mut first).expect("what was decoded can be encoded");
+    match codec.encode(&value, &mut first) {
+        // Longer forms of numbers than are written have made room for more elements.
+        Err(RecordError::TooManyElements { .. }) => return,
+        encoded => encoded.expect("what was decoded can be encoded"),
+    }
     let again: T = read(codec, &first).expect("what was encoded can be decoded");
     let mut second = Vec::new();
     codec.encode(&again, &mut second).expect("what was decoded can be encoded");
