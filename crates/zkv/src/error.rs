@@ -92,7 +92,9 @@ pub enum Error {
     /// A collection was made with other types, or with another codec.
     #[error(
         "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it \
-         as it was made; for other types, read it with those, and write a collection of another name"
+         as it was made; for other types, read it with those, and write a collection of another name; \
+         for a type that is read alike, give the name of the one that it was made with \
+         (`CollectionOptions`)"
     )]
     TypeMismatch {
         /// The collection's name.

@@ -191,3 +191,44 @@ fn what_could_not_be_read_again_is_not_set() {
     is_refused(store.set(&vec![(); 100_000], "v"));
     assert_eq!(units.get(&1).unwrap().map(|units| units.len()), Some(60_000));
 }
+
+#[test]
+fn a_type_that_is_read_alike_opens_a_collection_by_the_name_that_it_has() {
+    mod old {
+        #[derive(serde::Serialize, serde::Deserialize)]
+        pub struct Page {
+            pub title: String,
+        }
+    }
+    #[derive(Serialize, Deserialize)]
+    struct Page {
+        #[serde(alias = "Heading")]
+        title: String,
+    }
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename = "Page")]
+    struct Open {
+        title: String,
+        #[serde(flatten)]
+        rest: BTreeMap<String, Value>,
+    }
+    let store = open();
+    let json = CollectionOptions::new().codec(Codec::Json);
+    for (name, options) in [("postcard", CollectionOptions::new()), ("json", json)] {
+        let pages: Collection<u32, old::Page> = store.collection_with(name, &options).unwrap();
+        pages.set(&1, &old::Page { title: "Home".into() }).unwrap();
+        let known = store.collections().into_iter().find(|info| info.name == name).unwrap();
+        let named = options.value_type(known.value_type);
+        let pages: Collection<u32, Page> = store.collection_with(name, &named).unwrap();
+        assert_eq!(pages.get(&1).unwrap().map(|page| page.title).as_deref(), Some("Home"));
+    }
+    let refused = store.collection::<u32, Page>("postcard").unwrap_err();
+    assert!(refused.to_string().contains("CollectionOptions"), "{refused}");
+    let json = CollectionOptions::new().codec(Codec::Json);
+    let refused = store.collection_with::<u32, Open>("json", &json).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::TypeMismatch);
+    let named = json.value_type("Page");
+    let pages: Collection<u32, Open> = store.collection_with("json", &named).unwrap();
+    let page = pages.get(&1).unwrap().unwrap();
+    assert_eq!((&*page.title, page.rest.len()), ("Home", 0));
+}

@@ -19,7 +19,9 @@ use super::{Collection, RawCollection};
 /// How a collection's values are encoded, and what its types are called.
 ///
 /// A store keeps both, and refuses to open a collection otherwise. Of values in JSON, only what the outermost
-/// type is called counts: fields come and go.
+/// type is called counts: fields come and go. A type that gets `#[serde(flatten)]`, `#[serde(from)]` or
+/// `#[serde(tag)]` is called something else from then on, or nothing: the name that the collection was made with,
+/// such as `value_type("Page")`, still opens it.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -72,7 +74,9 @@ impl CollectionOptions {
     }
 
     /// What the type of the keys is called, instead of what it looks like: to be changed when the
-    /// type changes in a way that its encoding does not show.
+    /// type changes in a way that its encoding does not show. Where the type comes to look otherwise and is
+    /// encoded as before, as by a `#[serde(alias)]`, the name that [`CollectionInfo::key_type`] has opens the
+    /// collection.
     pub fn key_type(mut self, name: impl Into<String>) -> Self {
         self.key_type = Some(name.into());
         self
@@ -109,7 +113,10 @@ impl Store {
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
-    /// serde asks for when it reads them, names of structs and fields included. [`Error::AsksTheData`], of kind
+    /// serde asks for when it reads them, names of structs and fields included, aliases of fields and variants,
+    /// too: a type that gets a `#[serde(alias)]` is another one, though it reads the same bytes, and
+    /// [`CollectionOptions::value_type`] with what [`CollectionInfo::value_type`] says opens the collection.
+    /// [`Error::AsksTheData`], of kind
     /// `Encoding`, where a type asks the data what it is, anywhere within it, as `serde_json::Value` does: two
     /// keys could be one, and values could be written and never be read. An enum does where one variant does,
     /// also where that is never used. Values may ask as JSON: see [`CollectionOptions::codec`]. Of kind `Misuse`
