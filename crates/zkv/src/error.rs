@@ -91,10 +91,12 @@ pub enum Error {
     },
     /// A collection was made with other types, or with another codec.
     #[error(
-        "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it \
-         as it was made; for other types, read it with those, and write a collection of another name; \
-         for a type that is read alike, give the name of the one that it was made with \
-         (`CollectionOptions`)"
+        "the collection {} has {what} of the type {}, and was opened with {}: open it as it was made; for \
+         other types, read it with those, and write a collection of another name; for a type that is read \
+         alike, give the name of the one that it was made with (`CollectionOptions`)",
+        visible(name),
+        visible(found),
+        visible(asked)
     )]
     TypeMismatch {
         /// The collection's name.
@@ -329,6 +331,18 @@ fn kind_of_record(error: &RecordError) -> ErrorKind {
         | RecordError::TooManyElements { .. } => ErrorKind::Limit,
         _ => ErrorKind::Encoding,
     }
+}
+
+/// A name that somebody has given, for whoever reads the error on a terminal.
+fn visible(name: &str) -> String {
+    let mut visible = String::new();
+    for character in name.chars() {
+        match character {
+            '"' | '\'' | '\\' => visible.push(character),
+            _ => visible.extend(character.escape_debug()),
+        }
+    }
+    visible
 }
 
 fn kind_of_io(error: &io::Error) -> ErrorKind {

@@ -232,3 +232,14 @@ fn a_type_that_is_read_alike_opens_a_collection_by_the_name_that_it_has() {
     let page = pages.get(&1).unwrap().unwrap();
     assert_eq!((&*page.title, page.rest.len()), ("Home", 0));
 }
+
+#[test]
+fn names_in_errors_are_no_commands_to_a_terminal() {
+    let store = open();
+    let name = "a\u{1b}[31m\nb";
+    store.collection::<u32, u32>(name).unwrap();
+    let options = CollectionOptions::new().value_type("\"v\"\u{7}");
+    let message = store.collection_with::<u32, u32>(name, &options).unwrap_err().to_string();
+    assert!(!message.contains(char::is_control), "{message:?}");
+    assert!(message.contains("a\\u{1b}[31m\\nb") && message.contains("\"v\"\\u{7}"), "{message}");
+}
