@@ -56,8 +56,8 @@ Formats:
   tsv    one record a line: the key, a tab, and the rest of the line as the value, a carriage return
          at its end, too; a byte order mark is part of the first key
   jsonl  one JSON object a line: the field that --key names is the key, the line the value; text
-         gives its characters in UTF-8, a number its digits as they are written. Without --key, what
-         `zkv export --format pairs` writes
+         gives its characters in UTF-8, a number its digits as they are written. Without --key, the
+         pairs that `zkv export` writes, which hold what is stored, whatever its type
   files  one record a file: its path within SOURCE, with forward slashes, and its contents;
          symbolic links are not followed
   auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson

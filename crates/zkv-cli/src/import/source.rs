@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 
 use walkdir::WalkDir;
 
-use crate::arguments::{Import, ImportFormat};
+use crate::arguments::{Import, ImportFormat, Types};
 use crate::failure::Failure;
+use crate::types::Type;
 
 /// One source.
 #[derive(Debug, PartialEq)]
@@ -82,6 +83,15 @@ pub fn check(arguments: &Import) -> Result<Vec<Source>, Failure> {
                 .to_owned(),
         ));
     }
+    let Types { key_type, value_type, .. } = &arguments.types;
+    let has_types = *key_type != Type::Bytes || *value_type != Type::Bytes;
+    if has_types && sources.iter().any(Source::has_pairs) {
+        return Err(Failure::Usage(
+            "pairs hold what is stored, so that --key-type and --value-type are not for them; of other JSON \
+             lines, --key names the field that is the key"
+                .to_owned(),
+        ));
+    }
     Ok(sources)
 }
 
@@ -145,8 +155,7 @@ fn source_bytes(source: &Source) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::arguments::{Compression, Settings, Types, Waits};
-    use crate::types::Type;
+    use crate::arguments::{Compression, Settings, Waits};
 
     fn check_one(source: &str, format: ImportFormat, key: Option<&str>) -> Result<Source, String> {
         let arguments = Import {

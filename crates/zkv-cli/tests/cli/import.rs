@@ -192,3 +192,19 @@ fn the_store_is_not_imported_into_itself() {
     }
     assert_eq!(zkv(&["list", &store]).check(0), "k\n");
 }
+
+#[test]
+fn pairs_are_stored_as_they_are_and_take_no_types() {
+    let folder = Folder::new();
+    let (store, copy) = (folder.text("s.zkv"), folder.text("copy.zkv"));
+    zkv(&["set", &store, "k", "v", "--key-type", "str"]).check(0);
+    let pairs = folder.text("pairs.jsonl");
+    zkv(&["export", &store, "--format", "pairs", "-o", &pairs]).check(0);
+    for types in [["--key-type", "str"], ["--value-type", "u64"]] {
+        let messages = zkv(&[&["import", &*copy, &pairs], &types[..]].concat()).check_messages(2);
+        assert!(messages.contains("pairs hold what is stored"), "{messages}");
+    }
+    assert!(!folder.path("copy.zkv").exists());
+    zkv(&["import", &copy, &pairs, "--key-type", "bytes"]).check(0);
+    assert_eq!(zkv(&["get", &copy, "k", "--key-type", "str"]).check(0), "v");
+}
