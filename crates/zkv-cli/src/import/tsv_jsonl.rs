@@ -8,6 +8,9 @@ use crate::import::lines::{LINE_BYTES_MAX, Lines};
 use crate::import::source::{Input, Split};
 use crate::json;
 
+/// What some programs on Windows write first.
+const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
+
 /// Imports every line of `input`.
 pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), Failure> {
     let name = input.name();
@@ -37,6 +40,9 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
         }
         if let Some(number) = first_empty {
             return Err(Failure::Line { name, number, problem: "the line is empty".to_owned() });
+        }
+        if number == 1 && *split != Split::AtTab && line.starts_with(BYTE_ORDER_MARK) {
+            return Err(refused("a byte order mark stands before the JSON; it must go".to_owned()));
         }
         let input_bytes = line.len() + 1;
         match split {

@@ -208,3 +208,17 @@ fn pairs_are_stored_as_they_are_and_take_no_types() {
     zkv(&["import", &copy, &pairs, "--key-type", "bytes"]).check(0);
     assert_eq!(zkv(&["get", &copy, "k", "--key-type", "str"]).check(0), "v");
 }
+
+#[test]
+fn a_byte_order_mark_before_json_lines_is_named() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let source = folder.write("a.jsonl", "\u{feff}{\"id\":\"k\"}\n");
+    for key in [&["--key", "id"][..], &[]] {
+        let messages = zkv(&[&["import", &*store, &source], key].concat()).check_messages(5);
+        assert!(
+            messages.contains("a.jsonl:1: ") && messages.contains("byte order mark"),
+            "{messages}"
+        );
+    }
+}
