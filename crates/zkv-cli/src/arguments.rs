@@ -183,8 +183,8 @@ pub struct Export {
     /// Write the records of this collection, instead of the store's own
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
-    /// Where to write, instead of standard output. What a file of this name holds is replaced once all is
-    /// written
+    /// Where to write, instead of standard output, which - is, too. What a file of this name holds is replaced
+    /// once all is written
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What to write
@@ -222,7 +222,7 @@ pub struct Get {
     /// The key
     #[arg(allow_negative_numbers = true)]
     pub key: OsString,
-    /// Where to write, instead of standard output
+    /// Where to write, instead of standard output, which - is, too
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     #[command(flatten)]

@@ -14,7 +14,7 @@ const NO_LINE: &str = "a tab in the key or a line end; use --format jsonl or fil
 
 /// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
-    let path = arguments.output.as_deref();
+    let path = output::named_file(arguments.output.as_deref());
     let Some(folder) = path.filter(|_| arguments.format == ExportFormat::Files) else {
         return run_lines(arguments);
     };
@@ -34,7 +34,7 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
     };
     let store = store::open_to_read(&arguments.store)?;
     let keys = Keys::of(&store, arguments.collection.as_deref())?;
-    let path = arguments.output.as_deref();
+    let path = output::named_file(arguments.output.as_deref());
     let mut output = Output::open(path, &arguments.store)?;
     let mut progress = progress(&keys, !output::is_terminal(path));
     let mut left_out_count = 0;

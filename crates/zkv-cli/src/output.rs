@@ -31,6 +31,7 @@ impl Output {
     /// Opens `path`, or standard output. A file that exists is replaced once all is written, but for the
     /// store's own.
     pub fn open(path: Option<&Path>, store: &Path) -> Result<Self, Failure> {
+        let path = named_file(path);
         let target = match path {
             None => Target::Standard(io::stdout().lock()),
             Some(path) => {
@@ -134,7 +135,12 @@ pub fn say(message: fmt::Arguments<'_>) {
 
 /// Whether results end up on a terminal, among whatever else is printed there.
 pub fn is_terminal(path: Option<&Path>) -> bool {
-    path.is_none() && io::stdout().is_terminal()
+    named_file(path).is_none() && io::stdout().is_terminal()
+}
+
+/// The file that `-o` names; none for standard output, which `-` is, too.
+pub fn named_file(path: Option<&Path>) -> Option<&Path> {
+    path.filter(|path| *path != Path::new("-"))
 }
 
 /// Opening the store's own file for writing would empty it.

@@ -100,3 +100,22 @@ fn listing_a_type_leaves_out_what_is_another_and_says_so() {
     assert!(found.messages.contains("1 record left out"), "{found:?}");
     assert_eq!(found.check(2), "text\n");
 }
+
+#[test]
+fn a_minus_as_output_is_standard_output() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "k", "v"]).check(0);
+    let run = |arguments: &[&str]| {
+        let mut command = crate::command(arguments);
+        let output = command.current_dir(folder.0.path()).stdout(std::process::Stdio::piped());
+        let output = crate::spawn(output).wait_with_output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    assert_eq!(run(&["get", &store, "k", "-o", "-"]), (Some(0), "v".into()));
+    assert_eq!(run(&["export", &store, "--format", "tsv", "-o", "-"]), (Some(0), "k\tv\n".into()));
+    assert_eq!(run(&["export", &store, "--format", "files", "-o", "-"]).0, Some(2));
+    assert!(!folder.path("-").exists());
+    assert_eq!(run(&["get", &store, "k", "-o", "./-"]), (Some(0), String::new()));
+    assert!(folder.path("-").exists());
+}
