@@ -167,11 +167,11 @@ pub enum ImportFormat {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
-  jsonl  one line a record. A value that is a JSON object on one line, with a field that holds the
-         record's key, is printed as it is: what came from JSON lines gives the same lines, but for
-         those that look like a pair. Any other record is printed as a pair
   pairs  one line a record, {\"key\":\"..\",\"value\":\"..\"}; a part that is no UTF-8 is in Base64,
          as \"key_base64\" or \"value_base64\". `zkv import` of JSON lines without --key reads them
+  jsonl  the values, one a line, as they are: what came from JSON lines gives the same lines. Records
+         whose value is no JSON object on one line, with the key in the field that --key names, are
+         left out
   tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out
@@ -187,15 +187,18 @@ pub struct Export {
     /// once all is written
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// What to write
-    #[arg(long, value_enum, default_value_t = ExportFormat::Jsonl)]
-    pub format: ExportFormat,
+    /// What to write: pairs unless told otherwise, or with --key, jsonl
+    #[arg(long, value_enum)]
+    pub format: Option<ExportFormat>,
+    /// The field that is the key of a JSON line
+    #[arg(long, value_name = "FIELD")]
+    pub key: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    Jsonl,
     Pairs,
+    Jsonl,
     Tsv,
     Files,
 }

@@ -2,6 +2,8 @@
 
 mod files;
 
+use std::path::Path;
+
 use crate::arguments::{Export, ExportFormat};
 use crate::failure::Failure;
 use crate::json;
@@ -10,31 +12,58 @@ use crate::progress::Progress;
 use crate::store::{self, Keys};
 
 /// Why a record has no line of its own.
-const NO_LINE: &str = "a tab in the key or a line end; use --format jsonl or files";
+const NO_LINE: &str = "a tab in the key or a line end; use --format pairs or files";
+
+/// Why a value is no JSON line that gives its record.
+const NO_JSON_LINE: &str =
+    "the value is no JSON object on one line with the key in this field; use --format pairs";
 
 /// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
+    let format = format(arguments)?;
     let path = output::named_file(arguments.output.as_deref());
-    let Some(folder) = path.filter(|_| arguments.format == ExportFormat::Files) else {
-        return run_lines(arguments);
-    };
-    let store = store::open_to_read(&arguments.store)?;
-    let keys = Keys::of(&store, arguments.collection.as_deref())?;
-    files::export(&keys, folder, &mut progress(&keys, true))
+    match (format, path) {
+        (Format::Files, None) => Err(Failure::Usage("--format files needs -o FOLDER".to_owned())),
+        (Format::Files, Some(folder)) => {
+            let store = store::open_to_read(&arguments.store)?;
+            let keys = Keys::of(&store, arguments.collection.as_deref())?;
+            files::export(&keys, folder, &mut progress(&keys, true))
+        }
+        (Format::Lines(lines), path) => run_lines(arguments, lines, path),
+    }
 }
 
-fn run_lines(arguments: &Export) -> Result<(), Failure> {
-    let line_into = match arguments.format {
-        ExportFormat::Jsonl => json_line_into,
-        ExportFormat::Pairs => pair_into,
-        ExportFormat::Tsv => tsv_line_into,
-        ExportFormat::Files => {
-            return Err(Failure::Usage("--format files needs -o FOLDER".to_owned()));
+enum Format<'a> {
+    Files,
+    Lines(Lines<'a>),
+}
+
+#[derive(Clone, Copy)]
+enum Lines<'a> {
+    Pairs,
+    /// The field that holds the key.
+    Json(&'a str),
+    Tsv,
+}
+
+fn format(arguments: &Export) -> Result<Format<'_>, Failure> {
+    match (arguments.format, arguments.key.as_deref()) {
+        (None | Some(ExportFormat::Jsonl), Some(field)) => Ok(Format::Lines(Lines::Json(field))),
+        (None | Some(ExportFormat::Pairs), None) => Ok(Format::Lines(Lines::Pairs)),
+        (Some(ExportFormat::Tsv), None) => Ok(Format::Lines(Lines::Tsv)),
+        (Some(ExportFormat::Files), None) => Ok(Format::Files),
+        (Some(ExportFormat::Jsonl), None) => Err(Failure::Usage(
+            "--format jsonl needs --key FIELD; --format pairs writes any record".to_owned(),
+        )),
+        (Some(_), Some(_)) => {
+            Err(Failure::Usage("--key names a field of JSON lines: --format jsonl".to_owned()))
         }
-    };
+    }
+}
+
+fn run_lines(arguments: &Export, lines: Lines<'_>, path: Option<&Path>) -> Result<(), Failure> {
     let store = store::open_to_read(&arguments.store)?;
     let keys = Keys::of(&store, arguments.collection.as_deref())?;
-    let path = output::named_file(arguments.output.as_deref());
     let mut output = Output::open(path, &arguments.store)?;
     let mut progress = progress(&keys, !output::is_terminal(path));
     let mut left_out_count = 0;
@@ -42,7 +71,7 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
     for entry in keys.iter()? {
         let (key, value) = entry?;
         line.clear();
-        if line_into(&key, &value, &mut line) {
+        if lines.line_into(&key, &value, &mut line) {
             line.push(b'\n');
             output.write(&line)?;
         } else {
@@ -52,7 +81,8 @@ fn run_lines(arguments: &Export) -> Result<(), Failure> {
     }
     output.finish()?;
     drop(progress);
-    left_out(left_out_count, NO_LINE)
+    let problem = if let Lines::Json(_) = lines { NO_JSON_LINE } else { NO_LINE };
+    left_out(left_out_count, problem)
 }
 
 /// A bar, unless the records are printed where it would stand.
@@ -64,19 +94,19 @@ fn left_out(count: u64, problem: &'static str) -> Result<(), Failure> {
     if count == 0 { Ok(()) } else { Err(Failure::LeftOut { count, problem }) }
 }
 
-fn json_line_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
-    // What is a pair itself would be taken for the pair of another value.
-    if json::holds_key(value, key) && json::unwrap(value).is_err() {
-        line.extend_from_slice(value);
-    } else {
-        json::wrap_into(key, value, line);
+impl Lines<'_> {
+    /// Makes the line of a record; `false` where it would not be read back as this one.
+    fn line_into(self, key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Pairs => json::wrap_into(key, value, line),
+            Self::Json(field) => {
+                line.extend_from_slice(value);
+                return json::holds_key(value, field, key);
+            }
+            Self::Tsv => return tsv_line_into(key, value, line),
+        }
+        true
     }
-    true
-}
-
-fn pair_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
-    json::wrap_into(key, value, line);
-    true
 }
 
 /// `false` where the line would not be read back as this record.

@@ -28,13 +28,11 @@ pub fn key_of(line: &[u8], field: &str, key: &mut Vec<u8>) -> Result<(), String>
     }
 }
 
-/// Whether `line` is one line with a JSON object, one field of which holds `key`: then the line
-/// alone tells the record.
-pub fn holds_key(line: &[u8], key: &[u8]) -> bool {
-    let mut comparison = Comparison { key, scratch: Vec::new(), is_found: false };
-    memchr::memchr(b'\n', line).is_none()
-        && visit_object(line, &mut comparison).is_ok()
-        && comparison.is_found
+/// Whether `line` is one line with a JSON object whose field `field` holds `key`: then the line alone tells
+/// the record.
+pub fn holds_key(line: &[u8], field: &str, key: &[u8]) -> bool {
+    let mut found = Vec::new();
+    memchr::memchr(b'\n', line).is_none() && key_of(line, field, &mut found).is_ok() && found == key
 }
 
 /// Appends `{"key":..,"value":..}`, without a line end.
@@ -123,37 +121,17 @@ fn scalar_into(raw: &str, into: &mut Vec<u8>) -> bool {
     }
 }
 
-/// Looks at each field of an object.
-trait Fields<'de> {
-    /// Reads one field's name and value from `object`; `false` behind the last one.
-    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error>;
-}
-
-fn visit_object<'de>(line: &'de [u8], fields: &mut impl Fields<'de>) -> Result<(), String> {
+/// Looks at all fields of the object in `line`, and notes the one that is looked for.
+fn visit_object<'de>(line: &'de [u8], search: &mut Search<'de, '_>) -> Result<(), String> {
     // serde_json does not check the characters of what it skips.
     let text = std::str::from_utf8(line)
         .map_err(|error| format!("no UTF-8 at byte {}", error.valid_up_to() + 1))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
     // The messages of serde_json's own quote what it found.
     deserializer
-        .deserialize_map(ObjectVisitor(fields))
+        .deserialize_map(ObjectVisitor(search))
         .and_then(|()| deserializer.end())
         .map_err(|error| format!("no JSON object on one line (column {})", error.column()))
-}
-
-struct ObjectVisitor<'f, F>(&'f mut F);
-
-impl<'de, F: Fields<'de>> Visitor<'de> for ObjectVisitor<'_, F> {
-    type Value = ();
-
-    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
-        while self.0.next(&mut object)? {}
-        Ok(())
-    }
 }
 
 /// Looks for the field that is the key.
@@ -163,42 +141,25 @@ struct Search<'de, 'f> {
     is_repeated: bool,
 }
 
-impl<'de> Fields<'de> for Search<'de, '_> {
-    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error> {
-        match object.next_key_seed(NameIs(self.field))? {
-            None => return Ok(false),
-            Some(false) => {
+struct ObjectVisitor<'s, 'de, 'f>(&'s mut Search<'de, 'f>);
+
+impl<'de> Visitor<'de> for ObjectVisitor<'_, 'de, '_> {
+    type Value = ();
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut object: A) -> Result<(), A::Error> {
+        while let Some(is_it) = object.next_key_seed(NameIs(self.0.field))? {
+            if is_it {
+                let raw: &RawValue = object.next_value()?;
+                self.0.is_repeated |= self.0.found.replace(raw.get()).is_some();
+            } else {
                 object.next_value::<IgnoredAny>()?;
             }
-            Some(true) => {
-                let raw: &RawValue = object.next_value()?;
-                self.is_repeated |= self.found.replace(raw.get()).is_some();
-            }
         }
-        Ok(true)
-    }
-}
-
-/// Looks for a field that holds the key.
-struct Comparison<'f> {
-    key: &'f [u8],
-    scratch: Vec<u8>,
-    is_found: bool,
-}
-
-impl<'de> Fields<'de> for Comparison<'_> {
-    fn next<A: MapAccess<'de>>(&mut self, object: &mut A) -> Result<bool, A::Error> {
-        if object.next_key::<IgnoredAny>()?.is_none() {
-            return Ok(false);
-        }
-        if self.is_found {
-            object.next_value::<IgnoredAny>()?;
-            return Ok(true);
-        }
-        let raw: &RawValue = object.next_value()?;
-        self.scratch.clear();
-        self.is_found = scalar_into(raw.get(), &mut self.scratch) && self.scratch == self.key;
-        Ok(true)
+        Ok(())
     }
 }
 
@@ -286,7 +247,7 @@ mod tests {
             (b"{\"id\":\"k\",\"x\":\"\xFF\"}", b"k", false),
         ];
         for (line, key, expected) in cases {
-            assert_eq!(holds_key(line, key), expected, "{}", line.escape_ascii());
+            assert_eq!(holds_key(line, "id", key), expected, "{}", line.escape_ascii());
         }
     }
 

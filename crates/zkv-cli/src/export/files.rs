@@ -10,7 +10,7 @@ use crate::progress::Progress;
 use crate::store::Keys;
 
 /// Why a record has no file of its own.
-const NO_FILE: &str = "the key is no relative path of its own; use --format jsonl";
+const NO_FILE: &str = "the key is no relative path of its own; use --format pairs";
 
 /// Writes the record of each of `keys` as a file below `folder`.
 pub fn export(keys: &Keys<'_>, folder: &Path, progress: &mut Progress) -> Result<(), Failure> {

@@ -24,9 +24,10 @@ fn imported_json_lines_come_out_as_they_went_in() {
     let lines = json_lines();
     let source = folder.write("a.jsonl", &lines);
     zkv(&["import", &store, &source, "--key", "id"]).check(0);
-    assert_eq!(sorted(&zkv(&["export", &store]).check(0)), sorted(&lines));
+    let by_id = ["export", &store, "--format", "jsonl", "--key", "id"];
+    assert_eq!(sorted(&zkv(&by_id).check(0)), sorted(&lines));
     let output = folder.text("out.jsonl");
-    assert_eq!(zkv(&["export", &store, "-o", &output]).check(0), "");
+    assert_eq!(zkv(&["export", &store, "--key", "id", "-o", &output]).check(0), "");
     let written = String::from_utf8(contents(&folder.path("out.jsonl"))).unwrap();
     assert_eq!(sorted(&written), sorted(&lines));
 }
@@ -77,30 +78,52 @@ fn pairs_make_the_same_store_again() {
     zkv(&["import", &store, &source, "--key", "id"]).check(0);
     zkv_with(&["set", &store, "bytes"], b"\xFF\n").check(0);
     let pairs = folder.text("pairs.jsonl");
-    zkv(&["export", &store, "--format", "pairs", "-o", &pairs]).check(0);
-    let copy = folder.text("copy.zkv");
-    zkv(&["import", &copy, &pairs]).check(0);
-    for format in ["pairs", "jsonl"] {
-        let export = |store: &str| zkv(&["export", store, "--format", format]).check(0);
-        assert_eq!(sorted(&export(&store)), sorted(&export(&copy)));
-    }
-    // What is a pair itself is one within a pair in either format.
+    // What is a pair itself is one within a pair.
     let pair = r#"{"key":"k","value":"v"}"#;
     zkv(&["set", &store, "k", pair]).check(0);
-    for format in ["pairs", "jsonl"] {
-        let lines = zkv(&["export", &store, "--format", format]).check(0);
-        let line = lines.lines().find(|line| line.contains(r#""key":"k""#)).unwrap().to_owned();
-        let again = folder.write("again.jsonl", line);
-        let copy = folder.text(&format!("{format}.zkv"));
-        zkv(&["import", &copy, &again]).check(0);
+    for format in [&["--format", "pairs"][..], &[]] {
+        let copy = folder.text(&format!("copy-{}.zkv", format.len()));
+        zkv(&[&["export", &*store, "-o", &pairs], format].concat()).check(0);
+        zkv(&["import", &copy, &pairs]).check(0);
+        let export = |store: &str| zkv(&[&["export", store], format].concat()).check(0);
+        assert_eq!(export(&store).lines().count(), 502);
+        assert_eq!(sorted(&export(&store)), sorted(&export(&copy)));
         assert_eq!(zkv(&["get", &copy, "k"]).check(0), pair);
     }
-    let messages = zkv(&["import", &copy, &source]).check_messages(5);
+    let messages = zkv(&["import", &store, &source]).check_messages(5);
     assert!(messages.contains("a.jsonl:1: ") && messages.contains("--key"), "{messages}");
 }
 
 #[test]
-fn other_records_are_wrapped_in_json_lines() {
+fn json_lines_are_those_that_the_same_field_gives_back() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let line = r#"{"id":"k","n":1}"#;
+    // Pairs, other keys, other fields and other values would be other records.
+    for (key, value) in [
+        ("k", line),
+        ("other", line),
+        ("p", r#"{"key":"p","value":"v"}"#),
+        ("n", r#"{"name":"n"}"#),
+        ("two", "{\"id\":\"two\",\n\"n\":1}"),
+        ("text", "text"),
+    ] {
+        zkv(&["set", &store, key, value]).check(0);
+    }
+    for format in [&["--format", "jsonl"][..], &[]] {
+        let found = zkv(&[&["export", &*store, "--key", "id"], format].concat());
+        assert!(found.messages.contains("5 records left out"), "{found:?}");
+        assert!(found.messages.contains("--format pairs"), "{found:?}");
+        assert_eq!(found.check(5), format!("{line}\n"));
+    }
+    let messages = zkv(&["export", &store, "--format", "jsonl"]).check_messages(2);
+    assert!(messages.contains("--key"), "{messages}");
+    let messages = zkv(&["export", &store, "--format", "tsv", "--key", "id"]).check_messages(2);
+    assert!(messages.contains("--key"), "{messages}");
+}
+
+#[test]
+fn pairs_hold_any_bytes() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
     zkv(&["set", &store, "k", "{\"id\":\"another\"}"]).check(0);
@@ -122,7 +145,7 @@ fn records_that_have_no_line_are_counted_and_left_out() {
     zkv(&["set", &store, "key", "two\nlines"]).check(0);
     let found = zkv(&["export", &store, "--format", "tsv"]);
     assert!(found.messages.contains("2 records left out"), "{found:?}");
-    assert!(found.messages.contains("--format jsonl"), "{found:?}");
+    assert!(found.messages.contains("--format pairs"), "{found:?}");
     assert_eq!(found.check(5), "plain\tvalue\n");
 }
 
