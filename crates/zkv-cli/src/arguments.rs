@@ -206,7 +206,9 @@ pub enum ExportFormat {
 /// How the keys and values of a command are given and shown.
 #[derive(Args, Clone, Debug)]
 pub struct Types {
-    /// Work on the keys of this collection, which a program has made, instead of the store's own
+    /// Work on the keys of this collection, which a program has made, instead of the store's own. There, u64 and
+    /// i64 are shorter numbers, too, and bytes what it has as bytes or as JSON; of other types, what is stored is
+    /// shown, and nothing is written
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
     /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`

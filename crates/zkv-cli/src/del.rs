@@ -4,18 +4,25 @@ use std::borrow::Cow;
 
 use crate::arguments::Del;
 use crate::failure::Failure;
-use crate::store::{self, Keys};
-use crate::types::argument_bytes;
+use crate::store::{self, Access, Keys, Part};
 
 /// Deletes keys.
 pub fn run(arguments: &Del) -> Result<(), Failure> {
-    let keys: Result<Vec<_>, _> =
-        arguments.keys.iter().map(|key| arguments.key_type.encode(argument_bytes(key))).collect();
-    let keys = keys.map_err(|problem| Failure::Usage(format!("a key: {problem}")))?;
+    let collection = arguments.collection.as_deref();
     let store = store::open_to_change(&arguments.store)?;
-    let done = Keys::of(&store, arguments.collection.as_deref()).and_then(|of| delete(&of, &keys));
+    let done = Keys::of(&store, collection).and_then(|of| {
+        let given = arguments.key_type;
+        let form = store::form_of(&store, collection, Part::Key, given, Access::Read)?;
+        let keys = arguments.keys.iter().map(|key| store::encode_key(key, form));
+        // No key is deleted where one of them is none.
+        delete(&of, &keys.collect::<Result<Vec<_>, _>>()?)
+    });
     let missing = store::close(store, done)?;
-    if missing == 0 { Ok(()) } else { Err(Failure::KeysNotFound { missing, asked: keys.len() }) }
+    if missing == 0 {
+        Ok(())
+    } else {
+        Err(Failure::KeysNotFound { missing, asked: arguments.keys.len() })
+    }
 }
 
 /// How many of `keys` were not there.

@@ -1,38 +1,37 @@
 //! `zkv get`.
 
-use crate::arguments::Get;
+use crate::arguments::{Get, Types};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::store;
-use crate::types::{Type, argument_bytes};
+use crate::store::{self, Access, Part};
+use crate::types::{Form, Type};
 
 /// Prints the value of a key.
 pub fn run(arguments: &Get) -> Result<(), Failure> {
-    let kind = arguments.types.value_type;
-    let key = arguments
-        .types
-        .key_type
-        .encode(argument_bytes(&arguments.key))
-        .map_err(|problem| Failure::Usage(format!("the key: {problem}")))?;
+    let Types { collection, key_type, value_type } = &arguments.types;
+    let collection = collection.as_deref();
     let store = store::open_to_read(&arguments.store)?;
-    let keys = store::Keys::of(&store, arguments.types.collection.as_deref())?;
+    let keys = store::Keys::of(&store, collection)?;
+    let form = |part, given| store::form_of(&store, collection, part, given, Access::Read);
+    let (key_form, value_form) = (form(Part::Key, *key_type)?, form(Part::Value, *value_type)?);
+    let key = store::encode_key(&arguments.key, key_form)?;
     let found = keys.get(&key)?;
     let value = found.ok_or(Failure::KeysNotFound { missing: 1, asked: 1 })?;
-    let text = match kind {
-        Type::Bytes => value,
-        _ => text_of(&value, kind)?,
-    };
+    let text = text_of(&value, value_form)?;
     // Only now: a key that is not there must not empty the file.
     let mut output = Output::open(arguments.output.as_deref(), &arguments.store)?;
     output.write(&text)?;
     output.finish()
 }
 
-fn text_of(value: &[u8], kind: Type) -> Result<Vec<u8>, Failure> {
+fn text_of(value: &[u8], form: Form) -> Result<Vec<u8>, Failure> {
+    let kind = form.given_as();
     let mut text = Vec::new();
-    if !kind.decode_into(value, &mut text) {
+    if !form.decode_into(value, &mut text) {
         return Err(Failure::Usage(format!("the value is no {}", kind.name())));
     }
-    text.push(b'\n');
+    if kind != Type::Bytes {
+        text.push(b'\n');
+    }
     Ok(text)
 }

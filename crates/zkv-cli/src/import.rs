@@ -10,12 +10,12 @@ use std::time::Instant;
 
 use zkv::{ErrorKind, KEY_BYTES_MAX, Options, Store, WriteBatch};
 
-use crate::arguments::Import;
+use crate::arguments::{Import, Types};
 use crate::failure::{Failure, chain, records};
 use crate::output::say;
 use crate::progress::Progress;
-use crate::store::{self, Keys};
-use crate::types::Type;
+use crate::store::{self, Access, Keys, Part};
+use crate::types::Form;
 use acknowledge::Acknowledgements;
 use source::Source;
 
@@ -30,22 +30,23 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let collection = arguments.types.collection.as_deref();
     let store = store::open_to_write(&arguments.store, options(arguments), collection)?;
     let keys = Keys::of(&store, collection)?;
-    if !sources.iter().all(Source::has_pairs) {
-        store::check_types(&store, &arguments.types)?;
-    }
+    let forms = forms(&store, arguments, &sources)?;
     let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };
     let mut sink = Sink {
         store: &store,
         keys,
-        key_type: arguments.types.key_type,
-        value_type: arguments.types.value_type,
+        forms: (Form::Bytes, Form::Bytes),
         acknowledgements: Acknowledgements::new(arguments),
         progress: Progress::of_bytes(total),
         record_count: 0,
         bytes: 0,
         batch: arguments.atomic.then(WriteBatch::new),
     };
-    let imported = sources.iter().try_for_each(|source| import(source, arguments, &mut sink));
+    let imported = sources.iter().try_for_each(|source| {
+        // Pairs hold what is stored.
+        sink.forms = if source.has_pairs() { (Form::Bytes, Form::Bytes) } else { forms };
+        import(source, arguments, &mut sink)
+    });
     let imported = imported.and_then(|()| sink.write_batch());
     // What came before a bad line is as safe as the rest.
     let acknowledged = sink.acknowledgements.finish(&store, sink.record_count);
@@ -73,6 +74,17 @@ fn options(arguments: &Import) -> Options {
     }
 }
 
+/// How the keys and values of all sources but those of pairs are stored.
+fn forms(store: &Store, arguments: &Import, sources: &[Source]) -> Result<(Form, Form), Failure> {
+    if sources.iter().all(Source::has_pairs) {
+        return Ok((Form::Bytes, Form::Bytes));
+    }
+    let Types { collection, key_type, value_type } = &arguments.types;
+    let form =
+        |part, given| store::form_of(store, collection.as_deref(), part, given, Access::Write);
+    Ok((form(Part::Key, *key_type)?, form(Part::Value, *value_type)?))
+}
+
 fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<(), Failure> {
     match source {
         Source::Folder(folder) => files::import_folder(folder, &arguments.store, sink),
@@ -85,8 +97,8 @@ fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<()
 struct Sink<'a> {
     store: &'a Store,
     keys: Keys<'a>,
-    key_type: Type,
-    value_type: Type,
+    /// How keys and values are stored.
+    forms: (Form, Form),
     acknowledgements: Acknowledgements,
     progress: Progress,
     record_count: u64,
@@ -112,11 +124,11 @@ impl Sink<'_> {
         input_bytes: usize,
         refused: impl FnOnce(String) -> Failure,
     ) -> Result<(), Failure> {
-        let key = match self.key_type.encode(key) {
+        let key = match self.forms.0.encode(key) {
             Ok(key) => key,
             Err(problem) => return Err(refused(format!("the key: {problem}"))),
         };
-        let value = match self.value_type.encode(value) {
+        let value = match self.forms.1.encode(value) {
             Ok(value) => value,
             Err(problem) => return Err(refused(format!("the value: {problem}"))),
         };

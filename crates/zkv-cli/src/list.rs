@@ -3,8 +3,8 @@
 use crate::arguments::List;
 use crate::failure::{Failure, records};
 use crate::output::{self, Output};
-use crate::store;
-use crate::types::{Type, argument_bytes};
+use crate::store::{self, Access, Part};
+use crate::types::{Form, Type, argument_bytes};
 
 /// Prints keys, and values where their type is given.
 pub fn run(arguments: &List) -> Result<(), Failure> {
@@ -14,10 +14,19 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
     }
     let store = store::open_to_read(&arguments.store)?;
     let mut output = Output::open(None, &arguments.store)?;
-    let mut lines = Lines { arguments, prefix, escapes: output::is_terminal(None), left_out: 0 };
+    let collection = arguments.collection.as_deref();
+    let keys = store::Keys::of(&store, collection)?;
+    let form = |part, given| store::form_of(&store, collection, part, given, Access::Read);
+    let mut lines = Lines {
+        key_form: form(Part::Key, arguments.key_type)?,
+        value_form: arguments.value_type.map(|given| form(Part::Value, given)).transpose()?,
+        prefix,
+        escapes: output::is_terminal(None),
+        left_out: 0,
+    };
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    for entry in store::Keys::of(&store, arguments.collection.as_deref())?.iter()? {
+    for entry in keys.iter()? {
         if room == 0 {
             break;
         }
@@ -38,7 +47,8 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
 }
 
 struct Lines<'a> {
-    arguments: &'a List,
+    key_form: Form,
+    value_form: Option<Form>,
     prefix: &'a [u8],
     escapes: bool,
     left_out: u64,
@@ -48,13 +58,13 @@ impl Lines<'_> {
     /// Makes the line of a record; `false` where it has none.
     fn write(&mut self, key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
         line.clear();
-        let mut is_whole = self.arguments.key_type.decode_into(key, line);
+        let mut is_whole = self.key_form.decode_into(key, line);
         if is_whole && !line.starts_with(self.prefix) {
             return false;
         }
-        if let Some(kind) = self.arguments.value_type {
+        if let Some(form) = self.value_form {
             line.push(b'\t');
-            is_whole = is_whole && kind.decode_into(value, line);
+            is_whole = is_whole && form.decode_into(value, line);
         }
         if !is_whole {
             self.left_out += 1;

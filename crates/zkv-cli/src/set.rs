@@ -5,35 +5,45 @@ use std::io::{self, Read};
 
 use zkv::Options;
 
-use crate::arguments::Set;
+use crate::arguments::{Set, Types};
 use crate::failure::Failure;
-use crate::store;
-use crate::types::argument_bytes;
+use crate::store::{self, Access, Part};
+use crate::types::{Form, argument_bytes};
 
 /// Sets the value of a key.
 pub fn run(arguments: &Set) -> Result<(), Failure> {
-    let key = arguments
-        .types
-        .key_type
-        .encode(argument_bytes(&arguments.key))
-        .map_err(|problem| Failure::Usage(format!("the key: {problem}")))?;
     let text = match &arguments.value {
         Some(value) => Cow::Borrowed(argument_bytes(value)),
         None => Cow::Owned(read_standard_input()?),
     };
-    let value = arguments
-        .types
-        .value_type
-        .encode(&text)
-        .map_err(|problem| Failure::Usage(format!("the value: {problem}")))?;
-    let collection = arguments.types.collection.as_deref();
-    // Nothing is created for a value that cannot be stored.
+    let Types { collection, key_type, value_type } = &arguments.types;
+    let collection = collection.as_deref();
+    // Nothing is created for what cannot be stored; a collection is in a store that exists.
+    if collection.is_none() {
+        encode(arguments, &text, Form::own(*key_type), Form::own(*value_type))?;
+    }
     let store = store::open_to_write(&arguments.store, Options::new(), collection)?;
     let done = store::Keys::of(&store, collection).and_then(|keys| {
-        store::check_types(&store, &arguments.types)?;
+        let form = |part, given| store::form_of(&store, collection, part, given, Access::Write);
+        let (key_form, value_form) = (form(Part::Key, *key_type)?, form(Part::Value, *value_type)?);
+        let (key, value) = encode(arguments, &text, key_form, value_form)?;
         Ok(keys.set(&key, &value)?)
     });
     store::close(store, done)
+}
+
+/// A key and a value as they are stored.
+type Encoded<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
+fn encode<'a>(
+    arguments: &'a Set,
+    text: &'a [u8],
+    key_form: Form,
+    value_form: Form,
+) -> Result<Encoded<'a>, Failure> {
+    let key = store::encode_key(&arguments.key, key_form)?;
+    let value = value_form.encode(text);
+    Ok((key, value.map_err(|problem| Failure::Usage(format!("the value: {problem}")))?))
 }
 
 fn read_standard_input() -> Result<Vec<u8>, Failure> {

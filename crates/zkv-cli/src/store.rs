@@ -1,15 +1,16 @@
 //! Opening stores.
 
+use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use zkv::{Codec, Error, IterBytes, Options, RawCollection, Store, WriteBatch};
 
-use crate::arguments::Types;
 use crate::failure::Failure;
 use crate::output::say;
-use crate::types::Type;
+use crate::types::{Form, Type, argument_bytes};
 
 /// How long each opening waits for others: the command's, so the process's.
 static LOCK_WAIT: OnceLock<Duration> = OnceLock::new();
@@ -111,25 +112,59 @@ impl<'a> Keys<'a> {
     }
 }
 
-/// Refuses to write what the programs that use a collection could not read.
-pub fn check_types(store: &Store, types: &Types) -> Result<(), Failure> {
-    let Some(name) = &types.collection else { return Ok(()) };
+/// What of a record a type is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Key,
+    Value,
+}
+
+/// What is done with a key or a value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Of a type that the command does not know, what is stored is as good as it gets.
+    Read,
+    /// What the programs that use a collection could not read, or would take for something else, is refused.
+    Write,
+}
+
+/// How keys or values are stored that are given as `given`: what a collection's programs read.
+pub fn form_of(
+    store: &Store,
+    collection: Option<&str>,
+    part: Part,
+    given: Type,
+    access: Access,
+) -> Result<Form, Failure> {
     let infos = store.collections();
-    let Some(info) = infos.iter().find(|info| info.name == *name) else { return Ok(()) };
-    let of_values = match info.codec {
-        Some(Codec::Json) => Some(Type::Bytes),
-        _ => Type::of_collection(&info.value_type),
+    let info = infos.iter().find(|info| collection == Some(&*info.name));
+    let Some(info) = info else { return Ok(Form::own(given)) };
+    let (what, wanted) = match (part, info.codec) {
+        (Part::Key, _) => ("key", Form::of_collection(&info.key_type)),
+        (Part::Value, Some(Codec::Json)) => ("value", Some(Form::Json)),
+        (Part::Value, Some(Codec::Postcard)) => ("value", Form::of_collection(&info.value_type)),
+        (Part::Value, _) => ("value", None),
     };
-    let key = ("key", Type::of_collection(&info.key_type), types.key_type);
-    for (what, wanted, given) in [key, ("value", of_values, types.value_type)] {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != given) {
-            let (wanted, given) = (wanted.name(), given.name());
-            return Err(Failure::Usage(format!(
+    match wanted {
+        Some(form) if form.given_as() == given => Ok(form),
+        Some(form) => {
+            let (wanted, given) = (form.given_as().name(), given.name());
+            Err(Failure::Usage(format!(
                 "the collection has no {what}s of the type {given}: give --{what}-type {wanted}"
-            )));
+            )))
         }
+        None if access == Access::Read => Ok(Form::own(given)),
+        None => Err(Failure::Usage(format!(
+            "the collection's {what}s are of a type that a program must write; what `zkv export --format \
+             pairs` has written of such a one, `zkv import` stores as it was"
+        ))),
     }
-    Ok(())
+}
+
+/// The stored form of a key that the user gives.
+pub fn encode_key(key: &OsStr, form: Form) -> Result<Cow<'_, [u8]>, Failure> {
+    let encoded = form.encode(argument_bytes(key));
+    encoded.map_err(|problem| Failure::Usage(format!("the key: {problem}")))
 }
 
 /// Closes `store` whether the work on it succeeded or not: what was done before a failure stands.

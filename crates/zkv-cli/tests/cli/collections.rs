@@ -83,6 +83,118 @@ fn what_a_collections_programs_could_not_read_is_neither_set_nor_imported() {
     set(&["--key-type", "u64", "--value-type", "str"]).check(0);
 }
 
+/// A store with collections of many types, each with one record.
+fn store_of_many_types(folder: &Folder) -> String {
+    let path = folder.text("many.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let json = zkv::CollectionOptions::new().codec(zkv::Codec::Json);
+    store.collection::<u32, u32>("numbers").unwrap().set(&5, &7).unwrap();
+    store.collection::<u8, i16>("small").unwrap().set(&200, &-300).unwrap();
+    store.collection::<String, Vec<u8>>("blobs").unwrap().set("a", &b"hello".to_vec()).unwrap();
+    store.collection::<[u8; 4], i8>("hashes").unwrap().set(b"abcd", &-1).unwrap();
+    store.collection_with::<u16, String>("json", &json).unwrap().set(&1, &"x".to_owned()).unwrap();
+    store.collection::<i32, bool>("flags").unwrap().set(&1, &true).unwrap();
+    store.collection::<(u8, String), u64>("tuples").unwrap().set(&(1, "a".into()), &1).unwrap();
+    store.close().unwrap();
+    path
+}
+
+fn in_collection(store: &str, name: &str, types: [&str; 2], command: &[&str]) -> crate::Outcome {
+    let (command, rest) = command.split_first().unwrap();
+    // A process that another test has just started may still hold what this one had open.
+    let of =
+        ["--collection", name, "--key-type", types[0], "--value-type", types[1], "--wait", "10"];
+    zkv(&[&[command, store], rest, &of].concat())
+}
+
+#[test]
+fn what_is_set_in_a_collection_is_what_its_programs_read() {
+    let folder = Folder::new();
+    let store = store_of_many_types(&folder);
+    let set = |name: &str, types: [&str; 2], key: &str, value: &str| {
+        in_collection(&store, name, types, &["set", key, value])
+    };
+    set("numbers", ["u64", "u64"], "6", "300").check(0);
+    set("small", ["u64", "i64"], "255", "-5").check(0);
+    set("blobs", ["str", "bytes"], "b", "text").check(0);
+    set("hashes", ["bytes", "i64"], "wxyz", "-128").check(0);
+    set("json", ["u64", "bytes"], "2", " \"y\"\n").check(0);
+    for (name, types, key, value, problem) in [
+        ("numbers", ["u64", "u64"], "4294967296", "1", "the key: no u32"),
+        ("numbers", ["u64", "u64"], "1", "-1", "the value: no u32"),
+        ("small", ["u64", "i64"], "256", "1", "the key: no u8"),
+        ("small", ["u64", "i64"], "1", "40000", "the value: no i16"),
+        ("hashes", ["bytes", "i64"], "abc", "1", "the key: not 4 bytes"),
+        ("hashes", ["bytes", "i64"], "abcd", "128", "the value: no i8"),
+        ("json", ["u64", "bytes"], "2", "y", "the value: no JSON"),
+        ("json", ["u64", "str"], "2", "\"y\"", "give --value-type bytes"),
+        ("numbers", ["bytes", "u64"], "5", "1", "give --key-type u64"),
+        ("blobs", ["str", "str"], "a", "1", "give --value-type bytes"),
+        ("flags", ["i64", "bytes"], "1", "\u{1}", "values are of a type that a program must write"),
+        ("tuples", ["bytes", "u64"], "a", "1", "keys are of a type that a program must write"),
+    ] {
+        let messages = set(name, types, key, value).check_messages(2);
+        assert!(messages.contains(problem), "{name}: {messages}");
+    }
+    let source = folder.write("a.tsv", "7\t9\n4294967296\t9\n");
+    let import = |name, types| in_collection(&store, name, types, &["import", &source]);
+    assert!(
+        import("numbers", ["u64", "u64"]).check_messages(5).contains("a.tsv:2: the key: no u32")
+    );
+    assert!(import("flags", ["i64", "bytes"]).check_messages(2).contains("a program must write"));
+    let program = zkv::Store::open(&store).unwrap();
+    let json = zkv::CollectionOptions::new().codec(zkv::Codec::Json);
+    fn all<K, V>(collection: zkv::Result<zkv::Collection<K, V>>) -> Vec<(K, V)>
+    where
+        K: serde::Serialize + serde::de::DeserializeOwned + Ord,
+        V: serde::Serialize + serde::de::DeserializeOwned,
+    {
+        let mut all: Vec<_> = collection.unwrap().iter().unwrap().map(|one| one.unwrap()).collect();
+        all.sort_by(|one, other| one.0.cmp(&other.0));
+        all
+    }
+    assert_eq!(all(program.collection::<u32, u32>("numbers")), [(5, 7), (6, 300), (7, 9)]);
+    assert_eq!(all(program.collection::<u8, i16>("small")), [(200, -300), (255, -5)]);
+    let blobs = [("a".to_owned(), b"hello".to_vec()), ("b".to_owned(), b"text".to_vec())];
+    assert_eq!(all(program.collection::<String, Vec<u8>>("blobs")), blobs);
+    assert_eq!(
+        all(program.collection::<[u8; 4], i8>("hashes")),
+        [(*b"abcd", -1), (*b"wxyz", -128)]
+    );
+    let texts = all(program.collection_with::<u16, String>("json", &json));
+    assert_eq!(texts, [(1, "x".to_owned()), (2, "y".to_owned())]);
+    assert_eq!(all(program.collection::<i32, bool>("flags")), [(1, true)]);
+}
+
+#[test]
+fn what_is_read_of_a_collection_is_of_its_types() {
+    let folder = Folder::new();
+    let store = store_of_many_types(&folder);
+    let run = |name, types, command: &[&str]| in_collection(&store, name, types, command);
+    assert_eq!(run("numbers", ["u64", "u64"], &["get", "5"]).check(0), "7\n");
+    assert_eq!(run("small", ["u64", "i64"], &["list"]).check(0), "200\t-300\n");
+    assert_eq!(run("blobs", ["str", "bytes"], &["get", "a"]).check(0), "hello");
+    assert_eq!(run("hashes", ["bytes", "i64"], &["list"]).check(0), "abcd\t-1\n");
+    assert_eq!(run("json", ["u64", "bytes"], &["get", "1"]).check(0), "\"x\"");
+    // Of other types, the stored bytes are shown.
+    assert_eq!(run("flags", ["i64", "bytes"], &["get", "1"]).check(0), "\u{1}");
+    assert_eq!(run("tuples", ["bytes", "u64"], &["list"]).check(0), "\u{1}\u{1}a\t1\n");
+    run("tuples", ["bytes", "u64"], &["get", "\u{1}\u{1}a"]).check(0);
+    for (name, types, command, problem) in [
+        ("numbers", ["str", "u64"], ["get", "5"].as_slice(), "give --key-type u64"),
+        ("numbers", ["u64", "bytes"], &["get", "5"], "give --value-type u64"),
+        ("numbers", ["u64", "bytes"], &["list"], "give --value-type u64"),
+        ("numbers", ["bytes", "u64"], &["list"], "give --key-type u64"),
+        ("numbers", ["i64", "u64"], &["del", "5"], "give --key-type u64"),
+        ("numbers", ["u64", "u64"], &["get", "4294967296"], "no u32"),
+        ("numbers", ["u64", "u64"], &["del", "4294967296"], "no u32"),
+    ] {
+        let messages = run(name, types, command).check_messages(2);
+        assert!(messages.contains(problem), "{name} {command:?}: {messages}");
+    }
+    run("numbers", ["u64", "u64"], &["del", "5"]).check(0);
+}
+
 #[test]
 fn a_collection_that_is_not_there_is_named_as_such() {
     let folder = Folder::new();

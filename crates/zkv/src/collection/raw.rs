@@ -11,8 +11,9 @@ use crate::write_set::CollectionState;
 
 /// A collection's keys and values as bytes, whatever their types. See [`Store::raw_collection`].
 ///
-/// It suits tools that know no types. What is written here is not held against the collection's
-/// types: whoever reads it with them gets an error of kind `Encoding`.
+/// It suits tools that know no types. What is written here is not held against the collection's types: whoever
+/// reads it with them gets an error of kind `Encoding` or, since postcard does not tell types, another value than
+/// was meant, and never finds keys that are written otherwise.
 #[derive(Clone)]
 pub struct RawCollection {
     store: Store,
