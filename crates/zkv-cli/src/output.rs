@@ -133,6 +133,20 @@ pub fn say(message: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{message}");
 }
 
+/// `text` as a terminal may show it: what is no visible character, or would turn the text around, is escaped.
+pub fn escaped(text: &str) -> String {
+    let is_plain = |character| matches!(character, '"' | '\'' | '\\');
+    let mut escaped = String::new();
+    for character in text.chars() {
+        if is_plain(character) {
+            escaped.push(character);
+        } else {
+            escaped.extend(character.escape_debug());
+        }
+    }
+    escaped
+}
+
 /// Whether results end up on a terminal, among whatever else is printed there.
 pub fn is_terminal(path: Option<&Path>) -> bool {
     named_file(path).is_none() && io::stdout().is_terminal()

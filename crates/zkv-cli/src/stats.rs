@@ -5,7 +5,7 @@ use zkv::CollectionInfo;
 
 use crate::arguments::Stats;
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, escaped};
 use crate::store;
 
 /// What is printed, in this order.
@@ -101,6 +101,8 @@ fn table(figures: &Figures) -> String {
     text.push_str(&format!("{:<16}{:>16.2}\n", "ratio", figures.ratio));
     for collection in &figures.collections {
         let Collection { name, keys, raw_bytes, key_type, value_type, .. } = collection;
+        // Somebody else's, as keys are.
+        let [name, key_type, value_type] = [name, key_type, value_type].map(|text| escaped(text));
         text.push_str(&format!(
             "collection {name}: {keys} keys of {key_type}, values of {value_type}, {raw_bytes} bytes\n"
         ));

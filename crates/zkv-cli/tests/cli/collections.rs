@@ -196,6 +196,21 @@ fn what_is_read_of_a_collection_is_of_its_types() {
 }
 
 #[test]
+fn names_and_types_of_collections_do_not_reach_the_terminal_as_they_are() {
+    let folder = Folder::new();
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let options = zkv::CollectionOptions::new().value_type("v\u{1b}[1m\n\"quoted\"");
+    let name = "a\u{1b}[31m\nkeys \u{202e}";
+    store.collection_with::<u8, u8>(name, &options).unwrap();
+    store.close().unwrap();
+    let text = zkv(&["stats", &path]).check(0);
+    let expected = "collection a\\u{1b}[31m\\nkeys \\u{202e}: 0 keys of u8, \
+        values of v\\u{1b}[1m\\n\"quoted\", 0 bytes\n";
+    assert!(text.ends_with(expected), "{text:?}");
+}
+
+#[test]
 fn a_collection_that_is_not_there_is_named_as_such() {
     let folder = Folder::new();
     let store = store_with_collections(&folder);
