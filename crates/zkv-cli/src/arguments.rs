@@ -15,7 +15,7 @@ Exit codes:
   2  wrong usage: an argument is invalid, or does not fit the stored bytes
   3  the store is damaged, or of a version that this program cannot read; salvage lost something
   4  another process has the store open
-  5  input or output failed, or a line of the input cannot be parsed";
+  5  input or output failed, a line of the input cannot be parsed, or records were left out";
 
 /// Import, export, look into and back up stores of the zkv key-value store.
 ///
@@ -269,6 +269,9 @@ pub struct Del {
 }
 
 /// Print keys, one a line, in no particular order.
+///
+/// Control characters are escaped on a terminal. Elsewhere, keys with a line end are left out and counted, and with
+/// --value-type those with a tab and values with a line end; the exit code is then 5.
 #[derive(Args, Debug)]
 pub struct List {
     /// The store's data file

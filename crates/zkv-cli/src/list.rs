@@ -2,7 +2,7 @@
 
 use crate::arguments::List;
 use crate::failure::{Failure, records};
-use crate::output::{self, Output};
+use crate::output::{self, Output, say};
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
 
@@ -22,7 +22,8 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         value_form: arguments.value_type.map(|given| form(Part::Value, given)).transpose()?,
         prefix,
         escapes: output::is_terminal(None),
-        left_out: 0,
+        other_type_count: 0,
+        no_line_count: 0,
     };
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
@@ -37,13 +38,7 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         }
     }
     output.finish()?;
-    match lines.left_out {
-        0 => Ok(()),
-        count => Err(Failure::Usage(format!(
-            "{} left out: the key or the value is not of the type asked for",
-            records(count)
-        ))),
-    }
+    lines.say_what_is_left_out()
 }
 
 struct Lines<'a> {
@@ -51,7 +46,9 @@ struct Lines<'a> {
     value_form: Option<Form>,
     prefix: &'a [u8],
     escapes: bool,
-    left_out: u64,
+    /// Records that are left out, and why.
+    other_type_count: u64,
+    no_line_count: u64,
 }
 
 impl Lines<'_> {
@@ -62,19 +59,45 @@ impl Lines<'_> {
         if is_whole && !line.starts_with(self.prefix) {
             return false;
         }
+        // Whoever reads the lines takes the first tab for the end of the key.
+        let mut is_line = self.value_form.is_none() || memchr::memchr(b'\t', line).is_none();
         if let Some(form) = self.value_form {
             line.push(b'\t');
             is_whole = is_whole && form.decode_into(value, line);
         }
+        is_line &= memchr::memchr(b'\n', line).is_none();
         if !is_whole {
-            self.left_out += 1;
+            self.other_type_count += 1;
             return false;
         }
         if self.escapes {
             escape(line);
+        } else if !is_line {
+            self.no_line_count += 1;
+            return false;
         }
         line.push(b'\n');
         true
+    }
+
+    fn say_what_is_left_out(&self) -> Result<(), Failure> {
+        let no_line = Failure::LeftOut {
+            count: self.no_line_count,
+            problem: "they take more than a line, or a tab in the key; see `zkv export`",
+        };
+        match (self.other_type_count, self.no_line_count) {
+            (0, 0) => Ok(()),
+            (0, _) => Err(no_line),
+            (count, no_line_count) => {
+                if no_line_count > 0 {
+                    say(format_args!("zkv: {no_line}"));
+                }
+                Err(Failure::Usage(format!(
+                    "{} left out: the key or the value is not of the type asked for",
+                    records(count)
+                )))
+            }
+        }
     }
 }
 

@@ -102,6 +102,21 @@ fn listing_a_type_leaves_out_what_is_another_and_says_so() {
 }
 
 #[test]
+fn keys_that_take_more_than_a_line_are_left_out_of_a_list_and_counted() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    for (key, value) in [("plain", "v"), ("two\nlines", "v"), ("a\ttab", "v"), ("lines", "a\nb")] {
+        zkv(&["set", &store, key, value]).check(0);
+    }
+    let found = zkv(&["list", &store]);
+    assert!(found.messages.contains("1 record left out"), "{found:?}");
+    assert_eq!(sorted(&found.check(5)), ["a\ttab", "lines", "plain"]);
+    let found = zkv(&["list", &store, "--value-type", "bytes"]);
+    assert!(found.messages.contains("3 records left out"), "{found:?}");
+    assert_eq!(found.check(5), "plain\tv\n");
+}
+
+#[test]
 fn a_minus_as_output_is_standard_output() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
