@@ -409,6 +409,8 @@ impl Handle {
             true => shared.restore_index_file(&mut writer),
             false => Ok(()),
         });
+        // An index that ends with the process needs no file, and nothing is freed any more.
+        writer.drop_rewrite();
         let closed = writer.log.close().map_err(Error::data(&shared.path));
         drop(writer);
         self.stop_flusher();

@@ -15,12 +15,16 @@ use crate::store::Store;
 
 const PATH: &str = "dir/store.zkv";
 
-/// One whose index file is always written anew, beside the writer where a test asks for that.
-fn open(storage: Arc<dyn Storage>) -> Store {
+/// Of a store whose index file is always written anew, beside the writer where a test asks for that.
+fn options(storage: Arc<dyn Storage>) -> Options {
     let thresholds =
         Thresholds { base_bytes_least: 0, besides_base_eighths_max: 0, aside_bytes_least: 0 };
     let options = Options::new().storage(storage).cleaning(Cleaning::Off);
-    options.index_thresholds(thresholds).slot_bytes(256 << 10).open(PATH).unwrap()
+    options.index_thresholds(thresholds).slot_bytes(256 << 10)
+}
+
+fn open(storage: Arc<dyn Storage>) -> Store {
+    options(storage).open(PATH).unwrap()
 }
 
 fn set(store: &Store, number: u8) {
@@ -59,6 +63,12 @@ fn file_names(storage: &dyn Storage) -> Vec<String> {
     files.iter().map(|file| file.file_name().unwrap().to_string_lossy().into_owned()).collect()
 }
 
+fn noise(seed: u64) -> Vec<u8> {
+    let mut noise = vec![0; 20_000];
+    fastrand::Rng::with_seed(seed).fill(&mut noise);
+    noise
+}
+
 /// A store of many versions of eight keys, each commit of which says how many there were. A power cut
 /// leaves one of those that were begun, and none of those that were acknowledged is missing.
 struct Counted {
@@ -75,9 +85,7 @@ impl Counted {
     }
 
     fn value(count: u8) -> Vec<u8> {
-        let mut noise = vec![0; 20_000];
-        fastrand::Rng::with_seed(count.into()).fill(&mut noise);
-        noise
+        noise(count.into())
     }
 
     /// A key that the commit `count` deletes, unless it sets it, too.
@@ -294,4 +302,27 @@ fn whoever_comes_behind_a_file_that_could_not_be_written_is_told() {
     assert!(store.shared().writer().unwrap().rewrite.is_some());
     drop(store);
     assert_eq!(open(Arc::new(memory)).len(), 4);
+}
+
+#[test]
+fn nothing_is_freed_once_the_store_is_closed() {
+    let disk = SimDisk::recording(1);
+    // Closing waits for no index that ends with the process.
+    let open = || options(Arc::new(disk.clone())).use_index_file(false).open(PATH).unwrap();
+    let store = open();
+    for number in 0..40u64 {
+        store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
+    }
+    store.flush().unwrap();
+    checkpoint(&store);
+    clean_one(&store);
+    let (contents, file) = begin(&store);
+    let shared = Arc::clone(store.shared());
+    store.close().unwrap();
+    let events = disk.event_count();
+    contents.write(&file);
+    shared.take_up(&file);
+    assert_eq!(disk.event_count(), events);
+    drop(shared);
+    assert_eq!(open().len(), 40);
 }
