@@ -5,6 +5,7 @@ mod page;
 use std::fs;
 
 use clap::Subcommand;
+use zkv_record::{Codec, Kind};
 
 use crate::{Failure, report, workspace};
 use page::{Kinds, Layout};
@@ -30,6 +31,24 @@ pub const PAGES: &[(&str, &str, &[Layout])] = &[
 const KINDS: &[(&str, &[Kinds])] = &[
     ("docs/format/data.md", zkv_log::layout::KINDS),
     ("docs/format/store.md", zkv::layout::KINDS),
+    ("docs/format/record.md", RECORD_KINDS),
+];
+
+/// The kinds of records, and the codecs, by the words of the page.
+const RECORD_KINDS: &[Kinds] = &[
+    (
+        "Record kinds",
+        &[
+            (Kind::Put as u32, "put"),
+            (Kind::Delete as u32, "delete"),
+            (Kind::Head as u32, "head"),
+            (Kind::Piece as u32, "piece"),
+        ],
+    ),
+    (
+        "Typed keys and values",
+        &[(Codec::Postcard.code() as u32, "postcard"), (Codec::Json.code() as u32, "JSON")],
+    ),
 ];
 
 /// Runs the command.
