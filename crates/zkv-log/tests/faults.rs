@@ -277,6 +277,26 @@ fn a_lost_first_sector_of_the_last_segment_is_damage() {
 }
 
 #[test]
+fn a_seal_alone_proves_what_was_durable_before_it() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[&noise(1, 600)]).unwrap();
+    let synced = writer.end();
+    writer.log().sync(synced).unwrap();
+    let packed = writer.log().pack(&[&noise(2, 40_000), &noise(3, 40_000)]).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    // Killed before the next commit block, and the header of the segment that was begun is lost.
+    let mut killed = bytes_of(&storage);
+    drop(commit);
+    killed[4096 + SLOT as usize..].fill(0);
+    assert_eq!(open(&storage_of(&killed)).end(), synced);
+    // The first commit's own block was written before the sync, and says nothing of it.
+    killed[4096 + 256 + 100] ^= 1;
+    let opened = try_open(&storage_of(&killed), None);
+    assert!(matches!(opened, Err(LogError::Corrupt { .. })));
+}
+
+#[test]
 fn a_lost_watermark_is_damage_where_the_log_goes_on_behind_it() {
     let (storage, mut writer) = new_log();
     writer.append(&[b"one"]).unwrap();
