@@ -104,6 +104,34 @@ fn nothing_is_written_that_needs_a_damaged_dictionary() {
 }
 
 #[test]
+fn the_number_of_an_aborted_commits_dictionary_is_given_anew() {
+    let documents = documents(6000);
+    let (first, second) = documents.split_at(3000);
+    // Another log trains a dictionary of its own.
+    let packed_elsewhere = open(&new_log(), None).log().pack(&slices(second)).unwrap();
+    // What is longer than the buffer is written before the commit is aborted, and wiped then.
+    let options = LogOptions { write_buffer_bytes: 4096, ..options() };
+    let storage = Arc::new(new_log());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    let before = writer.append(&[b"before"]).unwrap();
+    let view = writer.log().view();
+    let packed = writer.log().pack(&slices(first)).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    drop(commit);
+    let mut commit = writer.begin().unwrap();
+    let addresses = commit.append(&packed_elsewhere).unwrap();
+    commit.finish(Room::Exact).unwrap();
+    assert_eq!(view.read(before[0]).unwrap(), b"before");
+    let view = writer.log().view();
+    assert_eq!(view.dictionary_count().unwrap(), 1);
+    for (address, document) in addresses.iter().zip(second) {
+        assert_eq!(view.read(*address).unwrap(), document.as_bytes());
+    }
+}
+
+#[test]
 fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
     let mut writer = open(&new_log(), None);
     let mut state = 5u64;

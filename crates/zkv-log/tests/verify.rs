@@ -66,6 +66,27 @@ fn much_changed() -> (MemoryStorage, Vec<u8>) {
 }
 
 #[test]
+fn a_seal_names_no_block_of_an_aborted_commit() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"before"]).unwrap();
+    let short: Vec<Vec<u8>> = (0..100).map(|number| noise(number, 900)).collect();
+    let short: Vec<&[u8]> = short.iter().map(Vec::as_slice).collect();
+    let packed = writer.log().pack(&short).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    drop(commit);
+    // One block where there were many; the second one seals the segment.
+    for number in 0..2 {
+        writer.append(&[&noise(number, 40_000)]).unwrap();
+    }
+    writer.close().unwrap();
+    drop(writer);
+    let (seen, counts) = verified(&storage);
+    assert!(seen.findings.is_empty(), "{:?}", seen.findings);
+    assert_eq!(counts.entries, 3);
+}
+
+#[test]
 fn a_log_with_freed_and_reused_slots_is_sound() {
     let (storage, checkpoint) = much_changed();
     for checkpoint in [None, Some(&checkpoint[..])] {
