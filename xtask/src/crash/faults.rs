@@ -22,8 +22,7 @@ use super::workload::{Operation, Workload};
 const CUTS_BEHIND_FAULT: usize = 3;
 const CUTS: usize = 12;
 
-/// The workloads, which have every operation between them but for putting a backup in the store's place, which
-/// somebody else does; each with every durability.
+/// The workloads, which have every operation between them, each with every durability.
 const OPERATIONS: &[&str] = &[
     "s0.40,s1.900,d0,sync,s0.50",
     "s0.40,s1.40,reopen,s0.60,d1,reopen",
@@ -35,6 +34,7 @@ const OPERATIONS: &[&str] = &[
     "c1.s0.40,b0.18000x4,c1.drop,c1.s0.50,reopen",
     "s0.60000,s1.60000,s2.60000,s3.60000,s4.60000,flush,s0.60000,reopen",
     "s0.40,switch-index,s1.900,d0,switch-index,s2.40",
+    "s0.40,s1.900,backup,s0.50,d1,reopen,restore,s1.40,kill,s2.40",
 ];
 
 /// Those that give space back. Faults begin with the first operation that does; what comes before it
@@ -381,6 +381,8 @@ impl FaultRun<'_> {
             return Err(Trouble::Wrong("opened again, it is at no commit it may be at".to_owned()));
         };
         self.session.commits.truncate(commit + 1);
+        // Of one that was made behind a sync that lied, the state is known no more.
+        self.session.backups.retain(|backup| backup.commit <= commit);
         self.session.durable = self.session.durable.min(commit);
         self.session.visible = found;
         Ok(())
@@ -413,7 +415,42 @@ impl FaultRun<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
+
+    /// A new operation does not compile before it is here.
+    fn number_of(operation: Operation) -> usize {
+        match operation {
+            Operation::Set(..) => 0,
+            Operation::Delete(..) => 1,
+            Operation::Batch { .. } => 2,
+            Operation::Transact { .. } => 3,
+            Operation::Clear(_) => 4,
+            Operation::Drop(_) => 5,
+            Operation::Flush => 6,
+            Operation::Sync => 7,
+            Operation::Reopen => 8,
+            Operation::Kill => 9,
+            Operation::LoseIndex => 10,
+            Operation::RebuildIndex => 11,
+            Operation::Backup => 12,
+            Operation::Restore => 13,
+            Operation::Clean => 14,
+            Operation::Compact => 15,
+            Operation::Hold => 16,
+            Operation::Release => 17,
+            Operation::SwitchIndex => 18,
+        }
+    }
+
+    #[test]
+    fn the_workloads_have_every_operation_between_them() {
+        let cases = cases().unwrap();
+        let operations = cases.iter().flat_map(|case| &case.workload.operations);
+        let found: BTreeSet<usize> = operations.map(|operation| number_of(*operation)).collect();
+        assert_eq!(found, (0..=18).collect());
+    }
 
     #[test]
     fn a_case_reads_back_as_it_is_printed() {

@@ -354,7 +354,8 @@ impl<'a> Session<'a> {
         let bytes = image.get(path).unwrap_or_default();
         self.end_process();
         let disk = self.disk.clone();
-        let copied = replace_atomically(&disk, Path::new(STORE), |file| file.write_at(0, bytes));
+        let copied = disk
+            .spared(|| replace_atomically(&disk, Path::new(STORE), |file| file.write_at(0, bytes)));
         copied.map_err(|error| Trouble::Wrong(format!("the last backup: {error}")))?;
         self.visible = visible;
         self.commit();
