@@ -119,6 +119,9 @@ impl FromStr for Share {
 const SMOKE_WORKLOADS: usize = 12;
 /// Of the calls of workloads that clean, CI makes one in so many fail.
 const SMOKE_CLEANING_CALLS: usize = 8;
+/// What a smoke run tries at the least, half of what it does. It is counted, so that no machine is too slow.
+const SMOKE_IMAGES_MIN: u64 = 140_000;
+const SMOKE_FAULTS_MIN: u64 = 7_000;
 /// All workloads of three operations take hours of processor time: what was tried is told meanwhile.
 const REPORT_INTERVAL: Duration = Duration::from_secs(120);
 /// Failures that are printed; a run with more stops.
@@ -168,14 +171,21 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 exhaustive(2, SMOKE, Share::ALL, &tally)?;
                 cleaning(SMOKE_CLEANING, &tally)?;
                 long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
+                tally.expect(SMOKE_IMAGES_MIN, SMOKE_FAULTS_MIN)?;
             }
             Part::Exhaustive => exhaustive(3, EXHAUSTIVE, arguments.share, &tally)?,
             Part::Cleaning => cleaning(CLEANING, &tally)?,
-            Part::Faults => faults(1, &tally)?,
+            Part::Faults => {
+                faults(1, &tally)?;
+                tally.expect(1, SMOKE_FAULTS_MIN)?;
+            }
             Part::Planted => planted::run(arguments.seed, &arguments.bug)?,
             Part::Log => log(arguments.seed, until, &tally)?,
             Part::Long => long(arguments.seed, until, &tally)?,
         }
+    }
+    if *parts != [Part::Planted] {
+        tally.expect(1, 0)?;
     }
     println!("crash: no violation in {}", tally.summary());
     Ok(())

@@ -132,14 +132,16 @@ impl Tally {
         self.conflicted.fetch_add((conflicts > 0).into(), Ordering::Relaxed);
     }
 
-    /// Why a run of many histories that found nothing says nothing: on the slowest machine, threads meet now
-    /// and then.
+    /// Why a run of many histories that found nothing says nothing. Threads give way to each other, so that
+    /// they meet on one processor, too: in 95 % of the histories.
     fn shows_nothing(&self) -> Option<String> {
         const MANY: u64 = 100;
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        let have_met = of(&self.concurrent) > 0 && of(&self.conflicts) > 0;
+        let have_met = of(&self.concurrent) * 2 >= of(&self.histories) && of(&self.conflicts) > 0;
         let is_silent = of(&self.histories) >= MANY && !have_met;
-        is_silent.then(|| "no two transactions were side by side, or none conflicted".to_owned())
+        is_silent.then(|| {
+            "in most histories no transactions were side by side, or none conflicted".to_owned()
+        })
     }
 
     fn summary(&self) -> String {
@@ -166,10 +168,12 @@ mod tests {
         let tally = Tally::default();
         tally.histories.store(100, Ordering::Relaxed);
         assert!(tally.shows_nothing().is_some());
-        tally.concurrent.store(1, Ordering::Relaxed);
+        tally.concurrent.store(50, Ordering::Relaxed);
         assert!(tally.shows_nothing().is_some());
         tally.conflicts.store(1, Ordering::Relaxed);
         assert_eq!(tally.shows_nothing(), None);
+        tally.concurrent.store(49, Ordering::Relaxed);
+        assert!(tally.shows_nothing().is_some());
     }
 
     #[test]

@@ -142,7 +142,12 @@ fn fuzz(target: &'static Target, time: Duration, seed: u64) -> Result<(), String
         mutate(&mut input, &parts, other, &mut random);
         runner.run(&input)?;
     }
-    println!("fuzz {}: {} in {} s, seed {seed}", target.name, runner.finish(), time.as_secs());
+    let (name, count, seconds) = (target.name, runner.count(), time.as_secs());
+    println!("fuzz {name}: {} in {seconds} s, seed {seed}", runner.finish());
+    // An input takes a second at the most, and mostly a hundredth of one.
+    if count < seconds {
+        return Err(format!("{name}: only {count} inputs were tried, expected {seconds}"));
+    }
     Ok(())
 }
 

@@ -58,6 +58,11 @@ impl Runner {
         Ok(())
     }
 
+    /// How many inputs it has run.
+    pub fn count(&self) -> u64 {
+        self.count
+    }
+
     /// Ends the run, and says what it did.
     pub fn finish(self) -> String {
         self.watch.begin(0);

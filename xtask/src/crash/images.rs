@@ -67,6 +67,17 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// Fails where less was tried: a run that finds nothing then shows nothing.
+    pub fn expect(&self, images: u64, faults: u64) -> Result<(), String> {
+        let enough = images <= self.images.load(Ordering::Relaxed)
+            && faults <= self.faults.load(Ordering::Relaxed);
+        if enough {
+            return Ok(());
+        }
+        let tried = self.summary();
+        Err(format!("crash: only {tried} were tried, expected {images} images and {faults} faults"))
+    }
+
     /// For a person to read.
     pub fn summary(&self) -> String {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
