@@ -10,10 +10,12 @@ mod cleaning;
 mod models;
 mod races;
 
-use std::fs;
+use std::fmt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use crate::{Failure, report, workspace};
 use bugs::{BUGS, Bug};
@@ -36,6 +38,27 @@ pub fn planted(name: &str) -> bool {
     BUG.get_or_init(|| std::env::var("ZKV_PLANTED_BUG").ok()).as_deref() == Some(name)
 }
 "#;
+
+/// Many times what the longest run takes on two cores.
+const TIME_MAX: Duration = Duration::from_secs(3600);
+
+/// What became of a run with a bug.
+enum Verdict {
+    /// By the failure that it printed first.
+    Caught(String),
+    Missed,
+    Endless,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Caught(failure) => write!(formatter, "caught: {failure}"),
+            Self::Missed => formatter.write_str("MISSED"),
+            Self::Endless => formatter.write_str("MISSED, and ended, since it went on"),
+        }
+    }
+}
 
 /// What has to see a bug: the smoke run of a task, or the model checks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -76,18 +99,21 @@ pub fn run(seed: u64, part: &str) -> Result<(), Failure> {
         if bugs.iter().all(|(_, other)| *other != check) {
             continue;
         }
-        if is_caught("none", check, seed)? {
-            return Err(format!("planted: {} fails without a bug", check.task()).into());
+        match try_bug("none", check, seed)? {
+            Verdict::Missed => {}
+            other => {
+                let task = check.task();
+                return Err(format!("planted: {task} fails without a bug: {other}").into());
+            }
         }
     }
     let mut missed = Vec::new();
     for (Bug { name, .. }, check) in &bugs {
         let start = Instant::now();
-        let caught = is_caught(name, *check, seed)?;
-        let verdict = if caught { "caught" } else { "MISSED" };
+        let verdict = try_bug(name, *check, seed)?;
         let (seconds, task) = (start.elapsed().as_secs_f64(), check.task());
-        println!("planted: {verdict} by {task} in {seconds:>3.0} s: {name}");
-        if !caught {
+        println!("planted: {name}: by {task}, in {seconds:.0} s, {verdict}");
+        if !matches!(verdict, Verdict::Caught(_)) {
             missed.push(format!("planted: {task} has not seen this bug: {name}"));
         }
     }
@@ -166,7 +192,9 @@ fn stands_once(text: &str, bug: &Bug) -> bool {
     text.matches(bug.right).count() == 1
 }
 
-fn is_caught(bug: &str, check: Check, seed: u64) -> Result<bool, Failure> {
+/// Runs what has to see `bug`. A run beyond [`TIME_MAX`] is ended, and has caught nothing: a machine may be
+/// slow. Of the model checks, cargo alone is ended then.
+fn try_bug(bug: &str, check: Check, seed: u64) -> Result<Verdict, Failure> {
     let task = || {
         let mut task = Command::new(tree().with_file_name("build").join("release/xtask"));
         task.args([check.task(), "smoke"]);
@@ -185,13 +213,62 @@ fn is_caught(bug: &str, check: Check, seed: u64) -> Result<bool, Failure> {
             cargo
         }
     };
-    command.env(SWITCH, bug).stdout(Stdio::null()).stderr(Stdio::null());
-    Ok(!command.status()?.success())
+    let path = tree().with_file_name("output");
+    let output = File::create(&path)?;
+    // Tests print their failures to the one, and tasks to the other.
+    match check {
+        Check::Model => command.stdout(output).stderr(Stdio::null()),
+        Check::Crash | Check::Histories => command.stdout(Stdio::null()).stderr(output),
+    };
+    let (mut child, start) = (command.env(SWITCH, bug).spawn()?, Instant::now());
+    loop {
+        match child.try_wait()? {
+            Some(status) if status.success() => return Ok(Verdict::Missed),
+            Some(_) => break,
+            None if start.elapsed() > TIME_MAX => {
+                child.kill()?;
+                child.wait()?;
+                return Ok(Verdict::Endless);
+            }
+            None => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+    Ok(Verdict::Caught(first_failure(&String::from_utf8_lossy(&fs::read(&path)?))))
+}
+
+/// The first line that tells of a failure, and the next one where that ends with a colon, as a panic's does.
+fn first_failure(output: &str) -> String {
+    let mut lines = output.lines().map(str::trim).filter(|line| !line.is_empty());
+    // Tests tell how many they are, which have failed, and by a dot each of the others.
+    let is_progress = |line: &str| {
+        let (is_head, is_name) = (line.starts_with("running "), line.ends_with("--- FAILED"));
+        is_head || is_name || line.starts_with(['.', '-']) || line == "failures:"
+    };
+    match lines.find(|line| !is_progress(line)) {
+        Some(first) if first.ends_with(':') => {
+            format!("{first} {}", lines.next().unwrap_or_default())
+        }
+        first => first.unwrap_or("nothing was printed").to_owned(),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_failure_is_told_of_tasks_and_of_tests() {
+        let task = "\ncrash: a value of nobody\n  replay: cargo xtask crash --replay x\n";
+        let panic = "thread '<unnamed>' (1) panicked at a.rs:1:2:\na value of nobody\n";
+        let head = "\nrunning 7 tests\n.. 2/7\na_test --- FAILED\n\nfailures:\n\n---- a_test stdout ----\n\n";
+        let tests = format!("{head}{panic}");
+        assert_eq!(first_failure(task), "crash: a value of nobody");
+        for output in [panic, &tests] {
+            let told = "thread '<unnamed>' (1) panicked at a.rs:1:2: a value of nobody";
+            assert_eq!(first_failure(output), told);
+        }
+        assert_eq!(first_failure(""), "nothing was printed");
+    }
 
     #[test]
     fn every_bug_replaces_what_stands_once_in_the_sources() {
