@@ -53,6 +53,10 @@ pub enum Wish {
     Scan {
         is_named: bool,
     },
+    /// As many, asked for by their names at once.
+    ReadMany {
+        is_named: bool,
+    },
     ReadGroup,
     WriteGroup,
     /// Lets others run.
@@ -176,7 +180,10 @@ impl Plan {
             67..77 => Action::Update(key),
             77..80 => Action::Read(Wish::Read(key)),
             80 => Action::Read(Wish::Scan { is_named: self.has_collection() && random.bool() }),
-            81..95 => Action::Batch(durability),
+            81..83 => {
+                Action::Read(Wish::ReadMany { is_named: self.has_collection() && random.bool() })
+            }
+            83..95 => Action::Batch(durability),
             95..97 => Action::Flush,
             97..99 => Action::Sync,
             _ => Action::RebuildIndex,
@@ -193,7 +200,8 @@ impl Plan {
                 0..9 if may_write => Wish::Append(key),
                 9 if may_write => Wish::WriteGroup,
                 10..13 => Wish::ReadGroup,
-                13..16 => Wish::Scan { is_named: self.has_collection() && random.bool() },
+                13..15 => Wish::Scan { is_named: self.has_collection() && random.bool() },
+                15..17 => Wish::ReadMany { is_named: self.has_collection() && random.bool() },
                 _ => Wish::Read(key),
             });
         }
@@ -206,7 +214,8 @@ impl Plan {
         let key = random.u8(..self.list_count);
         match random.u8(..10) {
             0..5 => Action::Batch(self.durability),
-            5..8 => Action::Snapshot(vec![Wish::ReadGroup]),
+            5..7 => Action::Snapshot(vec![Wish::ReadGroup]),
+            7 => Action::Read(Wish::ReadMany { is_named: false }),
             8 => Action::Transaction(vec![Wish::ReadGroup, Wish::Append(key)], end),
             _ => Action::Transaction(vec![Wish::ReadGroup, Wish::WriteGroup], end),
         }
@@ -242,6 +251,8 @@ mod tests {
             "Update",
             "Read(Read",
             "Read(Scan",
+            "Read(ReadMany",
+            "ReadMany { is_named: true }",
             "Batch",
             "Flush,",
             "Sync,",

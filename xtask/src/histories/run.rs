@@ -264,6 +264,14 @@ impl<'a> Actor<'a> {
                 let found = source.scan(stage, is_named)?;
                 steps.extend(scanned(stage.plan, is_named, found));
             }
+            Wish::ReadMany { is_named } => {
+                let all = stage.plan.lists().chain(stage.plan.registers());
+                let keys: Vec<u8> =
+                    all.filter(|key| stage.plan.is_named(*key) == is_named).collect();
+                let lists = source.many(stage, is_named, &keys)?;
+                let found = keys.into_iter().zip(lists).collect();
+                steps.extend(scanned(stage.plan, is_named, found));
+            }
             Wish::Yield => thread::yield_now(),
             Wish::Append(_) | Wish::WriteGroup => {}
         }
@@ -303,7 +311,7 @@ fn set(
     }
 }
 
-/// A scan is a read of every key that its collection may have, those that it has not among them.
+/// A scan, or a read of many, is a read of every key that its collection may have, those that it has not among them.
 fn scanned(plan: &Plan, is_named: bool, mut found: BTreeMap<u8, Vec<Element>>) -> Vec<Step> {
     let is_in = |key: &u8| plan.is_named(*key) == is_named;
     let mut steps: Vec<Step> = plan

@@ -14,6 +14,10 @@ pub trait Source {
     /// The list of a key, empty where there is none.
     fn list(&mut self, stage: &Stage<'_>, key: u8) -> Result<Vec<Element>>;
 
+    /// Those of several keys of one collection, read together.
+    fn many(&mut self, stage: &Stage<'_>, is_named: bool, keys: &[u8])
+    -> Result<Vec<Vec<Element>>>;
+
     /// All keys of a collection.
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>>;
 }
@@ -25,6 +29,19 @@ impl Source for Transaction {
             None => self.get(&key)?,
         };
         Ok(list_of(value))
+    }
+
+    fn many(
+        &mut self,
+        stage: &Stage<'_>,
+        is_named: bool,
+        keys: &[u8],
+    ) -> Result<Vec<Vec<Element>>> {
+        let values = match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => named.within(self)?.get_many(&by_reference(keys))?,
+            None => self.get_many(keys)?,
+        };
+        Ok(values.into_iter().map(list_of).collect())
     }
 
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
@@ -44,6 +61,19 @@ impl Source for Snapshot {
         Ok(list_of(value))
     }
 
+    fn many(
+        &mut self,
+        stage: &Stage<'_>,
+        is_named: bool,
+        keys: &[u8],
+    ) -> Result<Vec<Vec<Element>>> {
+        let values = match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => named.at(self)?.get_many(&by_reference(keys))?,
+            None => self.get_many(keys)?,
+        };
+        Ok(values.into_iter().map(list_of).collect())
+    }
+
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
         match stage.named.as_ref().filter(|_| is_named) {
             Some(named) => collect(named.at(self)?.iter()),
@@ -61,12 +91,29 @@ impl Source for Store {
         Ok(list_of(value))
     }
 
+    fn many(
+        &mut self,
+        stage: &Stage<'_>,
+        is_named: bool,
+        keys: &[u8],
+    ) -> Result<Vec<Vec<Element>>> {
+        let values = match stage.named.as_ref().filter(|_| is_named) {
+            Some(named) => named.get_many(&by_reference(keys))?,
+            None => self.get_many(keys)?,
+        };
+        Ok(values.into_iter().map(list_of).collect())
+    }
+
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
         match stage.named.as_ref().filter(|_| is_named) {
             Some(named) => collect(named.iter()?),
             None => collect(self.iter_bytes().map(decode)),
         }
     }
+}
+
+fn by_reference(keys: &[u8]) -> Vec<&u8> {
+    keys.iter().collect()
 }
 
 fn list_of(value: Option<Value>) -> Vec<Element> {

@@ -134,4 +134,12 @@ pub const RACES: &[Bug] = &[
         wrong: "        if !PLANTED {\n            \
                 self.committed.checkpoint_id = CheckpointId::next();\n        }",
     },
+    Bug {
+        name: "many keys are read at several moments",
+        file: "crates/zkv/src/many.rs",
+        right: "            let buffered = moment.find_buffered(*key, |record| Found::of(record, committed));",
+        wrong: "            let later = PLANTED.then(|| self.now());
+            let moment = later.as_ref().unwrap_or(moment);
+            let buffered = moment.find_buffered(*key, |record| Found::of(record, committed));",
+    },
 ];
