@@ -13,7 +13,7 @@ use crate::{json, typed};
 /// use zkv_record::{Codec, DECODE_DEPTH_MAX};
 ///
 /// let mut bytes = Vec::new();
-/// Codec::Json.encode(&("page", 7), &mut bytes)?;
+/// Codec::Json.encode(&("page", 7), DECODE_DEPTH_MAX, &mut bytes)?;
 /// assert_eq!(bytes, br#"["page",7]"#);
 /// let decoded: serde_json::Value = Codec::Json.decode(&bytes, DECODE_DEPTH_MAX)?;
 /// assert_eq!(decoded[1], 7);
@@ -69,21 +69,22 @@ impl Codec {
         }
     }
 
-    /// Appends the encoding of `value`.
+    /// Appends the encoding of `value`, where [`Codec::decode`] reads it with the same `depth_max`.
     ///
     /// # Errors
     /// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds what the codec cannot
     /// write: for postcard a sequence that does not know its length, for JSON a map whose keys are
-    /// no strings, numbers or bools; [`RecordError::TooManyElements`] as of [`encode`](crate::encode). `into` is
-    /// then as it was.
+    /// no strings, numbers or bools; [`RecordError::TooDeep`]; [`RecordError::TooManyElements`] as of
+    /// [`encode_within`](crate::encode_within). `into` is then as it was.
     pub fn encode<T: Serialize + ?Sized>(
         self,
         value: &T,
+        depth_max: u32,
         into: &mut Vec<u8>,
     ) -> Result<(), RecordError> {
         match self {
-            Self::Postcard => typed::encode(value, into),
-            Self::Json => json::encode(value, into),
+            Self::Postcard => typed::encode_within(value, depth_max, into).map(|_| ()),
+            Self::Json => json::encode_within(value, depth_max, into),
         }
     }
 

@@ -42,7 +42,7 @@ pub enum RecordError {
         /// How many bytes are left.
         bytes: usize,
     },
-    /// The bytes nest deeper than a value may, or are forged.
+    /// The value nests deeper than it may, or its bytes are forged.
     #[error(
         "the value nests deeper than {max} levels: raise `Options::max_decode_depth`, \
          or store a flatter type"

@@ -3,18 +3,21 @@
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
 
+use crate::counted::{Counted, Counts};
 use crate::error::{CodecError, RecordError};
 use crate::limited::{Left, Limited};
 
-/// Appends the JSON of `value`, without white space. `into` is as it was where that fails.
-pub(crate) fn encode<T: Serialize + ?Sized>(
+/// Appends the JSON of `value`, without white space. `into` is as it was where that fails. Each element takes
+/// a byte at the least, so that there are never too many to be read.
+pub(crate) fn encode_within<T: Serialize + ?Sized>(
     value: &T,
+    depth_max: u32,
     into: &mut Vec<u8>,
 ) -> Result<(), RecordError> {
-    let start = into.len();
-    serde_json::to_writer(&mut *into, value).map_err(|error| {
+    let (start, counts) = (into.len(), Counts::new(depth_max, true));
+    serde_json::to_writer(&mut *into, &Counted::new(value, &counts)).map_err(|error| {
         into.truncate(start);
-        RecordError::Encode(CodecError::json_encode(&error))
+        counts.why(CodecError::json_encode(&error))
     })
 }
 

@@ -22,8 +22,8 @@
 //! # Ok::<(), zkv_record::RecordError>(())
 //! ```
 
-mod bulk;
 mod codec;
+mod counted;
 mod error;
 mod hash;
 mod head;
@@ -46,4 +46,4 @@ pub use limits::{
 };
 pub use record::{Kind, Record};
 pub use shape::{SHAPE_BYTES_MAX, asks_the_data, outer_shape_of, shape_of};
-pub use typed::{decode, decode_within, encode};
+pub use typed::{decode, decode_within, encode, encode_within};

@@ -1,12 +1,10 @@
 //! Typed keys and values: postcard, without its blind spots.
 
-use std::cell::Cell;
-
 use postcard::ser_flavors::Flavor;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::bulk::Bulk;
+use crate::counted::{Counted, Counts};
 use crate::error::{CodecError, RecordError};
 use crate::limited::{Left, Limited};
 use crate::limits::{DECODE_DEPTH_MAX, elements_max};
@@ -30,18 +28,30 @@ use crate::limits::{DECODE_DEPTH_MAX, elements_max};
 /// ```
 ///
 /// # Errors
-/// [`RecordError::Encode`] where the type's `Serialize` fails, or leaves out a field, or it holds a
-/// sequence that does not know its length; [`RecordError::TooManyElements`] where it has more than
-/// [`decode_within`] reads. How deep it nests is not looked at. `into` is then as it was.
+/// As [`encode_within`] with a depth of [`DECODE_DEPTH_MAX`].
 pub fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), RecordError> {
-    let (start, elements) = (into.len(), Cell::new(0));
-    let written = postcard::serialize_with_flavor(&Bulk::new(value, &elements), Appender(into));
+    encode_within(value, DECODE_DEPTH_MAX, into).map(|_| ())
+}
+
+/// Appends postcard's encoding of `value`, as [`encode`] does, where [`decode_within`] reads it with the
+/// same `depth_max`, and returns how many levels it nests.
+///
+/// # Errors
+/// [`RecordError::Encode`] where the type's `Serialize` fails, or leaves out a field, or it holds a
+/// sequence that does not know its length; [`RecordError::TooDeep`] and [`RecordError::TooManyElements`] where
+/// it has more of either than can be read. `into` is then as it was.
+pub fn encode_within<T: Serialize + ?Sized>(
+    value: &T,
+    depth_max: u32,
+    into: &mut Vec<u8>,
+) -> Result<u32, RecordError> {
+    let (start, counts) = (into.len(), Counts::new(depth_max, false));
+    let written = postcard::serialize_with_flavor(&Counted::new(value, &counts), Appender(into));
     let max = elements_max(into.len() - start);
     let written = match written {
-        Err(error) => Err(RecordError::Encode(CodecError::postcard(error))),
-        // Nobody could read it.
-        Ok(()) if max < elements.get() => Err(RecordError::TooManyElements { max }),
-        Ok(()) => Ok(()),
+        Err(error) => Err(counts.why(CodecError::postcard(error))),
+        Ok(()) if max < counts.elements() => Err(RecordError::TooManyElements { max }),
+        Ok(()) => Ok(counts.levels()),
     };
     if written.is_err() {
         into.truncate(start);

@@ -67,8 +67,8 @@ where
     U: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug,
 {
     let (mut first, mut second) = (Vec::new(), Vec::new());
-    codec.encode(bytes, &mut first).unwrap();
-    codec.encode(one_by_one, &mut second).unwrap();
+    codec.encode(bytes, DECODE_DEPTH_MAX, &mut first).unwrap();
+    codec.encode(one_by_one, DECODE_DEPTH_MAX, &mut second).unwrap();
     assert_eq!(first, second);
     assert_eq!(&codec.decode::<T>(&first, DECODE_DEPTH_MAX).unwrap(), bytes);
     assert_eq!(&codec.decode::<U>(&first, DECODE_DEPTH_MAX).unwrap(), one_by_one);

@@ -19,7 +19,7 @@ const CODECS: [Codec; 2] = [Codec::Postcard, Codec::Json];
 
 fn encoded<T: Serialize + ?Sized>(codec: Codec, value: &T) -> Vec<u8> {
     let mut bytes = Vec::new();
-    codec.encode(value, &mut bytes).unwrap();
+    codec.encode(value, DECODE_DEPTH_MAX, &mut bytes).unwrap();
     bytes
 }
 
@@ -45,7 +45,7 @@ fn codes_never_change() {
 fn values_round_trip_behind_what_the_buffer_holds() {
     for codec in CODECS {
         let mut bytes = b"before".to_vec();
-        codec.encode(&page(), &mut bytes).unwrap();
+        codec.encode(&page(), DECODE_DEPTH_MAX, &mut bytes).unwrap();
         assert_eq!(&bytes[..6], b"before");
         assert_eq!(decode::<Page>(codec, &bytes[6..]), Ok(page()), "{codec:?}");
     }
@@ -150,7 +150,9 @@ fn fields_of_json_come_and_go() {
 fn what_json_cannot_tell_is_as_documented() {
     assert_eq!(encoded(Codec::Json, &f64::NAN), b"null");
     assert_eq!(encoded(Codec::Json, &Some(None::<u8>)), b"null");
-    let failed = Codec::Json.encode(&BTreeMap::from([((1, 2), 3)]), &mut Vec::new()).unwrap_err();
+    let failed = Codec::Json
+        .encode(&BTreeMap::from([((1, 2), 3)]), DECODE_DEPTH_MAX, &mut Vec::new())
+        .unwrap_err();
     assert!(failed.source().unwrap().to_string().contains("key"), "{failed:?}");
     let numbers = BTreeMap::from([(300u64, -1i8)]);
     assert_eq!(decode(Codec::Json, &encoded(Codec::Json, &numbers)), Ok(numbers));
@@ -166,7 +168,7 @@ fn a_value_that_fails_to_serialise_leaves_the_buffer_as_it_was() {
     }
     for codec in CODECS {
         let mut bytes = b"before".to_vec();
-        let failed = codec.encode(&("written first", Failing), &mut bytes);
+        let failed = codec.encode(&("written first", Failing), DECODE_DEPTH_MAX, &mut bytes);
         assert!(matches!(failed, Err(RecordError::Encode(_))));
         assert_eq!(bytes, b"before");
     }
@@ -220,8 +222,11 @@ fn errors_quote_nothing_of_the_value() {
     refused::<Page>("canary", "no JSON at line 1, column 1");
     refused::<Page>(r#""canary"#, "");
     refused::<Value>(r#"["canary"#, "the JSON ends too early");
-    check(&Codec::Json.encode(&Talkative, &mut Vec::new()).unwrap_err(), "`Serialize` failed");
-    check(&Codec::Postcard.encode(&Talkative, &mut Vec::new()).unwrap_err(), "");
+    check(
+        &Codec::Json.encode(&Talkative, DECODE_DEPTH_MAX, &mut Vec::new()).unwrap_err(),
+        "`Serialize` failed",
+    );
+    check(&Codec::Postcard.encode(&Talkative, DECODE_DEPTH_MAX, &mut Vec::new()).unwrap_err(), "");
     check(&decode::<Talkative>(Codec::Postcard, b"\x06canary").unwrap_err(), "");
 }
 
@@ -251,7 +256,10 @@ fn the_depth_means_the_same_in_both_codecs_and_for_any_value() {
     let tree = |levels| (1..levels).fold(Tree::Leaf, |inner, _| Tree::Node(Box::new(inner)));
     for codec in CODECS {
         for max in [1, 2, 127, 128, 129, 300] {
-            let deeper = encoded(codec, &tree(max + 1));
+            let mut deeper = Vec::new();
+            let refused = codec.encode(&tree(max + 1), max, &mut deeper);
+            assert_eq!(refused, Err(RecordError::TooDeep { max }));
+            codec.encode(&tree(max + 1), max + 1, &mut deeper).unwrap();
             assert_eq!(codec.decode::<Tree>(&deeper, max), Err(RecordError::TooDeep { max }));
             assert_eq!(codec.decode::<Tree>(&deeper, max + 1), Ok(tree(max + 1)));
         }
@@ -260,7 +268,9 @@ fn the_depth_means_the_same_in_both_codecs_and_for_any_value() {
         let deeper = arrays(max as usize + 1);
         assert_eq!(Codec::Json.decode::<Value>(&deeper, max), Err(RecordError::TooDeep { max }));
         let deepest: Value = Codec::Json.decode(&arrays(max as usize), max).unwrap();
-        assert_eq!(encoded(Codec::Json, &deepest), arrays(max as usize));
+        let mut again = Vec::new();
+        Codec::Json.encode(&deepest, max, &mut again).unwrap();
+        assert_eq!(again, arrays(max as usize));
     }
     // Broad is not deep, whatever it is made of.
     let broad = Value::from_iter((0..1000).map(|_| json!([{ "a": [1] }, {}, null])));
@@ -333,4 +343,127 @@ proptest! {
         let _ = from_json::<Tree>(&text);
         let _ = from_json::<Vec<Option<u8>>>(&text);
     }
+}
+
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Newtype(u8);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Unit;
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+struct Through(Vec<Option<u8>>);
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+enum Each {
+    Unit,
+    Newtype(Newtype),
+    Tuple(u8, Option<u8>),
+    Struct { inner: Option<Newtype> },
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "is")]
+enum Tagged {
+    Empty,
+    Struct { inner: Vec<u8> },
+}
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Untagged {
+    Number(u8),
+    Many(Vec<Untagged>),
+}
+
+/// As `serde_bytes` has bytes.
+#[derive(Debug, PartialEq)]
+struct Blob(Vec<u8>);
+
+impl Serialize for Blob {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Blob {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl<'de> Visitor<'de> for Bytes {
+            type Value = Blob;
+
+            fn expecting(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                formatter.write_str("bytes")
+            }
+
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Blob, E> {
+                Ok(Blob(bytes.to_vec()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Blob, A::Error> {
+                let mut bytes = Vec::new();
+                while let Some(byte) = access.next_element()? {
+                    bytes.push(byte);
+                }
+                Ok(Blob(bytes))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}
+
+/// With each depth from 0 on, what is not written is what would not be read.
+fn check_depth<T: Serialize + DeserializeOwned + PartialEq + Debug>(codec: Codec, value: &T) {
+    let bytes = encoded(codec, value);
+    for depth_max in 0..9 {
+        let mut written = Vec::new();
+        let too_deep = Err(RecordError::TooDeep { max: depth_max });
+        match codec.encode(value, depth_max, &mut written) {
+            Ok(()) => {
+                assert_eq!(written, bytes);
+                assert_eq!(codec.decode::<T>(&bytes, depth_max).as_ref(), Ok(value), "{depth_max}");
+            }
+            error => {
+                assert_eq!(error, too_deep);
+                assert_eq!(
+                    codec.decode::<T>(&bytes, depth_max),
+                    Err(error.unwrap_err()),
+                    "{value:?}"
+                );
+            }
+        }
+    }
+    assert_eq!(codec.decode::<T>(&bytes, 9).as_ref(), Ok(value));
+}
+
+#[test]
+fn what_nests_too_deep_to_be_read_is_not_written() {
+    for codec in CODECS {
+        check_depth(codec, &7u64);
+        check_depth(codec, &"text".to_owned());
+        check_depth(codec, &());
+        check_depth(codec, &Unit);
+        check_depth(codec, &Newtype(1));
+        check_depth(codec, &None::<u8>);
+        check_depth(codec, &Some(Newtype(1)));
+        check_depth(codec, &(1u8, [2u16; 3], Some(3u32)));
+        check_depth(codec, &vec![1u8, 2]);
+        check_depth(codec, &(vec![1u8], Some(vec![2u8])));
+        check_depth(codec, &vec![vec![1u8], vec![]]);
+        check_depth(codec, &vec![vec![vec![1i64]]]);
+        check_depth(codec, &Through(vec![Some(1), Some(2)]));
+        check_depth(codec, &Blob(vec![1, 2]));
+        check_depth(codec, &Some(Blob(vec![1, 2])));
+        check_depth(codec, &BTreeMap::from([(1u8, vec![Some("a".to_owned())])]));
+        check_depth(codec, &BTreeMap::from([(Through(vec![]).0.len(), page())]));
+        check_depth(codec, &std::time::Duration::from_secs(3));
+        check_depth(codec, &Ok::<Newtype, ()>(Newtype(1)));
+        for each in [
+            Each::Unit,
+            Each::Newtype(Newtype(1)),
+            Each::Tuple(1, Some(2)),
+            Each::Struct { inner: Some(Newtype(1)) },
+        ] {
+            check_depth(codec, &vec![each]);
+        }
+    }
+    check_depth(Codec::Json, &json!({"a": [1, {"b": [null, "text", 1.5]}], "c": {}}));
+    check_depth(Codec::Json, &vec![Tagged::Empty, Tagged::Struct { inner: vec![1] }]);
+    check_depth(Codec::Json, &Untagged::Many(vec![Untagged::Many(vec![Untagged::Number(1)])]));
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize, Serializer};
-use zkv_record::{DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode};
+use zkv_record::{DECODE_DEPTH_MAX, RecordError, decode, decode_within, encode, encode_within};
 
 use common::{Kind, Page, encoded, page};
 
@@ -132,11 +132,17 @@ fn tree(levels: u32) -> Tree {
 }
 
 #[test]
-fn a_value_as_deep_as_the_limit_is_read_and_one_level_more_is_refused() {
+fn a_value_as_deep_as_the_limit_is_written_and_read_and_one_level_more_is_refused() {
     let deepest = encoded(&tree(DECODE_DEPTH_MAX));
     assert_eq!(decode::<Tree>(&deepest), Ok(tree(DECODE_DEPTH_MAX)));
-    let deeper = encoded(&tree(DECODE_DEPTH_MAX + 1));
-    assert_eq!(decode::<Tree>(&deeper), Err(RecordError::TooDeep { max: DECODE_DEPTH_MAX }));
+    let (mut deeper, too_deep) =
+        (b"before".to_vec(), RecordError::TooDeep { max: DECODE_DEPTH_MAX });
+    let written = encode(&tree(DECODE_DEPTH_MAX + 1), &mut deeper);
+    assert_eq!((written, &deeper[..]), (Err(too_deep.clone()), &b"before"[..]));
+    deeper.clear();
+    let levels = encode_within(&tree(DECODE_DEPTH_MAX + 1), u32::MAX, &mut deeper);
+    assert_eq!(levels, Ok(DECODE_DEPTH_MAX + 1));
+    assert_eq!(decode::<Tree>(&deeper), Err(too_deep));
     assert_eq!(decode_within::<Tree>(&deeper, DECODE_DEPTH_MAX + 1), Ok(tree(129)));
     let message = RecordError::TooDeep { max: 128 }.to_string();
     assert!(message.contains("Options::max_decode_depth"), "{message}");

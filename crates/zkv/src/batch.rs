@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
-use zkv_record::{KEY_BYTES_MAX, RecordError};
+use zkv_record::{KEY_BYTES_MAX, RecordError, encode_within};
 
 use crate::catalog::DEFAULT;
 use crate::clean::WRITE_WAIT_MAX;
@@ -42,6 +42,8 @@ pub struct WriteBatch {
     wishes: Wishes,
     /// The named collections that it writes to; the default one is number 0, and not here.
     collections: Vec<Arc<CollectionState>>,
+    /// How many levels its values of the default collection nest.
+    levels: u32,
     /// The first thing that went wrong.
     failure: Option<Error>,
 }
@@ -59,8 +61,11 @@ impl WriteBatch {
         V: Serialize + ?Sized,
     {
         self.try_add(|batch| {
-            let (key, value) = (encode_key(key)?, encode_key(value)?);
-            batch.push(0, &key, Some(&value))
+            let (key, mut encoded) = (encode_key(key)?, Vec::with_capacity(64));
+            // How many it may have is up to the store.
+            let levels = encode_within(value, u32::MAX, &mut encoded)?;
+            batch.levels = batch.levels.max(levels);
+            batch.push(0, &key, Some(&encoded))
         })
     }
 
@@ -188,7 +193,7 @@ impl Store {
     /// Writes a batch, and waits for what the store's [`Durability`] says.
     ///
     /// # Errors
-    /// As [`Store::set_bytes`], for any of its writes; as [`WriteBatch`] where one could not be
+    /// As [`Store::set`] and [`Store::set_bytes`], for any of its writes; as [`WriteBatch`] where one could not be
     /// added; of kind `NotFound` where it writes to a collection that was dropped, and `Misuse` where that
     /// is another store's. Then nothing has happened, unless it was a sync that failed: see
     /// [`Store::set_bytes`].
@@ -221,6 +226,10 @@ impl Store {
         let shared = self.shared();
         let opening = &shared.collections.opening;
         batch.collections.iter().try_for_each(|state| state.check_opening(opening))?;
+        let max = shared.options.decode_depth_max;
+        if batch.levels > max {
+            return Err(RecordError::TooDeep { max }.into());
+        }
         batch.wishes.for_each(|_, wish| {
             shared.check_key(wish.key)?;
             shared.check_value_bytes(wish.value.map_or(0, |value| value.len() as u64))

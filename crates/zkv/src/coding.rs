@@ -17,7 +17,7 @@ pub(crate) struct Coding {
 impl Coding {
     pub(crate) fn encode<V: Serialize + ?Sized>(self, value: &V) -> Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        self.codec.encode(value, &mut bytes)?;
+        self.codec.encode(value, self.depth_max, &mut bytes)?;
         Ok(bytes)
     }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::decode_within;
+use zkv_record::decode;
 
 use crate::catalog::Entry;
 use crate::coding::Coding;
@@ -228,7 +228,7 @@ where
             return Ok(encoded);
         }
         // A slice is written with its length, an array, which borrows as one, without.
-        let own = decode_within::<K>(&encoded, self.coding.depth_max);
+        let own = decode::<K>(&encoded);
         if own.is_ok_and(|own| encode_key(own.borrow()).is_ok_and(|again| again == encoded)) {
             Ok(encoded)
         } else {
@@ -307,7 +307,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let decoded = |(key, value): (Vec<u8>, Vec<u8>)| {
             // Keys are always postcard's.
-            let key = decode_within(&key, self.coding.depth_max)?;
+            let key = decode(&key)?;
             Ok((key, self.coding.decode(&value)?))
         };
         self.entries.next().map(|entry| entry.and_then(decoded))

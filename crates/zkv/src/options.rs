@@ -231,9 +231,10 @@ impl Options {
         self
     }
 
-    /// How many levels of structs, tuples, sequences, maps, options and enums a value may nest when
-    /// `get` decodes it: 1 to 65,536, default 128. What a forged file nests deeper would overflow
-    /// the stack; each level takes some hundred bytes of it, or more for large types.
+    /// How many levels of structs, tuples, sequences, maps, options and enums a value may nest: 1 to
+    /// 65,536, default 128. A deeper one is refused by `set`, and by `get`: what a forged file nests deeper
+    /// would overflow the stack, of which each level takes some hundred bytes, or more for large types. A key
+    /// may nest 128 levels.
     pub fn max_decode_depth(mut self, levels: u32) -> Self {
         self.decode_depth_max = levels;
         self

@@ -158,15 +158,15 @@ impl Store {
     /// bytes, and are then one: [`Store::collection`] refuses such types.
     ///
     /// # Errors
-    /// Of kind `Encoding` where a key or value cannot be encoded; `Limit` where its sequences have more elements,
-    /// such as those of a `Vec<()>`, than are read again; as [`Store::set_bytes`].
+    /// Of kind `Encoding` where a key or value cannot be encoded; `Limit` where a value nests deeper than
+    /// [`Options::max_decode_depth`], or its sequences have more elements, such as those of a `Vec<()>`, than are
+    /// read again; as [`Store::set_bytes`].
     pub fn set<K, V>(&self, key: &K, value: &V) -> Result<()>
     where
         K: Serialize + ?Sized,
         V: Serialize + ?Sized,
     {
-        let mut encoded = Vec::new();
-        encode(value, &mut encoded)?;
+        let encoded = self.shared().postcard().encode(value)?;
         self.set_bytes(&encode_key(key)?, &encoded)
     }
 

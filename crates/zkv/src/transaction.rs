@@ -140,13 +140,14 @@ impl Transaction {
     /// As [`Store::set`], once the transaction is committed.
     ///
     /// # Errors
-    /// Of kind `Encoding` where a key or value cannot be encoded; as [`Transaction::set_bytes`].
+    /// As [`Store::set`].
     pub fn set<K, V>(&mut self, key: &K, value: &V) -> Result<()>
     where
         K: Serialize + ?Sized,
         V: Serialize + ?Sized,
     {
-        self.set_bytes(&encode_key(key)?, &encode_key(value)?)
+        let encoded = self.reader.shared.postcard().encode(value)?;
+        self.set_bytes(&encode_key(key)?, &encoded)
     }
 
     /// As [`Store::delete`], once the transaction is committed. Says whether the key was there.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use zkv::{Error, ErrorKind, Options, Store};
+use zkv::{Codec, CollectionOptions, Error, ErrorKind, Options, Store, WriteBatch};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
 use zkv_record::{Head, Kind, PIECE_BYTES_MIN, PieceKey, Record, VALUE_BYTES_MAX};
@@ -105,20 +105,51 @@ fn a_log_that_contradicts_itself_is_not_read_again_for_each_get() {
 }
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Nested(Option<Box<Nested>>);
+struct Nested {
+    inner: Option<Box<Nested>>,
+}
+
+fn nested(levels: u32) -> Nested {
+    let around = |inner| Nested { inner: Some(Box::new(inner)) };
+    (0..levels).fold(Nested { inner: None }, |inner, _| around(inner))
+}
 
 #[test]
-fn a_value_that_nests_deeper_than_the_option_says_is_refused_and_read_with_a_larger_one() {
+fn a_value_that_nests_deeper_than_the_option_says_is_neither_written_nor_read() {
+    fn check<T: std::fmt::Debug>(refused: Result<T, Error>) {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        assert!(error.to_string().contains("max_decode_depth"), "{error}");
+    }
     let storage = MemoryStorage::new();
-    let store = open(&storage);
-    let deep = (0..100).fold(Nested(None), |inner, _| Nested(Some(Box::new(inner))));
+    let options = || Options::new().storage(Arc::new(storage.clone()));
+    let (store, deep) = (options().max_decode_depth(300).open(DATA).unwrap(), nested(100));
     store.set("key", &deep).unwrap();
-    let error = store.get::<_, Nested>("key").unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Limit);
-    assert!(error.to_string().contains("max_decode_depth"), "{error}");
+    store.write(batch_of(&deep)).unwrap();
+    assert_eq!(store.get::<_, Nested>("key").unwrap(), Some(nested(100)));
     store.close().unwrap();
-    let options = Options::new().storage(Arc::new(storage)).max_decode_depth(300);
-    assert_eq!(options.open(DATA).unwrap().get::<_, Nested>("key").unwrap(), Some(deep));
+    let store = options().open(DATA).unwrap();
+    check(store.get::<_, Nested>("key"));
+    check(store.set("other", &deep));
+    check(store.write(batch_of(&deep)));
+    check(store.transaction(|tx| tx.set("other", &deep)));
+    for codec in [Codec::Postcard, Codec::Json] {
+        let of_nested = CollectionOptions::new().codec(codec);
+        let collection =
+            store.collection_with::<String, Nested>(&format!("{codec:?}"), &of_nested).unwrap();
+        check(collection.set("other", &deep));
+        collection.set("key", &nested(10)).unwrap();
+        assert_eq!(collection.get("key").unwrap(), Some(nested(10)));
+    }
+    store.write(batch_of(&nested(10))).unwrap();
+    assert_eq!(store.get::<_, Nested>("batch").unwrap(), Some(nested(10)));
+    assert!(!store.contains("other").unwrap());
+}
+
+fn batch_of(value: &Nested) -> WriteBatch {
+    let mut batch = WriteBatch::new();
+    batch.set("batch", value);
+    batch
 }
 
 #[test]

@@ -73,13 +73,13 @@ fn read<T: DeserializeOwned>(codec: Codec, bytes: &[u8]) -> Result<T, RecordErro
 fn check<T: Serialize + DeserializeOwned>(codec: Codec, bytes: &[u8]) {
     let Ok(value) = read::<T>(codec, bytes) else { return };
     let mut first = Vec::new();
-    match codec.encode(&value, &mut first) {
+    match codec.encode(&value, DECODE_DEPTH_MAX, &mut first) {
         // Longer forms of numbers than are written have made room for more elements.
         Err(RecordError::TooManyElements { .. }) => return,
         encoded => encoded.expect("what was decoded can be encoded"),
     }
     let again: T = read(codec, &first).expect("what was encoded can be decoded");
     let mut second = Vec::new();
-    codec.encode(&again, &mut second).expect("what was decoded can be encoded");
+    codec.encode(&again, DECODE_DEPTH_MAX, &mut second).expect("what was decoded can be encoded");
     assert_eq!(first, second);
 }
