@@ -19,6 +19,23 @@ use crate::writer::Writer;
 /// Frozen buffers that may wait; who fills one more writes the oldest itself.
 const FROZEN_MAX: usize = 2;
 
+/// Somebody closes the store, and has not yet: who buffers a record waits for the outcome, which may be that
+/// it stays open.
+struct Closing<'a>(&'a Shared);
+
+impl<'a> Closing<'a> {
+    fn begin(shared: &'a Shared) -> Self {
+        shared.front().is_closing = true;
+        Self(shared)
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.front().is_closing = false;
+    }
+}
+
 impl Shared {
     /// Puts writes into the active buffer, all at once, where what they depend on is still so. Their
     /// records are taken, unless this fails.
@@ -26,9 +43,11 @@ impl Shared {
         loop {
             {
                 let mut front = self.front();
-                if front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(writes)) {
+                let is_reserved =
+                    front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(writes));
+                if is_reserved || front.is_closing {
                     drop(front);
-                    // Until the commit that has reserved them is done.
+                    // Until the commit that has reserved them is done, or the store is closed, or is not.
                     drop(self.writer()?);
                     continue;
                 }
@@ -151,18 +170,12 @@ impl Shared {
     /// open: it is all still there, for another attempt.
     pub(crate) fn stop_writing(&self) -> Result<MutexGuard<'_, Writer>> {
         let mut writer = self.writer()?;
-        self.set_closed(true);
-        let flushed = self.flush_all(&mut writer);
-        if flushed.is_err() {
-            self.set_closed(false);
-        }
-        flushed.map(|()| writer)
-    }
-
-    /// Whoever buffers a record looks at this under `front`.
-    fn set_closed(&self, is_closed: bool) {
+        let _closing = Closing::begin(self);
+        self.flush_all(&mut writer)?;
+        // Whoever buffers a record looks at this under `front`.
         let _front = self.front();
-        self.is_closed.store(is_closed, Ordering::Release);
+        self.is_closed.store(true, Ordering::Release);
+        Ok(writer)
     }
 
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
@@ -225,4 +238,48 @@ fn insert(front: &mut Front, writes: &mut [Write<'_>]) {
         }
     }
     front.active.publish();
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Barrier;
+
+    use zkv_io::MemoryStorage;
+    use zkv_sim::{Act, Watched};
+
+    use super::*;
+    use crate::options::{Cleaning, Options};
+    use crate::sync::atomic::AtomicBool;
+
+    #[test]
+    fn whoever_writes_beside_a_close_that_fails_writes_on() {
+        let (fails, is_held, goes_on) = (AtomicBool::new(false), Barrier::new(2), Barrier::new(2));
+        let shared = Arc::new((fails, is_held, goes_on));
+        let of_disk = Arc::clone(&shared);
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            let is_data = path.ends_with("store.zkv");
+            if act == Act::Write && is_data && of_disk.0.swap(false, Ordering::SeqCst) {
+                of_disk.1.wait();
+                of_disk.2.wait();
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let store = options.flush_interval(Duration::from_secs(3600)).open("store.zkv").unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
+        shared.0.store(true, Ordering::SeqCst);
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| store.clone().close());
+            shared.1.wait();
+            let writing = scope.spawn(|| store.set_bytes(b"b", b"2"));
+            shared.2.wait();
+            assert!(closing.join().unwrap().is_err());
+            writing.join().unwrap().unwrap();
+        });
+        assert_eq!(store.get_bytes(b"b").unwrap().unwrap(), b"2");
+        store.clone().close().unwrap();
+        assert!(matches!(store.set_bytes(b"c", b"3"), Err(Error::Closed)));
+    }
 }

@@ -163,7 +163,10 @@ impl Writer {
         let mut newer = take(&mut self.committed.runs);
         newer.truncate(newer.len() - kept_runs);
         let behind = self.tail.behind(&tail);
+        // It was begun before whatever the index has not learnt of.
+        let is_applying = self.is_applying;
         self.set_checkpoint(checkpoint);
+        self.is_applying = is_applying;
         (self.committed.runs, self.committed.checkpoint_end, self.tail) = (newer, end, behind);
         Some(cleaned)
     }
@@ -231,13 +234,14 @@ impl Shared {
     pub(crate) fn finish_rewrite(&self, writer: &mut Writer) -> Result<()> {
         let freed = writer.finish_rewrite().map_or(Ok(()), |cleaned| writer.free(&cleaned));
         self.publish_committed(writer);
-        freed.map_err(|error| self.write_error(error))?;
-        self.cut(writer)?;
+        let freed = freed.map_err(|error| self.write_error(error));
+        let done = freed.and_then(|()| self.cut(writer).map(|_| ()));
         if self.options.cleaning != Cleaning::Off {
+            // Of what could not be freed, too: whoever cleans tries again.
             self.survey(writer);
             self.cleaner.note_freed();
         }
-        Ok(())
+        done
     }
 
     fn rewriting(&self) -> MutexGuard<'_, Vec<RewriteThread>> {

@@ -78,6 +78,8 @@ pub(crate) struct Front {
     pub written: Vec<Weak<Memtable>>,
     /// What a commit that is being written has read and writes: others leave it alone meanwhile.
     pub reserved: Option<Reserved>,
+    /// Whether somebody closes the store, and has not yet.
+    pub is_closing: bool,
     pub is_ending: bool,
 }
 

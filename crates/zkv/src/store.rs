@@ -112,6 +112,7 @@ impl Store {
             recent: Recent::default(),
             written: Vec::new(),
             reserved: None,
+            is_closing: false,
             is_ending: false,
         };
         let view = View { active, frozen: Vec::new(), committed };

@@ -205,6 +205,15 @@ impl Budget {
     }
 }
 
+/// Who asks for a cleaning.
+#[derive(Clone, Copy)]
+enum Asker {
+    /// Somebody who waits until all is done.
+    Caller,
+    /// The thread, which looks again later, while others write or not.
+    Thread { others_write: bool },
+}
+
 /// Free slots that are kept for what is written next, in a log of so many segments.
 fn spare_slots(segments: usize) -> usize {
     segments / SEGMENTS_PER_SPARE + usize::from(segments > 1)
@@ -260,8 +269,11 @@ impl Shared {
                 break;
             }
             self.learn_what_is_loose(SEALS_READ_MAX);
-            let may_wait = budget.as_mut().is_some_and(|budget| budget.others_write(&self.cleaner));
-            let victims = self.next_victims(dead_percent, may_wait)?;
+            let asker = match &mut budget {
+                Some(budget) => Asker::Thread { others_write: budget.others_write(&self.cleaner) },
+                None => Asker::Caller,
+            };
+            let victims = self.next_victims(dead_percent, asker)?;
             if victims.is_empty() {
                 break;
             }
@@ -330,12 +342,13 @@ impl Shared {
     }
 
     /// Which segments to clean now. While others write it may wait until it is worth while.
-    fn next_victims(&self, dead_percent: u64, may_wait: bool) -> Result<Vec<SegmentInfo>> {
+    fn next_victims(&self, dead_percent: u64, asker: Asker) -> Result<Vec<SegmentInfo>> {
         let mut writer = self.writer()?;
-        // Who writes meanwhile does not wait for a large index file.
-        let reclaim = |writer: &mut Writer| match may_wait {
-            true => self.checkpoint_aside(writer),
-            false => self.checkpoint(writer),
+        let may_wait = matches!(asker, Asker::Thread { others_write: true });
+        let reclaim = |writer: &mut Writer| match asker {
+            // Who writes meanwhile, or begins to, does not wait for a large index file.
+            Asker::Thread { .. } => self.checkpoint_aside(writer),
+            Asker::Caller => self.checkpoint(writer),
         };
         if self.is_reclaim_due(&writer) {
             reclaim(&mut writer)?;
@@ -359,7 +372,7 @@ impl Shared {
         if !writer.cleaned.is_empty() {
             reclaim(&mut writer)?;
         }
-        if may_wait && writer.rewrite.is_some() {
+        if matches!(asker, Asker::Thread { .. }) && writer.rewrite.is_some() {
             // What is freed behind it is news.
             return Ok(Vec::new());
         }
@@ -385,80 +398,4 @@ impl Shared {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use zkv_io::MemoryStorage;
-
-    use super::*;
-    use crate::options::Options;
-
-    const SLOT: u64 = 256 << 10;
-
-    #[test]
-    fn who_asked_for_a_cleaning_is_told_that_it_was_cut_short() {
-        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
-        let options = options.memory_buffer_bytes(64 << 10);
-        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
-        for number in 0..100u64 {
-            let mut noise = vec![0; 40_000];
-            fastrand::Rng::with_seed(number).fill(&mut noise);
-            store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
-        }
-        // As whoever stops the cleaning thread has it, and waits for that.
-        store.shared().cleaner.state().is_ending = true;
-        assert!(matches!(store.clean(), Err(Error::Closed)));
-        store.shared().cleaner.state().is_ending = false;
-        store.clean().unwrap();
-        assert_eq!(store.len(), 10);
-    }
-
-    #[test]
-    fn nobody_waits_for_segments_that_cannot_be_cleaned() {
-        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
-        let store = options.memory_buffer_bytes(64 << 10).open("store.zkv").unwrap();
-        let shared = store.shared();
-        let _turn = shared.cleaner.take_turn();
-        shared.cleaner.state().damaged.extend(0..1000);
-        for number in 0..200u64 {
-            let mut noise = vec![0; 40_000];
-            fastrand::fill(&mut noise);
-            store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
-        }
-        store.flush().unwrap();
-        let is_behind = || {
-            shared.survey(&shared.writer().unwrap());
-            shared.cleaner.is_behind.load(Ordering::Relaxed)
-        };
-        assert!(!is_behind());
-        shared.cleaner.state().damaged.clear();
-        assert!(is_behind());
-    }
-
-    #[test]
-    fn what_is_packed_waits_for_the_end_of_a_segment_while_others_write() {
-        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
-        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
-        let shared = store.shared();
-        let mut budget = Budget::new(25, 50);
-        // Too little to fill a segment, or nobody writes.
-        budget.wait_for_segment(shared, SLOT / 4).unwrap();
-        budget.wait_for_segment(shared, SLOT).unwrap();
-        let mut bytes_meanwhile = || {
-            std::thread::scope(|scope| {
-                let waiting = scope.spawn(|| budget.wait_for_segment(shared, SLOT).unwrap());
-                let mut commits = 0;
-                while !waiting.is_finished() {
-                    let mut noise = vec![0; 4_000];
-                    fastrand::fill(&mut noise);
-                    store.set_bytes(&fastrand::u64(..).to_be_bytes(), &noise).unwrap();
-                    store.flush().unwrap();
-                    commits += 1;
-                }
-                commits * 4_000
-            })
-        };
-        // A machine that is busy may keep the writer from writing for so long that it seems to be idle.
-        assert!((0..10).any(|_| bytes_meanwhile() >= SLOT / 2));
-    }
-}
+mod tests;

@@ -10,6 +10,7 @@ use zkv_sim::{Act, PowerCut, SimDisk, Watched};
 
 use super::*;
 use crate::batch::WriteBatch;
+use crate::counts::KeyCounts;
 use crate::options::{Durability, Options};
 use crate::store::Store;
 
@@ -325,4 +326,39 @@ fn nothing_is_freed_once_the_store_is_closed() {
     assert_eq!(disk.event_count(), events);
     drop(shared);
     assert_eq!(open().len(), 40);
+}
+
+/// As a panic between the log and the index leaves it.
+fn forget_the_last_commit(store: &Store, counts: &Arc<KeyCounts>) {
+    let mut writer = store.shared().writer().unwrap();
+    writer.committed.runs.remove(0);
+    writer.committed.counts = Arc::clone(counts);
+    writer.is_applying = true;
+}
+
+#[test]
+fn a_commit_that_the_index_has_not_learnt_of_is_found_behind_a_file_that_was_begun_before() {
+    for is_taken_up in [false, true] {
+        let memory = MemoryStorage::new();
+        let store = open(Arc::new(memory.clone()));
+        set(&store, 1);
+        checkpoint(&store);
+        set(&store, 2);
+        let (contents, file) = begin(&store);
+        let counts = Arc::clone(&store.shared().writer().unwrap().committed.counts);
+        set(&store, 3);
+        forget_the_last_commit(&store, &counts);
+        contents.write(&file);
+        if is_taken_up {
+            store.shared().take_up(&file);
+            set(&store, 4);
+            assert!((1..5).all(|key| store.contains_bytes(&[key]).unwrap()));
+            assert_eq!(store.len(), 4);
+        }
+        store.close().unwrap();
+        let store = open(Arc::new(memory));
+        let last = if is_taken_up { 4 } else { 3 };
+        assert!((1..=last).all(|key| store.contains_bytes(&[key]).unwrap()));
+        assert_eq!(store.len(), u64::from(last));
+    }
 }

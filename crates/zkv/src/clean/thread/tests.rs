@@ -1,0 +1,117 @@
+//! What the thread cleans, and when.
+
+use std::sync::{Arc, Mutex};
+
+use zkv_index::Thresholds;
+use zkv_io::{MemoryStorage, TEMPORARY_SUFFIX};
+use zkv_sim::{Act, Watched};
+
+use super::*;
+use crate::options::Options;
+
+const SLOT: u64 = 256 << 10;
+
+#[test]
+fn who_asked_for_a_cleaning_is_told_that_it_was_cut_short() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+    let options = options.memory_buffer_bytes(64 << 10);
+    let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+    for number in 0..100u64 {
+        let mut noise = vec![0; 40_000];
+        fastrand::Rng::with_seed(number).fill(&mut noise);
+        store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
+    }
+    // As whoever stops the cleaning thread has it, and waits for that.
+    store.shared().cleaner.state().is_ending = true;
+    assert!(matches!(store.clean(), Err(Error::Closed)));
+    store.shared().cleaner.state().is_ending = false;
+    store.clean().unwrap();
+    assert_eq!(store.len(), 10);
+}
+
+#[test]
+fn nobody_waits_for_segments_that_cannot_be_cleaned() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+    let store = options.memory_buffer_bytes(64 << 10).open("store.zkv").unwrap();
+    let shared = store.shared();
+    let _turn = shared.cleaner.take_turn();
+    shared.cleaner.state().damaged.extend(0..1000);
+    for number in 0..200u64 {
+        let mut noise = vec![0; 40_000];
+        fastrand::fill(&mut noise);
+        store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
+    }
+    store.flush().unwrap();
+    let is_behind = || {
+        shared.survey(&shared.writer().unwrap());
+        shared.cleaner.is_behind.load(Ordering::Relaxed)
+    };
+    assert!(!is_behind());
+    shared.cleaner.state().damaged.clear();
+    assert!(is_behind());
+}
+
+#[test]
+fn what_is_packed_waits_for_the_end_of_a_segment_while_others_write() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+    let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+    let shared = store.shared();
+    let mut budget = Budget::new(25, 50);
+    // Too little to fill a segment, or nobody writes.
+    budget.wait_for_segment(shared, SLOT / 4).unwrap();
+    budget.wait_for_segment(shared, SLOT).unwrap();
+    let mut bytes_meanwhile = || {
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| budget.wait_for_segment(shared, SLOT).unwrap());
+            let mut commits = 0;
+            while !waiting.is_finished() {
+                let mut noise = vec![0; 4_000];
+                fastrand::fill(&mut noise);
+                store.set_bytes(&fastrand::u64(..).to_be_bytes(), &noise).unwrap();
+                store.flush().unwrap();
+                commits += 1;
+            }
+            commits * 4_000
+        })
+    };
+    // A machine that is busy may keep the writer from writing for so long that it seems to be idle.
+    assert!((0..10).any(|_| bytes_meanwhile() >= SLOT / 2));
+}
+
+/// Where it did, who begins to write would wait for the whole file.
+#[test]
+fn the_thread_does_not_write_a_large_index_file_itself_where_nobody_writes() {
+    let writers = Arc::new(Mutex::new(Vec::new()));
+    let of_disk = Arc::clone(&writers);
+    let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+        if act == Act::Write && path.to_string_lossy().ends_with(TEMPORARY_SUFFIX) {
+            of_disk.lock().unwrap().push(std::thread::current().name().map(str::to_owned));
+        }
+        Ok(())
+    });
+    let thresholds =
+        Thresholds { base_bytes_least: 0, besides_base_eighths_max: 0, aside_bytes_least: 0 };
+    let options = Options::new().storage(Arc::new(storage)).slot_bytes(256 << 10);
+    let options = options.index_thresholds(thresholds).cleaning(Cleaning::Off);
+    let store = options.open("store.zkv").unwrap();
+    for number in 0..40u64 {
+        let mut noise = vec![0; 20_000];
+        fastrand::Rng::with_seed(number).fill(&mut noise);
+        store.set_bytes(&number.to_be_bytes(), &noise).unwrap();
+    }
+    store.flush().unwrap();
+    let shared = store.shared();
+    shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
+    let mut full = shared.view.load().committed.log.segments();
+    full.retain(|segment| segment.is_sealed);
+    shared.move_all(full).unwrap();
+    assert!(!shared.writer().unwrap().cleaned.is_empty());
+    writers.lock().unwrap().clear();
+    let victims = shared.next_victims(25, Asker::Thread { others_write: false }).unwrap();
+    assert!(victims.is_empty());
+    shared.join_rewriting();
+    assert!(shared.writer().unwrap().cleaned.is_empty());
+    let writers = writers.lock().unwrap();
+    assert!(!writers.is_empty());
+    assert!(writers.iter().all(|name| name.as_deref() == Some("zkv-index")), "{writers:?}");
+}
