@@ -30,8 +30,8 @@ pub enum Codec {
     /// self-describing format (`serde_json::Value`, `#[serde(flatten)]`, enums that are untagged or
     /// have `#[serde(tag)]`), and for those whose fields come and go (`skip_serializing_if`).
     ///
-    /// JSON cannot tell everything: NaN and the infinities, `()`, and the `Some` of a `None` or a
-    /// `()` become `null`, and the keys of maps have to be strings, numbers or bools.
+    /// JSON cannot tell everything: `()`, and the `Some` of a `None` or a `()`, become `null`. NaN and the
+    /// infinities are refused, and so are keys of maps that are no strings, numbers or bools.
     Json,
 }
 
@@ -73,8 +73,8 @@ impl Codec {
     ///
     /// # Errors
     /// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds what the codec cannot
-    /// write: for postcard a sequence that does not know its length, for JSON a map whose keys are
-    /// no strings, numbers or bools; [`RecordError::TooDeep`]; [`RecordError::TooManyElements`] as of
+    /// write: for postcard a sequence that does not know its length, for JSON a number that is not finite, or
+    /// a map whose keys are no strings, numbers or bools; [`RecordError::TooDeep`]; [`RecordError::TooManyElements`] as of
     /// [`encode_within`](crate::encode_within). `into` is then as it was.
     pub fn encode<T: Serialize + ?Sized>(
         self,

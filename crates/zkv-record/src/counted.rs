@@ -19,17 +19,27 @@ use crate::error::{CodecError, RecordError};
 /// What a reader will count of a value.
 pub(crate) struct Counts {
     depth_max: u32,
-    /// Whether fields are written with their names, so that one may be left out, and bytes as a sequence.
-    has_names: bool,
+    /// Whether it becomes JSON: fields have names, so that one may be left out, bytes are a sequence, and
+    /// numbers are finite.
+    is_json: bool,
     deepest: Cell<u32>,
     elements: Cell<usize>,
-    is_too_deep: Cell<bool>,
+    /// What nobody could read: the error itself is of the wrapped serializer's type.
+    unreadable: Cell<Option<Unreadable>>,
+}
+
+/// Why a value could not be read.
+#[derive(Clone, Copy)]
+enum Unreadable {
+    TooDeep,
+    /// JSON has no such numbers.
+    NotFinite,
 }
 
 impl Counts {
-    pub(crate) fn new(depth_max: u32, has_names: bool) -> Self {
-        let (deepest, elements, is_too_deep) = (Cell::new(0), Cell::new(0), Cell::new(false));
-        Self { depth_max, has_names, deepest, elements, is_too_deep }
+    pub(crate) fn new(depth_max: u32, is_json: bool) -> Self {
+        let (deepest, elements, unreadable) = (Cell::new(0), Cell::new(0), Cell::new(None));
+        Self { depth_max, is_json, deepest, elements, unreadable }
     }
 
     /// How many levels it nests.
@@ -44,16 +54,17 @@ impl Counts {
 
     /// Why a value is not written that failed with `error`.
     pub(crate) fn why(&self, error: CodecError) -> RecordError {
-        match self.is_too_deep.get() {
-            true => RecordError::TooDeep { max: self.depth_max },
-            false => RecordError::Encode(error),
+        match self.unreadable.get() {
+            Some(Unreadable::TooDeep) => RecordError::TooDeep { max: self.depth_max },
+            Some(Unreadable::NotFinite) => RecordError::Encode(CodecError::json_not_finite()),
+            None => RecordError::Encode(error),
         }
     }
 
     #[cold]
-    fn fail<E: Error>(&self) -> E {
-        self.is_too_deep.set(true);
-        E::custom("it nests too deep")
+    fn fail<E: Error>(&self, why: Unreadable) -> E {
+        self.unreadable.set(Some(why));
+        E::custom("it could not be read")
     }
 }
 
@@ -81,11 +92,19 @@ impl<'a, T> Counted<'a, T> {
     fn descend<E: Error>(&mut self) -> Result<(), E> {
         let Self { counts, depth, .. } = self;
         if *depth == counts.depth_max {
-            return Err(counts.fail());
+            return Err(counts.fail(Unreadable::TooDeep));
         }
         *depth += 1;
         counts.deepest.set(counts.deepest.get().max(*depth));
         Ok(())
+    }
+
+    #[inline]
+    fn check_finite<E: Error>(&self, is_finite: bool) -> Result<(), E> {
+        if is_finite || !self.counts.is_json {
+            return Ok(());
+        }
+        Err(self.counts.fail(Unreadable::NotFinite))
     }
 
     #[inline]
@@ -174,8 +193,6 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
         serialize_u32(value: u32);
         serialize_u64(value: u64);
         serialize_u128(value: u128);
-        serialize_f32(value: f32);
-        serialize_f64(value: f64);
         serialize_char(value: char);
         serialize_str(value: &str);
         serialize_unit();
@@ -200,8 +217,20 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
     }
 
     #[inline]
+    fn serialize_f32(self, value: f32) -> Result<S::Ok, S::Error> {
+        self.check_finite(value.is_finite())?;
+        self.inner.serialize_f32(value)
+    }
+
+    #[inline]
+    fn serialize_f64(self, value: f64) -> Result<S::Ok, S::Error> {
+        self.check_finite(value.is_finite())?;
+        self.inner.serialize_f64(value)
+    }
+
+    #[inline]
     fn serialize_bytes(mut self, value: &[u8]) -> Result<S::Ok, S::Error> {
-        if self.counts.has_names {
+        if self.counts.is_json {
             self.descend()?;
         }
         self.inner.serialize_bytes(value)
@@ -305,7 +334,7 @@ macro_rules! fields {
 
             /// postcard would write nothing, and read what follows as the field.
             fn skip_field(&mut self, name: &'static str) -> Result<(), S::Error> {
-                match self.counts.has_names {
+                match self.counts.is_json {
                     true => self.inner.skip_field(name),
                     false => Err(S::Error::custom("a field is left out")),
                 }

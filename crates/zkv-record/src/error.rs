@@ -124,6 +124,11 @@ impl CodecError {
         Self(Reason::Json { what, line: 0, column: 0 })
     }
 
+    pub(crate) fn json_not_finite() -> Self {
+        let what = "a number is infinite or none (NaN), which JSON cannot tell";
+        Self(Reason::Json { what, line: 0, column: 0 })
+    }
+
     pub(crate) fn json_decode(error: &serde_json::Error) -> Self {
         let what = match error.classify() {
             Category::Syntax => "no JSON",

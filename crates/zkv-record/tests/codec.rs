@@ -148,8 +148,16 @@ fn fields_of_json_come_and_go() {
 
 #[test]
 fn what_json_cannot_tell_is_as_documented() {
-    assert_eq!(encoded(Codec::Json, &f64::NAN), b"null");
     assert_eq!(encoded(Codec::Json, &Some(None::<u8>)), b"null");
+    for number in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let mut bytes = b"before".to_vec();
+        let failed =
+            Codec::Json.encode(&vec![Some(f64::from(number))], DECODE_DEPTH_MAX, &mut bytes);
+        assert!(failed.unwrap_err().source().unwrap().to_string().contains("NaN"));
+        assert!(Codec::Json.encode(&number, DECODE_DEPTH_MAX, &mut bytes).is_err());
+        assert_eq!(bytes, b"before");
+        assert!(!encoded(Codec::Postcard, &number).is_empty());
+    }
     let failed = Codec::Json
         .encode(&BTreeMap::from([((1, 2), 3)]), DECODE_DEPTH_MAX, &mut Vec::new())
         .unwrap_err();
