@@ -91,9 +91,9 @@ pub enum Error {
     },
     /// A collection was made with other types, or with another codec.
     #[error(
-        "the collection {} has {what} of the type {}, and was opened with {}: open it as it was made; for \
-         other types, read it with those, and write a collection of another name; for a type that is read \
-         alike, give the name of the one that it was made with (`CollectionOptions`)",
+        "the collection {} has {what} of the type {}, and was opened with {}: open it with its original \
+         types; to change them, read it with those and write a collection of another name; only if the \
+         encoding is unchanged, pass the original name (`CollectionOptions`)",
         visible(name),
         visible(found),
         visible(asked)

@@ -26,13 +26,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A write is in memory for up to a second, until [`Store::flush`], [`Store::sync`] or [`Store::close`], or is as
-//! durable as [`Options::durability`] says when it returns. [`Store::collection`] opens named parts with types of
-//! their own, which can be gone through; [`Store::transaction`] and [`WriteBatch`] change several keys at once;
-//! [`Store::snapshot`] reads one moment. All calls block: in async programs they belong into
-//! `spawn_blocking`.
+//! A write is in memory for up to a second, and then until it is compressed, or until [`Store::flush`],
+//! [`Store::sync`] or [`Store::close`], or is as durable as [`Options::durability`] says when it returns.
+//! [`Store::collection`] opens named parts with types of their own, which can be iterated;
+//! [`Store::transaction`] and [`WriteBatch`] change several keys at once; [`Store::snapshot`] reads one moment. All
+//! calls block: in async programs they belong in `spawn_blocking`.
 //!
-//! It may be open once where it is written, or any number of times read-only; any other opening fails at once.
+//! A store can be open in one place that writes, or in any number that only read; any other opening fails, at once or
+//! when [`Options::lock_wait`] is over.
 //! It has no queries, no order of keys, no expiry and no bound on its size. The formats of both files are described in `docs/format/`.
 
 mod append;

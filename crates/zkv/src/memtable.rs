@@ -156,6 +156,12 @@ impl Memtable {
         self.bytes.load(Ordering::Relaxed)
     }
 
+    /// The memory that it takes, which is more where it has few records.
+    pub(crate) fn held_bytes(&self) -> usize {
+        let overhead = self.entries.len() as usize * ENTRY_OVERHEAD_BYTES;
+        self.bytes().saturating_sub(overhead) + self.entries.bytes() + self.slots.bytes()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.used() == 0
     }
@@ -324,6 +330,8 @@ mod tests {
         assert_eq!(memtable.get(hash(7), seen, <[u8]>::to_vec), Some(record(7, 2 * KEYS + 7)));
         assert!(!memtable.contains(hash(KEYS + 1), seen));
         assert!(memtable.bytes() >= 3 * KEYS as usize * ENTRY_OVERHEAD_BYTES);
+        let held = memtable.held_bytes();
+        assert!(held > memtable.bytes() / 4 && held < 2 * memtable.bytes(), "{held}");
     }
 
     #[test]

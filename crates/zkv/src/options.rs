@@ -132,7 +132,8 @@ impl Options {
     }
 
     /// Settings for what is seldom read: level 9 and blocks of 4 KiB. It takes 16 to 22 % less room
-    /// after [`Store::compact`]; writing takes ten times as long, a read two to four times.
+    /// after [`Store::compact`]; writing takes ten times as long, a read two to four times. A process that is
+    /// killed loses what was being compressed, which may be what it has written for some seconds.
     pub fn small() -> Self {
         Self::new().compression_level(9).block_bytes(SMALL_BLOCK_BYTES)
     }
@@ -147,8 +148,8 @@ impl Options {
 
     /// zstd's level, -7 to 22 but for 0, default 5. Level 3 writes twice as fast and takes about 4 % more
     /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the
-    /// time, which suits [`Store::compact_with`] better than writing. Reads do not care, but that below
-    /// 0 they are faster: see [`Options::fast`]. At 4 and 5, commits of up to 128 KiB for which a thread waits
+    /// time, which suits [`Store::compact_with`] better than writing. Reads are as fast at each level above 0, and
+    /// faster below: see [`Options::fast`]. At 4 and 5, commits of up to 128 KiB for which a thread waits
     /// ([`Durability::Flushed`], [`Durability::Synced`]) are written at level 3, until cleaning or compaction
     /// writes them again.
     pub fn compression_level(mut self, level: i32) -> Self {
@@ -173,10 +174,10 @@ impl Options {
 
     /// Bytes of memory for values that were read lately: up to 1 TiB, default 8 MiB; 0 keeps none. Where
     /// some keys are read far more often than others, reading one of their values again takes a fifth to a
-    /// ninth of the time; where all are read alike, it makes no difference. It grows as it fills, up to a few
-    /// bytes in a thousand more, and counts 44 to 51 bytes besides those of each value, and tables, which are a
-    /// 17th of it. Values of a 64th of it or more are left out, from 32 MiB on those of a 256th. Once it is full,
-    /// it takes in what is read a second time.
+    /// ninth of the time; where all are read alike, it makes no difference. It grows as it fills. The limit
+    /// includes about 50 bytes for each value and a 17th for tables, and may be exceeded by a few bytes in a
+    /// thousand. Values longer than a 64th of it are not kept, from 32 MiB on those longer than a 256th. Once it
+    /// is full, it takes in what is read a second time.
     ///
     /// Where there is less memory than the file takes, the system's page cache, which holds the file as
     /// it is compressed, makes more of it.

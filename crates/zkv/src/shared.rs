@@ -115,7 +115,7 @@ impl Shared {
     /// The memory of buffers that are in the log already and are still read.
     pub(crate) fn held_bytes(&self) -> u64 {
         let held = self.front().written.iter().filter_map(Weak::upgrade).collect::<Vec<_>>();
-        held.iter().map(|table| table.bytes() as u64).sum()
+        held.iter().map(|table| table.held_bytes() as u64).sum()
     }
 
     #[inline]

@@ -13,7 +13,7 @@ use crate::store::Store;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys that have a value.
+    /// Keys that have a value, those of named collections among them.
     pub keys: u64,
     /// The length of the data file.
     pub data_file_bytes: u64,
@@ -23,8 +23,8 @@ pub struct Stats {
     pub raw_bytes: u64,
     /// Bytes of the data file that live records take: of each segment its live share.
     pub live_bytes: u64,
-    /// Bytes of the data file that hold what was overwritten or deleted, and the segments' own
-    /// records.
+    /// Bytes of the data file that hold what was overwritten or deleted. Segments' headers and ends that were
+    /// too short for the next block are counted with neither.
     pub dead_bytes: u64,
     /// Bytes of the data file that no segment fills: they are used next, or cut off.
     pub free_bytes: u64,
@@ -39,7 +39,7 @@ pub struct Stats {
     /// Snapshots of this store that live.
     pub snapshots: u64,
     /// Memory of buffers that were written to the log, and that snapshots, transactions and
-    /// iterations still hold.
+    /// iterations still hold: of each at least 86 KB, however few records are in it.
     pub held_bytes: u64,
     /// Memory of values that were read lately: see [`Options::cache_bytes`](crate::Options::cache_bytes).
     pub cached_bytes: u64,

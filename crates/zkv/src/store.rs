@@ -234,7 +234,9 @@ impl Store {
     /// Removes `key`, and says whether it was there.
     ///
     /// # Errors
-    /// As [`Store::set_bytes`] and [`Store::get_bytes`].
+    /// As [`Store::set_bytes`] and [`Store::get_bytes`]: a key whose record is damaged is refused, since nobody
+    /// knows whether it was there. It can be set, and [`WriteBatch::delete_bytes`](crate::WriteBatch::delete_bytes)
+    /// takes it.
     pub fn delete_bytes(&self, key: &[u8]) -> Result<bool> {
         self.delete_in(Place::Default, key)
     }

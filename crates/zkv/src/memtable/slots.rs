@@ -40,6 +40,12 @@ impl Slots {
         self.used.load(Ordering::Acquire) as usize
     }
 
+    /// The memory that its tables take.
+    pub(super) fn bytes(&self) -> usize {
+        let tables = self.tables.iter().filter_map(OnceLock::get);
+        tables.map(|table| table.len() * size_of::<AtomicU64>()).sum()
+    }
+
     /// The number of `hash`, which is one that `is_it` agrees to.
     #[inline]
     pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
