@@ -43,7 +43,7 @@ impl Resync {
 
     /// Finds the first whole block behind the one at `damaged`, of a segment of which `blocks` is all
     /// up to the end of its blocks. `starts` are places where blocks are known to start, in order, from
-    /// the segment's seal.
+    /// the segment's seal. `damaged` may be behind everything, as a forged header has it: nothing is there.
     pub(crate) fn next_block(
         &mut self,
         blocks: &[u8],
@@ -51,6 +51,9 @@ impl Resync {
         seeds: &Seeds,
         starts: impl Iterator<Item = u32>,
     ) -> Option<u32> {
+        if blocks.len() <= damaged as usize {
+            return None;
+        }
         if self.left_bytes == 0 {
             return search_commit(blocks, damaged + 1, seeds);
         }
@@ -179,8 +182,12 @@ mod tests {
         let (mut bytes, starts) = blocks();
         bytes.extend([0; 500]);
         let seeds = Seeds::new(seed());
-        let found = Resync::default().next_block(&bytes, starts[3], &seeds, std::iter::empty());
-        assert_eq!(found, None);
+        for behind in [starts[3], u32::try_from(bytes.len()).unwrap(), u32::MAX] {
+            let mut resync = Resync::default();
+            assert_eq!(resync.next_block(&bytes, behind, &seeds, std::iter::empty()), None);
+            let mut spent = Resync { left_bytes: 0 };
+            assert_eq!(spent.next_block(&bytes, behind, &seeds, std::iter::empty()), None);
+        }
     }
 
     #[test]

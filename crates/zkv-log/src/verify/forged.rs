@@ -6,7 +6,9 @@ use std::sync::Arc;
 use zkv_io::{MemoryStorage, OpenMode, Storage, crc32c};
 
 use crate::header::SegmentHeader;
-use crate::layout::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_offset};
+use crate::layout::{
+    FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_offset,
+};
 use crate::open::{Access, OpenFile, create};
 use crate::options::LogOptions;
 use crate::segment::Place;
@@ -139,4 +141,24 @@ fn forged_headers_make_no_panic() {
             assert!(found > 0 || !is_sealed, "{filler}");
         }
     }
+}
+
+#[test]
+fn a_header_whose_roll_call_stands_behind_everything_makes_no_panic() {
+    let storage = MemoryStorage::new();
+    let options = LogOptions { slot_bytes: SLOT, ..LogOptions::default() };
+    create(&storage, Path::new(PATH), &options).unwrap();
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let mut forged = [0; SEGMENT_HEADER_FIELD_BYTES];
+    file.read_at(FILE_HEADER_BYTES, &mut forged).unwrap();
+    // The roll call: in this segment, at the last offset that there is.
+    forged[88..96].copy_from_slice(&1u64.to_le_bytes());
+    forged[96..100].copy_from_slice(&u32::MAX.to_le_bytes());
+    let checked = SEGMENT_HEADER_FIELD_BYTES - 4;
+    let checksum = crc32c(0, &forged[..checked]);
+    forged[checked..].copy_from_slice(&checksum.to_le_bytes());
+    file.write_at(FILE_HEADER_BYTES, &forged).unwrap();
+    let mut count = Count::default();
+    open(&storage, Access::ReadOnly).verifier(None).run(&mut count);
+    assert!(count.0 > 0);
 }
