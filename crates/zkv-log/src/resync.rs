@@ -4,9 +4,10 @@ use crate::block::{BlockHeader, BlockKind, END_MARK, Tag};
 use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES};
 use crate::walk::{Block, Seeds, block_at};
 
-/// How much of a segment is summed up in search of blocks, before only commit blocks are searched: a tenth
-/// of a second. Bytes that look like headers of long blocks could otherwise take hours.
-const SUMMED_BYTES_MAX: u64 = 1 << 30;
+/// How often each byte of a slot is summed up, as a whole, in search of blocks, before only commit blocks are
+/// searched: a tenth of a second for a slot of 16 MiB. Bytes that look like headers of long blocks could
+/// otherwise take hours; and where every slot is full of them, what each may take must be in proportion.
+const SUMMED_TIMES_MAX: u64 = 64;
 
 /// Finds whole blocks of one segment behind damaged ones.
 pub(crate) struct Resync {
@@ -14,13 +15,12 @@ pub(crate) struct Resync {
     left_bytes: u64,
 }
 
-impl Default for Resync {
-    fn default() -> Self {
-        Self { left_bytes: SUMMED_BYTES_MAX }
-    }
-}
-
 impl Resync {
+    /// For a segment in a slot of so many bytes.
+    pub(crate) fn new(slot_bytes: u32) -> Self {
+        Self { left_bytes: SUMMED_TIMES_MAX * u64::from(slot_bytes) }
+    }
+
     /// The whole block at `offset`. One that is not whole is summed up for nothing; once that was done too
     /// often, only blocks as short as a commit's are looked at.
     pub(crate) fn block_at<'a>(
@@ -127,6 +127,7 @@ fn search_commit(blocks: &[u8], from: u32, seeds: &Seeds) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::block::{Seed, put_block};
+    use crate::layout::SLOT_BYTES_MAX;
     use crate::position::Position;
     use crate::segment::SegmentId;
     use crate::walk::{Chain, CommitMark};
@@ -160,8 +161,8 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[at as usize] ^= 0x10;
                 let seeds = Seeds::new(seed());
-                let found =
-                    Resync::default().next_block(&damaged, pair[0], &seeds, std::iter::empty());
+                let mut resync = Resync::new(SLOT_BYTES_MAX);
+                let found = resync.next_block(&damaged, pair[0], &seeds, std::iter::empty());
                 assert_eq!(found, Some(pair[1]), "byte {at}");
             }
         }
@@ -173,7 +174,8 @@ mod tests {
         bytes[starts[0] as usize + 4..starts[1] as usize + 12].fill(0xFF);
         let known = [starts[0], starts[1], starts[1] + 3, starts[2]];
         let seeds = Seeds::new(seed());
-        let found = Resync::default().next_block(&bytes, starts[0], &seeds, known.into_iter());
+        let mut resync = Resync::new(SLOT_BYTES_MAX);
+        let found = resync.next_block(&bytes, starts[0], &seeds, known.into_iter());
         assert_eq!(found, Some(starts[2]));
     }
 
@@ -183,7 +185,7 @@ mod tests {
         bytes.extend([0; 500]);
         let seeds = Seeds::new(seed());
         for behind in [starts[3], u32::try_from(bytes.len()).unwrap(), u32::MAX] {
-            let mut resync = Resync::default();
+            let mut resync = Resync::new(SLOT_BYTES_MAX);
             assert_eq!(resync.next_block(&bytes, behind, &seeds, std::iter::empty()), None);
             let mut spent = Resync { left_bytes: 0 };
             assert_eq!(spent.next_block(&bytes, behind, &seeds, std::iter::empty()), None);
@@ -199,11 +201,23 @@ mod tests {
         bytes.extend(vec![0x11; 2 << 20]);
         assert_eq!(search_commit(&bytes, 256, &Seeds::new(seed())), Some(offset));
         let seeds = Seeds::new(seed());
-        let mut resync = Resync::default();
+        let mut resync = Resync::new(SLOT_BYTES_MAX);
         assert_eq!(resync.next_block(&bytes, 256, &seeds, std::iter::empty()), Some(offset));
         // Nothing is left for the next damaged block, and it takes no time.
         assert_eq!(resync.left_bytes, 0);
         assert_eq!(resync.next_block(&bytes, 512, &seeds, std::iter::empty()), Some(offset));
+    }
+
+    #[test]
+    fn what_a_search_sums_up_is_in_proportion_to_its_slot() {
+        let slot_bytes = 64 << 10;
+        // Raw entries of 16 KiB, at every fourth byte.
+        let bytes: Vec<u8> = [1, 0, 0x40, 0].into_iter().cycle().take(slot_bytes).collect();
+        let mut resync = Resync::new(u32::try_from(slot_bytes).unwrap());
+        let before = resync.left_bytes;
+        assert_eq!(resync.next_block(&bytes, 256, &Seeds::new(seed()), std::iter::empty()), None);
+        let summed = before - resync.left_bytes;
+        assert!(summed <= 64 * slot_bytes as u64, "{summed}");
     }
 
     #[test]

@@ -229,7 +229,7 @@ impl<'a> Search<'a> {
             read_image(&*self.open.file, place, self.file_bytes, place.slot_bytes).bytes;
         image.truncate(seal_offset(place.slot_bytes) as usize);
         let (mut offset, mut seeds) = (from, Seeds::new(place.seed));
-        let mut resync = Resync::default();
+        let mut resync = Resync::new(place.slot_bytes);
         std::iter::from_fn(move || {
             if resync.block_at(&image, offset, &seeds).is_none() {
                 offset = resync.next_block(&image, offset, &seeds, std::iter::empty())?;

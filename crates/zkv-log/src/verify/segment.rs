@@ -49,7 +49,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             chain: Some(Chain::default()),
             is_damaged: false,
             is_header_damaged: false,
-            resync: Resync::default(),
+            resync: Resync::new(member.place.slot_bytes),
         }
     }
 
