@@ -35,7 +35,7 @@ pub enum SalvageEvent<'a> {
         /// The key's bytes.
         key: &'a [u8],
     },
-    /// A key was not brought, since a piece of its value is lost.
+    /// A key was not brought, since a piece of its value is lost, or another key has that value.
     IncompleteValue {
         /// The key's bytes.
         key: &'a [u8],

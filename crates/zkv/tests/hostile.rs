@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use zkv::{Codec, CollectionOptions, Error, ErrorKind, Options, Store, WriteBatch};
+use zkv::{Codec, CollectionOptions, Error, ErrorKind, Options, SalvageEvent, Store, WriteBatch};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
 use zkv_record::{Head, Kind, PIECE_BYTES_MIN, PieceKey, Record, VALUE_BYTES_MAX};
@@ -74,6 +74,26 @@ fn heads_that_share_a_value_yield_it_once_in_an_iteration() {
     assert_eq!(values.len(), 50);
     assert_eq!(values.iter().filter(|value| value.is_ok()).count(), 1);
     assert_eq!(store.get_bytes(&[7]).unwrap().unwrap().len(), 100_000);
+}
+
+#[test]
+fn heads_that_share_a_value_bring_it_once_in_a_salvage_and_are_told_of() {
+    let mut records = vec![piece(1, 0, 65_536), piece(1, 1, 34_464)];
+    records.extend((0..50).map(|key| head_record(&[key], &head(1, 100_000))));
+    let storage = forged(&records);
+    let options = || Options::new().storage(Arc::new(storage.clone()));
+    let verified = zkv::verify(DATA, &options(), |_| {}).unwrap();
+    assert_eq!(verified.findings.len(), 49, "{verified:?}");
+    assert!(verified.findings.iter().all(|finding| finding.what.contains("another key")));
+    assert!(!verified.is_sound());
+    let mut incomplete = 0;
+    let salvaged = zkv::salvage(DATA, "rescued.zkv", options(), |event| {
+        incomplete += u32::from(matches!(event, SalvageEvent::IncompleteValue { .. }));
+    });
+    let report = salvaged.unwrap();
+    assert_eq!((report.keys, report.incomplete_values, incomplete), (1, 49, 49));
+    assert_eq!(report.bytes, 1 + 100_000);
+    assert!(!report.is_complete());
 }
 
 #[test]

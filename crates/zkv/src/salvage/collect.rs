@@ -237,6 +237,9 @@ impl<'a> Collector<'a> {
     pub(super) fn finish(mut self, salvage: &mut Salvage) -> Result<SalvageReport> {
         self.end_commit();
         let is_lost = self.is_anything_lost();
+        // Each value has one head; a forged log may name one of gigabytes in any number of them, each of
+        // which would be written.
+        let mut values = HashSet::new();
         for place in std::mem::take(&mut self.heads) {
             // Of a collection that was cleared or dropped, cleaning may have taken some pieces already.
             if !is_lost && !self.catalog.is_alive(place.collection) {
@@ -253,7 +256,8 @@ impl<'a> Collector<'a> {
             };
             let key = record.key.to_vec();
             let head = Head::decode(record.value).ok();
-            match head.and_then(|head| self.gather(&head, salvage)) {
+            let own = head.filter(|head| values.insert(head.value_id));
+            match own.and_then(|head| self.gather(&head, salvage)) {
                 Some(value) => self.bring(place.collection, &key, &value, place.is_newer_lost)?,
                 None => {
                     self.report.incomplete_values += 1;
@@ -266,7 +270,8 @@ impl<'a> Collector<'a> {
         Ok(self.report)
     }
 
-    /// The value that `head` names; `None` where a piece is lost. It grows only as pieces are found.
+    /// The value that `head` names; `None` where a piece is lost, or not as long as the head says. It grows
+    /// only as pieces are found.
     fn gather(&self, head: &Head, salvage: &mut Salvage) -> Option<Vec<u8>> {
         let mut value = Vec::new();
         for number in 0..head.piece_count() {
@@ -275,8 +280,11 @@ impl<'a> Collector<'a> {
             let entries = salvage.read(address)?;
             let mut records = entries.iter().filter_map(|entry| Record::decode(entry).ok());
             let piece = records.find(|record| record.kind == Kind::Piece && record.key == key)?;
+            if piece.value.len() != head.piece_bytes_at(number) as usize {
+                return None;
+            }
             value.extend_from_slice(piece.value);
         }
-        (value.len() as u64 == head.value_bytes).then_some(value)
+        Some(value)
     }
 }

@@ -33,7 +33,8 @@ pub struct SalvageReport {
     /// Keys brought to which something newer may have happened: a block, commit or segment that
     /// came later is lost, and may have held another value of the key, or its deletion.
     pub possibly_superseded: u64,
-    /// Values in pieces, not brought since a piece is lost.
+    /// Values in pieces, not brought since a piece is lost; or since another key has the same pieces, which
+    /// only a forged file has.
     pub incomplete_values: u64,
     /// Bytes of those values.
     pub incomplete_value_bytes: u64,

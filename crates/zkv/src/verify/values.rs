@@ -73,11 +73,17 @@ impl Values {
         are_heads_known: bool,
         found: &mut dyn FnMut(u64, &'static str, Severity),
     ) {
-        let mut incomplete = HashSet::new();
+        let (mut met, mut incomplete) = (HashSet::new(), HashSet::new());
         let alive: HashSet<u32> = self.catalog.alive().collect();
         self.heads.retain(|_, live| alive.contains(&live.collection));
         self.pieces.retain(|_, piece| alive.contains(&piece.collection));
         for LiveHead { head, offset, .. } in self.heads.into_values() {
+            // Their ids are random. A forged log may name one value of 65,536 pieces in any number of heads,
+            // each of which would have all of them looked for.
+            if !met.insert(head.value_id) {
+                found(offset, "a value whose pieces another key has, too", Severity::Loss);
+                continue;
+            }
             let is_whole = (0..head.piece_count()).all(|number| {
                 let piece = self.pieces.get_mut(&head.piece_key(number));
                 let expected = head.piece_bytes_at(number) as usize;
