@@ -6,14 +6,14 @@ mod report;
 use std::path::Path;
 
 use zkv_index::{Checkpoint, IndexError};
-use zkv_io::Storage;
+use zkv_io::{OpenMode, Storage};
 use zkv_log::{Salvage, SalvageIndex, Salvaged};
 
 use crate::backup::{check_is_free, make_whole};
 use crate::error::{Error, Result};
 use crate::open::{index_path, when_unlocked};
 use crate::options::Options;
-use crate::sections::LOG_SECTION;
+use crate::sections::{self, LOG_SECTION};
 use crate::store::Store;
 use collect::Collector;
 pub use report::{LostRange, SalvageReport};
@@ -124,7 +124,8 @@ fn collect(
 }
 
 /// What the index file knows of the log, whichever store's it is: where the data file has lost all
-/// its headers, it alone tells whose that is.
+/// its headers, it alone tells whose that is. One whose sections are longer than those of such a data file
+/// is not read any further: a forged one may say so of gigabytes that are not there.
 fn read_index(storage: &dyn Storage, source: &Path) -> Option<SalvageIndex> {
     let path = index_path(source);
     let open = |store_id| Checkpoint::open(storage, &path, store_id, false);
@@ -132,5 +133,9 @@ fn read_index(storage: &dyn Storage, source: &Path) -> Option<SalvageIndex> {
         Err(IndexError::Foreign { found, .. }) => (found, open(found).ok()?),
         opened => ([0; 16], opened.ok()?),
     };
+    let data_bytes = storage.open(source, OpenMode::ReadOnly).and_then(|file| file.len()).ok()?;
+    if !sections::may_be_of(&checkpoint, data_bytes) {
+        return None;
+    }
     Some(SalvageIndex { store_id, checkpoint: checkpoint.section(LOG_SECTION).ok()?? })
 }

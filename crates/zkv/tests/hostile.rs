@@ -1,14 +1,19 @@
 //! Stores that somebody forged, with every checksum right: answers are anybody's guess, but nothing
 //! takes more memory or time than its bytes are worth.
 
+mod common;
+
 use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use zkv::{Codec, CollectionOptions, Error, ErrorKind, Options, SalvageEvent, Store, WriteBatch};
+use zkv_index::{Checkpoint, CheckpointMeta, Run, write_first};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
 use zkv_record::{Head, Kind, PIECE_BYTES_MIN, PieceKey, Record, VALUE_BYTES_MAX};
+
+use common::faulty::{INDEX, PATH, noise, options, read_file, write_file};
 
 const DATA: &str = "store.zkv";
 
@@ -188,5 +193,36 @@ fn a_value_longer_than_the_option_says_is_neither_written_nor_read() {
     for outside in [0, (1 << 20) - 1, 1 << 32] {
         let error = options().max_value_bytes(outside).open(DATA).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Misuse);
+    }
+}
+
+#[test]
+fn an_index_whose_sections_are_longer_than_any_of_its_data_file_is_not_salvaged_by() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    let value = noise(1, 1000);
+    store.set_bytes(b"key", &value).unwrap();
+    store.close().unwrap();
+    // Of the log, only the record is left, and the index alone says that it was ever whole.
+    let mut data = read_file(&memory, PATH);
+    let at = data.windows(value.len()).position(|bytes| bytes == value).unwrap();
+    data[at + value.len()..].fill(0);
+    write_file(&memory, PATH, &data);
+
+    let store_id = data[16..32].try_into().unwrap();
+    let old = Checkpoint::open(&memory, Path::new(INDEX), store_id, false).unwrap();
+    let log = old.section(1).unwrap().unwrap();
+    let longest = (64 << 20) + 1024 * data.len();
+    for more in [0, 1] {
+        let long = vec![0; longest - log.len() + more];
+        let sections: [(u32, &[u8]); 2] = [(1, &log), (99, &long)];
+        let watermark = &log[..24];
+        let meta = CheckpointMeta { store_id, watermark, sections: &sections, key_count: 1 };
+        let none = Run::from_changes(Vec::new());
+        write_first(&memory, Path::new(INDEX), &none, &meta).unwrap();
+        let rescued = format!("rescued-{more}.zkv");
+        let report = zkv::salvage(PATH, &rescued, options(&memory), |_| {}).unwrap();
+        let found = (report.keys, report.uncommitted_records);
+        assert_eq!(found, if more == 0 { (1, 0) } else { (0, 1) }, "{report:?}");
     }
 }
