@@ -54,6 +54,7 @@ pub struct Salvage {
     file: Arc<dyn StorageFile>,
     file_bytes: u64,
     has_file_header: bool,
+    goes_by_index: bool,
     slot_bytes: u32,
     order: Order,
     /// Turns that are still to come.
@@ -186,10 +187,12 @@ impl Salvage {
             Some(place) => survey.add(place),
             None => survey.run(&mut |bytes| progress(bytes, file_bytes)),
         }
+        let goes_by_index = checkpoint.is_some();
         let places = std::mem::take(&mut survey.dictionaries);
         let order = order::settle(survey, checkpoint.as_ref());
         Ok(Self {
             has_file_header,
+            goes_by_index,
             slot_bytes,
             turns_left: order.turns.len(),
             order,
@@ -206,6 +209,12 @@ impl Salvage {
     #[must_use]
     pub fn has_file_header(&self) -> bool {
         self.has_file_header
+    }
+
+    /// Whether what the index file knows is of this log.
+    #[must_use]
+    pub fn goes_by_index(&self) -> bool {
+        self.goes_by_index
     }
 
     /// The data file's length in bytes.

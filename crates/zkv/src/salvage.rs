@@ -10,10 +10,11 @@ use zkv_io::{OpenMode, Storage};
 use zkv_log::{Salvage, SalvageIndex, Salvaged};
 
 use crate::backup::{check_is_free, make_whole};
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::open::{index_path, when_unlocked};
 use crate::options::Options;
-use crate::sections::{self, LOG_SECTION};
+use crate::sections::{self, CATALOG_SECTION, LOG_SECTION};
 use crate::store::Store;
 use collect::Collector;
 pub use report::{LostRange, SalvageReport};
@@ -60,6 +61,10 @@ pub enum SalvageEvent<'a> {
 ///   value may be out of date, or the key deleted: it is brought, counted, and told to `listen`.
 /// - Segments that were freed are not read, as far as a record of that is left.
 ///
+/// A collection whose name is lost in the log has that of the index file, or else is called `recovered-` and a
+/// number, with types that are called `unknown` ([`CollectionOptions`](crate::CollectionOptions) takes such
+/// names): the log has each name once.
+///
 /// A healthy store gives exactly its contents. Memory grows by about 30 bytes a key, and by half of
 /// that for a moment where it grows.
 ///
@@ -97,21 +102,25 @@ pub fn salvage(
         listen(SalvageEvent::Progress { done_bytes, total_bytes: file_bytes * 2 });
     };
     let mut salvage = when_unlocked(options.lock_wait, || {
-        let opened = Salvage::open(&*storage, source, index.as_ref(), &mut read);
+        let index = index.as_ref().map(|(of_log, _)| of_log);
+        let opened = Salvage::open(&*storage, source, index, &mut read);
         opened.map_err(Error::data(source))
     })?;
-    make_whole(destination, options, |store| collect(&mut salvage, store, &mut listen))
+    let known = index.filter(|_| salvage.goes_by_index()).map(|(_, catalog)| catalog);
+    let known = known.unwrap_or_default();
+    make_whole(destination, options, |store| collect(&mut salvage, store, known, &mut listen))
 }
 
 /// Reads the log from its end.
 fn collect(
     salvage: &mut Salvage,
     store: &Store,
+    known: Catalog,
     listen: &mut dyn FnMut(SalvageEvent<'_>),
 ) -> Result<SalvageReport> {
     let (slot_bytes, file_bytes) = (u64::from(salvage.slot_bytes()), salvage.file_bytes());
     let (mut done_bytes, total_bytes) = (file_bytes, file_bytes * 2);
-    let mut collector = Collector::new(store, listen);
+    let mut collector = Collector::new(store, known, listen);
     collector.report.lost_headers = u64::from(!salvage.has_file_header());
     while let Some(found) = salvage.next_older() {
         if matches!(found, Salvaged::Segment(_)) {
@@ -123,10 +132,10 @@ fn collect(
     collector.finish(salvage)
 }
 
-/// What the index file knows of the log, whichever store's it is: where the data file has lost all
+/// What the index file knows of the log, and of collections, whichever store's it is: where the data file has lost all
 /// its headers, it alone tells whose that is. One whose sections are longer than those of such a data file
 /// is not read any further: a forged one may say so of gigabytes that are not there.
-fn read_index(storage: &dyn Storage, source: &Path) -> Option<SalvageIndex> {
+fn read_index(storage: &dyn Storage, source: &Path) -> Option<(SalvageIndex, Catalog)> {
     let path = index_path(source);
     let open = |store_id| Checkpoint::open(storage, &path, store_id, false);
     let (store_id, checkpoint) = match open([0; 16]) {
@@ -137,5 +146,8 @@ fn read_index(storage: &dyn Storage, source: &Path) -> Option<SalvageIndex> {
     if !sections::may_be_of(&checkpoint, data_bytes) {
         return None;
     }
-    Some(SalvageIndex { store_id, checkpoint: checkpoint.section(LOG_SECTION).ok()?? })
+    let of_log = SalvageIndex { store_id, checkpoint: checkpoint.section(LOG_SECTION).ok()?? };
+    let catalog = checkpoint.section(CATALOG_SECTION).ok().flatten();
+    let catalog = catalog.and_then(|section| Catalog::decode(&section));
+    Some((of_log, catalog.unwrap_or_default()))
 }

@@ -29,6 +29,8 @@ pub(super) struct Collector<'a> {
     heads: Vec<HeadPlace>,
     /// What the newest records of the catalog say.
     catalog: Catalog,
+    /// The same as the index file has it, which may be older.
+    known: Catalog,
     /// What was brought of each named collection, by its number: its name may come behind it.
     brought: BTreeMap<u32, Brought>,
     commit: CommitState,
@@ -62,7 +64,11 @@ struct CommitState {
 }
 
 impl<'a> Collector<'a> {
-    pub(super) fn new(store: &'a Store, listen: &'a mut dyn FnMut(SalvageEvent<'_>)) -> Self {
+    pub(super) fn new(
+        store: &'a Store,
+        known: Catalog,
+        listen: &'a mut dyn FnMut(SalvageEvent<'_>),
+    ) -> Self {
         Self {
             store,
             listen,
@@ -71,6 +77,7 @@ impl<'a> Collector<'a> {
             pieces: HashMap::new(),
             heads: Vec::new(),
             catalog: Catalog::default(),
+            known,
             brought: BTreeMap::new(),
             commit: CommitState::default(),
             is_newer_lost: false,
@@ -201,6 +208,13 @@ impl<'a> Collector<'a> {
         self.is_newer_lost || [missing_segments, lost_blocks, unknown_entries] != [0; 3]
     }
 
+    /// What the index file says of a collection, unless the log has a newer word about its name.
+    fn known_name(&self, id: u32) -> Option<(String, Entry)> {
+        let (name, entry) = self.known.names().find(|(_, entry)| entry.id == id)?;
+        let hash = self.store.shared().key(CATALOG, name.as_bytes()).hash;
+        (!self.seen.contains(&hash)).then(|| (name.to_owned(), entry.clone()))
+    }
+
     /// Names the collections. What no name was found for was cleared or dropped, unless something is
     /// lost: then that may be the name.
     fn name_collections(&mut self, is_lost: bool) -> Result<()> {
@@ -210,7 +224,9 @@ impl<'a> Collector<'a> {
             if !is_named && !is_lost {
                 continue;
             }
-            if !is_named {
+            if let (false, Some((name, entry))) = (is_named, self.known_name(id)) {
+                self.catalog.insert(name, entry);
+            } else if !is_named {
                 let unknown = || "unknown".to_owned();
                 let (key_type, value_type) = (unknown(), unknown());
                 let entry = Entry { id, codec: Codec::Postcard.code(), key_type, value_type };

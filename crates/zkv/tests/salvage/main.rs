@@ -4,6 +4,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod model;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
