@@ -236,7 +236,8 @@ impl Store {
     /// # Errors
     /// As [`Store::set_bytes`] and [`Store::get_bytes`]: a key whose record is damaged is refused, since nobody
     /// knows whether it was there. It can be set, and [`WriteBatch::delete_bytes`](crate::WriteBatch::delete_bytes)
-    /// takes it.
+    /// takes it. One that was set since, and is deleted, is an error
+    /// of kind `Corrupt` again once that is in the log.
     pub fn delete_bytes(&self, key: &[u8]) -> Result<bool> {
         self.delete_in(Place::Default, key)
     }
