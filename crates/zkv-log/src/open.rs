@@ -15,6 +15,7 @@ use crate::log::Log;
 use crate::options::LogOptions;
 use crate::position::{FIRST_END, Position};
 use crate::recover::recover;
+use crate::salvage::identity_by_any_header;
 use crate::writer::LogWriter;
 
 /// What a log is opened for.
@@ -35,6 +36,8 @@ pub struct OpenFile {
     pub(crate) identity: Identity,
     /// The nonce of the log's first segment, where the file header is whole.
     pub(crate) first_nonce: Option<u64>,
+    /// Whether neither the file header nor the one in the first slot is whole: it is verified, never opened.
+    pub(crate) is_headless: bool,
     pub(crate) access: Access,
     pub(crate) options: LogOptions,
 }
@@ -99,18 +102,38 @@ impl OpenFile {
         options: LogOptions,
     ) -> Result<Self> {
         options.check()?;
-        let (mode, lock) = match access {
-            Access::ReadWrite => (OpenMode::ReadWrite, LockKind::Exclusive),
-            Access::ReadOnly => (OpenMode::ReadOnly, LockKind::Shared),
-        };
-        let file = storage.open(path, mode).map_err(LogError::io("open"))?;
-        if !file.try_lock(lock).map_err(LogError::io("lock"))? {
-            return Err(LogError::Locked);
-        }
+        let file = open_locked(&*storage, path, access)?;
         let (identity, first_nonce) = read_identity(&*file)?;
+        let is_headless = false;
         let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
-        Ok(Self { storage, path, file, map, identity, first_nonce, access, options })
+        Ok(Self { storage, path, file, map, identity, first_nonce, is_headless, access, options })
+    }
+
+    /// As [`OpenFile::open`] for reading, to be verified: where the file header and the one in the first
+    /// slot are both lost, the headers and seals that are left tell whose file it is.
+    ///
+    /// # Errors
+    /// As [`OpenFile::open`]; [`LogError::NotALog`] where no header in the file is whole.
+    pub fn open_to_verify(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        options: LogOptions,
+    ) -> Result<Self> {
+        options.check()?;
+        let access = Access::ReadOnly;
+        let file = open_locked(&*storage, path, access)?;
+        let (identity, first_nonce, is_headless) = match read_identity(&*file) {
+            Ok((identity, first_nonce)) => (identity, first_nonce, false),
+            Err(error @ (LogError::NotALog | LogError::Io { .. })) => {
+                let file_bytes = file.len().map_err(LogError::io("measure"))?;
+                (identity_by_any_header(&*file, file_bytes)?.ok_or(error)?, None, true)
+            }
+            Err(error) => return Err(error),
+        };
+        let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
+        let path = path.to_owned();
+        Ok(Self { storage, path, file, map, identity, first_nonce, is_headless, access, options })
     }
 
     /// What makes this log this log: an index that names another one is foreign.
@@ -150,6 +173,18 @@ impl OpenFile {
         }
         Ok(recovered)
     }
+}
+
+fn open_locked(storage: &dyn Storage, path: &Path, access: Access) -> Result<Arc<dyn StorageFile>> {
+    let (mode, lock) = match access {
+        Access::ReadWrite => (OpenMode::ReadWrite, LockKind::Exclusive),
+        Access::ReadOnly => (OpenMode::ReadOnly, LockKind::Shared),
+    };
+    let file = storage.open(path, mode).map_err(LogError::io("open"))?;
+    if !file.try_lock(lock).map_err(LogError::io("lock"))? {
+        return Err(LogError::Locked);
+    }
+    Ok(file)
 }
 
 fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {

@@ -323,6 +323,17 @@ impl Salvage {
     }
 }
 
+/// Whose file it is, by whichever of its headers are whole; `None` where none is.
+///
+/// # Errors
+/// Where the file header is of a newer version, and nothing contradicts it.
+pub(crate) fn identity_by_any_header(
+    file: &dyn StorageFile,
+    file_bytes: u64,
+) -> Result<Option<Identity>> {
+    Ok(identity::find(file, file_bytes)?.map(|origin| origin.identity))
+}
+
 /// The identity, where an index file alone knows the store: its segments' blocks tell how long the
 /// slots are.
 fn by_index(file: &dyn StorageFile, file_bytes: u64, index: &SalvageIndex) -> Option<Origin> {

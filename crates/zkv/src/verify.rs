@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use zkv_index::Run;
 use zkv_io::ReadMode;
-use zkv_log::{Access, LogVerifier, OpenFile, Severity};
+use zkv_log::{LogVerifier, OpenFile, Severity};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -137,7 +137,7 @@ impl VerifyReport {
 /// # Errors
 /// Of kind `Locked` where the store is open for writing, and stays so for [`Options::lock_wait`]:
 /// [`Store::verify`] serves its holder.
-/// `NotFound`; `Corrupt` where no header says that this is a data file; `UnsupportedVersion`; `Io`
+/// `NotFound`; `Corrupt` where no header in the file says that it is a data file; `UnsupportedVersion`; `Io`
 /// where a file cannot be opened, or there is no room for temporary files.
 pub fn verify(
     path: impl AsRef<Path>,
@@ -149,7 +149,7 @@ pub fn verify(
     options.read_only = true;
     let file = when_unlocked(options.lock_wait, || {
         let (storage, log_options) = (Arc::clone(&options.storage), options.log.clone());
-        OpenFile::open(storage, path, Access::ReadOnly, log_options).map_err(Error::data(path))
+        OpenFile::open_to_verify(storage, path, log_options).map_err(Error::data(path))
     })?;
     let mut work = Work::new(path, &options, &mut progress);
     let store_id = file.identity().store_id;

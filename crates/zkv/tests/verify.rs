@@ -428,6 +428,33 @@ fn what_the_disk_cannot_read_behind_the_blocks_loses_nothing() {
 }
 
 #[test]
+fn a_store_whose_first_headers_are_lost_is_read_by_those_that_are_left() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(256 << 10).open(PATH).unwrap();
+    for number in 0..15u32 {
+        store.set_bytes(&number.to_be_bytes(), &noise(number.into(), 40_000)).unwrap();
+    }
+    store.close().unwrap();
+    let whole = verified(&memory);
+    check_sound(&whole, IndexState::Compared);
+    let mut bytes = read_file(&memory, PATH);
+    // The file's header page, and the first segment's cell behind it.
+    bytes[..4096 + 256].fill(0);
+    for has_index in [true, false] {
+        write_file(&memory, PATH, &bytes);
+        if !has_index {
+            memory.remove(Path::new(INDEX)).unwrap();
+        }
+        let report = verified(&memory);
+        assert_eq!(report.worst, Some(Severity::Loss), "{report:?}");
+        assert!(report.findings[0].what.contains("does not open"), "{report:?}");
+        let error = options(&memory).open_read_only(PATH).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        assert_eq!((report.segments, report.records), (3, whole.records), "{report:?}");
+    }
+}
+
+#[test]
 fn an_index_whose_sections_are_longer_than_any_of_its_data_file_is_not_used() {
     let memory = MemoryStorage::new();
     options(&memory).open(PATH).unwrap().close().unwrap();

@@ -24,11 +24,15 @@ use super::{End, LogFinding, LogVerifier, Member, Severity};
 
 pub(super) fn of_file(open: &OpenFile, checkpoint: Option<&[u8]>) -> LogVerifier {
     let decoded = decode(checkpoint, &open.identity);
+    let headless = open.is_headless.then_some(HEADLESS);
     match open.recover(checkpoint) {
-        Ok(recovered) => recovered.log.view().verifier(checkpoint, false),
+        Ok(recovered) => {
+            let verifier = recovered.log.view().verifier(checkpoint, false);
+            LogVerifier { findings: headless.into_iter().collect(), ..verifier }
+        }
         Err(error) => {
             let found = Search::new(open, decoded.as_ref()).members();
-            let mut findings = vec![refusal(&error)];
+            let mut findings: Vec<_> = headless.into_iter().chain([refusal(&error)]).collect();
             findings.extend(found.missing);
             let file = Arc::clone(&open.file);
             LogVerifier::new(file, &open.identity, found.members, decoded, false, findings)
@@ -39,6 +43,13 @@ pub(super) fn of_file(open: &OpenFile, checkpoint: Option<&[u8]>) -> LogVerifier
 fn decode(checkpoint: Option<&[u8]>, identity: &Identity) -> Option<LogCheckpoint> {
     LogCheckpoint::decode(checkpoint?, identity.slot_bytes)
 }
+
+/// Any other header says whose file it is, too, and opening looks for none.
+const HEADLESS: LogFinding = LogFinding {
+    offset: 0,
+    what: "the file's header and the one in the first slot, so the store does not open",
+    severity: Severity::Loss,
+};
 
 /// Why the store does not open.
 fn refusal(error: &LogError) -> LogFinding {
