@@ -65,8 +65,9 @@ pub enum SalvageEvent<'a> {
 /// number, with types that are called `unknown` ([`CollectionOptions`](crate::CollectionOptions) takes such
 /// names): the log has each name once.
 ///
-/// A healthy store gives exactly its contents. Memory grows by about 30 bytes a key, and by half of
-/// that for a moment where it grows.
+/// A healthy store gives exactly its contents. Memory grows by about 30 bytes a key, by somewhat more for
+/// each piece of a value in pieces, of up to 1 MiB, and by half of that for a moment where it grows. A value
+/// in pieces, of up to 4 GiB, is held whole as it is brought.
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
