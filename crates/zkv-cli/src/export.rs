@@ -12,7 +12,8 @@ use crate::progress::Progress;
 use crate::store::{self, Keys};
 
 /// Why a record has no line of its own.
-const NO_LINE: &str = "a tab in the key or a line end; use --format pairs or files";
+const NO_LINE: &str =
+    "a line end, or a tab in the key, does not fit into a line; use --format pairs";
 
 /// Why a value is no JSON line that gives its record.
 const NO_JSON_LINE: &str =

@@ -84,7 +84,7 @@ impl fmt::Display for Failure {
             Self::File { name, error } => write!(formatter, "{name}: {error}"),
             Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),
             Self::LeftOut { count, problem } => {
-                write!(formatter, "{} left out: {problem}", records(*count))
+                write!(formatter, "{} left out: {problem}", records_were(*count))
             }
             Self::Damaged { is_lost: true } => {
                 formatter.write_str("the store is damaged, and records are lost")
@@ -108,6 +108,11 @@ pub fn records(count: u64) -> String {
         1 => "1 record".to_owned(),
         _ => format!("{count} records"),
     }
+}
+
+/// As [`records`], with the verb that fits.
+pub fn records_were(count: u64) -> String {
+    format!("{} {}", records(count), if count == 1 { "was" } else { "were" })
 }
 
 /// An error's message and those of its sources, each once.

@@ -1,7 +1,7 @@
 //! `zkv list`.
 
 use crate::arguments::List;
-use crate::failure::{Failure, records};
+use crate::failure::{Failure, records_were};
 use crate::output::{self, Output, say};
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
@@ -83,7 +83,7 @@ impl Lines<'_> {
     fn say_what_is_left_out(&self) -> Result<(), Failure> {
         let no_line = Failure::LeftOut {
             count: self.no_line_count,
-            problem: "they take more than a line, or a tab in the key; see `zkv export`",
+            problem: "a line end, or a tab in the key, does not fit into a line; see `zkv export`",
         };
         match (self.other_type_count, self.no_line_count) {
             (0, 0) => Ok(()),
@@ -94,7 +94,7 @@ impl Lines<'_> {
                 }
                 Err(Failure::Usage(format!(
                     "{} left out: the key or the value is not of the type asked for",
-                    records(count)
+                    records_were(count)
                 )))
             }
         }

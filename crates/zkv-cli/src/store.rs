@@ -155,8 +155,8 @@ pub fn form_of(
         }
         None if access == Access::Read => Ok(Form::own(given)),
         None => Err(Failure::Usage(format!(
-            "the collection's {what}s are of a type that a program must write; what `zkv export --format \
-             pairs` has written of such a one, `zkv import` stores as it was"
+            "the command cannot encode the type of the collection's {what}s: only `zkv import` of an export \
+             with `--format pairs` can write it"
         ))),
     }
 }

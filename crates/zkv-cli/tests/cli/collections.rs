@@ -130,8 +130,14 @@ fn what_is_set_in_a_collection_is_what_its_programs_read() {
         ("json", ["u64", "str"], "2", "\"y\"", "give --value-type bytes"),
         ("numbers", ["bytes", "u64"], "5", "1", "give --key-type u64"),
         ("blobs", ["str", "str"], "a", "1", "give --value-type bytes"),
-        ("flags", ["i64", "bytes"], "1", "\u{1}", "values are of a type that a program must write"),
-        ("tuples", ["bytes", "u64"], "a", "1", "keys are of a type that a program must write"),
+        (
+            "flags",
+            ["i64", "bytes"],
+            "1",
+            "\u{1}",
+            "cannot encode the type of the collection's values",
+        ),
+        ("tuples", ["bytes", "u64"], "a", "1", "cannot encode the type of the collection's keys"),
     ] {
         let messages = set(name, types, key, value).check_messages(2);
         assert!(messages.contains(problem), "{name}: {messages}");
@@ -141,7 +147,7 @@ fn what_is_set_in_a_collection_is_what_its_programs_read() {
     assert!(
         import("numbers", ["u64", "u64"]).check_messages(5).contains("a.tsv:2: the key: no u32")
     );
-    assert!(import("flags", ["i64", "bytes"]).check_messages(2).contains("a program must write"));
+    assert!(import("flags", ["i64", "bytes"]).check_messages(2).contains("cannot encode the type"));
     let program = zkv::Store::open(&store).unwrap();
     let json = zkv::CollectionOptions::new().codec(zkv::Codec::Json);
     fn all<K, V>(collection: zkv::Result<zkv::Collection<K, V>>) -> Vec<(K, V)>

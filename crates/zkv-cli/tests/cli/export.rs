@@ -112,7 +112,7 @@ fn json_lines_are_those_that_the_same_field_gives_back() {
     }
     for format in [&["--format", "jsonl"][..], &[]] {
         let found = zkv(&[&["export", &*store, "--key", "id"], format].concat());
-        assert!(found.messages.contains("5 records left out"), "{found:?}");
+        assert!(found.messages.contains("5 records were left out"), "{found:?}");
         assert!(found.messages.contains("--format pairs"), "{found:?}");
         assert_eq!(found.check(5), format!("{line}\n"));
     }
@@ -144,7 +144,7 @@ fn records_that_have_no_line_are_counted_and_left_out() {
     zkv(&["set", &store, "a\tkey", "value"]).check(0);
     zkv(&["set", &store, "key", "two\nlines"]).check(0);
     let found = zkv(&["export", &store, "--format", "tsv"]);
-    assert!(found.messages.contains("2 records left out"), "{found:?}");
+    assert!(found.messages.contains("2 records were left out"), "{found:?}");
     assert!(found.messages.contains("--format pairs"), "{found:?}");
     assert_eq!(found.check(5), "plain\tvalue\n");
 }
@@ -159,7 +159,7 @@ fn keys_that_lead_out_of_the_folder_are_left_out() {
     let copy = folder.text("deep/copy");
     let messages = zkv(&["export", &store, "--format", "files", "-o", &copy]).check_messages(5);
     // `good` and `good/below` cannot both be files; the others have no place at all.
-    assert!(messages.contains("5 records left out"), "{messages}");
+    assert!(messages.contains("5 records were left out"), "{messages}");
     assert!(!messages.contains("escaped"), "{messages}");
     assert!(!folder.path("deep/escaped").exists() && !folder.path("escaped").exists());
     assert_eq!(fs::read_dir(folder.path("deep/copy")).unwrap().count(), 1);

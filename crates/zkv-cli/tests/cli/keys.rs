@@ -97,7 +97,7 @@ fn listing_a_type_leaves_out_what_is_another_and_says_so() {
     zkv(&["set", &store, "text", "v", "--key-type", "str"]).check(0);
     zkv(&["set", &store, "raw", "v"]).check(0);
     let found = zkv(&["list", &store, "--key-type", "str"]);
-    assert!(found.messages.contains("1 record left out"), "{found:?}");
+    assert!(found.messages.contains("1 record was left out"), "{found:?}");
     assert_eq!(found.check(2), "text\n");
 }
 
@@ -109,10 +109,12 @@ fn keys_that_take_more_than_a_line_are_left_out_of_a_list_and_counted() {
         zkv(&["set", &store, key, value]).check(0);
     }
     let found = zkv(&["list", &store]);
-    assert!(found.messages.contains("1 record left out"), "{found:?}");
+    assert!(found.messages.contains("1 record was left out"), "{found:?}");
     assert_eq!(sorted(&found.check(5)), ["a\ttab", "lines", "plain"]);
     let found = zkv(&["list", &store, "--value-type", "bytes"]);
-    assert!(found.messages.contains("3 records left out"), "{found:?}");
+    let reason =
+        "3 records were left out: a line end, or a tab in the key, does not fit into a line";
+    assert!(found.messages.contains(reason), "{found:?}");
     assert_eq!(found.check(5), "plain\tv\n");
 }
 
