@@ -46,7 +46,7 @@ pub enum Command {
     Salvage(Salvage),
 }
 
-/// Read files or folders into a store, which is created where it does not exist.
+/// Read files or folders into a store, which is created where it does not exist, but for --collection.
 ///
 /// A line that cannot be parsed ends the import; what was imported before it stands, unless --atomic
 /// is given. A key that occurs twice keeps its last value.
@@ -234,7 +234,7 @@ pub struct Get {
     pub types: Types,
 }
 
-/// Set the value of a key, in a store which is created where it does not exist.
+/// Set the value of a key, in a store which is created where it does not exist, but for --collection.
 #[derive(Args, Debug)]
 pub struct Set {
     /// The store's data file

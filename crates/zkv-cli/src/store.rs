@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -41,12 +42,17 @@ pub fn open_to_change_with(path: &Path, options: Options) -> Result<Store, Failu
 }
 
 /// Opens a store to write to its own keys or to a collection's. The former creates it where it does not
-/// exist: a new one has no collections.
+/// exist; collections are in stores that do.
 pub fn open_to_write(
     path: &Path,
     options: Options,
     collection: Option<&str>,
 ) -> Result<Store, Failure> {
+    if collection.is_some() && matches!(path.try_exists(), Ok(false)) {
+        let problem =
+            "there is no store here, so no collection: programs make them, the command does not";
+        return Err(Failure::file(path, io::Error::new(io::ErrorKind::NotFound, problem)));
+    }
     Ok(patient(options).create(collection.is_none()).open(path)?)
 }
 

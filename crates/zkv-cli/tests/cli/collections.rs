@@ -281,7 +281,10 @@ fn importing_into_no_collection_changes_nothing() {
     let import = |store: &str| zkv(&["import", store, &source, "--collection", "none"]);
     assert!(import(&store).check_messages(2).contains("no collection none"));
     let missing = folder.text("missing.zkv");
-    import(&missing).check(5);
-    zkv(&["set", &missing, "k", "v", "--collection", "none"]).check(5);
+    for found in [import(&missing), zkv(&["set", &missing, "k", "v", "--collection", "none"])] {
+        let messages = found.check_messages(5);
+        assert!(messages.contains("missing.zkv: there is no store here"), "{messages}");
+        assert!(messages.contains("programs make them"), "{messages}");
+    }
     assert!(!folder.path("missing.zkv").exists());
 }
