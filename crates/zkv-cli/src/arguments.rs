@@ -176,7 +176,8 @@ Formats:
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out
 
-Records that are left out are counted, and the exit code is then 5. `zkv backup` copies everything.")]
+Records that are left out are counted, and the exit code is then 5; so it is where --collection is not
+given, and there are collections with keys. `zkv backup` copies everything.")]
 pub struct Export {
     /// The store's data file
     pub store: PathBuf,
@@ -271,7 +272,8 @@ pub struct Del {
 /// Print keys, one a line, in no particular order.
 ///
 /// Control characters are escaped on a terminal. Elsewhere, keys with a line end are left out and counted, and with
-/// --value-type those with a tab and values with a line end; the exit code is then 5.
+/// --value-type those with a tab and values with a line end; the exit code is then 5. Keys of collections are counted
+/// on standard error where --collection is not given.
 #[derive(Args, Debug)]
 pub struct List {
     /// The store's data file

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::arguments::{Export, ExportFormat};
 use crate::failure::Failure;
 use crate::json;
-use crate::output::{self, Output};
+use crate::output::{self, Output, say};
 use crate::progress::Progress;
 use crate::store::{self, Keys};
 
@@ -22,20 +22,23 @@ const NO_JSON_LINE: &str =
 /// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
     let format = format(arguments)?;
-    let path = output::named_file(arguments.output.as_deref());
-    match (format, path) {
-        (Format::Files, None) => Err(Failure::Usage("--format files needs -o FOLDER".to_owned())),
-        (Format::Files, Some(folder)) => {
-            let store = store::open_to_read(&arguments.store)?;
-            let keys = Keys::of(&store, arguments.collection.as_deref())?;
-            files::export(&keys, folder, &mut progress(&keys, true))
-        }
-        (Format::Lines(lines), path) => run_lines(arguments, lines, path),
+    let collection = arguments.collection.as_deref();
+    let store = store::open_to_read(&arguments.store)?;
+    let keys = Keys::of(&store, collection)?;
+    let collections = store::collections_left_out(&store, collection);
+    let left_out = match format {
+        Format::Files(folder) => files::export(&keys, folder, &mut progress(&keys, true))?,
+        Format::Lines(lines) => export_lines(arguments, &keys, lines)?,
+    };
+    if let (Some(left_out), Some(_)) = (&left_out, &collections) {
+        say(format_args!("zkv: {left_out}"));
     }
+    collections.or(left_out).map_or(Ok(()), Err)
 }
 
 enum Format<'a> {
-    Files,
+    /// The folder that they are written to.
+    Files(&'a Path),
     Lines(Lines<'a>),
 }
 
@@ -52,7 +55,9 @@ fn format(arguments: &Export) -> Result<Format<'_>, Failure> {
         (None | Some(ExportFormat::Jsonl), Some(field)) => Ok(Format::Lines(Lines::Json(field))),
         (None | Some(ExportFormat::Pairs), None) => Ok(Format::Lines(Lines::Pairs)),
         (Some(ExportFormat::Tsv), None) => Ok(Format::Lines(Lines::Tsv)),
-        (Some(ExportFormat::Files), None) => Ok(Format::Files),
+        (Some(ExportFormat::Files), None) => output::named_file(arguments.output.as_deref())
+            .map(Format::Files)
+            .ok_or_else(|| Failure::Usage("--format files needs -o FOLDER".to_owned())),
         (Some(ExportFormat::Jsonl), None) => Err(Failure::Usage(
             "--format jsonl needs --key FIELD; --format pairs writes any record".to_owned(),
         )),
@@ -62,11 +67,15 @@ fn format(arguments: &Export) -> Result<Format<'_>, Failure> {
     }
 }
 
-fn run_lines(arguments: &Export, lines: Lines<'_>, path: Option<&Path>) -> Result<(), Failure> {
-    let store = store::open_to_read(&arguments.store)?;
-    let keys = Keys::of(&store, arguments.collection.as_deref())?;
+/// Writes a line for each of `keys`; what is left out is returned.
+fn export_lines(
+    arguments: &Export,
+    keys: &Keys<'_>,
+    lines: Lines<'_>,
+) -> Result<Option<Failure>, Failure> {
+    let path = arguments.output.as_deref();
     let mut output = Output::open(path, &arguments.store)?;
-    let mut progress = progress(&keys, !output::is_terminal(path));
+    let mut progress = progress(keys, !output::is_terminal(path));
     let mut left_out_count = 0;
     let mut line = Vec::new();
     for entry in keys.iter()? {
@@ -83,7 +92,7 @@ fn run_lines(arguments: &Export, lines: Lines<'_>, path: Option<&Path>) -> Resul
     output.finish()?;
     drop(progress);
     let problem = if let Lines::Json(_) = lines { NO_JSON_LINE } else { NO_LINE };
-    left_out(left_out_count, problem)
+    Ok(left_out(left_out_count, problem))
 }
 
 /// A bar, unless the records are printed where it would stand.
@@ -91,8 +100,8 @@ fn progress(keys: &Keys<'_>, is_apart: bool) -> Progress {
     if is_apart { Progress::of_records(keys.len()) } else { Progress::hidden() }
 }
 
-fn left_out(count: u64, problem: &'static str) -> Result<(), Failure> {
-    if count == 0 { Ok(()) } else { Err(Failure::LeftOut { count, problem }) }
+fn left_out(count: u64, problem: &'static str) -> Option<Failure> {
+    (count != 0).then_some(Failure::LeftOut { count, problem })
 }
 
 impl Lines<'_> {

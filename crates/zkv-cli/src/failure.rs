@@ -23,6 +23,8 @@ pub enum Failure {
     Line { name: String, number: u64, problem: String },
     /// Records could not be written in the format asked for.
     LeftOut { count: u64, problem: &'static str },
+    /// Keys are in collections, of which none was named.
+    CollectionsLeftOut { keys: u64, collections: usize },
     /// A store was found to be damaged.
     Damaged { is_lost: bool },
     /// A damaged store could not be brought whole into a new one, which has `keys` of its keys.
@@ -46,7 +48,8 @@ impl Failure {
             Self::Store(error) => store_code(error.kind()),
             Self::Damaged { .. } => 3,
             Self::Incomplete { .. } => 3,
-            Self::File { .. } | Self::Line { .. } | Self::LeftOut { .. } => 5,
+            Self::File { .. } | Self::Line { .. } => 5,
+            Self::LeftOut { .. } | Self::CollectionsLeftOut { .. } => 5,
         })
     }
 
@@ -86,6 +89,16 @@ impl fmt::Display for Failure {
             Self::LeftOut { count, problem } => {
                 write!(formatter, "{} left out: {problem}", records_were(*count))
             }
+            Self::CollectionsLeftOut { keys, collections } => write!(
+                formatter,
+                "{} in {} left out: --collection NAME takes one, `zkv stats` names them",
+                if *keys == 1 { "1 key".to_owned() } else { format!("{keys} keys") },
+                match collections {
+                    1 if *keys == 1 => "1 collection was".to_owned(),
+                    1 => "1 collection were".to_owned(),
+                    _ => format!("{collections} collections were"),
+                }
+            ),
             Self::Damaged { is_lost: true } => {
                 formatter.write_str("the store is damaged, and records are lost")
             }

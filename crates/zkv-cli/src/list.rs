@@ -38,6 +38,9 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         }
     }
     output.finish()?;
+    if let Some(left_out) = store::collections_left_out(&store, collection) {
+        say(format_args!("zkv: {left_out}"));
+    }
     lines.say_what_is_left_out()
 }
 

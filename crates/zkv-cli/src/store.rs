@@ -118,6 +118,17 @@ impl<'a> Keys<'a> {
     }
 }
 
+/// What is to be said of the collections of `store` that have keys, where a command works on the store's own.
+pub fn collections_left_out(store: &Store, collection: Option<&str>) -> Option<Failure> {
+    if collection.is_some() {
+        return None;
+    }
+    let infos = store.collections();
+    let keys: Vec<u64> = infos.iter().map(|info| info.keys).filter(|&keys| 0 < keys).collect();
+    let (keys, collections) = (keys.iter().sum(), keys.len());
+    (collections != 0).then_some(Failure::CollectionsLeftOut { keys, collections })
+}
+
 /// What of a record a type is of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {

@@ -12,8 +12,12 @@ use crate::store::Keys;
 /// Why a record has no file of its own.
 const NO_FILE: &str = "the key is no relative path of its own; use --format pairs";
 
-/// Writes the record of each of `keys` as a file below `folder`.
-pub fn export(keys: &Keys<'_>, folder: &Path, progress: &mut Progress) -> Result<(), Failure> {
+/// Writes the record of each of `keys` as a file below `folder`; what is left out is returned.
+pub fn export(
+    keys: &Keys<'_>,
+    folder: &Path,
+    progress: &mut Progress,
+) -> Result<Option<Failure>, Failure> {
     make_empty(folder).map_err(|error| Failure::file(folder, error))?;
     let mut left_out_count = 0;
     for entry in keys.iter()? {
@@ -27,7 +31,7 @@ pub fn export(keys: &Keys<'_>, folder: &Path, progress: &mut Progress) -> Result
         left_out_count += u64::from(!is_written);
         progress.add_record();
     }
-    left_out(left_out_count, NO_FILE)
+    Ok(left_out(left_out_count, NO_FILE))
 }
 
 /// In a new or empty folder there are no links that lead out of it, and no files to replace.

@@ -6,6 +6,7 @@ mod exit_codes;
 mod export;
 mod import;
 mod keys;
+mod left_out;
 mod processes;
 mod salvage;
 mod verify;

@@ -1,0 +1,64 @@
+//! What `export` and `list` leave out is said, and costs nobody the file that was there.
+
+use crate::{Folder, contents, zkv};
+
+/// A store with a key of its own, two collections with keys, and one without.
+fn store_with_collections(folder: &Folder) -> String {
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
+    titles.set(&7, &"Home".to_owned()).unwrap();
+    titles.set(&8, &"News".to_owned()).unwrap();
+    store.collection::<u8, u8>("small").unwrap().set(&1, &2).unwrap();
+    store.collection::<u8, u8>("empty").unwrap();
+    store.set_bytes(b"own", b"value").unwrap();
+    store.close().unwrap();
+    path
+}
+
+const UNNAMED: &str =
+    "3 keys in 2 collections were left out: --collection NAME takes one, `zkv stats` names them";
+
+#[test]
+fn a_list_tells_of_the_collections_that_it_leaves_out() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    let found = zkv(&["list", &store]);
+    assert_eq!(found.messages, format!("zkv: {UNNAMED}\n"));
+    assert_eq!(found.check(0), "own\n");
+    let found = zkv(&["list", &store, "--collection", "small", "--key-type", "u64"]);
+    assert_eq!(found.check_messages(0), "");
+}
+
+#[test]
+fn an_export_tells_of_the_collections_that_it_leaves_out() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    for format in ["pairs", "tsv"] {
+        let found = zkv(&["export", &store, "--format", format]);
+        assert_eq!(found.messages, format!("zkv: {UNNAMED}\n"));
+        assert!(found.check(5).contains("own"));
+    }
+    let files = folder.text("files");
+    let messages = zkv(&["export", &store, "--format", "files", "-o", &files]).check_messages(5);
+    assert_eq!(messages, format!("zkv: {UNNAMED}\n"));
+    assert_eq!(contents(&folder.path("files/own")), b"value");
+    // Both kinds of what is left out are told.
+    let messages = zkv(&["export", &store, "--key", "id"]).check_messages(5);
+    assert!(messages.contains("1 record was left out: "), "{messages}");
+    assert!(messages.contains(UNNAMED), "{messages}");
+    let found = zkv(&["export", &store, "--collection", "small"]);
+    assert_eq!(found.check_messages(0), "");
+}
+
+#[test]
+fn collections_without_keys_are_not_worth_a_word() {
+    let folder = Folder::new();
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    store.collection::<u8, u8>("empty").unwrap();
+    store.set_bytes(b"own", b"value").unwrap();
+    store.close().unwrap();
+    assert_eq!(zkv(&["list", &path]).check_messages(0), "");
+    assert_eq!(zkv(&["export", &path]).check_messages(0), "");
+}
