@@ -185,7 +185,7 @@ pub struct Export {
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
     /// Where to write, instead of standard output, which - is, too. What a file of this name holds is replaced
-    /// once all is written
+    /// once all is written, but not where everything is left out
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// What to write: pairs unless told otherwise, or with --key, jsonl

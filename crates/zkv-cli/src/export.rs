@@ -28,7 +28,7 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
     let collections = store::collections_left_out(&store, collection);
     let left_out = match format {
         Format::Files(folder) => files::export(&keys, folder, &mut progress(&keys, true))?,
-        Format::Lines(lines) => export_lines(arguments, &keys, lines)?,
+        Format::Lines(lines) => export_lines(arguments, &keys, lines, collections.is_some())?,
     };
     if let (Some(left_out), Some(_)) = (&left_out, &collections) {
         say(format_args!("zkv: {left_out}"));
@@ -67,16 +67,17 @@ fn format(arguments: &Export) -> Result<Format<'_>, Failure> {
     }
 }
 
-/// Writes a line for each of `keys`; what is left out is returned.
+/// Writes a line for each of `keys`; what is left out is returned. Others may be, too, `has_left_out_others`.
 fn export_lines(
     arguments: &Export,
     keys: &Keys<'_>,
     lines: Lines<'_>,
+    has_left_out_others: bool,
 ) -> Result<Option<Failure>, Failure> {
     let path = arguments.output.as_deref();
     let mut output = Output::open(path, &arguments.store)?;
     let mut progress = progress(keys, !output::is_terminal(path));
-    let mut left_out_count = 0;
+    let (mut written_count, mut left_out_count) = (0u64, 0);
     let mut line = Vec::new();
     for entry in keys.iter()? {
         let (key, value) = entry?;
@@ -84,13 +85,22 @@ fn export_lines(
         if lines.line_into(&key, &value, &mut line) {
             line.push(b'\n');
             output.write(&line)?;
+            written_count += 1;
         } else {
             left_out_count += 1;
         }
         progress.add_record();
     }
-    output.finish()?;
     drop(progress);
+    let has_left_out = has_left_out_others || left_out_count > 0;
+    match output::named_file(path) {
+        // An older export is worth more than nothing.
+        Some(path) if written_count == 0 && has_left_out => {
+            drop(output);
+            say(format_args!("zkv: {}: nothing was written, it is as it was", path.display()));
+        }
+        _ => output.finish()?,
+    }
     let problem = if let Lines::Json(_) = lines { NO_JSON_LINE } else { NO_LINE };
     Ok(left_out(left_out_count, problem))
 }

@@ -1,5 +1,7 @@
 //! What `export` and `list` leave out is said, and costs nobody the file that was there.
 
+use std::fs;
+
 use crate::{Folder, contents, zkv};
 
 /// A store with a key of its own, two collections with keys, and one without.
@@ -61,4 +63,38 @@ fn collections_without_keys_are_not_worth_a_word() {
     store.close().unwrap();
     assert_eq!(zkv(&["list", &path]).check_messages(0), "");
     assert_eq!(zkv(&["export", &path]).check_messages(0), "");
+}
+
+#[test]
+fn an_export_that_leaves_everything_out_leaves_the_file_as_it_was() {
+    let folder = Folder::new();
+    let (store, output) = (folder.text("s.zkv"), folder.write("out.jsonl", "as before\n"));
+    zkv(&["set", &store, "k", "no JSON"]).check(0);
+    let export =
+        |output: &str| zkv(&["export", &*store, "--key", "id", "-o", output]).check_messages(5);
+    let messages = export(&output);
+    assert!(messages.contains("1 record was left out: "), "{messages}");
+    assert!(messages.contains("out.jsonl: nothing was written"), "{messages}");
+    assert_eq!(contents(&folder.path("out.jsonl")), b"as before\n");
+    export(&folder.text("new.jsonl"));
+    assert!(!folder.path("new.jsonl").exists());
+    // What can be written takes its place.
+    zkv(&["set", &store, "l", r#"{"id":"l"}"#]).check(0);
+    export(&output);
+    assert_eq!(contents(&folder.path("out.jsonl")), b"{\"id\":\"l\"}\n");
+    // So does nothing, where there is nothing.
+    zkv(&["del", &store, "k", "l"]).check(0);
+    zkv(&["export", &store, "-o", &output]).check(0);
+    assert_eq!(contents(&folder.path("out.jsonl")), b"");
+}
+
+#[test]
+fn a_store_of_collections_alone_leaves_the_file_as_it_was() {
+    let folder = Folder::new();
+    let store = store_with_collections(&folder);
+    zkv(&["del", &store, "own"]).check(0);
+    let output = folder.write("out.jsonl", "as before\n");
+    zkv(&["export", &store, "-o", &output]).check(5);
+    assert_eq!(contents(&folder.path("out.jsonl")), b"as before\n");
+    assert_eq!(fs::read_dir(folder.path(".")).unwrap().count(), 3, "nothing is left behind");
 }
