@@ -171,7 +171,7 @@ Formats:
          as \"key_base64\" or \"value_base64\". `zkv import` of JSON lines without --key reads them
   jsonl  the values, one a line, as they are: what came from JSON lines gives the same lines. Records
          whose value is no JSON object on one line, with the key in the field that --key names, are
-         left out
+         left out. Keys and values of a collection are those that its programs have, not their bytes
   tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out

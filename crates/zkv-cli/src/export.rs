@@ -9,7 +9,8 @@ use crate::failure::Failure;
 use crate::json;
 use crate::output::{self, Output, say};
 use crate::progress::Progress;
-use crate::store::{self, Keys};
+use crate::store::{self, Keys, Part};
+use crate::types::Form;
 
 /// Why a record has no line of its own.
 const NO_LINE: &str =
@@ -18,6 +19,13 @@ const NO_LINE: &str =
 /// Why a value is no JSON line that gives its record.
 const NO_JSON_LINE: &str =
     "the value is no JSON object on one line with the key in this field; use --format pairs";
+
+/// Why no key can be held against a field.
+const UNKNOWN_KEYS: &str =
+    "the command cannot read the type of the collection's keys; use --format pairs";
+
+/// How keys, where the command knows it, and values are stored.
+type Forms = (Option<Form>, Form);
 
 /// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
@@ -28,7 +36,11 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
     let collections = store::collections_left_out(&store, collection);
     let left_out = match format {
         Format::Files(folder) => files::export(&keys, folder, &mut progress(&keys, true))?,
-        Format::Lines(lines) => export_lines(arguments, &keys, lines, collections.is_some())?,
+        Format::Lines(lines) => {
+            let form = |part| store::known_form(&store, collection, part);
+            let forms = (form(Part::Key), form(Part::Value).unwrap_or(Form::Bytes));
+            export_lines(arguments, &keys, lines, forms, collections.is_some())?
+        }
     };
     if let (Some(left_out), Some(_)) = (&left_out, &collections) {
         say(format_args!("zkv: {left_out}"));
@@ -72,6 +84,7 @@ fn export_lines(
     arguments: &Export,
     keys: &Keys<'_>,
     lines: Lines<'_>,
+    forms: Forms,
     has_left_out_others: bool,
 ) -> Result<Option<Failure>, Failure> {
     let path = arguments.output.as_deref();
@@ -82,7 +95,7 @@ fn export_lines(
     for entry in keys.iter()? {
         let (key, value) = entry?;
         line.clear();
-        if lines.line_into(&key, &value, &mut line) {
+        if lines.line_into(&key, &value, forms, &mut line) {
             line.push(b'\n');
             output.write(&line)?;
             written_count += 1;
@@ -101,7 +114,11 @@ fn export_lines(
         }
         _ => output.finish()?,
     }
-    let problem = if let Lines::Json(_) = lines { NO_JSON_LINE } else { NO_LINE };
+    let problem = match (lines, forms.0) {
+        (Lines::Json(_), None) => UNKNOWN_KEYS,
+        (Lines::Json(_), Some(_)) => NO_JSON_LINE,
+        _ => NO_LINE,
+    };
     Ok(left_out(left_out_count, problem))
 }
 
@@ -116,12 +133,16 @@ fn left_out(count: u64, problem: &'static str) -> Option<Failure> {
 
 impl Lines<'_> {
     /// Makes the line of a record; `false` where it would not be read back as this one.
-    fn line_into(self, key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
+    fn line_into(self, key: &[u8], value: &[u8], forms: Forms, line: &mut Vec<u8>) -> bool {
         match self {
             Self::Pairs => json::wrap_into(key, value, line),
             Self::Json(field) => {
-                line.extend_from_slice(value);
-                return json::holds_key(value, field, key);
+                // JSON has what a program has, as it is imported with the collection's types.
+                let (Some(key_form), value_form) = forms else { return false };
+                let mut key_text = Vec::new();
+                return key_form.decode_into(key, &mut key_text)
+                    && value_form.decode_into(value, line)
+                    && json::holds_key(line, field, &key_text);
             }
             Self::Tsv => return tsv_line_into(key, value, line),
         }

@@ -153,16 +153,14 @@ pub fn form_of(
     given: Type,
     access: Access,
 ) -> Result<Form, Failure> {
-    let infos = store.collections();
-    let info = infos.iter().find(|info| collection == Some(&*info.name));
-    let Some(info) = info else { return Ok(Form::own(given)) };
-    let (what, wanted) = match (part, info.codec) {
-        (Part::Key, _) => ("key", Form::of_collection(&info.key_type)),
-        (Part::Value, Some(Codec::Json)) => ("value", Some(Form::Json)),
-        (Part::Value, Some(Codec::Postcard)) => ("value", Form::of_collection(&info.value_type)),
-        (Part::Value, _) => ("value", None),
+    if collection.is_none() {
+        return Ok(Form::own(given));
+    }
+    let what = match part {
+        Part::Key => "key",
+        Part::Value => "value",
     };
-    match wanted {
+    match known_form(store, collection, part) {
         Some(form) if form.given_as() == given => Ok(form),
         Some(form) => {
             let (wanted, given) = (form.given_as().name(), given.name());
@@ -175,6 +173,19 @@ pub fn form_of(
             "the command cannot encode the type of the collection's {what}s: only `zkv import` of an export \
              with `--format pairs` can write it"
         ))),
+    }
+}
+
+/// How keys or values are stored, as far as the store tells: its own as they are, a collection's by its types.
+/// `None` where a program alone can tell.
+pub fn known_form(store: &Store, collection: Option<&str>, part: Part) -> Option<Form> {
+    let Some(name) = collection else { return Some(Form::Bytes) };
+    let info = store.collections().into_iter().find(|info| info.name == name)?;
+    match (part, info.codec) {
+        (Part::Key, _) => Form::of_collection(&info.key_type),
+        (Part::Value, Some(Codec::Json)) => Some(Form::Json),
+        (Part::Value, Some(Codec::Postcard)) => Form::of_collection(&info.value_type),
+        (Part::Value, _) => None,
     }
 }
 

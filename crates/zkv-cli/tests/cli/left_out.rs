@@ -98,3 +98,42 @@ fn a_store_of_collections_alone_leaves_the_file_as_it_was() {
     assert_eq!(contents(&folder.path("out.jsonl")), b"as before\n");
     assert_eq!(fs::read_dir(folder.path(".")).unwrap().count(), 3, "nothing is left behind");
 }
+
+#[test]
+fn json_lines_of_a_collection_have_the_keys_that_its_programs_have() {
+    let folder = Folder::new();
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let json = zkv::CollectionOptions::new().codec(zkv::Codec::Json);
+    let page = |id: serde_json::Value| serde_json::json!({ "id": id, "text": "Welcome" });
+    let crawl = store.collection_with::<String, serde_json::Value>("crawl", &json).unwrap();
+    crawl.set("https://a.example/", &page("https://a.example/".into())).unwrap();
+    let numbers = store.collection_with::<u32, serde_json::Value>("numbers", &json).unwrap();
+    numbers.set(&300, &page(300.into())).unwrap();
+    numbers.set(&301, &page("302".into())).unwrap();
+    let texts = store.collection::<Vec<u8>, String>("texts").unwrap();
+    texts.set(&b"k".to_vec(), &r#"{"id":"k"}"#.to_owned()).unwrap();
+    let tuples = store.collection_with::<(u8, String), serde_json::Value>("tuples", &json).unwrap();
+    tuples.set(&(1, "a".to_owned()), &page(1.into())).unwrap();
+    drop((crawl, numbers, texts, tuples));
+    store.close().unwrap();
+    let export =
+        |name| zkv(&["export", &*path, "--collection", name, "--format", "jsonl", "--key", "id"]);
+    let text = export("crawl").check(0);
+    assert_eq!(text, "{\"id\":\"https://a.example/\",\"text\":\"Welcome\"}\n");
+    let found = export("numbers");
+    assert!(found.messages.contains("1 record was left out: the value is no"), "{found:?}");
+    assert_eq!(found.check(5), "{\"id\":300,\"text\":\"Welcome\"}\n");
+    assert_eq!(export("texts").check(0), "{\"id\":\"k\"}\n");
+    let found = export("tuples");
+    let reason = "1 record was left out: the command cannot read the type of the collection's keys";
+    assert!(found.messages.contains(reason), "{found:?}");
+    assert_eq!(found.check(5), "");
+    // What came out of it goes back in.
+    let lines = folder.write("crawl.jsonl", text);
+    let of = ["--collection", "crawl", "--key", "id", "--key-type", "str"];
+    zkv(&["del", &path, "https://a.example/", "--collection", "crawl", "--key-type", "str"])
+        .check(0);
+    zkv(&[&["import", &*path, &lines], &of[..]].concat()).check(0);
+    assert_eq!(export("crawl").check(0).lines().count(), 1);
+}
