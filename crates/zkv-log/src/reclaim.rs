@@ -10,7 +10,7 @@ use crate::header::SegmentHeader;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::Shared;
 use crate::position::Position;
-use crate::recover::{header_in, try_header_in};
+use crate::recover::{header_in, is_in_both_places, try_header_in};
 use crate::segment::SegmentId;
 use crate::writer::{Committed, LogWriter, Room};
 
@@ -195,8 +195,8 @@ impl LogWriter {
 
     /// Wipes both places that say which segment a slot has. What a segment that was freed has left there
     /// stays, where nothing of a later one has arrived: a reader of the log alone may look for it. Where a later
-    /// one names a newer roll call than all headers of the log, it stays until the next segment's header
-    /// names that, too: it is what leads such a reader past the segment that was there. One that names a
+    /// one names a newer roll call than all headers of the log, that header stays until the next segment's
+    /// names it, too: it is what leads such a reader past the segment that was there. One that names a
     /// roll call of its own leads nobody.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
         let newest = self
@@ -209,17 +209,24 @@ impl LogWriter {
         for slot in slots {
             let header = try_header_in(&*self.shared.file, &self.shared.identity, *slot);
             let header = header.map_err(LogError::io("read"))?;
-            let stays = |header: SegmentHeader| {
-                header.sequence <= last || (newest < header.roll_call && !header.is_base())
-            };
-            if header.is_some_and(stays) {
+            if header.as_ref().is_some_and(|header| header.sequence <= last) {
                 continue;
             }
+            let leads = |header: SegmentHeader| newest < header.roll_call && !header.is_base();
             let stray = self.shared.identity.slot_start(*slot);
             let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
             let seal_start = stray + u64::from(seal_offset(slot_bytes));
             let seal_end = stray + u64::from(slot_bytes);
-            self.write_zeros(stray, header_end.min(file_bytes))?;
+            if header.is_some_and(leads) {
+                // Left behind a later segment of this slot, the copy in the stray's own seal would name one
+                // that is not there. A seal of the segment that was here before stays, as that may do.
+                let (file, identity) = (&*self.shared.file, &self.shared.identity);
+                if !is_in_both_places(file, identity, *slot).map_err(LogError::io("read"))? {
+                    continue;
+                }
+            } else {
+                self.write_zeros(stray, header_end.min(file_bytes))?;
+            }
             self.write_zeros(seal_start, seal_end.min(file_bytes))?;
         }
         Ok(())

@@ -413,17 +413,37 @@ fn header_in_seal(
     slot: u32,
 ) -> io::Result<Option<SegmentHeader>> {
     let slot_bytes = identity.slot_bytes;
-    // The seal ends with the header's copy and the cell table, and the slot with the seal.
-    let cells = slot_bytes / CELL_BYTES;
-    let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
-    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    read_or_zeros(file, identity.slot_start(slot) + copy, &mut bytes)?;
-    let header = SegmentHeader::decode(&bytes).ok().filter(|header| header.slot == slot);
+    let header = copy_in_seal(file, identity, slot)?.filter(|header| header.slot == slot);
     let Some(header) = header else { return Ok(None) };
     let place = Place::new(identity, header.id());
     let mut block = vec![0; seal_block_bytes(slot_bytes) as usize];
     read_or_zeros(file, place.start + u64::from(seal_offset(slot_bytes)), &mut block)?;
     Ok(Seal::decode_block(&block, &place).map(|seal| seal.header))
+}
+
+/// What stands where a seal repeats the header, of whichever log, whether the seal is whole or not.
+fn copy_in_seal(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> io::Result<Option<SegmentHeader>> {
+    let slot_bytes = identity.slot_bytes;
+    // The seal ends with the header's copy and the cell table, and the slot with the seal.
+    let cells = slot_bytes / CELL_BYTES;
+    let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
+    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
+    read_or_zeros(file, identity.slot_start(slot) + copy, &mut bytes)?;
+    Ok(SegmentHeader::decode(&bytes).ok())
+}
+
+/// Whether `slot` begins with the header that its seal repeats.
+pub(crate) fn is_in_both_places(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+) -> io::Result<bool> {
+    let first = decode_header(file, identity, slot)?;
+    Ok(first.is_some() && first == copy_in_seal(file, identity, slot)?)
 }
 
 /// Reads what the file has of a place; behind its end are zeros.

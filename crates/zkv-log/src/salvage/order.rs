@@ -85,14 +85,19 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
     Order { turns: turns.into_values().collect(), committed: committed.max(proven) }
 }
 
-/// The segments by number, without those of another copy of the file that went another way: the
-/// segment before, or a roll call, names another one in their place.
+/// The segments by number, without those of an attempt that was given up, or of another copy of the
+/// file that went another way: the segment before, or a roll call, names another one in their place.
+/// Where nothing does, one that has left more than a header counts, first one whose header stands in
+/// its slot: later ones wrote over the others.
 fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
     let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed);
     let listed: HashSet<SegmentId> = listed.copied().collect();
     let listed_sequences: HashSet<u64> = listed.iter().map(|id| id.sequence).collect();
-    let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().collect();
-    found.sort_by_key(|seen| seen.place.id);
+    let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().flatten().collect();
+    found.sort_by_key(|seen| {
+        let id = seen.place.id;
+        (id.sequence, !seen.has_blocks, !seen.has_header, id)
+    });
     let mut by_sequence: BTreeMap<u64, Seen> = BTreeMap::new();
     for seen in found {
         let id = seen.place.id;

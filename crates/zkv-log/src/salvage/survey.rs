@@ -82,8 +82,9 @@ pub(super) struct Survey<'a> {
     searched: HashSet<SegmentId>,
     /// How many ids of a slot were looked for without a sign that they are there.
     search_counts: HashMap<u32, usize>,
-    /// The newest segment of each slot.
-    pub seen: BTreeMap<u32, Seen>,
+    /// The newest segment of each slot, or several of one number: an attempt that was given up may have
+    /// left its header, or another copy of the file its blocks.
+    pub seen: BTreeMap<u32, Vec<Seen>>,
     /// The newest ones that are whole, with their commits.
     pub roll_calls: BTreeMap<Position, RollCall>,
     pub dictionaries: BTreeMap<DictionaryDigest, Vec<DictionaryPlace>>,
@@ -92,13 +93,6 @@ pub(super) struct Survey<'a> {
 impl Seen {
     fn is_there(&self) -> bool {
         self.has_header || self.has_blocks || self.seal.is_some()
-    }
-
-    /// Whether the slot cannot hold `other` besides. A header alone does not tell which of two
-    /// segments of one number a slot holds: one may have come from another copy of the file.
-    fn excludes(&self, other: SegmentId) -> bool {
-        let (found, other) = (self.place.id.sequence, other.sequence);
-        found > other || (found == other && self.has_blocks)
     }
 }
 
@@ -163,7 +157,7 @@ impl<'a> Survey<'a> {
     pub(super) fn add(&mut self, place: Place) {
         let image = Image::read(self.file, place.start, place.slot_bytes, self.file_bytes);
         let seen = self.search(place, &image);
-        self.seen.insert(place.id.slot, seen);
+        self.keep(seen);
         // They list it by its name.
         self.roll_calls.clear();
     }
@@ -186,31 +180,44 @@ impl<'a> Survey<'a> {
         let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
         let ids: Vec<SegmentId> = self.named[&slot].iter().map(|Reverse(id)| *id).collect();
         let limit = image.end().min(seal_offset(self.identity.slot_bytes)) as usize;
-        // One sum for all ids: a file made for it may name thousands.
+        // One sum for all ids, and one id for the sum: a file made for it may name thousands.
         let first_block = first_block_sum(&image.bytes[..limit]);
+        let begins = |id: &&SegmentId| {
+            first_block == Some(sum_of_first_block(Place::new(&self.identity, **id)))
+        };
+        let begun = first_block.and_then(|_| ids.iter().find(begins)).copied();
         for id in ids {
-            if self.seen.get(&slot).is_some_and(|seen| seen.excludes(id)) {
+            if self.newest_in(slot) > id.sequence {
                 break;
             }
-            if self.searched.contains(&id) {
+            if !self.searched.insert(id) {
                 continue;
             }
-            let place = Place::new(&self.identity, id);
-            let is_begun =
-                self.headers.contains_key(&id) || first_block == Some(sum_of_first_block(place));
-            self.searched.insert(id);
-            if !is_begun {
+            if !self.headers.contains_key(&id) && begun != Some(id) {
                 let search_count = self.search_counts.entry(slot).or_default();
                 if *search_count == SEARCHES_A_SLOT {
                     continue;
                 }
                 *search_count += 1;
             }
-            let seen = self.search(place, &image);
-            if seen.is_there() && (seen.has_blocks || !self.seen.contains_key(&slot)) {
-                self.seen.insert(slot, seen);
+            let seen = self.search(Place::new(&self.identity, id), &image);
+            if seen.is_there() {
+                self.keep(seen);
             }
         }
+    }
+
+    /// The highest number of the segments found in `slot`, or 0.
+    fn newest_in(&self, slot: u32) -> u64 {
+        let seen = self.seen.get(&slot).and_then(|seen| seen.first());
+        seen.map_or(0, |seen| seen.place.id.sequence)
+    }
+
+    fn keep(&mut self, seen: Seen) {
+        let id = seen.place.id;
+        let kept = self.seen.entry(id.slot).or_default();
+        kept.retain(|other| other.place.id.sequence >= id.sequence);
+        kept.push(seen);
     }
 
     /// Looks for the blocks and the seal of one segment.

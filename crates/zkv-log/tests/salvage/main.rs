@@ -1,6 +1,7 @@
 //! What is left of a damaged log: segments that were freed stay away, tails that a crash has torn do
 //! not count, and nothing makes the search slow or takes a wrong block.
 
+mod attempts;
 mod bad_sectors;
 #[path = "../common/mod.rs"]
 mod common;

@@ -1,0 +1,66 @@
+//! What a commit that was given up has left beside the log that went on.
+
+use super::*;
+
+/// A log killed within a commit of several segments, behind a checkpoint that the headers of these are the
+/// first to name: they stay when it is opened again.
+fn killed_behind_a_checkpoint() -> MemoryStorage {
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..20);
+    writer.checkpoint().unwrap();
+    let entries: Vec<Vec<u8>> = (20..300).map(entry).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    let packed = writer.log().pack(&slices).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    storage_of(&bytes_of(&storage))
+}
+
+fn gone_on(storage: &MemoryStorage, numbers: Range<u32>) {
+    let mut writer = open(storage);
+    for number in numbers {
+        append(&mut writer, number..number + 1);
+    }
+    writer.close().unwrap();
+}
+
+fn own_and(numbers: Range<u32>) -> BTreeSet<u32> {
+    (0..20).chain(numbers).collect()
+}
+
+#[test]
+fn a_segment_that_takes_the_place_of_an_abandoned_one_is_found() {
+    // Which of the two has the smaller nonce is a matter of chance.
+    for _ in 0..20 {
+        let storage = killed_behind_a_checkpoint();
+        gone_on(&storage, 300..370);
+        assert_eq!(salvage(&storage).set(), own_and(300..370));
+    }
+}
+
+#[test]
+fn a_segment_is_found_beside_the_seal_of_an_abandoned_one_in_its_slot() {
+    for _ in 0..20 {
+        let storage = killed_behind_a_checkpoint();
+        let abandoned = bytes_of(&storage);
+        gone_on(&storage, 300..370);
+        let mut bytes = bytes_of(&storage);
+        // As a store has it whose abandoned segments were wiped in part only.
+        let slot = usize::try_from(slot_start(1, SLOT)).unwrap();
+        let seal = slot + seal_offset(SLOT) as usize..slot + SLOT as usize;
+        bytes[seal.clone()].copy_from_slice(&abandoned[seal]);
+        assert_eq!(salvage(&storage_of(&bytes)).set(), own_and(300..370));
+    }
+}
+
+#[test]
+fn an_abandoned_header_that_stays_keeps_no_seal() {
+    let storage = killed_behind_a_checkpoint();
+    let is_there = |storage: &MemoryStorage, offset: u32| {
+        let start = usize::try_from(slot_start(1, SLOT)).unwrap() + offset as usize;
+        bytes_of(storage)[start..start + 64].iter().any(|byte| *byte != 0)
+    };
+    assert!(is_there(&storage, 0) && is_there(&storage, seal_offset(SLOT)));
+    gone_on(&storage, 300..301);
+    assert!(is_there(&storage, 0) && !is_there(&storage, seal_offset(SLOT)));
+}
