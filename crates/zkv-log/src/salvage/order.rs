@@ -33,6 +33,7 @@ pub(super) struct Member {
     pub seal: Option<SealFacts>,
     /// Where its blocks end, by its seal or the index.
     pub data_end: Option<u32>,
+    /// Nothing that counts stands in a later one.
     pub is_newest: bool,
 }
 
@@ -68,8 +69,9 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
 
     let watermark = checkpoint.map(|checkpoint| checkpoint.watermark);
     let proven = seen.values().map(|seen| seen.proven).chain(watermark).max().unwrap_or_default();
+    let newest = committed.max(proven).sequence;
+    drop_abandoned(&mut seen, newest);
     let mut turns = missing(&seen, membership.as_ref(), &retired, proven);
-    let newest = seen.keys().next_back().copied().max(Some(proven.sequence));
     let ends: HashMap<SegmentId, u32> = checkpoint
         .and_then(|checkpoint| checkpoint.segments.split_last())
         .map_or(HashMap::new(), |(_, full)| {
@@ -78,7 +80,7 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
     for (sequence, seen) in seen {
         let Seen { place, has_header, seal, .. } = seen;
         let data_end = seal.map(|seal| seal.data_end).or(ends.get(&place.id).copied());
-        let is_newest = Some(sequence) == newest;
+        let is_newest = newest <= sequence;
         let member = Member { place, has_header, seal, data_end, is_newest };
         turns.insert(sequence, Turn::Found(member));
     }
@@ -111,6 +113,22 @@ fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
         }
     }
     by_sequence
+}
+
+/// Leaves out what stands behind the segment `newest`, in which the log ends, and no seal leads to: whoever
+/// opened the log since has wiped the seal, so that this is of a commit that was given up.
+fn drop_abandoned(seen: &mut BTreeMap<u64, Seen>, newest: u64) {
+    if !seen.contains_key(&newest) {
+        // What may have led there is lost, too.
+        return;
+    }
+    let mut last = newest;
+    while let Some(seal) = seen.get(&last).and_then(|seen| seen.seal)
+        && seen.get(&seal.next.sequence).is_some_and(|next| next.place.id == seal.next)
+    {
+        last = seal.next.sequence;
+    }
+    seen.retain(|sequence, _| *sequence <= last);
 }
 
 /// Whether an index checkpoint names a segment that is here, and none that another one of its

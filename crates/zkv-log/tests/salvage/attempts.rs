@@ -64,3 +64,12 @@ fn an_abandoned_header_that_stays_keeps_no_seal() {
     gone_on(&storage, 300..301);
     assert!(is_there(&storage, 0) && !is_there(&storage, seal_offset(SLOT)));
 }
+
+#[test]
+fn a_log_that_goes_on_behind_an_abandoned_commit_is_certain() {
+    let storage = killed_behind_a_checkpoint();
+    gone_on(&storage, 300..310);
+    let found = salvage(&storage);
+    assert!(found.is_certain() && found.uncommitted.is_empty(), "{found:?}");
+    assert_eq!(found.set(), own_and(300..310));
+}
