@@ -81,7 +81,7 @@ impl BlockHeader {
 
 /// What a block's checksum is seeded with, before its offset: its store, its segment, and the
 /// dictionary that it needs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Seed(u32);
 
 impl Seed {

@@ -1,5 +1,7 @@
 //! The blocks of one segment that are whole, and what lies between them.
 
+use std::cell::OnceCell;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use crate::block::{BlockHeader, BlockKind, END_MARK, Seed, Tag, is_whole};
@@ -11,11 +13,7 @@ use crate::layout::{
 };
 use crate::walk::{Chain, CommitMark};
 
-use super::checksums::RangeChecksums;
-
-/// A dictionary that a segment has lost is looked for among this many others, so that a file made
-/// for it cannot make salvage try thousands at each block.
-const DIGESTS_TRIED_MAX: usize = 64;
+use super::checksums::{RangeChecksums, seed_of};
 
 /// A stretch of a segment.
 #[derive(Clone, Debug)]
@@ -52,6 +50,9 @@ pub(super) struct BlockSearch<'a> {
     base: Seed,
     /// The dictionaries of the whole log, for numbers whose own block is lost.
     digests: &'a [DictionaryDigest],
+    /// By the seed of a block that needs it, so that a file made for it cannot make salvage try
+    /// thousands at each byte. Made when the first is looked for.
+    by_seed: OnceCell<HashMap<Seed, &'a DictionaryDigest>>,
     by_number: [Option<DictionaryDigest>; DICTIONARIES_MAX],
     /// Made when the first hole is met.
     checksums: Option<RangeChecksums>,
@@ -60,9 +61,8 @@ pub(super) struct BlockSearch<'a> {
 impl<'a> BlockSearch<'a> {
     /// A search of `image`, a slot from its start up to where its blocks end at the latest.
     pub(super) fn new(image: &'a [u8], base: Seed, digests: &'a [DictionaryDigest]) -> Self {
-        let digests = &digests[..digests.len().min(DIGESTS_TRIED_MAX)];
-        let by_number = [None; DICTIONARIES_MAX];
-        Self { image, base, digests, by_number, checksums: None }
+        let (by_seed, by_number) = (OnceCell::new(), [None; DICTIONARIES_MAX]);
+        Self { image, base, digests, by_seed, by_number, checksums: None }
     }
 
     /// All parts, in their order.
@@ -118,11 +118,36 @@ impl<'a> BlockSearch<'a> {
         let header = BlockHeader::decode(*rest.first_chunk()?)?;
         let bytes = rest.get(..header.block_bytes() as usize)?;
         let summed = offset as usize + 4..offset as usize + bytes.len();
-        let found = |seed: Seed| match &self.checksums {
+        let is_seeded = |seed: Seed| match &self.checksums {
             Some(sums) => sums.of(seed.checksum(offset, &[]), summed.clone()) == header.checksum,
             None => is_whole(bytes, seed, offset),
         };
-        self.identify(offset, &header, found).map(|block| (block, header.checksum))
+        let tag = header.tag;
+        let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
+        let number = usize::from(tag.number).checked_sub(1).filter(|_| with_entries);
+        let dictionary = match number {
+            None if is_seeded(self.base) => None,
+            None => return None,
+            Some(number) => Some(match self.by_number[number] {
+                Some(known) if is_seeded(self.base.with_dictionary(&known)) => known,
+                Some(_) => return None,
+                None => {
+                    let start = match &self.checksums {
+                        Some(sums) => sums.seed_of(header.checksum, summed),
+                        None => seed_of(header.checksum, &bytes[4..]),
+                    };
+                    let seed = Seed::from_number(seed_of(start, &offset.to_le_bytes()));
+                    **self.by_seed().get(&seed)?
+                }
+            }),
+        };
+        let found = FoundBlock { offset, bytes: header.block_bytes(), tag, dictionary };
+        Some((found, header.checksum))
+    }
+
+    fn by_seed(&self) -> &HashMap<Seed, &'a DictionaryDigest> {
+        let seeded = |digest| (self.base.with_dictionary(digest), digest);
+        self.by_seed.get_or_init(|| self.digests.iter().map(seeded).collect())
     }
 
     /// The start of the first whole block from `from` on.
@@ -141,37 +166,12 @@ impl<'a> BlockSearch<'a> {
             if !payload.is_some_and(|payload| is_plausible(header.tag, payload)) {
                 continue;
             }
-            let checksums = self.checksums.take().unwrap_or_else(|| RangeChecksums::new(image));
-            let found = |seed: Seed| {
-                let start = seed.checksum(offset, &[]);
-                checksums.of(start, at + 4..block_end) == header.checksum
-            };
-            let is_block = self.identify(offset, &header, found).is_some();
-            self.checksums = Some(checksums);
-            if is_block {
+            self.checksums.get_or_insert_with(|| RangeChecksums::new(image));
+            if self.block_at(offset).is_some() {
                 return Some(offset);
             }
         }
         None
-    }
-
-    /// Finds the seed with which a block `is_whole`, where one is known.
-    fn identify(
-        &self,
-        offset: u32,
-        header: &BlockHeader,
-        is_whole: impl Fn(Seed) -> bool,
-    ) -> Option<FoundBlock> {
-        let (tag, bytes) = (header.tag, header.block_bytes());
-        let with = |dictionary| FoundBlock { offset, bytes, tag, dictionary };
-        let with_entries = matches!(tag.kind, BlockKind::EntriesRaw | BlockKind::EntriesZstd);
-        if !with_entries || tag.number == 0 {
-            return is_whole(self.base).then(|| with(None));
-        }
-        let known = self.by_number[usize::from(tag.number) - 1].as_ref();
-        let digests = known.map_or(self.digests, std::slice::from_ref);
-        let digest = digests.iter().find(|digest| is_whole(self.base.with_dictionary(digest)));
-        digest.map(|digest| with(Some(*digest)))
     }
 }
 
@@ -195,5 +195,58 @@ fn is_plausible(tag: Tag, payload: &[u8]) -> bool {
         BlockKind::Commit => tag.number <= END_MARK && payload.len() == COMMIT_BYTES,
         // It has a place of its own.
         BlockKind::Seal => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::put_block;
+
+    fn digests(count: u32) -> Vec<DictionaryDigest> {
+        (0..count).map(|number| *blake3::hash(&number.to_le_bytes()).as_bytes()).collect()
+    }
+
+    fn needed(image: &[u8], base: Seed, digests: &[DictionaryDigest]) -> Vec<DictionaryDigest> {
+        let parts = BlockSearch::new(image, base, digests).parts().into_iter();
+        let dictionary = |part| match part {
+            Part::Block(block) => block.dictionary,
+            Part::Hole(_) => None,
+        };
+        parts.filter_map(dictionary).collect()
+    }
+
+    #[test]
+    fn a_lost_dictionary_is_known_among_any_number_of_others() {
+        let (base, digests) = (Seed::from_number(7), digests(1000));
+        let tag = |number| Tag { kind: BlockKind::EntriesZstd, number };
+        // A frame of one segment that says how long its content is.
+        let payload = [0x20, 9, 1, 2, 3];
+        for hole in [0, 20] {
+            let mut image = vec![0; SEGMENT_HEADER_BYTES as usize + hole];
+            for (number, digest) in [(1, &digests[999]), (2, &digests[64]), (1, &digests[999])] {
+                let offset = u32::try_from(image.len()).unwrap();
+                put_block(
+                    &mut image,
+                    base.with_dictionary(digest),
+                    offset,
+                    tag(number),
+                    &[&payload],
+                );
+            }
+            assert_eq!(needed(&image, base, &digests), [digests[999], digests[64], digests[999]]);
+            assert!(needed(&image, base, &digests[65..999]).is_empty());
+        }
+    }
+
+    #[test]
+    fn what_may_need_any_of_thousands_of_dictionaries_is_searched_in_time() {
+        let digests = digests(20_000);
+        let image = [0x22, 0, 0x10, 0].repeat(1 << 18);
+        let start = std::time::Instant::now();
+        // Of as many combinations, one or the other fits by chance.
+        assert!(needed(&image, Seed::from_number(7), &digests).len() < 10);
+        // Trying each at each byte would take hours.
+        assert!(start.elapsed().as_secs() < 20, "{:?}", start.elapsed());
     }
 }

@@ -63,6 +63,12 @@ impl RangeChecksums {
         let (before, behind) = (self.states[range.start], self.states[range.end]);
         !(times(!seed ^ before, POWERS.of_bytes(range.len())) ^ behind)
     }
+
+    /// As [`seed_of`], of `bytes[range]`.
+    pub(super) fn seed_of(&self, checksum: u32, range: Range<usize>) -> u32 {
+        let (before, behind) = (self.states[range.start], self.states[range.end]);
+        !(times(!checksum ^ behind, INVERSES.of_bytes(range.len())) ^ before)
+    }
 }
 
 /// The seed with which `crc32c(seed, bytes)` is `checksum`.
@@ -78,6 +84,11 @@ pub(super) fn seed_of(checksum: u32, bytes: &[u8]) -> u32 {
 
 const fn times_x(polynomial: u32) -> u32 {
     if polynomial & 1 == 1 { (polynomial >> 1) ^ POLYNOMIAL } else { polynomial >> 1 }
+}
+
+/// What [`times_x`] makes `polynomial` of: only one with the top bit was reduced, since a shift clears it.
+const fn by_x(polynomial: u32) -> u32 {
+    if polynomial & ONE == 0 { polynomial << 1 } else { ((polynomial ^ POLYNOMIAL) << 1) | 1 }
 }
 
 /// The product of two polynomials, modulo that of CRC32C.
@@ -99,18 +110,23 @@ struct Powers {
     high: Vec<u32>,
 }
 
-static POWERS: LazyLock<Powers> = LazyLock::new(|| {
-    let of_byte = ONE >> 8;
-    let count = 1 << LOW_BITS;
-    let powers = |step| {
-        std::iter::successors(Some(ONE), move |power| Some(times(*power, step))).take(count + 1)
-    };
-    let low: Vec<u32> = powers(of_byte).collect();
-    let high = powers(low[count]).collect();
-    Powers { low, high }
-});
+static POWERS: LazyLock<Powers> = LazyLock::new(|| Powers::new(ONE >> 8));
+/// What takes that back.
+static INVERSES: LazyLock<Powers> =
+    LazyLock::new(|| Powers::new((0..8).fold(ONE, |power, _| by_x(power))));
 
 impl Powers {
+    /// Those of `of_byte`.
+    fn new(of_byte: u32) -> Self {
+        let count = 1 << LOW_BITS;
+        let powers = |step| {
+            std::iter::successors(Some(ONE), move |power| Some(times(*power, step))).take(count + 1)
+        };
+        let low: Vec<u32> = powers(of_byte).collect();
+        let high = powers(low[count]).collect();
+        Self { low, high }
+    }
+
     /// Up to 2^24 bytes: a slot is not longer.
     fn of_bytes(&self, count: usize) -> u32 {
         let low = self.low[count & ((1 << LOW_BITS) - 1)];
@@ -143,6 +159,7 @@ mod tests {
                 for seed in [0, 1, 0xDEAD_BEEF, u32::MAX] {
                     let expected = crc32c(seed, &bytes[start..end]);
                     assert_eq!(checksums.of(seed, start..end), expected, "{start}..{end}");
+                    assert_eq!(checksums.seed_of(expected, start..end), seed, "{start}..{end}");
                 }
             }
         }
