@@ -54,7 +54,8 @@ pub(super) fn classify(
     } else if !member.is_newest && member.data_end.is_none() {
         if cut < limit {
             items.push(Item::Lost { range: cut..limit, block_count: 1 });
-        } else if !items.iter().any(|item| matches!(item, Item::Lost { .. })) {
+        } else if !matches!(items.last(), Some(Item::Lost { .. })) {
+            // What is lost before the last block says nothing of what came behind it.
             items.push(Item::Doubt);
         }
     }

@@ -5,6 +5,7 @@ mod attempts;
 mod bad_sectors;
 #[path = "../common/mod.rs"]
 mod common;
+mod ends;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
