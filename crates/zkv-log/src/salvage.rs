@@ -96,7 +96,8 @@ pub enum Salvaged<'a> {
     Lost(LostBlocks),
     /// Segments of which nothing was found, and how many they are.
     MissingSegments(u64),
-    /// The segment has lost what says where its blocks end: some may be missing.
+    /// The segment has lost what says where its blocks end, or what its seal says comes next: blocks
+    /// may be missing.
     Doubt,
     /// What a crash left of a commit that was never whole.
     Torn,

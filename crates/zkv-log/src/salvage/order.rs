@@ -35,6 +35,8 @@ pub(super) struct Member {
     pub data_end: Option<u32>,
     /// Nothing that counts stands in a later one.
     pub is_newest: bool,
+    /// Its seal names another segment, and nothing was found behind it.
+    pub is_last_of_more: bool,
 }
 
 /// Segments of which nothing was found.
@@ -77,11 +79,17 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
         .map_or(HashMap::new(), |(_, full)| {
             full.iter().map(|one| (one.id, one.data_end)).collect()
         });
+    let last = seen.last_key_value();
+    let last_of_more = last
+        .and_then(|(sequence, seen)| Some((*sequence, seen.seal?.next)))
+        .filter(|(_, next)| !survey.was_never_begun(*next))
+        .map(|(sequence, _)| sequence);
     for (sequence, seen) in seen {
         let Seen { place, has_header, seal, .. } = seen;
         let data_end = seal.map(|seal| seal.data_end).or(ends.get(&place.id).copied());
         let is_newest = newest <= sequence;
-        let member = Member { place, has_header, seal, data_end, is_newest };
+        let is_last_of_more = last_of_more == Some(sequence);
+        let member = Member { place, has_header, seal, data_end, is_newest, is_last_of_more };
         turns.insert(sequence, Turn::Found(member));
     }
     Order { turns: turns.into_values().collect(), committed: committed.max(proven) }

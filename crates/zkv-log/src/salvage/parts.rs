@@ -17,7 +17,7 @@ pub(super) enum Item {
         range: Range<u32>,
         block_count: u64,
     },
-    /// Blocks may have stood here, or zeros.
+    /// Blocks may have stood here, or in a segment that comes next, or none did.
     Doubt,
     /// What a crash left of a commit that was never whole.
     Torn,
@@ -60,6 +60,9 @@ pub(super) fn classify(
         }
     }
     count_by_seal(&mut items, member);
+    if member.is_last_of_more {
+        items.push(Item::Doubt);
+    }
     items
 }
 

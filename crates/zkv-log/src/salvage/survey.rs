@@ -13,7 +13,7 @@ use crate::checkpoint::LogCheckpoint;
 use crate::commit::MEMBERS_PER_BLOCK;
 use crate::dictionary::DictionaryDigest;
 use crate::header::{Identity, SegmentHeader};
-use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::layout::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_offset};
 use crate::position::Position;
 use crate::recover::decode_members;
 use crate::seal::Seal;
@@ -218,6 +218,18 @@ impl<'a> Survey<'a> {
         let kept = self.seen.entry(id.slot).or_default();
         kept.retain(|other| other.place.id.sequence >= id.sequence);
         kept.push(seen);
+    }
+
+    /// Whether a crash came before `id`, which a seal names, was begun: its header is the first that is
+    /// written, and the slot still has that of an older segment. Where the file ends before the slot, or
+    /// zeros stand there, it may have been lost as well.
+    pub(super) fn was_never_begun(&self, id: SegmentId) -> bool {
+        let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
+        let read = self.file.read_at(self.identity.slot_start(id.slot), &mut bytes);
+        let header = read.ok().and_then(|()| SegmentHeader::decode(&bytes).ok());
+        header.is_some_and(|header| {
+            header.is_of(&self.identity, id.slot) && header.sequence < id.sequence
+        })
     }
 
     /// Looks for the blocks and the seal of one segment.

@@ -19,3 +19,41 @@ fn a_lost_block_does_not_hide_that_the_end_may_be_lost() {
     let found = salvage(&storage_of(&bytes));
     assert_eq!((found.doubts, found.lost.len()), (1, 1));
 }
+
+#[test]
+fn a_last_segment_that_is_lost_is_missed() {
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..60);
+    for number in 60..100 {
+        append(&mut writer, number..number + 1);
+    }
+    writer.close().unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    bytes.truncate(usize::try_from(slot_start(1, SLOT)).unwrap());
+    let found = salvage(&storage_of(&bytes));
+    assert!(!found.numbers.is_empty() && found.doubts == 1, "{found:?}");
+}
+
+#[test]
+fn a_segment_that_a_crash_kept_from_being_begun_is_not_missed() {
+    let (storage, freed) = with_freed_segments();
+    let mut writer = open(&storage);
+    let tail = |writer: &LogWriter| *writer.log().view().segments().last().unwrap();
+    let (before, first) = (bytes_of(&storage), tail(&writer));
+    let mut number = 300;
+    while tail(&writer).sequence == first.sequence {
+        append(&mut writer, number..number + 1);
+        number += 1;
+    }
+    let begun = tail(&writer).slot;
+    assert!(freed.contains(&begun));
+    let slot = slot_start(begun, SLOT)..slot_start(begun + 1, SLOT);
+    let mut bytes = bytes_of(&storage);
+    zero(&mut bytes, slot.clone());
+    assert_eq!(salvage(&storage_of(&bytes)).doubts, 1);
+    let slot = usize::try_from(slot.start).unwrap()..usize::try_from(slot.end).unwrap();
+    bytes[slot.clone()].copy_from_slice(&before[slot]);
+    let found = salvage(&storage_of(&bytes));
+    assert!(found.is_certain() && found.numbers[0] == number - 2, "{found:?}");
+}
