@@ -199,7 +199,7 @@ impl<'a> Run<'a> {
             let is_ours = |header: &SegmentHeader| header.identity == verifier.identity;
             if header.is_some_and(|header| is_ours(&header) && header.sequence > last) {
                 let what =
-                    "a segment of a commit that was never finished; the next write clears it";
+                    "a segment of a commit that was never finished; writes to come clear it away";
                 self.finding(start, what, Severity::Notice);
             }
         }
