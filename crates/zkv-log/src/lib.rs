@@ -77,7 +77,7 @@ pub use reclaim::FreeSlots;
 pub use salvage::{
     BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,
 };
-pub use scan::{ScannedBlock, SegmentScan};
+pub use scan::{DamagedScan, ScannedBlock, SegmentScan};
 pub use verify::{LogFinding, LogVerifier, LogVisitor, Severity, VerifiedEntry, VerifiedLog};
 pub use writer::{Committed, LogWriter, Room};
 

@@ -1,5 +1,7 @@
 //! Reading a segment's entries in the order of the log.
 
+mod damaged;
+
 use std::sync::Arc;
 
 use crate::block::BlockHeader;
@@ -11,12 +13,14 @@ use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
 use crate::position::{Location, Position};
 use crate::segment::Segment;
+pub use damaged::DamagedScan;
 
 /// A scan copies so much of the segment at once: many blocks, and still little beside the
 /// processor's caches.
 const AHEAD_BYTES: u32 = 64 << 10;
 
-/// Goes through one segment. Each block is read through the map and checked.
+/// Goes through one segment. Each block is read through the map and checked. Behind an error it stays where it is,
+/// and [`SegmentScan::go_on_behind`] goes on.
 pub struct SegmentScan {
     view: LogView,
     segment: Arc<Segment>,
@@ -27,6 +31,8 @@ pub struct SegmentScan {
     ahead: Vec<u8>,
     ahead_from: u32,
     decoder: Decoder,
+    /// A bit for each dictionary without which blocks are given up: only behind damage.
+    lost_dictionaries: u16,
 }
 
 /// A block of entries that a scan has reached.
@@ -58,7 +64,8 @@ impl SegmentScan {
         let offset = from.max(SEGMENT_HEADER_BYTES);
         let until = view.end_of(&segment);
         let (view, decoder) = (view.clone(), Decoder::new());
-        Ok(Self { view, segment, offset, until, ahead: Vec::new(), ahead_from: 0, decoder })
+        let (ahead, ahead_from, lost_dictionaries) = (Vec::new(), 0, 0);
+        Ok(Self { view, segment, offset, until, ahead, ahead_from, decoder, lost_dictionaries })
     }
 
     /// Splits off a scan of the next cells, which can go on in another thread: of 64 KiB of the segment,
@@ -72,8 +79,17 @@ impl SegmentScan {
         let (view, segment) = (self.view.clone(), Arc::clone(&self.segment));
         let (ahead, ahead_from) = (std::mem::take(&mut self.ahead), self.ahead_from);
         let offset = std::mem::replace(&mut self.offset, end);
-        let decoder = Decoder::new();
-        Some(Self { view, segment, offset, until: end, ahead, ahead_from, decoder })
+        let (decoder, lost_dictionaries) = (Decoder::new(), 0);
+        Some(Self {
+            view,
+            segment,
+            offset,
+            until: end,
+            ahead,
+            ahead_from,
+            decoder,
+            lost_dictionaries,
+        })
     }
 
     /// Where the last of the cells ends that lie within what is read at once.
@@ -107,6 +123,14 @@ impl SegmentScan {
         *self = other;
     }
 
+    /// Goes on behind the damaged block that the last error was about, to the segment's end, also where that
+    /// was left to others. Which of two records of a key counts is not known there without an index: see
+    /// [`DamagedScan`].
+    #[must_use]
+    pub fn go_on_behind(self) -> DamagedScan {
+        DamagedScan::new(self)
+    }
+
     /// The next block of entries; `None` at the segment's end.
     ///
     /// # Errors
@@ -133,13 +157,21 @@ impl SegmentScan {
         let location = self.location_of(first)?;
         let block = Position { sequence, offset: first };
         let started = cell.start(location, block, &mut self.decoder.payload);
-        started.map_err(|_| self.segment.damaged(first, "a block's entries"))?;
+        started.map_err(|_| self.no_entries(first))?;
         let end = (first / CELL_BYTES + 1) * CELL_BYTES;
         while let Some(offset) = self.advance_until(end)? {
             let added = cell.add(Position { sequence, offset }, &self.decoder.payload);
-            added.map_err(|_| self.segment.damaged(offset, "a block's entries"))?;
+            added.map_err(|_| self.no_entries(offset))?;
         }
         Ok(true)
+    }
+
+    /// The block at `offset` was read, and its entries do not fit it: the scan stays there.
+    #[cold]
+    fn no_entries(&mut self, offset: u32) -> LogError {
+        self.offset = offset;
+        self.ahead.clear();
+        self.segment.damaged(offset, "a block's entries")
     }
 
     fn location_of(&self, offset: u32) -> Result<Location> {
@@ -176,6 +208,11 @@ impl SegmentScan {
         let bytes = header.block_bytes();
         if bytes > self.segment.end().saturating_sub(offset) {
             return Err(damaged(&self.segment));
+        }
+        if self.lost_dictionaries & 1 << header.tag.number != 0
+            && damaged::dictionary_of(header.tag).is_some()
+        {
+            return Err(self.segment.damaged(offset, "a block whose dictionary is lost"));
         }
         self.look_ahead(offset, bytes)?;
         let start = (offset - self.ahead_from) as usize;

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use zkv_index::KeyHash;
-use zkv_log::LogError;
+use zkv_log::{LogError, Position};
 use zkv_record::{Head, Kind, Record};
 
 use crate::error::{Error, Result};
@@ -21,7 +21,11 @@ use judge::{Judge, JudgedCell, Verdict};
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
 ///
-/// After an error in one part of the file, the iteration goes on with the next part.
+/// Where the file is damaged, each damaged place yields one error, however many records it costs, and the
+/// iteration goes on behind it: all that [`Store::get_bytes`](crate::Store::get_bytes) can read is yielded,
+/// once. It does so, too, where all records of the place have been overwritten or deleted since: what it
+/// held is not known. A long value in pieces that cannot be put together yields an error of its own. Bytes
+/// that somebody has forged may cost the rest of their segment, of up to 16 MiB.
 pub struct IterBytes {
     judge: Judge,
     /// What is still to be read of the buffers.
@@ -37,6 +41,8 @@ pub struct IterBytes {
     /// The cell being read, and the next of its records.
     judged: JudgedCell,
     next_in_cell: usize,
+    /// The last block of which was told that something in it is no record.
+    told: Option<Position>,
     /// The values in pieces met so far. Each has one head; a forged log may name one value of
     /// gigabytes in any number of them.
     values: HashSet<[u8; 16]>,
@@ -99,6 +105,7 @@ impl IterBytes {
             is_seen_enough: false,
             judged: JudgedCell::default(),
             next_in_cell: 0,
+            told: None,
             values: HashSet::new(),
             gathered: Vec::new(),
         }
@@ -197,10 +204,7 @@ impl IterBytes {
             match self.next_cell() {
                 Ok(true) => {}
                 Ok(false) => return None,
-                Err(error) => {
-                    self.pass_over();
-                    return Some(Err(error));
-                }
+                Err(error) => return Some(Err(error)),
             }
         }
     }
@@ -211,9 +215,9 @@ impl IterBytes {
         let record = match self.judge.decode(&self.judged.cell, number) {
             Ok(record) => record,
             Err(error) => {
-                let error = self.data_error(error);
-                self.pass_over();
-                return Err(error);
+                let block = Some(self.judged.cell.block_of(number));
+                let was_told = std::mem::replace(&mut self.told, block) == block;
+                return if was_told { Ok(None) } else { Err(self.data_error(error)) };
             }
         };
         let is_value = matches!(record.kind, Kind::Put | Kind::Head);
@@ -245,26 +249,20 @@ impl IterBytes {
     fn next_cell(&mut self) -> Result<bool> {
         self.next_in_cell = 0;
         let read = self.cells.next(&self.judge, &mut self.judged);
-        let Some(slot) = read.map_err(|error| self.data_error(error))? else {
+        let Ok(Some(slot)) = read else {
+            // What was read of it is of no use.
             self.judged = JudgedCell::default();
-            return Ok(false);
+            return read.map(|_| false).map_err(|error| self.data_error(error));
         };
-        self.is_seen_enough = self.judge.is_seen_enough(slot);
+        self.is_seen_enough = self.judge.is_seen_enough(slot, &self.judged);
         if !self.is_seen_enough && !self.judged.is_looked_at() {
-            let looked = self.judge.look(slot, &mut self.judged);
-            looked.map_err(|error| self.data_error(error))?;
+            self.judge.look(slot, &mut self.judged);
         }
         Ok(true)
     }
 
     fn data_error(&self, error: LogError) -> Error {
         Error::data(&self.judge.shared.path)(error)
-    }
-
-    /// Leaves the segment: what stands behind a bad block is not known.
-    fn pass_over(&mut self) {
-        self.cells.skip();
-        self.judged = JudgedCell::default();
     }
 
     /// Makes `attempt`, and once more with an index that is made anew where this one is damaged: of

@@ -175,3 +175,133 @@ fn segments_without_a_record_of_a_collection_are_not_read_for_it() {
     store.close().unwrap();
     check(&options(&memory).open(PATH).unwrap(), lost);
 }
+
+/// Holds what iterations yield against what lookups can read, and returns how many errors came.
+fn errors_of(memory: &MemoryStorage, model: &BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
+    let store = options(memory).open_read_only(PATH).unwrap();
+    let mut readable = BTreeMap::new();
+    for (key, value) in model {
+        if let Ok(found) = store.get_bytes(key) {
+            assert!(found.as_ref() == Some(value));
+            readable.insert(key.clone(), value.clone());
+        }
+    }
+    let counts = [1, 64].map(|parallel_reads| {
+        // An iteration without an end would take all memory.
+        let store =
+            options(memory).max_parallel_reads(parallel_reads).open_read_only(PATH).unwrap();
+        let yielded: Vec<_> = store.iter_bytes().take(2 * model.len() + 1000).collect();
+        let error_count = yielded.iter().filter(|entry| entry.is_err()).count();
+        let found: BTreeMap<_, _> = yielded.into_iter().flatten().collect();
+        let missing = readable.keys().filter(|key| !found.contains_key(*key)).count();
+        let more = found.keys().filter(|key| !readable.contains_key(*key)).count();
+        assert!(found == readable, "{missing} missing, {more} more");
+        error_count
+    });
+    assert_eq!(counts[0], counts[1]);
+    counts[0]
+}
+
+/// Calls `then` while these bytes of the data file are other ones.
+fn with_other_bytes(memory: &MemoryStorage, places: &[(u64, Vec<u8>)], then: impl FnOnce()) {
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let mut before = vec![0; file.len().unwrap().try_into().unwrap()];
+    file.read_at(0, &mut before).unwrap();
+    places.iter().for_each(|(offset, bytes)| file.write_at(*offset, bytes).unwrap());
+    then();
+    file.write_at(0, &before).unwrap();
+}
+
+/// Short records in one segment, and where its blocks end, at the least.
+fn small_records() -> (MemoryStorage, BTreeMap<Vec<u8>, Vec<u8>>, u64) {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    let mut model = BTreeMap::new();
+    for number in 0..20_000u64 {
+        let value = format!("value {} of {number}", number % 7 * 1234).into_bytes();
+        store.set_bytes(&key(number), &value).unwrap();
+        model.insert(key(number), value);
+    }
+    store.close().unwrap();
+    let bytes = common::faulty::read_file(&memory, PATH);
+    assert!(bytes.len() < 4 << 20);
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    (memory, model, end)
+}
+
+const FIRST_BLOCK: u64 = 4096 + 256;
+
+#[test]
+fn each_damaged_place_costs_one_error_and_what_was_in_it() {
+    let (memory, model, end) = small_records();
+    let middle = end / 2;
+    let flipped = |offset: u64| {
+        let bytes = common::faulty::read_file(&memory, PATH);
+        (offset, vec![bytes[usize::try_from(offset).unwrap()] ^ 4])
+    };
+    let (first, header) = (FIRST_BLOCK + 20, 4096 + 70);
+    let cases: [(&[u64], usize); 6] = [
+        (&[], 0),
+        (&[middle], 1),
+        (&[middle, middle + end / 4], 2),
+        (&[first], 1),
+        (&[first, first + 20_000, middle], 3),
+        // The seal repeats it, or the index file knows what it says.
+        (&[header], 0),
+    ];
+    for (offsets, expected) in cases {
+        let places: Vec<_> = offsets.iter().map(|offset| flipped(*offset)).collect();
+        with_other_bytes(&memory, &places, || {
+            assert_eq!(errors_of(&memory, &model), expected, "{offsets:?}");
+        });
+    }
+    // The last blocks of entries stand before a commit and an end mark, each of 36 bytes or less.
+    with_other_bytes(&memory, &[flipped(end - 150)], || assert_eq!(errors_of(&memory, &model), 1));
+}
+
+#[test]
+fn iterations_yield_what_lookups_can_read_whatever_is_damaged() {
+    let mut random = fastrand::Rng::with_seed(5);
+    let (long, short) = (filled(), small_records());
+    for (memory, model) in [(long.0, long.1), (short.0, short.1)] {
+        let bytes = common::faulty::read_file(&memory, PATH);
+        let draw = |random: &mut fastrand::Rng| random.usize(4096..bytes.len());
+        for _ in 0..6 {
+            let flips: Vec<_> = (0..6)
+                .map(|_| {
+                    let offset = draw(&mut random);
+                    (offset as u64, vec![bytes[offset] ^ 1 << random.u8(..8)])
+                })
+                .collect();
+            with_other_bytes(&memory, &flips, || assert!(errors_of(&memory, &model) <= 6));
+        }
+        // Nothing, noise, and what looks like headers of long blocks.
+        let lost: [Vec<u8>; 4] =
+            [vec![0; 30_000], noise(9, 30_000), vec![0x11; 30_000], vec![1; 30_000]];
+        for bytes_instead in lost {
+            let offset = random.usize(4096..bytes.len() - 30_000) as u64;
+            let places = [(offset, bytes_instead)];
+            with_other_bytes(&memory, &places, || assert!(errors_of(&memory, &model) <= 2));
+        }
+    }
+}
+
+#[test]
+fn what_replaces_damaged_records_comes_beside_the_error() {
+    let (memory, mut model, end) = small_records();
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let mut byte = [0];
+    file.read_at(end / 2, &mut byte).unwrap();
+    file.write_at(end / 2, &[byte[0] ^ 1]).unwrap();
+    let store = options(&memory).open(PATH).unwrap();
+    let lost: Vec<_> = model.keys().filter(|key| store.get_bytes(key).is_err()).cloned().collect();
+    assert!(!lost.is_empty() && lost.len() < 1000, "{}", lost.len());
+    for key in lost {
+        store.set_bytes(&key, b"newer").unwrap();
+        model.insert(key, b"newer".to_vec());
+    }
+    let of_buffers = store.iter_bytes().flatten().collect::<BTreeMap<_, _>>();
+    assert!(of_buffers == model);
+    store.close().unwrap();
+    assert_eq!(errors_of(&memory, &model), 1);
+}

@@ -24,7 +24,8 @@ pub(super) struct Batch {
     pub cells: Vec<JudgedCell>,
     /// Of the cells, those behind these are left from before.
     pub count: usize,
-    pub error: Option<LogError>,
+    /// Behind them, and the scan that has met it.
+    pub damage: Option<(LogError, Box<SegmentScan>)>,
     /// What is left of the part.
     rest: Option<Box<SegmentScan>>,
 }
@@ -93,7 +94,7 @@ impl Reader {
         let error = loop {
             if bytes >= BATCH_BYTES_MAX {
                 let rest = self.scan.take().map(Box::new);
-                return Batch { cells, count, error: None, rest };
+                return Batch { cells, count, damage: None, rest };
             }
             if cells.len() == count {
                 cells.push(JudgedCell::default());
@@ -108,7 +109,8 @@ impl Reader {
                 Err(error) => break Some(error),
             }
         };
-        Batch { cells, count, error, rest: None }
+        let damage = error.and_then(|error| Some((error, Box::new(self.scan.take()?))));
+        Batch { cells, count, damage, rest: None }
     }
 }
 

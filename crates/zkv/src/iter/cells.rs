@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use zkv_log::{LogError, LogView, SegmentScan};
+use zkv_log::{DamagedScan, LogError, LogView, SegmentScan};
 
 use super::ahead::{Ahead, Batch};
 use super::judge::{Judge, JudgedCell};
@@ -12,15 +12,18 @@ use crate::view::Committed;
 const CELLS_ALONE: usize = 1024;
 
 /// Goes through the cells of a log in their order: alone at first, then with threads that decompress
-/// ahead. The log's file is read by whoever asks, and by nobody else.
+/// ahead. The log's file is read by whoever asks, and by nobody else, and so is what is left of a segment
+/// behind damage.
 pub(super) struct Cells {
     log: LogView,
     /// Segments that nobody has looked at.
     slots: VecDeque<u32>,
     /// The segment of which not all is read.
     scan: Option<(u32, SegmentScan)>,
-    /// The slot of the segment that the last cell was of.
-    slot: Option<u32>,
+    /// A segment in which damage was met: its rest comes before all else.
+    damaged: Option<(u32, DamagedScan)>,
+    /// The slot of the segment of which `batch` is.
+    slot: u32,
     read_alone: usize,
     ahead: Option<Ahead>,
     /// What the threads have read, and the next of its cells.
@@ -37,7 +40,8 @@ impl Cells {
             log: committed.log.clone(),
             slots,
             scan: None,
-            slot: None,
+            damaged: None,
+            slot: 0,
             read_alone: 0,
             ahead: None,
             batch: Batch::default(),
@@ -51,28 +55,38 @@ impl Cells {
     }
 
     /// Puts the next cell into `cell`, and says which slot it is of; `None` behind the last one. Behind
-    /// an error, [`Cells::skip`] is called. Where threads read ahead, they look it up as `judge` does;
-    /// before, nobody has looked.
+    /// an error it goes on with the next whole cell. Where threads read ahead, they look it up as `judge`
+    /// does; before, and behind damage, nobody has looked.
     pub fn next(&mut self, judge: &Judge, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
+        if let Some((slot, scan)) = &mut self.damaged {
+            if scan.next_cell(cell.start())? {
+                cell.is_in_doubt = true;
+                return Ok(Some(*slot));
+            }
+            self.damaged = None;
+        }
         if self.read_alone == CELLS_ALONE && self.ahead.is_none() {
             self.read_alone += 1;
             self.ahead = Ahead::begin(self.log.read_threads(), judge);
         }
-        if self.ahead.is_some() {
-            self.slot = self.next_ahead(cell)?;
-        } else {
-            self.slot = self.next_alone(cell)?;
-        }
-        Ok(self.slot)
+        if self.ahead.is_some() { self.next_ahead(cell) } else { self.next_alone(cell) }
     }
 
     fn next_alone(&mut self, cell: &mut JudgedCell) -> Result<Option<u32>, LogError> {
         loop {
             if let Some((slot, scan)) = &mut self.scan {
-                self.slot = Some(*slot);
-                if scan.next_cell(cell.start())? {
-                    self.read_alone += 1;
-                    return Ok(self.slot);
+                let slot = *slot;
+                match scan.next_cell(cell.start()) {
+                    Ok(true) => {
+                        self.read_alone += 1;
+                        return Ok(Some(slot));
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        let scan = self.scan.take();
+                        self.damaged = scan.map(|(slot, scan)| (slot, scan.go_on_behind()));
+                        return Err(error);
+                    }
                 }
             }
             if !self.begin_segment()? {
@@ -93,9 +107,11 @@ impl Cells {
             if self.next_in_batch < self.batch.count {
                 std::mem::swap(cell, &mut self.batch.cells[self.next_in_batch]);
                 self.next_in_batch += 1;
-                return Ok(self.slot);
+                return Ok(Some(self.slot));
             }
-            if let Some(error) = self.batch.error.take() {
+            if let Some((error, scan)) = self.batch.damage.take() {
+                self.drop_parts();
+                self.damaged = Some((self.slot, scan.go_on_behind()));
                 return Err(error);
             }
             self.add_parts()?;
@@ -105,7 +121,7 @@ impl Cells {
                 self.ahead = None;
                 return Ok(None);
             };
-            (self.slot, self.batch, self.next_in_batch) = (Some(slot), batch, 0);
+            (self.slot, self.batch, self.next_in_batch) = (slot, batch, 0);
         }
     }
 
@@ -133,15 +149,13 @@ impl Cells {
         }
     }
 
-    /// Passes over the rest of the segment that the last cell, or what was damaged, was of.
-    pub fn skip(&mut self) {
-        self.batch.count = self.next_in_batch;
-        self.batch.error = None;
-        let Some(skipped) = self.slot else { return };
+    /// Drops what other parts there are of the segment of which `batch` is: behind damage nobody knows where
+    /// they begin.
+    fn drop_parts(&mut self) {
         if let Some(ahead) = &self.ahead {
-            ahead.skip(skipped);
+            ahead.skip(self.slot);
         }
-        if self.scan.as_ref().is_some_and(|(slot, _)| *slot == skipped) {
+        if self.scan.as_ref().is_some_and(|(slot, _)| *slot == self.slot) {
             self.scan = None;
         }
     }

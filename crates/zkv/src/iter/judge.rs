@@ -36,6 +36,9 @@ pub(super) enum Verdict {
 #[derive(Default)]
 pub(super) struct JudgedCell {
     pub cell: Cell,
+    /// It was found behind damage, where what looks like a block may stand within another one: only the
+    /// index tells what is to be yielded of it.
+    pub is_in_doubt: bool,
     /// Of each record; of none where nobody has looked.
     verdicts: Vec<Verdict>,
 }
@@ -44,6 +47,7 @@ impl JudgedCell {
     /// Forgets what was known: another cell is read into this.
     pub fn start(&mut self) -> &mut Cell {
         self.verdicts.clear();
+        self.is_in_doubt = false;
         &mut self.cell
     }
 
@@ -65,14 +69,15 @@ impl Judge {
         Self { shared: Arc::clone(shared), moment, collection, has_buffered }
     }
 
-    /// Whether all values of the collection in the segment in `slot` are to be yielded, without a look.
-    pub fn is_seen_enough(&self, slot: u32) -> bool {
-        !self.has_buffered && self.is_untouched(slot)
+    /// Whether all values of the collection in a cell of the segment in `slot` are to be yielded, without
+    /// a look.
+    pub fn is_seen_enough(&self, slot: u32, judged: &JudgedCell) -> bool {
+        !self.has_buffered && self.is_untouched(slot, judged)
     }
 
-    /// Whether each record of the segment is its key's newest in the log.
-    fn is_untouched(&self, slot: u32) -> bool {
-        self.moment.committed().known.is_untouched(slot)
+    /// Whether each record of the cell is its key's newest in the log.
+    fn is_untouched(&self, slot: u32, judged: &JudgedCell) -> bool {
+        !judged.is_in_doubt && self.moment.committed().known.is_untouched(slot)
     }
 
     #[inline]
@@ -82,17 +87,21 @@ impl Judge {
     }
 
     /// Finds out which records of a cell the buffers hide, or later ones in the cell itself, where it is
-    /// not enough to see a record.
-    pub fn look(&self, slot: u32, judged: &mut JudgedCell) -> Result<(), LogError> {
-        let JudgedCell { cell, verdicts } = judged;
+    /// not enough to see a record. What is no record is for whoever yields the others to report.
+    pub fn look(&self, slot: u32, judged: &mut JudgedCell) {
+        let (is_seen_enough, is_untouched) =
+            (self.is_seen_enough(slot, judged), self.is_untouched(slot, judged));
+        let JudgedCell { cell, verdicts, .. } = judged;
         verdicts.clear();
-        if self.is_seen_enough(slot) {
-            return Ok(());
+        if is_seen_enough {
+            return;
         }
-        let is_untouched = self.is_untouched(slot);
         let mut later = KeySet::default();
         for number in (0..cell.len()).rev() {
-            let record = self.decode(cell, number)?;
+            let Ok(record) = self.decode(cell, number) else {
+                verdicts.push(Verdict::Hidden);
+                continue;
+            };
             let is_ours = record.collection == self.collection && record.kind != Kind::Piece;
             let hash = is_ours.then(|| self.shared.keys.hash_record(&record));
             // The newest first: of a key that stands in the cell twice, the last record counts.
@@ -111,16 +120,13 @@ impl Judge {
             });
         }
         verdicts.reverse();
-        Ok(())
     }
 
     /// As [`Judge::look`], and asks the index of what is open then. What cannot be found out stays so:
     /// whoever yields the records reports it.
     pub fn look_up(&self, slot: u32, judged: &mut JudgedCell) {
-        if self.look(slot, judged).is_err() {
-            return;
-        }
-        let JudgedCell { cell, verdicts } = judged;
+        self.look(slot, judged);
+        let JudgedCell { cell, verdicts, .. } = judged;
         for (number, verdict) in verdicts.iter_mut().enumerate() {
             let Verdict::Open(hash) = *verdict else { continue };
             let Ok(record) = self.decode(cell, number) else { continue };
