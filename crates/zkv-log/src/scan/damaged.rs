@@ -8,7 +8,7 @@ use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARY_BYTES_MAX};
 use super::SegmentScan;
 
 /// How much is summed up in vain in search of whole blocks, before the rest of the segment is given up: a
-/// tenth of a second. Damage takes little of it; forged bytes that all look like long blocks would take hours.
+/// tenth of a second. Damage takes little of it; forged bytes that all look like long blocks take hours.
 const SUMMED_BYTES_MAX: u64 = 1 << 30;
 /// What a read that fails counts for: a disk may try for seconds.
 const FAILED_READ_BYTES: u64 = 1 << 20;
