@@ -391,6 +391,8 @@ fn a_collection_that_has_lost_its_name_is_salvaged_under_one_that_nothing_has() 
         bytes[name] ^= 1;
     }
     write_file(&storage, PATH, &bytes);
+    // It knows the name.
+    zkv_io::Storage::remove(&storage, INDEX.as_ref()).unwrap();
     let options = Options::new().storage(Arc::new(storage.clone())).slot_bytes(256 << 10);
     let report = zkv::salvage(PATH, "dir/salvaged.zkv", options.clone(), |_| {}).unwrap();
     assert_eq!((report.keys, report.recovered_collections, report.lost_blocks), (3, 1, 1));
