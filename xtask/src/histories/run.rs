@@ -84,7 +84,12 @@ impl<'a> Stage<'a> {
 
     /// The collection of a key; `None` for the default one.
     pub fn collection_of(&self, key: u8) -> Option<&Collection<u8, Value>> {
-        self.named.as_ref().filter(|_| self.plan.is_named(key))
+        self.collection(self.plan.is_named(key))
+    }
+
+    /// The named collection, where that is asked for; `None` for the default one.
+    pub fn collection(&self, is_named: bool) -> Option<&Collection<u8, Value>> {
+        self.named.as_ref().filter(|_| is_named)
     }
 
     fn now(&self) -> u64 {

@@ -37,15 +37,15 @@ impl Source for Transaction {
         is_named: bool,
         keys: &[u8],
     ) -> Result<Vec<Vec<Element>>> {
-        let values = match stage.named.as_ref().filter(|_| is_named) {
+        let values = match stage.collection(is_named) {
             Some(named) => named.within(self)?.get_many(&by_reference(keys))?,
             None => self.get_many(keys)?,
         };
-        Ok(values.into_iter().map(list_of).collect())
+        Ok(lists_of(values))
     }
 
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
-        match stage.named.as_ref().filter(|_| is_named) {
+        match stage.collection(is_named) {
             Some(named) => collect(named.within(self)?.iter()),
             None => collect(self.iter_bytes().map(decode)),
         }
@@ -67,15 +67,15 @@ impl Source for Snapshot {
         is_named: bool,
         keys: &[u8],
     ) -> Result<Vec<Vec<Element>>> {
-        let values = match stage.named.as_ref().filter(|_| is_named) {
+        let values = match stage.collection(is_named) {
             Some(named) => named.at(self)?.get_many(&by_reference(keys))?,
             None => self.get_many(keys)?,
         };
-        Ok(values.into_iter().map(list_of).collect())
+        Ok(lists_of(values))
     }
 
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
-        match stage.named.as_ref().filter(|_| is_named) {
+        match stage.collection(is_named) {
             Some(named) => collect(named.at(self)?.iter()),
             None => collect(self.iter_bytes().map(decode)),
         }
@@ -97,15 +97,15 @@ impl Source for Store {
         is_named: bool,
         keys: &[u8],
     ) -> Result<Vec<Vec<Element>>> {
-        let values = match stage.named.as_ref().filter(|_| is_named) {
+        let values = match stage.collection(is_named) {
             Some(named) => named.get_many(&by_reference(keys))?,
             None => self.get_many(keys)?,
         };
-        Ok(values.into_iter().map(list_of).collect())
+        Ok(lists_of(values))
     }
 
     fn scan(&mut self, stage: &Stage<'_>, is_named: bool) -> Result<BTreeMap<u8, Vec<Element>>> {
-        match stage.named.as_ref().filter(|_| is_named) {
+        match stage.collection(is_named) {
             Some(named) => collect(named.iter()?),
             None => collect(self.iter_bytes().map(decode)),
         }
@@ -118,6 +118,10 @@ fn by_reference(keys: &[u8]) -> Vec<&u8> {
 
 fn list_of(value: Option<Value>) -> Vec<Element> {
     value.map(|(list, _)| list).unwrap_or_default()
+}
+
+fn lists_of(values: Vec<Option<Value>>) -> Vec<Vec<Element>> {
+    values.into_iter().map(list_of).collect()
 }
 
 /// What is read as bytes, as postcard has written it.
