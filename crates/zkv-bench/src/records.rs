@@ -21,6 +21,12 @@ pub struct Keys {
     ends: Vec<usize>,
 }
 
+/// Records one behind another, in the order in which they are handed out.
+pub struct Staged {
+    /// Key and value of each, by turns.
+    parts: Keys,
+}
+
 impl Records {
     pub fn new(input: Input, seed: u64) -> Result<Self, Failure> {
         let file = input.in_memory()?;
@@ -100,6 +106,22 @@ impl Keys {
     }
 }
 
+impl Staged {
+    pub fn new<'a>(records: impl Iterator<Item = (&'a [u8], &'a [u8])>) -> Self {
+        let mut parts = Keys::default();
+        for (key, value) in records {
+            parts.push(&[key]);
+            parts.push(&[value]);
+        }
+        Self { parts }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let mut parts = self.parts.iter();
+        std::iter::from_fn(move || Some((parts.next()?, parts.next()?)))
+    }
+}
+
 /// A number below `limit`.
 pub fn below(random: &mut Random, limit: usize) -> usize {
     usize::try_from(random.below(limit as u64)).unwrap_or_default()
@@ -118,6 +140,7 @@ mod tests {
         let shuffled: Vec<_> = records.in_random_order().collect();
         let mut sorted: Vec<_> = records.in_key_order().collect();
         assert!(sorted.is_sorted() && !shuffled.is_sorted());
+        assert!(Staged::new(shuffled.iter().copied()).iter().eq(shuffled.iter().copied()));
         sorted.dedup();
         assert_eq!(sorted.len(), 1000);
         let mut again = shuffled;
