@@ -249,8 +249,46 @@ mod tests {
     use zkv_sim::{Act, Watched};
 
     use super::*;
-    use crate::options::{Cleaning, Options};
+    use crate::options::{Cleaning, Durability, Options};
+    use crate::store::Store;
     use crate::sync::atomic::AtomicBool;
+
+    /// A store of two handles, with a record that is handed over and not synced, whose next commit the disk
+    /// refuses for as long as the flag is set.
+    fn two_handles(refused: Act, kind: io::ErrorKind) -> (Store, Store, Arc<AtomicBool>) {
+        let fails = Arc::new(AtomicBool::new(false));
+        let of_disk = Arc::clone(&fails);
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            let is_refused = act == refused && path.ends_with("store.zkv");
+            if is_refused && of_disk.load(Ordering::SeqCst) { Err(kind.into()) } else { Ok(()) }
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let one = options.durability(Durability::Flushed).open("store.zkv").unwrap();
+        one.set_bytes(b"a", b"1").unwrap();
+        (one.clone(), one, fails)
+    }
+
+    #[test]
+    fn a_close_behind_one_that_could_not_sync_fails_as_well() {
+        let (one, other, fails) = two_handles(Act::Sync, io::ErrorKind::Other);
+        fails.store(true, Ordering::SeqCst);
+        assert!(one.close().is_err());
+        assert!(other.close().is_err());
+    }
+
+    #[test]
+    fn a_close_behind_one_that_had_no_room_syncs_what_was_written() {
+        let (one, other, fails) = two_handles(Act::Write, io::ErrorKind::StorageFull);
+        fails.store(true, Ordering::SeqCst);
+        assert!(one.set_bytes(b"b", b"2").is_err());
+        assert!(one.close().is_err());
+        let shared = Arc::clone(other.shared());
+        let written = shared.writer.as_ref().unwrap().lock().unwrap().log.end();
+        assert!(shared.log.synced_upto() < written);
+        fails.store(false, Ordering::SeqCst);
+        other.close().unwrap();
+        assert!(shared.log.synced_upto() >= written);
+    }
 
     #[test]
     fn whoever_writes_beside_a_close_that_fails_writes_on() {

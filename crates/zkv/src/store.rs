@@ -36,7 +36,8 @@ use crate::view::View;
 /// writes the key `b"\x01a"`, the length and the bytes of the string. postcard does not describe
 /// itself: types that ask the data what it is, such as `serde_json::Value` and enums that are untagged or
 /// have `#[serde(tag)]`, can be written but not read back; `#[serde(flatten)]`, and a field that
-/// `#[serde(skip_serializing_if)]` leaves out, are refused when they are written. A
+/// `#[serde(skip_serializing_if)]` leaves out, are refused when they are written. An enum of which
+/// `#[serde(skip)]` leaves out a variant before others is read as another one than was written. A
 /// [`Collection`](crate::Collection) with [`Codec::Json`](crate::Codec::Json) takes all of these.
 ///
 /// A key has up to 64 KiB, a value up to 4 GiB - 1, encoded.
@@ -402,7 +403,8 @@ impl Handle {
         }
         let mut writer = match shared.mended(|| shared.stop_writing()) {
             Ok(writer) => writer,
-            Err(Error::ReadOnly | Error::Closed) => return Ok(()),
+            Err(Error::ReadOnly) => return Ok(()),
+            Err(Error::Closed) => return self.close_log(),
             Err(error) => return Err(error),
         };
         let checkpointed = if writer.index.is_lasting && writer.is_checkpoint_due_to_close() {
@@ -424,6 +426,13 @@ impl Handle {
         self.stop_cleaner();
         // Without an index file nothing is lost.
         closed.and(checkpointed)
+    }
+
+    /// Behind another handle's close, which may have failed when all was handed over, and nothing synced.
+    fn close_log(&self) -> Result<()> {
+        let Some(writer) = &self.shared.writer else { return Ok(()) };
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        writer.log.close().map_err(Error::data(&self.shared.path))
     }
 
     /// None is started any more once the store is closed.
