@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
-use zkv_record::{KEY_BYTES_MAX, RecordError, encode_within};
+use zkv_record::{DECODE_DEPTH_MAX, KEY_BYTES_MAX, RecordError, encode_within};
 
 use crate::catalog::DEFAULT;
 use crate::clean::WRITE_WAIT_MAX;
@@ -36,22 +36,42 @@ use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
 /// assert_eq!(store.get::<_, u32>("to")?, Some(110));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Default)]
 #[must_use = "a batch does nothing until it is written"]
 pub struct WriteBatch {
     wishes: Wishes,
     /// The named collections that it writes to; the default one is number 0, and not here.
     collections: Vec<Arc<CollectionState>>,
-    /// How many levels its values of the default collection nest.
+    /// How many levels its values of the default collection may nest, and how many they do.
+    depth_max: u32,
     levels: u32,
     /// The first thing that went wrong.
     failure: Option<Error>,
+}
+
+impl Default for WriteBatch {
+    fn default() -> Self {
+        Self {
+            wishes: Wishes::default(),
+            collections: Vec::new(),
+            depth_max: DECODE_DEPTH_MAX,
+            levels: 0,
+            failure: None,
+        }
+    }
 }
 
 impl WriteBatch {
     /// An empty batch.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many levels a value of [`WriteBatch::set`] may nest, as with
+    /// [`Options::max_decode_depth`](crate::Options::max_decode_depth): default 128. For a store that takes
+    /// deeper ones, whose limit holds, too. Those of [`WriteBatch::set_in`] go by that alone.
+    pub fn max_decode_depth(mut self, levels: u32) -> Self {
+        self.depth_max = levels;
+        self
     }
 
     /// As [`Store::set`], once the batch is written.
@@ -62,8 +82,7 @@ impl WriteBatch {
     {
         self.try_add(|batch| {
             let (key, mut encoded) = (encode_key(key)?, Vec::with_capacity(64));
-            // How many it may have is up to the store.
-            let levels = encode_within(value, u32::MAX, &mut encoded)?;
+            let levels = encode_within(value, batch.depth_max, &mut encoded)?;
             batch.levels = batch.levels.max(levels);
             batch.push(0, &key, Some(&encoded))
         })

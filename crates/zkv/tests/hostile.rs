@@ -150,13 +150,14 @@ fn a_value_that_nests_deeper_than_the_option_says_is_neither_written_nor_read() 
     let options = || Options::new().storage(Arc::new(storage.clone()));
     let (store, deep) = (options().max_decode_depth(300).open(DATA).unwrap(), nested(100));
     store.set("key", &deep).unwrap();
-    store.write(batch_of(&deep)).unwrap();
+    store.write(batch_of(&deep, 300)).unwrap();
+    check(store.write(batch_of(&deep, 128)));
     assert_eq!(store.get::<_, Nested>("key").unwrap(), Some(nested(100)));
     store.close().unwrap();
     let store = options().open(DATA).unwrap();
     check(store.get::<_, Nested>("key"));
     check(store.set("other", &deep));
-    check(store.write(batch_of(&deep)));
+    check(store.write(batch_of(&deep, 300)));
     check(store.transaction(|tx| tx.set("other", &deep)));
     for codec in [Codec::Postcard, Codec::Json] {
         let of_nested = CollectionOptions::new().codec(codec);
@@ -166,13 +167,13 @@ fn a_value_that_nests_deeper_than_the_option_says_is_neither_written_nor_read() 
         collection.set("key", &nested(10)).unwrap();
         assert_eq!(collection.get("key").unwrap(), Some(nested(10)));
     }
-    store.write(batch_of(&nested(10))).unwrap();
+    store.write(batch_of(&nested(10), 128)).unwrap();
     assert_eq!(store.get::<_, Nested>("batch").unwrap(), Some(nested(10)));
     assert!(!store.contains("other").unwrap());
 }
 
-fn batch_of(value: &Nested) -> WriteBatch {
-    let mut batch = WriteBatch::new();
+fn batch_of(value: &Nested, levels: u32) -> WriteBatch {
+    let mut batch = WriteBatch::new().max_decode_depth(levels);
     batch.set("batch", value);
     batch
 }
