@@ -108,7 +108,7 @@ impl Drop for Turn<'_> {
 impl Shared {
     /// Commits writes that are in memory and move no collection, and waits for what `set` asks for.
     pub(crate) fn commit(&self, mut set: WriteSet<'static>) -> Result<()> {
-        if set.fits_buffer() {
+        if set.fits_buffer(self.options.memory_buffer_bytes) {
             let WriteSet { writes, reads, collections, .. } = &mut set;
             let on = Condition { reads: reads.as_deref(), collections };
             return self.buffer(writes.in_memory_mut(), on);
@@ -376,5 +376,32 @@ impl<'a> Reservation<'a> {
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
         self.0.front().reserved = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn a_transaction_that_no_buffer_holds_goes_to_the_log_at_once() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new()));
+        let options =
+            options.memory_buffer_bytes(64 << 10).flush_interval(Duration::from_secs(3600));
+        let store = options.open("store.zkv").unwrap();
+        for (count, is_buffered) in [(10u32, true), (100, false)] {
+            let mut tx = store.begin().unwrap();
+            for key in 0..count {
+                tx.set_bytes(&key.to_be_bytes(), &[7; 1000]).unwrap();
+            }
+            tx.commit().unwrap();
+            assert_eq!(store.shared().view.load().active.is_empty(), !is_buffered);
+            assert_eq!(store.len(), u64::from(count));
+        }
     }
 }

@@ -205,7 +205,16 @@ impl<'a> Write<'a> {
 
     #[inline]
     pub(crate) fn is_record(&self) -> bool {
-        matches!(self.body, Body::Record(_))
+        self.record_bytes().is_some()
+    }
+
+    /// The length of its record, where it is one.
+    #[inline]
+    fn record_bytes(&self) -> Option<usize> {
+        match &self.body {
+            Body::Record(record) => Some(record.len()),
+            Body::Large(_) => None,
+        }
     }
 
     /// The same, without what it has borrowed.
@@ -274,10 +283,18 @@ impl<'a> WriteSet<'a> {
         }
     }
 
-    /// Whether it may wait in a buffer.
-    pub(crate) fn fits_buffer(&self) -> bool {
+    /// Whether it may wait in a buffer of `bytes_max`, which takes any one record.
+    pub(crate) fn fits_buffer(&self, bytes_max: usize) -> bool {
         debug_assert!(self.moves.is_none() && !matches!(self.writes, Writes::Many(_)));
-        self.durability == Durability::Buffered
-            && self.writes.in_memory().iter().all(Write::is_record)
+        if self.durability != Durability::Buffered {
+            return false;
+        }
+        match self.writes.in_memory() {
+            [one] => one.is_record(),
+            several => {
+                let bytes = several.iter().map(Write::record_bytes).sum::<Option<usize>>();
+                bytes.is_some_and(|bytes| bytes <= bytes_max)
+            }
+        }
     }
 }
