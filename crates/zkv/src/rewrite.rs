@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::mem::take;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
 
 use zkv_index::{Checkpoint, Prepared, Run};
@@ -192,7 +193,8 @@ impl Shared {
         let is_over = Arc::new(AtomicBool::new(false));
         let of_thread = Arc::clone(&is_over);
         let run = move || {
-            contents.write(&file);
+            // A panic is a file that could not be written, and is told of by itself.
+            let _ = catch_unwind(AssertUnwindSafe(|| contents.write(&file)));
             drop(contents);
             if let Some(shared) = shared {
                 shared.take_up(&file);

@@ -306,6 +306,28 @@ fn whoever_comes_behind_a_file_that_could_not_be_written_is_told() {
 }
 
 #[test]
+fn a_file_that_a_panic_keeps_from_being_written_is_in_nobodys_way() {
+    let panics = Arc::new(AtomicBool::new(false));
+    let of_disk = Arc::clone(&panics);
+    let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+        let is_draft = path.to_string_lossy().ends_with(TEMPORARY_SUFFIX);
+        let panics = act == Act::Write && is_draft && of_disk.load(Ordering::SeqCst);
+        if panics { panic!("as a user's storage may") } else { Ok(()) }
+    });
+    let store = open(Arc::new(storage));
+    set(&store, 1);
+    checkpoint(&store);
+    set(&store, 2);
+    panics.store(true, Ordering::SeqCst);
+    checkpoint_aside(&store).unwrap();
+    store.shared().join_rewriting();
+    assert!(store.shared().writer().unwrap().rewrite.is_none());
+    panics.store(false, Ordering::SeqCst);
+    checkpoint_aside(&store).unwrap();
+    assert_eq!(store.shared().writer().unwrap().tail, Tail::default());
+}
+
+#[test]
 fn nothing_is_freed_once_the_store_is_closed() {
     let disk = SimDisk::recording(1);
     // Closing waits for no index that ends with the process.
