@@ -211,7 +211,7 @@ pub fn close_stored(store: Store) -> Result<(), Failure> {
     match store.close() {
         Err(error @ Error::Index { .. }) if is_stored(&handle) => {
             say(format_args!(
-                "zkv: all is stored, but not its index, which is made anew next time: {error}"
+                "zkv: nothing that is stored is lost, but the index file lacks some of it until next time: {error}"
             ));
             Ok(())
         }
