@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::map::ExtentMap;
+use crate::atomic::temporary_path;
+use crate::extents::{Extents, Maps};
 use crate::memory_watch::MemoryWatch;
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 
@@ -19,7 +20,7 @@ impl Storage for FileStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let file = open(path, mode)?;
         let bytes = file.metadata()?.len();
-        Ok(Arc::new(RealFile(Arc::new(Inner { file, bytes_known: AtomicU64::new(bytes) }))))
+        Ok(Arc::new(RealFile(Arc::new(Inner::new(file, bytes)))))
     }
 
     fn absolute(&self, path: &Path) -> PathBuf {
@@ -29,7 +30,12 @@ impl Storage for FileStorage {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         #[cfg(unix)]
         keep_private(from, to)?;
-        fs::rename(from, to)
+        match fs::rename(from, to) {
+            Err(refused) if cfg!(windows) && refused.kind() == io::ErrorKind::PermissionDenied => {
+                replace_open(from, to).map_err(|_| refused)
+            }
+            done => done,
+        }
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -94,6 +100,22 @@ fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
     Ok(file)
 }
 
+/// Renames `from` to `to`, a file that somebody has open: on FAT and on network shares, Windows replaces none,
+/// but changes its name. A crash between the two leaves none of the name `to`.
+fn replace_open(from: &Path, to: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(to)?.is_file() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let aside = temporary_path(&FileStorage, to)?;
+    fs::rename(to, &aside)?;
+    fs::rename(from, to).inspect_err(|_| {
+        let _ = fs::rename(&aside, to);
+    })?;
+    // It goes when nobody has it open any more.
+    let _ = fs::remove_file(aside);
+    Ok(())
+}
+
 /// Takes those permissions from `from` that `to` does not have: what others may not read is not laid open by
 /// the file that takes its place.
 #[cfg(unix)]
@@ -113,6 +135,7 @@ struct Inner {
     /// A lower bound of the file's length: what this process has found or written. Maps are read
     /// only below it.
     bytes_known: AtomicU64,
+    maps: Maps,
 }
 
 #[derive(Debug)]
@@ -136,7 +159,11 @@ impl StorageFile for RealFile {
     fn set_len(&self, bytes: u64) -> io::Result<()> {
         // Before the cut, so that no reader starts behind it.
         self.0.bytes_known.fetch_min(bytes, Ordering::SeqCst);
-        self.0.file.set_len(bytes)?;
+        if bytes < self.len()? {
+            self.0.maps.while_unmapped(|| self.0.file.set_len(bytes))?;
+        } else {
+            self.0.file.set_len(bytes)?;
+        }
         self.0.bytes_known.fetch_max(bytes, Ordering::Release);
         Ok(())
     }
@@ -167,6 +194,10 @@ impl StorageFile for RealFile {
 }
 
 impl Inner {
+    fn new(file: File, bytes: u64) -> Self {
+        Self { file, bytes_known: AtomicU64::new(bytes), maps: Maps::none() }
+    }
+
     fn read_exact_at(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
             match read_at(&self.file, offset, into) {
@@ -201,13 +232,13 @@ impl Inner {
 #[derive(Debug)]
 struct RealMap {
     inner: Arc<Inner>,
-    extents: ExtentMap,
+    extents: Extents,
     memory: MemoryWatch,
 }
 
 impl FileMap for RealMap {
     fn prefetch(&self, offset: u64, bytes: u32) {
-        self.extents.prefetch(offset, bytes);
+        self.extents.get().prefetch(offset, bytes);
     }
 
     fn copy_out(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
@@ -222,7 +253,7 @@ impl FileMap for RealMap {
         if let Some(start) = start
             && self.memory.note(start.elapsed(), into.len(), bytes)
         {
-            self.extents.read_around_again();
+            self.extents.get().read_around_again();
         }
         Ok(())
     }
@@ -230,13 +261,14 @@ impl FileMap for RealMap {
 
 impl RealMap {
     fn new(inner: &Arc<Inner>) -> Self {
-        let (extents, memory) = (ExtentMap::new(), MemoryWatch::default());
+        let (extents, memory) = (inner.maps.add(), MemoryWatch::default());
         Self { inner: Arc::clone(inner), extents, memory }
     }
 
     fn copy_mapped(&self, bytes: u64, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
         while !into.is_empty() {
-            match self.extents.copy_out(&self.inner.file, bytes, offset, into) {
+            let copied = self.extents.get().copy_out(&self.inner.file, bytes, offset, into);
+            match copied {
                 Some(count) => {
                     into = &mut into[count..];
                     offset += count as u64;
@@ -330,7 +362,7 @@ mod tests {
         let path = directory.path().join("a");
         let bytes: Vec<u8> = (0..3u32 << 20).map(|at| (at / 251).to_le_bytes()[0]).collect();
         fs::write(&path, &bytes).unwrap();
-        let inner = Inner { file: File::open(&path).unwrap(), bytes_known: AtomicU64::new(0) };
+        let inner = Inner::new(File::open(&path).unwrap(), 0);
         let map = RealMap::new(&Arc::new(inner));
         let check = |offset: usize| {
             let mut copied = [0; 1000];
@@ -388,6 +420,45 @@ mod tests {
         FileStorage.remove(&b).unwrap();
         FileStorage.rename_new(&a, &b).unwrap();
         assert!(!a.exists() && b.exists());
+    }
+
+    #[test]
+    fn a_mapped_file_can_be_cut_and_grows_again() {
+        const LONG: u64 = 3 << 20;
+        let directory = tempfile::tempdir().unwrap();
+        let file = new_file(directory.path(), "a");
+        let maps = [file.map().unwrap(), file.map().unwrap()];
+        for byte in 1..4 {
+            file.set_len(LONG).unwrap();
+            file.write_at(LONG - 1, &[byte]).unwrap();
+            for map in &maps {
+                let mut copied = [0; 2];
+                map.copy_out(LONG - 2, &mut copied).unwrap();
+                assert_eq!(copied, [0, byte]);
+            }
+            file.set_len(4096).unwrap();
+            assert!(maps.iter().all(|map| map.copy_out(4096, &mut [0; 2]).is_err()));
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_open_can_be_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name| directory.path().join(name);
+        for replace in [|from: &Path, to: &Path| FileStorage.rename(from, to), replace_open] {
+            fs::write(path("old"), b"old").unwrap();
+            let old = FileStorage.open(&path("old"), OpenMode::ReadWrite).unwrap();
+            fs::write(path("new"), b"new").unwrap();
+            replace(&path("new"), &path("old")).unwrap();
+            let mut read = [0; 3];
+            old.read_at(0, &mut read).unwrap();
+            assert_eq!(&read, b"old");
+            drop(old);
+            assert_eq!(fs::read(path("old")).unwrap(), b"new");
+            assert_eq!(FileStorage.list(directory.path()).unwrap(), [path("old")]);
+            replace(&path("nothing"), &path("old")).unwrap_err();
+            assert_eq!(fs::read(path("old")).unwrap(), b"new");
+        }
     }
 
     #[cfg(unix)]

@@ -22,6 +22,7 @@
 mod atomic;
 mod checksum;
 mod cursor;
+mod extents;
 mod file_storage;
 mod map;
 mod memory_storage;

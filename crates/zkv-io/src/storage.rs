@@ -46,7 +46,8 @@ pub trait Storage: Debug + Send + Sync {
     }
 
     /// Renames `from` to `to`, replacing what is there. Durable after [`Storage::sync_dir`]. Who could not read
-    /// the file that was there cannot read the other one either.
+    /// the file that was there cannot read the other one either. Where the system does not replace a file that
+    /// is open, a crash may leave none of the name `to`.
     ///
     /// # Errors
     /// Whatever the system reports.
@@ -108,7 +109,7 @@ pub trait StorageFile: Debug + Send + Sync {
     /// Cuts or extends the file to `bytes`. Nobody may be reading what is cut off.
     ///
     /// # Errors
-    /// Whatever the system reports; Windows refuses to cut a mapped file.
+    /// Whatever the system reports; Windows refuses to cut a file that another process has mapped.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
 
     /// Makes written bytes, and the length needed to read them, durable.

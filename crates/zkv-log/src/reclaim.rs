@@ -99,19 +99,13 @@ impl LogWriter {
         if slot_count == self.slot_count {
             return Ok(0);
         }
-        let end = self.shared.identity.slot_start(slot_count);
         let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
-        if end < file_bytes {
-            match self.shared.file.set_len(end) {
-                Ok(()) => self.file_end = self.file_end.min(end),
-                // Windows refuses while the file is mapped; the slots are used again.
-                Err(_) if cfg!(windows) => return Ok(0),
-                Err(source) => return Err(LogError::Io { action: "cut", source }),
-            }
+        // Where the file is not cut now, the slots are used again.
+        if !self.cut_behind(slot_count)? {
+            return Ok(0);
         }
         self.free.retain(|free| free.slot < slot_count);
         self.slot_count = slot_count;
-        self.trim()?;
         Ok(file_bytes.saturating_sub(self.file_end))
     }
 

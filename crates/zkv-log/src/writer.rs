@@ -249,21 +249,31 @@ impl LogWriter {
         if self.log().is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
-        let segment = &self.tail.segment;
-        let end = segment.place.start + u64::from(self.tail.offset);
-        let end = end.next_multiple_of(PAGE_BYTES);
-        if segment.place.id.slot + 1 == self.slot_count
-            && end < self.file_end
-            && self.repair.is_none()
-        {
-            match self.shared.file.set_len(end) {
-                Ok(()) => self.file_end = end,
-                // Windows refuses while the file is mapped; the next close tries again.
-                Err(_) if cfg!(windows) => {}
-                Err(source) => return Err(LogError::Io { action: "cut", source }),
-            }
+        if self.repair.is_none() {
+            self.cut_behind(self.slot_count)?;
         }
         Ok(())
+    }
+
+    /// Cuts off what is behind so many slots, and what the log's last segment leaves of the last of them;
+    /// `false` where the system does not now.
+    pub(crate) fn cut_behind(&mut self, slot_count: u32) -> Result<bool> {
+        let segment = &self.tail.segment;
+        let end = if segment.place.id.slot + 1 == slot_count {
+            (segment.place.start + u64::from(self.tail.offset)).next_multiple_of(PAGE_BYTES)
+        } else {
+            self.shared.identity.slot_start(slot_count)
+        };
+        if end >= self.file_end {
+            return Ok(true);
+        }
+        match self.shared.file.set_len(end) {
+            Ok(()) => self.file_end = end,
+            // Windows refuses while another process has the file mapped.
+            Err(_) if cfg!(windows) => return Ok(false),
+            Err(source) => return Err(LogError::Io { action: "cut", source }),
+        }
+        Ok(true)
     }
 
     pub(crate) fn publish_segments(&self) {

@@ -49,10 +49,13 @@ fn a_collection_is_exported_by_its_name() {
     assert_eq!(export(&["--format", "tsv"]), format!("{}\t{}\n", text(key), text(value)));
     let line: serde_json::Value = serde_json::from_str(&export(&[])).unwrap();
     assert_eq!((&line["key"], &line["value"]), (&text(key).into(), &text(value).into()));
-    let output = folder.text("files");
-    export(&["--format", "files", "-o", &output]);
-    let files: Vec<_> = std::fs::read_dir(&output).unwrap().collect();
-    assert_eq!(files.len(), 1);
+    // The key begins with its length, which is in no name on Windows.
+    if cfg!(unix) {
+        let output = folder.text("files");
+        export(&["--format", "files", "-o", &output]);
+        let files: Vec<_> = std::fs::read_dir(&output).unwrap().collect();
+        assert_eq!(files.len(), 1);
+    }
 }
 
 #[test]
