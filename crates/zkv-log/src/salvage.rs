@@ -184,9 +184,13 @@ impl Salvage {
             .filter(|index| index.store_id == origin.identity.store_id)
             .and_then(|index| LogCheckpoint::decode(&index.checkpoint, slot_bytes));
         let mut survey = Survey::new(&*file, file_bytes, &origin, checkpoint.as_ref());
+        let mut progress = |bytes| progress(bytes, file_bytes);
         match nameless {
             Some(place) => survey.add(place),
-            None => survey.run(&mut |bytes| progress(bytes, file_bytes)),
+            None => {
+                survey.run(&mut progress);
+                survey.add_unnamed(&mut progress);
+            }
         }
         let goes_by_index = checkpoint.is_some();
         let places = std::mem::take(&mut survey.dictionaries);

@@ -8,10 +8,12 @@ use std::sync::{Arc, Barrier};
 
 use zkv_io::MemoryStorage;
 use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
-use zkv_log::{Access, LogWriter, OpenFile};
+use zkv_log::{Access, LogError, LogWriter, OpenFile};
 use zkv_sim::{Act, Watched};
 
-use common::{PATH, SLOT, bytes_of, new_log, noise, open, options, slots, storage_of, try_open};
+use common::{
+    PATH, SLOT, bytes_of, compact, new_log, noise, open, options, slots, storage_of, try_open,
+};
 
 /// Fills a segment but for less than another one of these takes.
 fn fill(writer: &mut LogWriter, seed: u64) {
@@ -68,6 +70,36 @@ fn the_header_of_a_tail_in_a_slot_used_again_may_be_lost_beside_an_index() {
         let left = try_open(&storage_of(&bytes), Some(&checkpoint)).unwrap().writer.unwrap();
         assert_eq!((slots(&left.log()), left.end()), (truth.clone(), end));
     }
+}
+
+#[test]
+fn a_lost_header_of_the_only_segment_is_damage_where_that_is_not_the_first() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"freed"]).unwrap();
+    compact(&mut writer);
+    writer.append(&[&noise(1, 5000)]).unwrap();
+    let killed = bytes_of(&storage);
+    writer.close().unwrap();
+    drop(writer);
+    for bytes in [killed, bytes_of(&storage)] {
+        for lost in [1, 116, 512] {
+            let mut bytes = bytes.clone();
+            bytes[4096..4096 + lost].fill(0);
+            let damaged = storage_of(&bytes);
+            let opened = try_open(&damaged, None);
+            assert!(matches!(opened, Err(LogError::Corrupt { .. })), "{lost} bytes");
+            assert_eq!(bytes_of(&damaged), bytes);
+        }
+    }
+    // An empty log loses nothing with it, and what a crash has torn there was no commit.
+    let (storage, mut writer) = new_log();
+    let mut bytes = bytes_of(&storage);
+    bytes[4096] = 0;
+    assert_eq!(open(&storage_of(&bytes)).last_commit(), 0);
+    writer.append(&[b"torn"]).unwrap();
+    let mut bytes = bytes_of(&storage);
+    bytes[4096 + 256..4096 + 270].fill(0);
+    assert_eq!(open(&storage_of(&bytes)).last_commit(), 0);
 }
 
 #[test]

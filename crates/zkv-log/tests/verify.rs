@@ -11,7 +11,7 @@ use zkv_log::{
     VerifiedEntry, VerifiedLog, layout::seal_offset,
 };
 
-use common::{PATH, SLOT, bytes_of, new_log, noise, open_file, options, storage_of};
+use common::{PATH, SLOT, bytes_of, compact, new_log, noise, open_file, options, storage_of};
 
 #[derive(Default)]
 struct Seen {
@@ -211,6 +211,20 @@ fn a_segment_that_is_gone_from_the_file_is_missed() {
     without[4096 + 2 * slot..4096 + 3 * slot].fill(0);
     let (seen, _) = verified(&storage_of(&without));
     assert_eq!(seen.findings[0].severity, Severity::Notice, "{:?}", seen.findings);
+}
+
+#[test]
+fn a_lost_header_of_the_only_segment_is_a_loss_where_that_is_not_the_first() {
+    let (storage, mut writer) = new_log();
+    compact(&mut writer);
+    writer.append(&[b"kept"]).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    bytes[4096 + 70] ^= 1;
+    let (seen, _) = verified(&storage_of(&bytes));
+    let worst = seen.findings.iter().map(|found| found.severity).max();
+    assert_eq!(worst, Some(Severity::Loss), "{:?}", seen.findings);
 }
 
 #[test]

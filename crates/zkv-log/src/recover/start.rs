@@ -10,11 +10,13 @@ use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
 use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES};
 use crate::open::OpenFile;
-use crate::position::Position;
+use crate::position::{FIRST_END, Position};
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
-use super::{CommitEnd, Leftover, Recovery, header_at_start, read_header, slot_count};
+use super::{
+    CommitEnd, Leftover, Recovery, WalkedSegment, header_at_start, read_header, slot_count,
+};
 
 /// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
 /// bytes to read, and a forged file may name another one in each header.
@@ -112,10 +114,27 @@ impl<'a> Recovery<'a> {
             {
                 let mut recovery = Self::new(open, Place::new(&open.identity, id))?;
                 let leftover = recovery.follow()?;
+                recovery.check_beginning(&leftover)?;
                 Ok((recovery, leftover))
             }
             _ => {
                 Err(LogError::Corrupt { offset: FILE_HEADER_BYTES, what: "no roll call is whole" })
+            }
+        }
+    }
+
+    /// The first segment's header was durable before the file had its name. Where that is not whole, and
+    /// nothing of the segment is found, what stands there was begun later, by a writer that knew a roll call.
+    fn check_beginning(&self, leftover: &Leftover) -> Result<()> {
+        let WalkedSegment { place, offset, .. } = &self.walked;
+        let stands_at = Position { sequence: place.id.sequence, offset: *offset };
+        let is_there = FIRST_END < stands_at
+            || header_at_start(self.open, place.id.slot).is_some_and(|it| it.id() == place.id);
+        match is_there || !leftover.needs_wipe {
+            true => Ok(()),
+            false => {
+                let what = "the header of the segment in the first slot";
+                Err(LogError::Corrupt { offset: place.start, what })
             }
         }
     }

@@ -24,6 +24,7 @@ use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
+use super::nameless;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
 /// long as reading the slot some times over; more than one is rare.
@@ -160,6 +161,26 @@ impl<'a> Survey<'a> {
         self.keep(seen);
         // They list it by its name.
         self.roll_calls.clear();
+    }
+
+    /// Adds the newest segment of those that nothing names, where nothing that is named was begun. Roll calls
+    /// in it then may tell its name, and those of others.
+    pub(super) fn add_unnamed(&mut self, progress: &mut dyn FnMut(u64)) {
+        if self.seen.values().flatten().any(|seen| seen.has_header || seen.has_blocks) {
+            return;
+        }
+        let agreed = (0..self.slot_count()).filter_map(|slot| {
+            let start = self.identity.slot_start(slot);
+            let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
+            Some((slot, nameless::newest_segment(&image.bytes)?))
+        });
+        let Some((slot, newest)) = agreed.max_by_key(|(_, agreed)| agreed.last_commit) else {
+            return;
+        };
+        let sequence = newest.proven.sequence.max(1);
+        let id = SegmentId { sequence, slot, nonce: 0 };
+        self.add(Place { seed: newest.seed, ..Place::new(&self.identity, id) });
+        self.run(progress);
     }
 
     /// Searches the slots until nothing names a segment that was not looked for.

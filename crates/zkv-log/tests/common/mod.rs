@@ -48,6 +48,19 @@ pub fn storage_of(bytes: &[u8]) -> MemoryStorage {
     storage
 }
 
+/// Frees all that the log has, so that its last segment lies in the first slot, and cuts the others off.
+pub fn compact(writer: &mut LogWriter) {
+    for _ in 0..2 {
+        writer.rebase().unwrap();
+        let segments = writer.log().view().segments();
+        let full = segments.iter().filter(|segment| segment.is_sealed);
+        let freed = writer.free(&full.map(|segment| segment.slot).collect::<Vec<_>>()).unwrap();
+        writer.log().sync(freed.end).unwrap();
+    }
+    writer.cut().unwrap();
+    assert_eq!(slots(&writer.log()), [(0, 3)]);
+}
+
 /// Bytes that do not compress, so that entries fill slots.
 pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
     let mut noise = vec![0; bytes];

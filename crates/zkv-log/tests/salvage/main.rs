@@ -6,6 +6,7 @@ mod bad_sectors;
 #[path = "../common/mod.rs"]
 mod common;
 mod ends;
+mod unnamed;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,7 +16,7 @@ use zkv_io::{MemoryStorage, Storage};
 use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
 use zkv_log::{LogError, LogOptions, LogWriter, Room, Salvage, SalvageIndex, Salvaged, create};
 
-use common::{PATH, SLOT, bytes_of, new_log, noise, open, storage_of};
+use common::{PATH, SLOT, bytes_of, compact, new_log, noise, open, storage_of};
 
 /// Up to the log's end, without what fills its last page.
 fn bytes_to_end(storage: &MemoryStorage, writer: &LogWriter) -> Vec<u8> {

@@ -1,0 +1,24 @@
+//! Segments whose names are lost, and whose blocks tell that they are of the log.
+
+use super::*;
+
+#[test]
+fn the_only_segment_is_found_without_its_header_where_it_is_not_the_first() {
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..20);
+    compact(&mut writer);
+    append(&mut writer, 20..40);
+    let before = bytes_of(&storage);
+    writer.close().unwrap();
+    drop(writer);
+    for mut bytes in [before, bytes_of(&storage)] {
+        bytes[usize::try_from(FILE_HEADER_BYTES).unwrap() + 70] ^= 1;
+        let found = salvage(&storage_of(&bytes));
+        assert_eq!(found.numbers, reversed(20..40));
+        // A roll call has the name, and that nothing else belongs to the log.
+        assert!(found.is_certain(), "{found:?}");
+        // The first block, too, which is a roll call.
+        zero(&mut bytes, FILE_HEADER_BYTES..FILE_HEADER_BYTES + 270);
+        assert_eq!(salvage(&storage_of(&bytes)).numbers, reversed(20..40));
+    }
+}
