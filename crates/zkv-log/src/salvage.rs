@@ -34,6 +34,7 @@ use blocks::{BlockSearch, FoundBlock};
 use dictionaries::Dictionaries;
 use identity::Origin;
 use image::Image;
+pub(crate) use nameless::newest_unnamed;
 use order::{Member, Missing, Order, Turn};
 use parts::{Item, classify};
 use survey::Survey;

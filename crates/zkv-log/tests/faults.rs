@@ -277,6 +277,48 @@ fn a_lost_first_sector_of_the_last_segment_is_damage() {
 }
 
 #[test]
+fn a_lost_seal_and_the_header_behind_it_are_damage_where_later_commits_prove_it() {
+    let (storage, mut writer) = new_log();
+    for number in 0..200 {
+        writer.append(&[&noise(number, 500)]).unwrap();
+        writer.log().sync(writer.end()).unwrap();
+    }
+    let (early, late) = (writer.checkpoint().unwrap(), writer.end());
+    assert_eq!(slots(&writer.log()), [(0, 1), (1, 2)]);
+    let killed = bytes_of(&storage);
+    writer.close().unwrap();
+    drop(writer);
+    let second = 4096 + SLOT as usize;
+    for bytes in [killed, bytes_of(&storage)] {
+        for damage in [second - 4096..second + 4096, second - 20..second + 20] {
+            let mut bytes = bytes.clone();
+            bytes[damage.clone()].fill(0);
+            let damaged = storage_of(&bytes);
+            let opened = try_open(&damaged, None);
+            assert!(matches!(opened, Err(LogError::Corrupt { .. })), "{damage:?}");
+            // An index needs neither.
+            let opened = try_open(&damaged, Some(&early)).unwrap();
+            assert!(late <= opened.writer.unwrap().end());
+        }
+    }
+}
+
+#[test]
+fn an_abandoned_segment_whose_header_is_wiped_is_no_damage() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"kept"]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let packed = writer.log().pack(&[&noise(1, 50_000), &noise(2, 50_000)]).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    drop(commit);
+    let end = writer.end();
+    drop(writer);
+    assert!(bytes_of(&storage).len() > 4096 + SLOT as usize + 512);
+    assert_eq!(open(&storage).end(), end);
+}
+
+#[test]
 fn a_seal_alone_proves_what_was_durable_before_it() {
     let (storage, mut writer) = new_log();
     writer.append(&[&noise(1, 600)]).unwrap();

@@ -2,15 +2,25 @@
 
 use std::collections::HashSet;
 
+use zkv_io::StorageFile;
+
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
+use crate::header::Identity;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
+use crate::salvage::newest_unnamed;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::latest_proof;
 
-use super::{Leftover, Recovery, read_header, slot_count};
+use super::{Leftover, Recovery, header_at_start, read_header, read_or_zeros, slot_count};
+
+/// How many slots without a header are read for proof. Damage leaves one of them or two; a commit that was given
+/// up, or a file made for it, may leave thousands.
+const UNNAMED_TRIED_MAX: usize = 4;
+/// The least that a disk loses at once.
+const SECTOR_BYTES: usize = 512;
 
 impl Recovery<'_> {
     /// The walk has stopped at `stop`, with `rest` behind it, and perhaps a seal that leads nowhere.
@@ -30,8 +40,15 @@ impl Recovery<'_> {
         }
         let mut leftover = Leftover::default();
         let members: HashSet<SegmentId> = self.member_ids().collect();
+        let filled: HashSet<u32> =
+            members.iter().map(|id| id.slot).chain([place.id.slot]).collect();
+        let mut unnamed = Vec::new();
         for slot in 0..slot_count(self.open, self.file_bytes) {
-            let Some(header) = read_header(self.open, slot) else { continue };
+            let first = header_at_start(self.open, slot);
+            if first.is_none() && !filled.contains(&slot) {
+                unnamed.push(slot);
+            }
+            let Some(header) = first.or_else(|| read_header(self.open, slot)) else { continue };
             let is_known = header.id() == place.id || members.contains(&header.id());
             if !is_known && header.sequence > self.end.position.sequence {
                 let stray = Place::new(&self.open.identity, header.id());
@@ -39,12 +56,24 @@ impl Recovery<'_> {
                 leftover.stray_slots.push(slot);
             }
         }
+        proof = proof.max(self.proof_without_names(&unnamed));
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
         }
         leftover.needs_wipe = self.end.position != stopped_at || rest.iter().any(|byte| *byte != 0);
         Ok(leftover)
+    }
+
+    /// What stands in `slots`, which no segment fills and no header names. The segment that goes on may be
+    /// there, where its header is lost, and the seal that leads to it, which is the page before.
+    fn proof_without_names(&self, slots: &[u32]) -> Position {
+        let (file, identity) = (&*self.open.file, &self.open.identity);
+        let lost = slots.iter().rev().filter(|slot| !was_wiped(file, identity, **slot));
+        let proofs = lost.take(UNNAMED_TRIED_MAX).filter_map(|slot| {
+            Some(newest_unnamed(file, identity, *slot, self.file_bytes)?.proven)
+        });
+        proofs.max().unwrap_or_default()
     }
 
     fn proof_within(&self, place: Place) -> Result<Position> {
@@ -79,4 +108,14 @@ impl Recovery<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether the header in `slot` was wiped, as one of a commit that was given up: with zeros up to its first
+/// block, where a disk that loses it loses more.
+fn was_wiped(file: &dyn StorageFile, identity: &Identity, slot: u32) -> bool {
+    let mut sector = [0; SECTOR_BYTES];
+    let read = read_or_zeros(file, identity.slot_start(slot), &mut sector);
+    let (header, behind) = sector.split_at(SEGMENT_HEADER_BYTES as usize);
+    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+    read.is_ok() && is_zero(header) && !is_zero(behind)
 }

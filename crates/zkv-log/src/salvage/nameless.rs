@@ -39,7 +39,7 @@ pub(super) fn first_segment(file: &dyn StorageFile, file_bytes: u64) -> Option<(
 
 /// Blocks of a slot that agree on a seed.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Agreed {
+pub(crate) struct Agreed {
     pub seed: Seed,
     /// How many.
     count: u32,
@@ -56,9 +56,15 @@ impl Agreed {
     }
 }
 
-/// The newest of the segments whose blocks `image`, a slot, holds: commits are numbered.
-pub(super) fn newest_segment(image: &[u8]) -> Option<Agreed> {
-    agreed(image).max_by_key(|agreed| agreed.last_commit)
+/// The newest of the segments whose blocks are in `slot`, by the numbers of their commits.
+pub(crate) fn newest_unnamed(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+    file_bytes: u64,
+) -> Option<Agreed> {
+    let image = Image::read(file, identity.slot_start(slot), identity.slot_bytes, file_bytes);
+    agreed(&image.bytes).max_by_key(|agreed| agreed.last_commit)
 }
 
 /// The seeds with which two or more of the first block and all commit blocks are whole.

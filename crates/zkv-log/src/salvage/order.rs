@@ -206,7 +206,7 @@ fn missing(
 }
 
 impl Seen {
-    fn committed(&self) -> Option<Position> {
+    pub(super) fn committed(&self) -> Option<Position> {
         self.commits_end.map(|offset| Position { sequence: self.place.id.sequence, offset })
     }
 

@@ -24,7 +24,7 @@ use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
-use super::nameless;
+use super::nameless::newest_unnamed;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
 /// long as reading the slot some times over; more than one is rare.
@@ -160,27 +160,42 @@ impl<'a> Survey<'a> {
         let seen = self.search(place, &image);
         self.keep(seen);
         // They list it by its name.
-        self.roll_calls.clear();
+        self.roll_calls.retain(|_, roll_call| roll_call.holder != place.id);
     }
 
-    /// Adds the newest segment of those that nothing names, where nothing that is named was begun. Roll calls
-    /// in it then may tell its name, and those of others.
+    /// Adds the newest of the segments that have lost their headers, where its commits say that the log goes on
+    /// behind all that was found, or nothing was. Roll calls in it then may tell its name, and those of others.
     pub(super) fn add_unnamed(&mut self, progress: &mut dyn FnMut(u64)) {
-        if self.seen.values().flatten().any(|seen| seen.has_header || seen.has_blocks) {
+        let seen_in = |slot: &u32| self.seen.get(slot).into_iter().flatten();
+        let slots =
+            (0..self.slot_count()).filter(|slot| !seen_in(slot).any(|seen| seen.has_header));
+        let newest = slots.filter_map(|slot| {
+            let newest = newest_unnamed(self.file, &self.identity, slot, self.file_bytes)?;
+            Some((slot, newest))
+        });
+        let newest = newest.max_by_key(|(_, newest)| newest.last_commit);
+        let Some((slot, newest)) = newest else { return };
+        let mut seen = self.seen.values().flatten();
+        if newest.proven <= self.known_end() && seen.any(|seen| seen.has_header || seen.has_blocks)
+        {
             return;
         }
-        let agreed = (0..self.slot_count()).filter_map(|slot| {
-            let start = self.identity.slot_start(slot);
-            let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
-            Some((slot, nameless::newest_segment(&image.bytes)?))
-        });
-        let Some((slot, newest)) = agreed.max_by_key(|(_, agreed)| agreed.last_commit) else {
-            return;
-        };
-        let sequence = newest.proven.sequence.max(1);
+        let mut sequence = newest.proven.sequence.max(1);
+        while self.seen.values().flatten().any(|seen| seen.place.id.sequence == sequence) {
+            // What is proven may end in the segment before.
+            sequence += 1;
+        }
         let id = SegmentId { sequence, slot, nonce: 0 };
         self.add(Place { seed: newest.seed, ..Place::new(&self.identity, id) });
         self.run(progress);
+    }
+
+    /// Where the log ends, as far as what was found goes.
+    fn known_end(&self) -> Position {
+        let seen = self.seen.values().flatten();
+        seen.map(|seen| seen.proven.max(seen.committed().unwrap_or_default()))
+            .max()
+            .unwrap_or_default()
     }
 
     /// Searches the slots until nothing names a segment that was not looked for.

@@ -22,3 +22,26 @@ fn the_only_segment_is_found_without_its_header_where_it_is_not_the_first() {
         assert_eq!(salvage(&storage_of(&bytes)).numbers, reversed(20..40));
     }
 }
+
+#[test]
+fn a_last_segment_is_found_without_its_header_and_the_seal_before_it() {
+    let (storage, mut writer) = new_log();
+    for number in 0..100 {
+        append(&mut writer, number..number + 1);
+        writer.log().sync(writer.end()).unwrap();
+    }
+    let begun = slot_start(1, SLOT);
+    let mut killed = bytes_of(&storage);
+    writer.checkpoint().unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    for bytes in [&mut killed, &mut bytes_of(&storage)] {
+        for damage in [begun - 4096..begun + 4096, begun - 20..begun + 20] {
+            let mut damaged = bytes.clone();
+            zero(&mut damaged, damage.clone());
+            let found = salvage(&storage_of(&damaged));
+            assert!(found.numbers.starts_with(&reversed(75..100)), "{damage:?}: {found:?}");
+            assert!(found.numbers.len() > 85 && !found.is_certain(), "{damage:?}: {found:?}");
+        }
+    }
+}
