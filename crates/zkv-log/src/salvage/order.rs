@@ -35,8 +35,9 @@ pub(super) struct Member {
     pub data_end: Option<u32>,
     /// Nothing that counts stands in a later one.
     pub is_newest: bool,
-    /// Its seal names another segment, and nothing was found behind it.
-    pub is_last_of_more: bool,
+    /// Its seal names another segment, and nothing was found behind it; or that seal is damaged, and nobody
+    /// knows whether the log goes on.
+    pub may_go_on: bool,
 }
 
 /// Segments of which nothing was found.
@@ -72,7 +73,7 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
     let watermark = checkpoint.map(|checkpoint| checkpoint.watermark);
     let proven = seen.values().map(|seen| seen.proven).chain(watermark).max().unwrap_or_default();
     let newest = committed.max(proven).sequence;
-    drop_abandoned(&mut seen, newest);
+    drop_abandoned(&survey, &mut seen, newest);
     let mut turns = missing(&seen, membership.as_ref(), &retired, proven);
     let ends: HashMap<SegmentId, u32> = checkpoint
         .and_then(|checkpoint| checkpoint.segments.split_last())
@@ -88,8 +89,10 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
         let Seen { place, has_header, seal, .. } = seen;
         let data_end = seal.map(|seal| seal.data_end).or(ends.get(&place.id).copied());
         let is_newest = newest <= sequence;
-        let is_last_of_more = last_of_more == Some(sequence);
-        let member = Member { place, has_header, seal, data_end, is_newest, is_last_of_more };
+        let has_lost_its_seal =
+            || is_newest && data_end.is_none() && survey.has_something_for_a_seal(place);
+        let may_go_on = last_of_more == Some(sequence) || has_lost_its_seal();
+        let member = Member { place, has_header, seal, data_end, is_newest, may_go_on };
         turns.insert(sequence, Turn::Found(member));
     }
     Order { turns: turns.into_values().collect(), committed: committed.max(proven) }
@@ -124,8 +127,9 @@ fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
 }
 
 /// Leaves out what stands behind the segment `newest`, in which the log ends, and no seal leads to: whoever
-/// opened the log since has wiped the seal, so that this is of a commit that was given up.
-fn drop_abandoned(seen: &mut BTreeMap<u64, Seen>, newest: u64) {
+/// opened the log since has wiped the seal, so that this is of a commit that was given up. A seal that is
+/// damaged was not wiped.
+fn drop_abandoned(survey: &Survey<'_>, seen: &mut BTreeMap<u64, Seen>, newest: u64) {
     if !seen.contains_key(&newest) {
         // What may have led there is lost, too.
         return;
@@ -135,6 +139,11 @@ fn drop_abandoned(seen: &mut BTreeMap<u64, Seen>, newest: u64) {
         && seen.get(&seal.next.sequence).is_some_and(|next| next.place.id == seal.next)
     {
         last = seal.next.sequence;
+    }
+    let is_damaged =
+        |seen: &Seen| seen.seal.is_none() && survey.has_something_for_a_seal(seen.place);
+    if seen.get(&last).is_some_and(is_damaged) {
+        return;
     }
     seen.retain(|sequence, _| *sequence <= last);
 }

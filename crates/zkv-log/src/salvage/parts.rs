@@ -60,7 +60,7 @@ pub(super) fn classify(
         }
     }
     count_by_seal(&mut items, member);
-    if member.is_last_of_more {
+    if member.may_go_on {
         items.push(Item::Doubt);
     }
     items

@@ -13,7 +13,9 @@ use crate::checkpoint::LogCheckpoint;
 use crate::commit::MEMBERS_PER_BLOCK;
 use crate::dictionary::DictionaryDigest;
 use crate::header::{Identity, SegmentHeader};
-use crate::layout::{SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_offset};
+use crate::layout::{
+    SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_block_bytes, seal_offset,
+};
 use crate::position::Position;
 use crate::recover::decode_members;
 use crate::seal::Seal;
@@ -266,6 +268,20 @@ impl<'a> Survey<'a> {
         header.is_some_and(|header| {
             header.is_of(&self.identity, id.slot) && header.sequence < id.sequence
         })
+    }
+
+    /// Whether something stands where the seal of an unsealed segment should be, other than zeros and the whole
+    /// seal of an earlier one.
+    pub(super) fn has_something_for_a_seal(&self, place: Place) -> bool {
+        let start = place.start + u64::from(seal_offset(place.slot_bytes));
+        let image =
+            Image::read(self.file, start, seal_block_bytes(place.slot_bytes), self.file_bytes);
+        let is_whole = |header: SegmentHeader| {
+            let place = Place::new(&self.identity, header.id());
+            Seal::decode_block(&image.bytes, &place).is_some()
+        };
+        let mut headers = headers_in(self.file, place.id.slot, place.slot_bytes);
+        !image.is_zero(0..image.end()) && !headers.any(is_whole)
     }
 
     /// Looks for the blocks and the seal of one segment.

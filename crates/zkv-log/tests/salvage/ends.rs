@@ -57,3 +57,42 @@ fn a_segment_that_a_crash_kept_from_being_begun_is_not_missed() {
     let found = salvage(&storage_of(&bytes));
     assert!(found.is_certain() && found.numbers[0] == number - 2, "{found:?}");
 }
+
+/// A log whose second segment holds one commit, which nothing proves to be durable, and its bytes as a killed
+/// process leaves them. Tells how many entries there are, and where the log ends.
+fn with_a_second_segment() -> (Vec<u8>, u32, usize) {
+    let (storage, mut writer) = new_log();
+    let mut count = 0;
+    while writer.end().sequence == 1 {
+        append(&mut writer, count..count + 1);
+        count += 1;
+    }
+    let end = bytes_to_end(&storage, &writer).len();
+    (bytes_of(&storage), count, end)
+}
+
+#[test]
+fn what_stands_behind_a_damaged_seal_is_not_taken_for_abandoned() {
+    let (mut bytes, count, end) = with_a_second_segment();
+    bytes[end - 3] ^= 1;
+    for seal in [None, Some(1), Some(400)] {
+        let mut bytes = bytes.clone();
+        if let Some(back) = seal {
+            bytes[usize::try_from(slot_start(1, SLOT)).unwrap() - back] ^= 1;
+        }
+        let found = salvage(&storage_of(&bytes));
+        assert_eq!(found.numbers, reversed(0..count - 1));
+        assert_eq!(found.uncommitted, [count - 1], "{seal:?}");
+        assert_eq!(found.doubts, usize::from(seal.is_some()));
+    }
+}
+
+#[test]
+fn a_damaged_seal_tells_that_the_log_may_have_gone_on() {
+    let (mut bytes, count, _) = with_a_second_segment();
+    let second = usize::try_from(slot_start(1, SLOT)).unwrap();
+    bytes[second - 10] ^= 1;
+    bytes[second..].fill(0);
+    let found = salvage(&storage_of(&bytes));
+    assert_eq!((found.numbers, found.doubts), (reversed(0..count - 1), 1));
+}
