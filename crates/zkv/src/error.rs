@@ -296,6 +296,29 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
     is_code || error.kind() == io::ErrorKind::OutOfMemory
 }
 
+/// Whether a read of the log has found that what it was after is lost: damaged, or in a sector that the disk
+/// cannot read. All else may pass, or says nothing of what is there.
+pub(crate) fn is_lost(error: &LogError) -> bool {
+    // EIO of Unix systems, and of Linux ENODATA, EBADMSG, EILSEQ and EUCLEAN, too; of Windows ERROR_CRC,
+    // ERROR_SECTOR_NOT_FOUND, ERROR_READ_FAULT, ERROR_IO_DEVICE and ERROR_FILE_CORRUPT.
+    let codes: &[i32] = if cfg!(windows) {
+        &[23, 27, 30, 1117, 1392]
+    } else if cfg!(target_os = "linux") {
+        &[5, 61, 74, 84, 117]
+    } else {
+        &[5]
+    };
+    match error {
+        LogError::Corrupt { .. } => true,
+        LogError::Io { source, .. } => match source.raw_os_error() {
+            Some(code) => codes.contains(&code),
+            // A file that was cut short, or what a storage of somebody's own says of its disk.
+            None => matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::Other),
+        },
+        _ => false,
+    }
+}
+
 fn kind_of_log(error: &LogError) -> ErrorKind {
     match error {
         LogError::Io { source, .. } => kind_of_io(source),
@@ -349,5 +372,28 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
     match error.kind() {
         io::ErrorKind::NotFound => ErrorKind::NotFound,
         _ => ErrorKind::Io,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_disk_cannot_read_is_lost_and_what_the_process_lacks_is_not() {
+        let of = |source| LogError::Io { action: "read", source };
+        let damaged = LogError::Corrupt { offset: 0, what: "a block" };
+        let bad_sector = if cfg!(windows) { 23 } else { 5 };
+        let lost = [io::Error::from_raw_os_error(bad_sector), io::Error::other("a bad sector")];
+        assert!(is_lost(&damaged) && lost.into_iter().all(|error| is_lost(&of(error))));
+        let no_handles = if cfg!(windows) { 4 } else { 24 };
+        let passing = [
+            io::ErrorKind::OutOfMemory.into(),
+            io::ErrorKind::Interrupted.into(),
+            io::ErrorKind::StorageFull.into(),
+            io::Error::from_raw_os_error(no_handles),
+        ];
+        assert!(!passing.into_iter().any(|error| is_lost(&of(error))));
+        assert!(!is_lost(&LogError::SyncFailed));
     }
 }

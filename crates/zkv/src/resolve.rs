@@ -6,6 +6,7 @@ use zkv_index::KeyHash;
 use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
+use crate::error::is_lost;
 use crate::keys::Keys;
 use crate::live::{LiveChange, raw_bytes, slot_of};
 use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
@@ -220,7 +221,7 @@ impl Resolver<'_> {
     ) -> Result<(), WriteError> {
         const BITS_BEHIND: u32 = u128::BITS - zkv_index::HASH_BITS;
         let mut seen = Vec::new();
-        let visited = self.committed.log.visit(from_index(location), |entry| {
+        let mut show = |entry: &[u8]| {
             let Ok(record) = Record::decode(entry) else { return };
             let other = self.keys.hash_record(&record);
             // The newest record of a key comes first.
@@ -249,11 +250,11 @@ impl Resolver<'_> {
                     old,
                 });
             }
-        });
-        match visited {
+        };
+        match read_again(|| self.committed.log.visit(from_index(location), &mut show)) {
             // What cannot be read cannot be found by mistake, either.
-            Ok(()) | Err(LogError::Corrupt { .. }) => Ok(()),
-            Err(error) => Err(error.into()),
+            Err(error) if !is_lost(&error) => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
@@ -326,7 +327,7 @@ pub(crate) fn resolve<'a>(
             Ok(Some(existing)) => {
                 return Ok(Before::At(Existing { damaged: damaged.into(), ..existing }));
             }
-            Err(LogError::Corrupt { .. }) => damaged.push(*location),
+            Err(error) if is_lost(&error) => damaged.push(*location),
             Err(error) => return Err(error.into()),
         }
     }
@@ -341,10 +342,8 @@ pub(crate) fn certain_at(
 ) -> Result<Existing, LogError> {
     match existing_at(committed, key, location) {
         Ok(Some(existing)) => Ok(existing),
-        Ok(None) | Err(LogError::Corrupt { .. }) => {
-            Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() })
-        }
-        Err(error) => Err(error),
+        Err(error) if !is_lost(&error) => Err(error),
+        _ => Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() }),
     }
 }
 
@@ -353,12 +352,21 @@ pub(crate) fn existing_at(
     key: KeyRef<'_>,
     location: zkv_index::Location,
 ) -> Result<Option<Existing>, LogError> {
-    let found = committed.read(key, from_index(location), |record| {
-        let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok()).flatten();
-        let (raw_bytes, head) = (raw_bytes(record), head.map(Box::new));
-        Existing { location, raw_bytes, head, damaged: Box::default() }
-    })?;
-    Ok(found)
+    read_again(|| {
+        committed.read(key, from_index(location), |record| {
+            let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok());
+            let (raw_bytes, head) = (raw_bytes(record), head.flatten().map(Box::new));
+            Existing { location, raw_bytes, head, damaged: Box::default() }
+        })
+    })
+}
+
+/// Reads once more where the disk refuses, which may pass: only what cannot be read twice is given up.
+fn read_again<T>(mut read: impl FnMut() -> Result<T, LogError>) -> Result<T, LogError> {
+    match read() {
+        Err(LogError::Io { .. }) => read(),
+        done => done,
+    }
 }
 
 #[cfg(test)]

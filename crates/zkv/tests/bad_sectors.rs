@@ -1,0 +1,79 @@
+//! What a store does whose disk cannot read some of its sectors.
+
+mod common;
+
+use std::sync::Arc;
+
+use zkv::{Durability, Options, ReadMode};
+use zkv_io::MemoryStorage;
+
+use common::bad_sectors::BadSectors;
+use common::faulty::{PATH, killed, noise, options};
+
+fn key(number: u64) -> Vec<u8> {
+    format!("key {number}").into_bytes()
+}
+
+/// A closed store of so many incompressible records of 600 bytes.
+fn filled(count: u64) -> MemoryStorage {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).open(PATH).unwrap();
+    for number in 0..count {
+        store.set_bytes(&key(number), &noise(number, 600)).unwrap();
+    }
+    store.close().unwrap();
+    memory
+}
+
+/// The store in `memory` on a disk that cannot read these sectors.
+fn beside(memory: &MemoryStorage, sectors: &[u64]) -> Options {
+    let storage = BadSectors::new(memory, PATH, sectors);
+    Options::new().storage(Arc::new(storage)).read_mode(ReadMode::Pread).cache_bytes(0)
+}
+
+/// The keys of the first `count` that lookups cannot read.
+fn unreadable(options: Options, count: u64) -> Vec<Vec<u8>> {
+    let store = options.open_read_only(PATH).unwrap();
+    (0..count).map(key).filter(|key| store.get_bytes(key).is_err()).collect()
+}
+
+#[test]
+fn a_bad_sector_keeps_nothing_from_being_written() {
+    let memory = filled(2000);
+    let lost = unreadable(beside(&memory, &[100]), 2000);
+    assert!(!lost.is_empty() && lost.len() < 20, "{}", lost.len());
+    let store = beside(&memory, &[100]).open(PATH).unwrap();
+    for number in 2000..3000 {
+        store.set_bytes(&key(number), b"other").unwrap();
+    }
+    store.set_bytes(&lost[0], b"newer").unwrap();
+    store.flush().unwrap();
+    store.sync().unwrap();
+    assert_eq!(store.len(), 3000);
+    store.close().unwrap();
+
+    let store = options(&memory).open(PATH).unwrap();
+    assert_eq!(store.get_bytes(&key(2999)).unwrap().unwrap(), b"other");
+    assert_eq!(store.get_bytes(&lost[0]).unwrap().unwrap(), b"newer");
+    assert_eq!(store.len(), 3000);
+}
+
+#[test]
+fn a_bad_sector_of_superseded_records_does_not_keep_a_store_from_being_opened() {
+    let memory = filled(2000);
+    let lost = unreadable(beside(&memory, &[100]), 2000);
+    // The index file does not know of these yet.
+    let store = options(&memory).durability(Durability::Flushed).open(PATH).unwrap();
+    for key in &lost {
+        store.set_bytes(key, b"newer").unwrap();
+    }
+    let memory = killed(&memory);
+    for is_read_only in [true, false] {
+        let options = beside(&memory, &[100]);
+        let open = if is_read_only { Options::open_read_only } else { Options::open };
+        let store = open(options, PATH).unwrap();
+        assert_eq!(store.get_bytes(&lost[0]).unwrap().unwrap(), b"newer");
+        assert_eq!(store.len(), 2000);
+        assert_eq!(store.iter_bytes().flatten().count(), 2000);
+    }
+}
