@@ -79,11 +79,15 @@ impl LogView {
         decoder: &mut Decoder,
         matches: &mut impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        let checked = segment.first_block_checked(&*self.shared.file, cell)?;
-        if checked == first {
-            return found;
+        let (checked, is_lossy) = segment.first_block_checked(&*self.shared.file, cell);
+        let found = match checked == first {
+            true => found,
+            false => self.find_in_cell(segment, checked, decoder, matches),
+        };
+        match found {
+            Ok(None) if is_lossy => Err(segment.damaged(cell * CELL_BYTES, "a block")),
+            found => found,
         }
-        self.find_in_cell(segment, checked, decoder, matches)
     }
 
     #[inline]

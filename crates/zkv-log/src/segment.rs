@@ -1,5 +1,7 @@
 //! A segment as a reader holds it: where its blocks are, and what they need to be read.
 
+mod walked;
+
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
@@ -18,6 +20,7 @@ use crate::layout::{
 use crate::seal::Seal;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::walk::{Block, BlockWalk, Seeds};
+use walked::Walked;
 
 /// Which segment: one that was here before, in the same slot or with the same sequence number in
 /// a copy of the file that went another way, differs in its nonce.
@@ -39,6 +42,8 @@ pub(crate) struct Segment {
     dictionaries: [OnceLock<Box<SegmentDictionary>>; DICTIONARIES_MAX],
     /// What the seal said when it was first needed, or what a walk found in its place.
     contents: OnceLock<Contents>,
+    /// Only where the seal is damaged, and its table was needed: a walk takes long.
+    walked: OnceLock<Box<Walked>>,
     /// Cloned by every version of this segment; whoever holds one keeps the slot from being used
     /// again.
     pub hold: Arc<()>,
@@ -75,8 +80,6 @@ pub(crate) struct Contents {
     pub dictionary_offsets: [u32; DICTIONARIES_MAX],
     /// Only where a seal says it.
     block_count: Option<u32>,
-    /// Only where the seal is damaged: its table, made anew.
-    walked_cells: Option<Vec<u8>>,
 }
 
 /// Where a segment lies, and what its blocks' checksums build on.
@@ -139,6 +142,7 @@ impl Segment {
             cells,
             dictionaries: [const { OnceLock::new() }; DICTIONARIES_MAX],
             contents: OnceLock::new(),
+            walked: OnceLock::new(),
             hold,
         }
     }
@@ -182,15 +186,16 @@ impl Segment {
         }
     }
 
-    /// Where the first block starts that starts in `cell`, by a table that nobody has checked.
+    /// Where the first block starts that starts in `cell`, by a table that nobody has checked; where the seal
+    /// was found damaged, by what a walk has found.
     #[inline]
     pub(crate) fn first_block(&self, map: &dyn FileMap, cell: u32) -> Result<u32> {
         let within = match &self.cells {
             CellTable::Growing(table) => {
                 table.get(cell as usize).map_or(0, |entry| entry.load(Ordering::Relaxed))
             }
-            CellTable::Sealed => match self.contents.get().and_then(Contents::walked_cells) {
-                Some(table) => table.get(cell as usize).copied().unwrap_or(0),
+            CellTable::Sealed => match self.walked.get() {
+                Some(walked) => return Ok(walked.first_block(cell)),
                 None => {
                     let mut byte = [0];
                     map.copy_out(self.table_start() + u64::from(cell), &mut byte)
@@ -215,17 +220,28 @@ impl Segment {
     }
 
     /// Where the first block starts that starts in `cell`, by a table that was held against its
-    /// checksum now, or was made anew.
+    /// checksum now, or by a walk; and whether others that start there may be lost.
     #[cold]
-    pub(crate) fn first_block_checked(&self, file: &dyn StorageFile, cell: u32) -> Result<u32> {
-        let within = match self.read_seal(file) {
-            Some(seal) => seal.cells.get(cell as usize).copied(),
-            None => self
-                .walk_contents(file)?
-                .walked_cells
-                .and_then(|table| table.get(cell as usize).copied()),
-        };
-        Ok(cell * CELL_BYTES + u32::from(within.unwrap_or(0)))
+    pub(crate) fn first_block_checked(&self, file: &dyn StorageFile, cell: u32) -> (u32, bool) {
+        if self.walked.get().is_none()
+            && let Some(seal) = self.read_seal(file)
+        {
+            let within = seal.cells.get(cell as usize).copied().map_or(0, u32::from);
+            return (cell * CELL_BYTES + within, false);
+        }
+        let walked = self.walked(file);
+        (walked.first_block(cell), walked.is_lossy(cell))
+    }
+
+    /// Walks the segment, whose seal is damaged, unless that was done: all look for its blocks by what was
+    /// found then.
+    #[cold]
+    pub(crate) fn walk(&self, file: &dyn StorageFile) {
+        self.walked(file);
+    }
+
+    fn walked(&self, file: &dyn StorageFile) -> &Walked {
+        self.walked.get_or_init(|| Box::new(Walked::of(file, self.place, self.end())))
     }
 
     /// The segment's seal, where it is whole.
@@ -234,14 +250,6 @@ impl Segment {
         let offset = self.place.start + u64::from(seal_offset(self.place.slot_bytes));
         file.read_at(offset, &mut block).ok()?;
         Seal::decode_block(&block, &self.place)
-    }
-
-    /// The bytes of the segment from `from` on, as far as they may be read.
-    pub(crate) fn read_blocks(&self, file: &dyn StorageFile, from: u32) -> Result<Vec<u8>> {
-        let mut bytes = vec![0; self.end().saturating_sub(from) as usize];
-        file.read_at(self.place.start + u64::from(from), &mut bytes)
-            .map_err(LogError::io("read"))?;
-        Ok(bytes)
     }
 
     /// How many blocks its seal says that it has, where that is known by now.
@@ -262,31 +270,15 @@ impl Segment {
     fn told_contents(&self, file: &dyn StorageFile) -> Option<Contents> {
         let seal = self.is_sealed().then(|| self.read_seal(file)).flatten()?;
         let (dictionary_offsets, block_count) = (seal.dictionary_offsets, Some(seal.block_count));
-        Some(Contents { dictionary_offsets, block_count, walked_cells: None })
+        Some(Contents { dictionary_offsets, block_count })
     }
 
-    fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
-        if let Some(contents) = self.contents.get() {
-            return Ok(contents);
-        }
-        let contents = match self.told_contents(file) {
-            Some(told) => told,
-            None => self.walk_contents(file)?,
-        };
-        Ok(self.contents.get_or_init(|| contents))
-    }
-
-    /// Finds by a walk what the seal would say. What lies behind damage stays unknown.
-    fn walk_contents(&self, file: &dyn StorageFile) -> Result<Contents> {
-        let bytes = self.read_blocks(file, SEGMENT_HEADER_BYTES)?;
-        let mut found = ContentsBuilder::new(self.place.slot_bytes);
-        for block in BlockWalk::new(&bytes, SEGMENT_HEADER_BYTES, Seeds::new(self.place.seed)) {
-            found.note(&block);
-        }
-        Ok(Contents {
-            dictionary_offsets: found.dictionary_offsets,
-            block_count: None,
-            walked_cells: Some(found.cells),
+    fn contents(&self, file: &dyn StorageFile) -> &Contents {
+        self.contents.get_or_init(|| {
+            self.told_contents(file).unwrap_or_else(|| Contents {
+                dictionary_offsets: self.walked(file).dictionary_offsets,
+                block_count: None,
+            })
         })
     }
 
@@ -343,7 +335,7 @@ impl Segment {
         interner: &Interner,
         number: u8,
     ) -> Result<Arc<Dictionary>> {
-        let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
+        let offset = self.contents(file).dictionary_offsets[usize::from(number) - 1];
         let block = self.read_dictionary_block(file, offset, number)?;
         let damaged = || self.damaged(offset, "a dictionary");
         let (digest, frame) = block.split_first_chunk().ok_or_else(damaged)?;
@@ -400,7 +392,7 @@ impl Segment {
                 digests.push(found.digest);
                 continue;
             }
-            let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
+            let offset = self.contents(file).dictionary_offsets[usize::from(number) - 1];
             if offset != 0 {
                 let block = self.read_dictionary_block(file, offset, number)?;
                 digests.extend(block.first_chunk::<DICTIONARY_FIELD_BYTES>().copied());
@@ -412,21 +404,11 @@ impl Segment {
     /// What is known without a look at the file: where the dictionaries of a segment in writing are.
     pub(crate) fn set_contents(&self, dictionary_offsets: [u32; DICTIONARIES_MAX]) {
         // A second version says the same of what the first one knew.
-        let _ = self.contents.set(Contents {
-            dictionary_offsets,
-            block_count: None,
-            walked_cells: None,
-        });
+        let _ = self.contents.set(Contents { dictionary_offsets, block_count: None });
     }
 
     pub(crate) fn damaged(&self, offset: u32, what: &'static str) -> LogError {
         LogError::Corrupt { offset: self.place.start + u64::from(offset), what }
-    }
-}
-
-impl Contents {
-    fn walked_cells(&self) -> Option<&Vec<u8>> {
-        self.walked_cells.as_ref()
     }
 }
 

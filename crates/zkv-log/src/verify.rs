@@ -7,7 +7,7 @@ mod block;
 mod end;
 #[cfg(test)]
 mod forged;
-mod image;
+pub(crate) mod image;
 mod members;
 mod run;
 mod segment;

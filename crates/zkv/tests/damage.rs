@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use serde::{Deserialize, Deserializer};
-use zkv::{Durability, ErrorKind, Store, WriteBatch};
+use zkv::{Cleaning, Durability, ErrorKind, Store, WriteBatch};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
 use zkv_record::{Head, Kind, Record};
@@ -131,6 +132,33 @@ fn a_batch_that_deletes_a_damaged_record_leaves_a_mark() {
     let store = options(&memory).open(salvaged).unwrap();
     assert_eq!(store.get_bytes(b"key").unwrap(), None);
     assert_eq!(store.get_bytes(b"other").unwrap().unwrap(), noise(3, 2000));
+}
+
+#[test]
+fn what_was_deleted_stays_so_beside_a_damaged_seal_and_a_damaged_block() {
+    const SLOT: usize = 256 << 10;
+    let memory = MemoryStorage::new();
+    let key = |number: u64| format!("key {number}").into_bytes();
+    let store = options(&memory).slot_bytes(256 << 10).open(PATH).unwrap();
+    let mut random = fastrand::Rng::with_seed(1);
+    for number in 0..20_000u64 {
+        let words: Vec<_> = (0..12).map(|_| format!("word{:x}", random.u64(..50) * 999)).collect();
+        store.set_bytes(&key(number), words.join(" ").as_bytes()).unwrap();
+    }
+    store.close().unwrap();
+    // Behind the index file: whoever opens the store looks up what was deleted.
+    let options = options(&memory).durability(Durability::Flushed).cleaning(Cleaning::Off);
+    let store = options.open(PATH).unwrap();
+    for number in (0..20_000).step_by(20) {
+        store.delete_bytes(&key(number)).unwrap();
+    }
+    let memory = killed(&memory);
+    flip(&memory, 4096 + 2 * SLOT - 100);
+    flip(&memory, 4096 + SLOT + 60_000);
+    let yielded: BTreeSet<_> = open(&memory).iter_bytes().flatten().map(|(key, _)| key).collect();
+    assert!(yielded.len() > 18_800, "{}", yielded.len());
+    let are_back = (0..20_000).step_by(20).filter(|number| yielded.contains(&key(*number))).count();
+    assert_eq!(are_back, 0);
 }
 
 #[test]

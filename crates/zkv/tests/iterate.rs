@@ -286,6 +286,24 @@ fn iterations_yield_what_lookups_can_read_whatever_is_damaged() {
     }
 }
 
+/// The first of the damaged bytes is one of the seal's table of cells.
+#[test]
+fn a_damaged_seal_costs_nothing_whatever_is_damaged_beside_it() {
+    let (memory, model) = filled();
+    let bytes = common::faulty::read_file(&memory, PATH);
+    let mut random = fastrand::Rng::with_seed(8);
+    for damaged_blocks in [0, 1, 1, 2, 3] {
+        let start = 4096 + random.usize(1..10) * SLOT as usize;
+        let table = start + (SLOT - SLOT / 256) as usize;
+        let mut offsets = vec![table + random.usize(..SLOT as usize / 256)];
+        offsets.extend((0..damaged_blocks).map(|_| start + random.usize(300..200_000)));
+        let flips: Vec<_> = offsets.iter().map(|at| (*at as u64, vec![bytes[*at] ^ 2])).collect();
+        with_other_bytes(&memory, &flips, || {
+            assert!(errors_of(&memory, &model) <= damaged_blocks, "{offsets:?}");
+        });
+    }
+}
+
 #[test]
 fn what_replaces_damaged_records_comes_beside_the_error() {
     let (memory, mut model, end) = small_records();

@@ -37,10 +37,13 @@ pub struct DamagedScan {
 impl DamagedScan {
     pub(super) fn new(mut scan: SegmentScan) -> Self {
         scan.until = scan.view.end_of(&scan.segment);
-        let segment = &scan.segment;
-        let seal = segment.is_sealed().then(|| segment.read_seal(&*scan.view.shared.file));
+        let (segment, file) = (&scan.segment, &*scan.view.shared.file);
+        let seal = if segment.is_sealed() { segment.read_seal(file) } else { None };
+        if segment.is_sealed() && seal.is_none() {
+            segment.walk(file);
+        }
         let mut damaged = Self {
-            sealed_cells: seal.flatten().map(|seal| seal.cells),
+            sealed_cells: seal.map(|seal| seal.cells),
             is_at_damage: true,
             damaged_from: scan.offset,
             nameless: 0,

@@ -10,14 +10,14 @@ use crate::segment::Place;
 const PAGE_BYTES: usize = 4096;
 
 /// The bytes of a segment, with zeros for those that cannot be read.
-pub(super) struct Image {
+pub(crate) struct Image {
     pub bytes: Vec<u8>,
     /// Where runs of bytes start that the system could not read, from the segment's start.
     pub unreadable: Vec<u32>,
 }
 
 /// Reads the first `upto` bytes of a segment, or as many as a file of `file_bytes` has.
-pub(super) fn read_image(
+pub(crate) fn read_image(
     file: &dyn StorageFile,
     place: Place,
     file_bytes: u64,
