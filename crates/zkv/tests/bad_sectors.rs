@@ -77,3 +77,15 @@ fn a_bad_sector_of_superseded_records_does_not_keep_a_store_from_being_opened() 
         assert_eq!(store.iter_bytes().flatten().count(), 2000);
     }
 }
+
+#[test]
+fn an_iteration_goes_on_behind_bad_sectors_however_many_lie_in_a_row() {
+    let memory = filled(6000);
+    for count in [1, 34, 300] {
+        let sectors: Vec<u64> = (100..100 + count).collect();
+        let lost = unreadable(beside(&memory, &sectors), 6000).len();
+        let store = beside(&memory, &sectors).open_read_only(PATH).unwrap();
+        let (yielded, errors): (Vec<_>, Vec<_>) = store.iter_bytes().partition(Result::is_ok);
+        assert_eq!((yielded.len(), errors.len()), (6000 - lost, 1), "{count} sectors");
+    }
+}

@@ -12,6 +12,8 @@ use super::SegmentScan;
 const SUMMED_BYTES_MAX: u64 = 1 << 30;
 /// What a read that fails counts for: a disk may try for seconds.
 const FAILED_READ_BYTES: u64 = 1 << 20;
+/// What the system reads at once, and fails to read: no other place in it is tried.
+const PAGE_BYTES: u64 = 4096;
 
 /// Goes through what is behind a damaged place of a segment: through the cells that [`LogView::find`] can
 /// read there, with those of their blocks that are newer than what is damaged in them.
@@ -30,6 +32,8 @@ pub struct DamagedScan {
     damaged_from: u32,
     /// A bit for each dictionary whose block was found damaged in search of others: it takes long to find.
     nameless: u16,
+    /// The page of the file that could not be read last.
+    failed_page: Option<u64>,
     /// What may still be summed up in vain.
     left_bytes: u64,
 }
@@ -47,6 +51,7 @@ impl DamagedScan {
             is_at_damage: true,
             damaged_from: scan.offset,
             nameless: 0,
+            failed_page: None,
             left_bytes: SUMMED_BYTES_MAX,
             scan,
         };
@@ -129,16 +134,14 @@ impl DamagedScan {
     }
 
     /// Where the cell table says that the first block of the cell starts.
-    fn first_block(&mut self, cell: u32) -> u32 {
+    fn first_block(&self, cell: u32) -> u32 {
         let start = cell * CELL_BYTES;
         if let Some(cells) = &self.sealed_cells {
             return start + cells.get(cell as usize).copied().map_or(0, u32::from);
         }
         let (view, segment) = (&self.scan.view, &self.scan.segment);
-        segment.first_block(&*view.shared.map, cell).unwrap_or_else(|_| {
-            self.left_bytes = self.left_bytes.saturating_sub(FAILED_READ_BYTES);
-            start
-        })
+        // Either it is in memory, or made anew by a walk.
+        segment.first_block(&*view.shared.map, cell).unwrap_or(start)
     }
 
     /// Where the next block starts by the header of the one at `offset`.
@@ -147,9 +150,14 @@ impl DamagedScan {
     }
 
     fn header(&mut self, offset: u32) -> Option<BlockHeader> {
+        let page = Some((self.scan.segment.place.start + u64::from(offset)) / PAGE_BYTES);
+        if page == self.failed_page {
+            return None;
+        }
         match self.scan.look_ahead(offset, BLOCK_HEADER_BYTES) {
             Ok(bytes) => BlockHeader::decode(*bytes.first_chunk()?),
             Err(_) => {
+                self.failed_page = page;
                 self.left_bytes = self.left_bytes.saturating_sub(FAILED_READ_BYTES);
                 None
             }
@@ -175,7 +183,7 @@ impl DamagedScan {
 
     /// Whether the block at `offset` may end there: most places within a block that look like another one
     /// are told apart so, and need not be summed up.
-    fn may_end(&mut self, offset: u32, end: u32) -> bool {
+    fn may_end(&self, offset: u32, end: u32) -> bool {
         let cell = end / CELL_BYTES;
         let is_proven = self.sealed_cells.is_some() || !self.scan.segment.is_sealed();
         // The next block is the first in its cell.
