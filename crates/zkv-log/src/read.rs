@@ -33,13 +33,16 @@ impl LogView {
         let cell_start = segment.place.start + u64::from(cell * CELL_BYTES);
         // While the cell table's byte is on its way.
         self.shared.map.prefetch(cell_start, PREFETCH_BYTES);
-        let first = segment.first_block(&*self.shared.map, cell)?;
+        let first = segment.first_block(&*self.shared.map, cell);
         let mut decoder = self.shared.decoders.take();
+        let Ok(first) = first else {
+            return self.find_checked(segment, cell, None, &mut decoder, &mut matches);
+        };
         let found = self.find_in_cell(segment, first, &mut decoder, &mut matches);
         if matches!(found, Ok(Some(_))) || !segment.is_sealed() {
             return found;
         }
-        self.find_again(segment, cell, first, found, &mut decoder, &mut matches)
+        self.find_checked(segment, cell, Some((first, found)), &mut decoder, &mut matches)
     }
 
     /// Asks for the memory that a look at `location` reads first: where several follow each other, the
@@ -58,7 +61,10 @@ impl LogView {
     /// As [`LogView::find`].
     pub fn visit(&self, location: Location, mut visit: impl FnMut(&[u8])) -> Result<()> {
         let Some((segment, cell)) = self.cell_of(location) else { return Ok(()) };
-        let first = segment.first_block(&*self.shared.map, cell)?;
+        let first = match segment.first_block(&*self.shared.map, cell) {
+            Ok(first) => first,
+            Err(_) => segment.first_block_checked(&*self.shared.file, cell)?.0,
+        };
         let mut decoder = self.shared.decoders.take();
         let mut show = |entry: &[u8]| -> Option<()> {
             visit(entry);
@@ -67,22 +73,21 @@ impl LogView {
         self.find_in_cell(segment, first, &mut decoder, &mut show).map(|_| ())
     }
 
-    /// The byte of the cell table that led to `first` may be damaged: a location without its entry
-    /// is so rare that the table can be held against its checksum each time.
+    /// The byte of the cell table that led to what was `tried` may be damaged, or could not be read: a
+    /// location without its entry is so rare that the table can be held against its checksum each time.
     #[cold]
-    fn find_again<T>(
+    fn find_checked<T>(
         &self,
         segment: &Segment,
         cell: u32,
-        first: u32,
-        found: Result<Option<T>>,
+        tried: Option<(u32, Result<Option<T>>)>,
         decoder: &mut Decoder,
         matches: &mut impl FnMut(&[u8]) -> Option<T>,
     ) -> Result<Option<T>> {
-        let (checked, is_lossy) = segment.first_block_checked(&*self.shared.file, cell);
-        let found = match checked == first {
-            true => found,
-            false => self.find_in_cell(segment, checked, decoder, matches),
+        let (checked, is_lossy) = segment.first_block_checked(&*self.shared.file, cell)?;
+        let found = match tried {
+            Some((first, found)) if first == checked => found,
+            _ => self.find_in_cell(segment, checked, decoder, matches),
         };
         match found {
             Ok(None) if is_lossy => Err(segment.damaged(cell * CELL_BYTES, "a block")),

@@ -222,26 +222,34 @@ impl Segment {
     /// Where the first block starts that starts in `cell`, by a table that was held against its
     /// checksum now, or by a walk; and whether others that start there may be lost.
     #[cold]
-    pub(crate) fn first_block_checked(&self, file: &dyn StorageFile, cell: u32) -> (u32, bool) {
+    pub(crate) fn first_block_checked(
+        &self,
+        file: &dyn StorageFile,
+        cell: u32,
+    ) -> Result<(u32, bool)> {
         if self.walked.get().is_none()
             && let Some(seal) = self.read_seal(file)
         {
             let within = seal.cells.get(cell as usize).copied().map_or(0, u32::from);
-            return (cell * CELL_BYTES + within, false);
+            return Ok((cell * CELL_BYTES + within, false));
         }
-        let walked = self.walked(file);
-        (walked.first_block(cell), walked.is_lossy(cell))
+        let walked = self.walked(file)?;
+        Ok((walked.first_block(cell), walked.is_lossy(cell)))
     }
 
     /// Walks the segment, whose seal is damaged, unless that was done: all look for its blocks by what was
     /// found then.
     #[cold]
-    pub(crate) fn walk(&self, file: &dyn StorageFile) {
-        self.walked(file);
+    pub(crate) fn walk(&self, file: &dyn StorageFile) -> Result<()> {
+        self.walked(file).map(|_| ())
     }
 
-    fn walked(&self, file: &dyn StorageFile) -> &Walked {
-        self.walked.get_or_init(|| Box::new(Walked::of(file, self.place, self.end())))
+    fn walked(&self, file: &dyn StorageFile) -> Result<&Walked> {
+        if let Some(walked) = self.walked.get() {
+            return Ok(walked);
+        }
+        let walked = Walked::of(file, self.place, self.end())?;
+        Ok(self.walked.get_or_init(|| Box::new(walked)))
     }
 
     /// The segment's seal, where it is whole.
@@ -273,13 +281,18 @@ impl Segment {
         Some(Contents { dictionary_offsets, block_count })
     }
 
-    fn contents(&self, file: &dyn StorageFile) -> &Contents {
-        self.contents.get_or_init(|| {
-            self.told_contents(file).unwrap_or_else(|| Contents {
-                dictionary_offsets: self.walked(file).dictionary_offsets,
+    fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
+        if let Some(contents) = self.contents.get() {
+            return Ok(contents);
+        }
+        let contents = match self.told_contents(file) {
+            Some(told) => told,
+            None => Contents {
+                dictionary_offsets: self.walked(file)?.dictionary_offsets,
                 block_count: None,
-            })
-        })
+            },
+        };
+        Ok(self.contents.get_or_init(|| contents))
     }
 
     /// Makes `dictionary` the segment's dictionary of this number, from 1.
@@ -335,7 +348,7 @@ impl Segment {
         interner: &Interner,
         number: u8,
     ) -> Result<Arc<Dictionary>> {
-        let offset = self.contents(file).dictionary_offsets[usize::from(number) - 1];
+        let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
         let block = self.read_dictionary_block(file, offset, number)?;
         let damaged = || self.damaged(offset, "a dictionary");
         let (digest, frame) = block.split_first_chunk().ok_or_else(damaged)?;
@@ -392,7 +405,7 @@ impl Segment {
                 digests.push(found.digest);
                 continue;
             }
-            let offset = self.contents(file).dictionary_offsets[usize::from(number) - 1];
+            let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
             if offset != 0 {
                 let block = self.read_dictionary_block(file, offset, number)?;
                 digests.extend(block.first_chunk::<DICTIONARY_FIELD_BYTES>().copied());

@@ -2,12 +2,13 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use zkv::{Durability, Options, ReadMode};
+use zkv::{Durability, Options, ReadMode, WriteBatch};
 use zkv_io::MemoryStorage;
 
-use common::bad_sectors::BadSectors;
+use common::bad_sectors::{BadSectors, SECTOR};
 use common::faulty::{PATH, killed, noise, options};
 
 fn key(number: u64) -> Vec<u8> {
@@ -87,5 +88,28 @@ fn an_iteration_goes_on_behind_bad_sectors_however_many_lie_in_a_row() {
         let store = beside(&memory, &sectors).open_read_only(PATH).unwrap();
         let (yielded, errors): (Vec<_>, Vec<_>) = store.iter_bytes().partition(Result::is_ok);
         assert_eq!((yielded.len(), errors.len()), (6000 - lost, 1), "{count} sectors");
+    }
+}
+
+#[test]
+fn a_bad_sector_of_a_seal_costs_nothing() {
+    const SLOT: u64 = 8 << 20;
+    let memory = filled(16_000);
+    // The table of a full segment is its last 32 KiB.
+    let in_table = SLOT / SECTOR - 3;
+    for (sectors, lost_max) in [(&[in_table][..], 0), (&[in_table, 300], 10)] {
+        let memory = killed(&memory);
+        let lost = unreadable(beside(&memory, sectors), 16_000);
+        assert!(lost.len() <= lost_max, "{} lost beside {sectors:?}", lost.len());
+        let store = beside(&memory, sectors).open(PATH).unwrap();
+        let yielded: BTreeSet<_> = store.iter_bytes().flatten().map(|(key, _)| key).collect();
+        assert_eq!(yielded.len(), 16_000 - lost.len());
+        let mut batch = WriteBatch::new();
+        for key in yielded.iter().take(15_000) {
+            batch.delete_bytes(key);
+        }
+        store.write(batch).unwrap();
+        store.flush().unwrap();
+        assert_eq!(store.iter_bytes().flatten().count(), 1_000 - lost.len());
     }
 }

@@ -44,7 +44,8 @@ impl DamagedScan {
         let (segment, file) = (&scan.segment, &*scan.view.shared.file);
         let seal = if segment.is_sealed() { segment.read_seal(file) } else { None };
         if segment.is_sealed() && seal.is_none() {
-            segment.walk(file);
+            // Where nothing can be read, nothing is found either.
+            let _ = segment.walk(file);
         }
         let mut damaged = Self {
             sealed_cells: seal.map(|seal| seal.cells),
@@ -140,7 +141,7 @@ impl DamagedScan {
             return start + cells.get(cell as usize).copied().map_or(0, u32::from);
         }
         let (view, segment) = (&self.scan.view, &self.scan.segment);
-        // Either it is in memory, or made anew by a walk.
+        // It is in memory, made anew by a walk, or nothing can be read.
         segment.first_block(&*view.shared.map, cell).unwrap_or(start)
     }
 

@@ -1,16 +1,18 @@
 //! A full segment whose seal is damaged: a walk finds what the seal would say.
 
+use std::io;
 use std::ops::RangeInclusive;
 
 use zkv_io::StorageFile;
 
 use super::{ContentsBuilder, Place};
+use crate::error::{LogError, Result};
 use crate::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARIES_MAX, SEAL_FIELD_BYTES, SEGMENT_HEADER_BYTES,
     seal_offset,
 };
 use crate::resync::Resync;
-use crate::verify::image::read_image;
+use crate::verify::image::{Image, read_image};
 use crate::walk::Seeds;
 
 /// What a walk found.
@@ -26,10 +28,17 @@ pub(super) struct Walked {
 
 impl Walked {
     /// Walks the segment at `place`, whose blocks end at `end`, and goes on behind what is damaged.
-    pub fn of(file: &dyn StorageFile, place: Place, end: u32) -> Self {
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where nothing of it can be read, which may pass: nothing is to be learnt from that.
+    pub fn of(file: &dyn StorageFile, place: Place, end: u32) -> Result<Self> {
         let slot_bytes = place.slot_bytes;
         let file_bytes = place.start + u64::from(slot_bytes);
-        let image = read_image(file, place, file_bytes, slot_bytes).bytes;
+        let Image { bytes: image, unreadable } = read_image(file, place, file_bytes, slot_bytes);
+        if !unreadable.is_empty() && image.iter().all(|byte| *byte == 0) {
+            let source = io::Error::other("no page of a segment can be read");
+            return Err(LogError::Io { action: "read", source });
+        }
         let blocks = &image[..image.len().min(end as usize)];
         let told = told_cells(&image, slot_bytes);
         let starts = (0u32..).zip(told).filter(|(_, within)| **within != 0);
@@ -63,7 +72,7 @@ impl Walked {
                 *within = *told;
             }
         }
-        Self { dictionary_offsets, cells, lossy }
+        Ok(Self { dictionary_offsets, cells, lossy })
     }
 
     /// Where the first block starts that starts in `cell`.
