@@ -146,7 +146,29 @@ impl LogView {
     /// Copies what stands at `offset` into `decoder.block`: most blocks whole, in one copy.
     #[inline]
     fn copy_ahead(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<()> {
-        let bytes = segment.end().saturating_sub(offset).min(AHEAD_BYTES);
+        match self.copy(segment, offset, AHEAD_BYTES, decoder) {
+            Ok(()) => Ok(()),
+            Err(_) => self.copy_cell(segment, offset, decoder),
+        }
+    }
+
+    /// Copies what stands at `offset` up to its cell's end: where more cannot be read, the block may end
+    /// before that, and the headers of those behind it are there.
+    #[cold]
+    fn copy_cell(&self, segment: &Segment, offset: u32, decoder: &mut Decoder) -> Result<()> {
+        let bytes = CELL_BYTES - offset % CELL_BYTES;
+        self.copy(segment, offset, bytes.max(BLOCK_HEADER_BYTES), decoder)
+    }
+
+    #[inline]
+    fn copy(
+        &self,
+        segment: &Segment,
+        offset: u32,
+        bytes_max: u32,
+        decoder: &mut Decoder,
+    ) -> Result<()> {
+        let bytes = segment.end().saturating_sub(offset).min(bytes_max);
         decoder.block.resize(bytes as usize, 0);
         let at = segment.place.start + u64::from(offset);
         self.shared.map.copy_out(at, &mut decoder.block).map_err(LogError::io("read"))

@@ -9,7 +9,7 @@ use zkv::{Durability, Options, ReadMode, WriteBatch};
 use zkv_io::MemoryStorage;
 
 use common::bad_sectors::{BadSectors, SECTOR};
-use common::faulty::{PATH, killed, noise, options};
+use common::faulty::{PATH, killed, noise, options, read_file};
 
 fn key(number: u64) -> Vec<u8> {
     format!("key {number}").into_bytes()
@@ -111,5 +111,20 @@ fn a_bad_sector_of_a_seal_costs_nothing() {
         store.write(batch).unwrap();
         store.flush().unwrap();
         assert_eq!(store.iter_bytes().flatten().count(), 1_000 - lost.len());
+    }
+}
+
+#[test]
+fn a_bad_sector_costs_only_what_lies_in_it() {
+    let memory = filled(2000);
+    let bytes = read_file(&memory, PATH);
+    for sector in [50usize, 100, 101, 102, 103, 150] {
+        // A block's header and a record's key stand before the value, of which some lies in the sector.
+        let near = &bytes[sector * 4096 - 599..(sector + 1) * 4096 + 640];
+        let is_near = |number| near.windows(600).any(|bytes| bytes == noise(number, 600));
+        let lost = unreadable(beside(&memory, &[sector as u64]), 2000);
+        let near_count =
+            (0..2000).filter(|number| lost.contains(&key(*number)) && is_near(*number));
+        assert_eq!(near_count.count(), lost.len(), "beside {sector}");
     }
 }
