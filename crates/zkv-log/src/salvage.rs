@@ -12,6 +12,7 @@ mod image;
 mod nameless;
 mod order;
 mod parts;
+mod past;
 mod survey;
 
 use std::path::Path;
@@ -55,7 +56,6 @@ pub struct Salvage {
     file: Arc<dyn StorageFile>,
     file_bytes: u64,
     has_file_header: bool,
-    goes_by_index: bool,
     slot_bytes: u32,
     order: Order,
     /// Turns that are still to come.
@@ -193,12 +193,10 @@ impl Salvage {
                 survey.add_unnamed(&mut progress);
             }
         }
-        let goes_by_index = checkpoint.is_some();
         let places = std::mem::take(&mut survey.dictionaries);
-        let order = order::settle(survey, checkpoint.as_ref());
+        let order = order::settle(survey);
         Ok(Self {
             has_file_header,
-            goes_by_index,
             slot_bytes,
             turns_left: order.turns.len(),
             order,
@@ -217,10 +215,10 @@ impl Salvage {
         self.has_file_header
     }
 
-    /// Whether what the index file knows is of this log.
+    /// Whether what the index file knows is of this log's past.
     #[must_use]
     pub fn goes_by_index(&self) -> bool {
-        self.goes_by_index
+        self.order.goes_by_index
     }
 
     /// The data file's length in bytes.

@@ -23,6 +23,15 @@ pub(super) enum Part {
     Hole(Range<u32>),
 }
 
+impl Part {
+    pub(super) fn block(&self) -> Option<&FoundBlock> {
+        match self {
+            Self::Block(block) => Some(block),
+            Self::Hole(_) => None,
+        }
+    }
+}
+
 /// A block found whole.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct FoundBlock {

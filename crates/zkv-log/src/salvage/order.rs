@@ -16,6 +16,8 @@ pub(super) struct Order {
     /// The end of the last whole commit, or a later place up to which something says that the log
     /// was durable: for all that can be known, a crash tore what stands behind it.
     pub committed: Position,
+    /// Whether what an index file knows is of this log's past.
+    pub goes_by_index: bool,
 }
 
 /// What comes next in the log.
@@ -57,9 +59,9 @@ struct Membership {
 /// The newest whole roll call tells the members up to it; what came behind it has later numbers.
 /// Without one, every segment found is a member. In either case those that a retire entry names are
 /// not: their live records were moved, and a key that they hold may have been deleted since.
-pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>) -> Order {
+pub(super) fn settle(mut survey: Survey<'_>) -> Order {
     let mut seen = one_each(&mut survey);
-    let checkpoint = checkpoint.filter(|checkpoint| is_of_this_past(checkpoint, &seen));
+    let checkpoint = survey.index.filter(|checkpoint| is_of_this_past(checkpoint, &seen));
     let committed = seen.values().filter_map(Seen::committed).max().unwrap_or_default();
     let retired: HashSet<SegmentId> =
         seen.values().flat_map(|seen| seen.retired(committed)).collect();
@@ -95,7 +97,8 @@ pub(super) fn settle(mut survey: Survey<'_>, checkpoint: Option<&LogCheckpoint>)
         let member = Member { place, has_header, seal, data_end, is_newest, may_go_on };
         turns.insert(sequence, Turn::Found(member));
     }
-    Order { turns: turns.into_values().collect(), committed: committed.max(proven) }
+    let (turns, committed) = (turns.into_values().collect(), committed.max(proven));
+    Order { turns, committed, goes_by_index: checkpoint.is_some() }
 }
 
 /// The segments by number, without those of an attempt that was given up, or of another copy of the

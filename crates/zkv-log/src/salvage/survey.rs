@@ -27,6 +27,7 @@ use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
 use super::nameless::newest_unnamed;
+use super::past::contradicts;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
 /// long as reading the slot some times over; more than one is rare.
@@ -77,6 +78,8 @@ pub(super) struct Survey<'a> {
     file: &'a dyn StorageFile,
     file_bytes: u64,
     pub identity: Identity,
+    /// What an index file knows, unless something that is found contradicts it.
+    pub index: Option<&'a LogCheckpoint>,
     /// By slot, the ids that something names, the newest first.
     named: BTreeMap<u32, BTreeSet<Reverse<SegmentId>>>,
     /// Slots of which a name is new.
@@ -104,12 +107,13 @@ impl<'a> Survey<'a> {
         file: &'a dyn StorageFile,
         file_bytes: u64,
         origin: &Origin,
-        checkpoint: Option<&LogCheckpoint>,
+        index: Option<&'a LogCheckpoint>,
     ) -> Self {
         let mut survey = Self {
             file,
             file_bytes,
             identity: origin.identity.clone(),
+            index,
             named: BTreeMap::new(),
             due: BTreeSet::new(),
             headers: HashMap::new(),
@@ -121,7 +125,7 @@ impl<'a> Survey<'a> {
         };
         let first = origin.first_nonce.map(|nonce| SegmentId { sequence: 1, slot: 0, nonce });
         first.into_iter().for_each(|id| survey.name(id));
-        for segment in checkpoint.iter().flat_map(|checkpoint| &checkpoint.segments) {
+        for segment in index.iter().flat_map(|index| &index.segments) {
             survey.name(segment.id);
         }
         for slot in 0..survey.slot_count() {
@@ -302,12 +306,13 @@ impl<'a> Survey<'a> {
         let digests: Vec<DictionaryDigest> = self.dictionaries.keys().copied().collect();
         let limit = image.end().min(seal_offset(place.slot_bytes)) as usize;
         let parts = BlockSearch::new(&image.bytes[..limit], place.seed, &digests).parts();
-        for part in &parts {
-            if let Part::Block(block) = part {
-                seen.has_blocks = true;
-                self.look_at_block(&mut seen, block, block.payload(&image.bytes));
-            }
+        for block in parts.iter().filter_map(Part::block) {
+            seen.has_blocks = true;
+            self.look_at_block(&mut seen, block, block.payload(&image.bytes));
         }
+        let is_of_its_past =
+            |index: &&LogCheckpoint| !contradicts(index, place.id, seen.seal, &parts, &image.bytes);
+        self.index = self.index.filter(is_of_its_past);
         if let Some((offset, listed)) = newest_roll_call(&parts, place.id, &image.bytes) {
             let position = Position { sequence: place.id.sequence, offset };
             self.roll_calls.insert(position, RollCall { holder: place.id, listed });

@@ -5,6 +5,7 @@ mod attempts;
 mod bad_sectors;
 #[path = "../common/mod.rs"]
 mod common;
+mod copies;
 mod ends;
 mod unnamed;
 

@@ -86,3 +86,24 @@ fn a_collection_that_was_dropped_behind_the_index_does_not_come_back_under_its_n
     assert_eq!((report.lost_blocks, report.recovered_collections), (1, 1));
     assert_eq!(store.collections()[0].name, "recovered-16");
 }
+
+#[test]
+fn an_index_of_a_copy_that_went_another_way_names_nothing() {
+    let common = MemoryStorage::new();
+    small(&common).open(PATH).unwrap().close().unwrap();
+    let (memory, other) = (killed(&common), killed(&common));
+    for (memory, name, count) in [(&memory, "ours", 2000), (&other, "theirs", 1000)] {
+        let store = small(memory).open(PATH).unwrap();
+        let numbers: zkv::Collection<u32, u32> = store.collection(name).unwrap();
+        store.sync().unwrap();
+        (0..count).for_each(|number| numbers.set(&number, &number).unwrap());
+        drop(numbers);
+        store.close().unwrap();
+    }
+    write_file(&memory, INDEX, &read_file(&other, INDEX));
+    let bytes = read_file(&memory, PATH);
+    damage(&memory, bytes.windows(4).position(|bytes| bytes == b"ours").unwrap());
+    let (report, store) = salvaged(&memory);
+    assert_eq!((report.keys, report.recovered_collections), (2000, 1));
+    assert_eq!(store.collections()[0].name, "recovered-16");
+}
