@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use zkv_io::StorageFile;
 
 use crate::block::{BlockHeader, BlockKind, Seed};
-use crate::header::Identity;
+use crate::header::{Identity, SegmentHeader};
 use crate::layout::{
     BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     SLOT_BYTES_MAX, SLOT_BYTES_MIN,
@@ -56,7 +56,8 @@ impl Agreed {
     }
 }
 
-/// The newest of the segments whose blocks are in `slot`, by the numbers of their commits.
+/// The newest of the segments whose blocks are in `slot`, by the numbers of their commits; `None` where a header
+/// says whose it is, be it another store's.
 pub(crate) fn newest_unnamed(
     file: &dyn StorageFile,
     identity: &Identity,
@@ -64,6 +65,9 @@ pub(crate) fn newest_unnamed(
     file_bytes: u64,
 ) -> Option<Agreed> {
     let image = Image::read(file, identity.slot_start(slot), identity.slot_bytes, file_bytes);
+    if SegmentHeader::decode(&image.bytes).is_ok() {
+        return None;
+    }
     agreed(&image.bytes).max_by_key(|agreed| agreed.last_commit)
 }
 

@@ -45,3 +45,20 @@ fn a_last_segment_is_found_without_its_header_and_the_seal_before_it() {
         }
     }
 }
+
+#[test]
+fn a_slot_of_another_log_is_none_that_has_lost_its_name() {
+    let filled = |count: u32, first: u32| {
+        let (storage, mut writer) = new_log();
+        (0..count).for_each(|number| append(&mut writer, first + number..first + number + 1));
+        writer.close().unwrap();
+        bytes_of(&storage)
+    };
+    let (mut bytes, other) = (filled(20, 0), filled(200, 1000));
+    let slot = usize::try_from(slot_start(2, SLOT)).unwrap();
+    bytes.resize(slot, 0);
+    bytes.extend_from_slice(&other[slot..]);
+    let storage = storage_of(&bytes);
+    assert_eq!(salvage(&storage).numbers, reversed(0..20));
+    assert_eq!(open(&storage).end().sequence, 1);
+}
