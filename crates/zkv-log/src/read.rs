@@ -241,6 +241,13 @@ impl LogView {
         Ok(with_entries)
     }
 
+    /// Whether the disk can read the start of the file: where it cannot, an error of it says nothing of the
+    /// place that was to be read.
+    #[must_use]
+    pub fn can_read_start(&self) -> bool {
+        self.shared.file.read_at(0, &mut [0]).is_ok()
+    }
+
     /// The entry at `address`.
     ///
     /// # Errors

@@ -6,7 +6,6 @@ use zkv_index::KeyHash;
 use zkv_log::LogError;
 use zkv_record::{Head, Kind, Record};
 
-use crate::error::is_lost;
 use crate::keys::Keys;
 use crate::live::{LiveChange, raw_bytes, slot_of};
 use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
@@ -253,7 +252,7 @@ impl Resolver<'_> {
         };
         match read_again(|| self.committed.log.visit(from_index(location), &mut show)) {
             // What cannot be read cannot be found by mistake, either.
-            Err(error) if !is_lost(&error) => Err(error.into()),
+            Err(error) if !self.committed.is_lost(&error) => Err(error.into()),
             _ => Ok(()),
         }
     }
@@ -327,7 +326,7 @@ pub(crate) fn resolve<'a>(
             Ok(Some(existing)) => {
                 return Ok(Before::At(Existing { damaged: damaged.into(), ..existing }));
             }
-            Err(error) if is_lost(&error) => damaged.push(*location),
+            Err(error) if committed.is_lost(&error) => damaged.push(*location),
             Err(error) => return Err(error.into()),
         }
     }
@@ -342,7 +341,7 @@ pub(crate) fn certain_at(
 ) -> Result<Existing, LogError> {
     match existing_at(committed, key, location) {
         Ok(Some(existing)) => Ok(existing),
-        Err(error) if !is_lost(&error) => Err(error),
+        Err(error) if !committed.is_lost(&error) => Err(error),
         _ => Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() }),
     }
 }

@@ -12,6 +12,7 @@ use zkv_record::{Kind, Record};
 use crate::cache::CheckpointId;
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
+use crate::error::is_lost;
 use crate::known::KnownSegments;
 use crate::memtable::{Memtable, Seen, is_put};
 use crate::sync::ArcSwap;
@@ -398,6 +399,13 @@ impl Committed {
     #[inline]
     pub(crate) fn change(&self, hash: KeyHash) -> Option<&Change> {
         self.runs.iter().find_map(|run| run.get(hash))
+    }
+
+    /// Whether what a read was after is lost. Where the disk reads nothing at all, the error stays one, which
+    /// may pass.
+    #[cold]
+    pub(crate) fn is_lost(&self, error: &LogError) -> bool {
+        is_lost(error) && (matches!(error, LogError::Corrupt { .. }) || self.log.can_read_start())
     }
 
     #[inline]

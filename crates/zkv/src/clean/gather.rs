@@ -7,7 +7,6 @@ use zkv_index::KeyHash;
 use zkv_log::{Cell, LogView, SegmentInfo, SegmentScan};
 use zkv_record::Record;
 
-use crate::error::is_lost;
 use crate::hashed::KeySet;
 use crate::keys::Keys;
 use crate::live::raw_bytes;
@@ -197,7 +196,7 @@ impl Needed<'_> {
         match self.committed.find(key_of(hash, record), |_| ()) {
             Ok(found) => Ok(found.is_none()),
             // Whose record a damaged place holds is not known.
-            Err(LookupError::Log(error)) if is_lost(&error) => Ok(true),
+            Err(LookupError::Log(error)) if self.committed.is_lost(&error) => Ok(true),
             Err(error) => Err(error),
         }
     }
