@@ -1,13 +1,9 @@
 //! Named collections, which programs make and the command reads.
 
-use crate::{Folder, sorted, zkv};
+use crate::{Folder, sorted, store_with_titles, zkv};
 
 fn store_with_collections(folder: &Folder) -> String {
-    let path = folder.text("s.zkv");
-    let store = zkv::Store::open(&path).unwrap();
-    let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
-    titles.set(&7, &"Home".to_owned()).unwrap();
-    titles.set(&8, &"News".to_owned()).unwrap();
+    let (path, store) = store_with_titles(folder);
     store.set("own", "value").unwrap();
     store.close().unwrap();
     path

@@ -2,15 +2,11 @@
 
 use std::fs;
 
-use crate::{Folder, contents, zkv};
+use crate::{Folder, contents, store_with_titles, zkv};
 
 /// A store with a key of its own, two collections with keys, and one without.
 fn store_with_collections(folder: &Folder) -> String {
-    let path = folder.text("s.zkv");
-    let store = zkv::Store::open(&path).unwrap();
-    let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
-    titles.set(&7, &"Home".to_owned()).unwrap();
-    titles.set(&8, &"News".to_owned()).unwrap();
+    let (path, store) = store_with_titles(folder);
     store.collection::<u8, u8>("small").unwrap().set(&1, &2).unwrap();
     store.collection::<u8, u8>("empty").unwrap();
     store.set_bytes(b"own", b"value").unwrap();

@@ -105,6 +105,16 @@ fn zkv_with(arguments: &[&str], input: &[u8]) -> Outcome {
     }
 }
 
+/// A store with two keys in a collection of titles, which is still open, and its path.
+fn store_with_titles(folder: &Folder) -> (String, zkv::Store) {
+    let path = folder.text("s.zkv");
+    let store = zkv::Store::open(&path).unwrap();
+    let titles: zkv::Collection<u64, String> = store.collection("titles").unwrap();
+    titles.set(&7, &"Home".to_owned()).unwrap();
+    titles.set(&8, &"News".to_owned()).unwrap();
+    (path, store)
+}
+
 /// The lines of `text` in their order by bytes: exports have none of their own.
 fn sorted(text: &str) -> Vec<&str> {
     let mut lines: Vec<&str> = text.lines().collect();
