@@ -188,8 +188,9 @@ impl<'a> Survey<'a> {
         }
         let mut sequence = newest.proven.sequence.max(1);
         while self.seen.values().flatten().any(|seen| seen.place.id.sequence == sequence) {
-            // What is proven may end in the segment before.
-            sequence += 1;
+            // What is proven may end in the segment before. Only a forged file has no further number.
+            let Some(next) = sequence.checked_add(1) else { return };
+            sequence = next;
         }
         let id = SegmentId { sequence, slot, nonce: 0 };
         self.add(Place { seed: newest.seed, ..Place::new(&self.identity, id) });
