@@ -72,7 +72,7 @@ pub use log::{Log, LogView, SegmentInfo};
 pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
 pub use pack::{PackJob, Packed, Packing};
-pub use position::{CellId, EntryAddress, Location, Position};
+pub use position::{CellId, EntryAddress, Location, Position, SegmentParts};
 pub use reclaim::FreeSlots;
 pub use salvage::{
     BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,

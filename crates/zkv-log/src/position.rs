@@ -56,6 +56,71 @@ impl Location {
     }
 }
 
+/// Some of the 64 equal parts that a segment has, by where blocks start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SegmentParts(u64);
+
+impl SegmentParts {
+    /// No part.
+    pub const NONE: Self = Self(0);
+    /// All parts.
+    pub const ALL: Self = Self(u64::MAX);
+
+    /// The part that has `location`, in a log whose slots have `slot_bytes` bytes.
+    #[must_use]
+    pub fn of(location: Location, slot_bytes: u32) -> Self {
+        Self(1 << Self::number(location.cell(slot_bytes) * CELL_BYTES, slot_bytes))
+    }
+
+    /// The parts with a bit for each, the lowest for the first.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// A bit for each part, to be stored.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The parts of either.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether all parts of `other` are among these.
+    #[must_use]
+    pub const fn contains(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
+    /// Whether what starts at `offset` is in one of these parts.
+    pub(crate) fn has(self, offset: u32, slot_bytes: u32) -> bool {
+        self == Self::ALL || self.0 & 1 << Self::number(offset, slot_bytes) != 0
+    }
+
+    /// Where the first of these parts starts that starts behind `offset`.
+    pub(crate) fn next_start(self, offset: u32, slot_bytes: u32) -> Option<u32> {
+        Self::next_of(self.0, offset, slot_bytes)
+    }
+
+    /// Where the parts end that follow one upon the other from the one of `offset` on; `None` at the slot's end.
+    pub(crate) fn run_end(self, offset: u32, slot_bytes: u32) -> Option<u32> {
+        Self::next_of(!self.0, offset, slot_bytes)
+    }
+
+    fn next_of(bits: u64, offset: u32, slot_bytes: u32) -> Option<u32> {
+        let behind = bits & (u64::MAX << 1) << Self::number(offset, slot_bytes);
+        (behind != 0).then(|| behind.trailing_zeros() * (slot_bytes / u64::BITS))
+    }
+
+    fn number(offset: u32, slot_bytes: u32) -> u32 {
+        (offset / (slot_bytes / u64::BITS)).min(u64::BITS - 1)
+    }
+}
+
 /// What names the entries of one cell for as long as the log is open. See [`LogView::cell_id`].
 ///
 /// [`LogView::cell_id`]: crate::LogView::cell_id

@@ -11,7 +11,7 @@ use crate::entries::Entries;
 use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
-use crate::position::{Location, Position};
+use crate::position::{Location, Position, SegmentParts};
 use crate::segment::Segment;
 pub use damaged::DamagedScan;
 
@@ -27,6 +27,8 @@ pub struct SegmentScan {
     offset: u32,
     /// Blocks that start from here on are left to others.
     until: u32,
+    /// Blocks that start in other parts are passed over.
+    parts: SegmentParts,
     /// What the segment holds from `ahead_from` on.
     ahead: Vec<u8>,
     ahead_from: u32,
@@ -65,12 +67,33 @@ impl SegmentScan {
         let until = view.end_of(&segment);
         let (view, decoder) = (view.clone(), Decoder::new());
         let (ahead, ahead_from, lost_dictionaries) = (Vec::new(), 0, 0);
-        Ok(Self { view, segment, offset, until, ahead, ahead_from, decoder, lost_dictionaries })
+        let parts = SegmentParts::ALL;
+        let scan = Self {
+            view,
+            segment,
+            offset,
+            until,
+            parts,
+            ahead,
+            ahead_from,
+            decoder,
+            lost_dictionaries,
+        };
+        Ok(scan)
+    }
+
+    /// Passes over all blocks that do not start in `parts`. They are not read, and nobody notices what is
+    /// damaged there.
+    #[must_use]
+    pub fn only(self, parts: SegmentParts) -> Self {
+        Self { parts, ..self }
     }
 
     /// Splits off a scan of the next cells, which can go on in another thread: of 64 KiB of the segment,
     /// which it has read, or of one cell that takes more. `None` at the segment's end.
     pub fn split(&mut self) -> Option<Self> {
+        // What is met on the way there is met again by whoever scans it.
+        let _ = self.pass_over();
         if self.until <= self.offset {
             return None;
         }
@@ -85,6 +108,7 @@ impl SegmentScan {
             segment,
             offset,
             until: end,
+            parts: self.parts,
             ahead,
             ahead_from,
             decoder,
@@ -95,17 +119,19 @@ impl SegmentScan {
     /// Where the last of the cells ends that lie within what is read at once.
     fn whole_cells(&mut self) -> Option<u32> {
         let first = self.offset;
-        self.look_ahead(first, AHEAD_BYTES.min(self.until - first)).ok()?;
+        let wanted_end = self.parts.run_end(first, self.segment.place.slot_bytes);
+        let until = wanted_end.unwrap_or(u32::MAX).min(self.until);
+        self.look_ahead(first, AHEAD_BYTES.min(until - first)).ok()?;
         let known_end = self.ahead_from + u32::try_from(self.ahead.len()).ok()?;
         let (mut at, mut end) = (first, first);
-        while at < self.until {
+        while at < until {
             let known = &self.ahead[(at - self.ahead_from) as usize..];
             let Some(header) = known.first_chunk() else { break };
             let next = at.checked_add(BlockHeader::decode(*header)?.block_bytes())?;
             if known_end < next && first < end {
                 break;
             }
-            if next / CELL_BYTES != at / CELL_BYTES || self.until <= next {
+            if next / CELL_BYTES != at / CELL_BYTES || until <= next {
                 end = next;
             }
             at = next;
@@ -188,15 +214,58 @@ impl SegmentScan {
     /// As [`SegmentScan::advance`], among the blocks that start before `end`.
     fn advance_until(&mut self, end: u32) -> Result<Option<u32>> {
         let end = self.until.min(end);
-        while self.offset < end {
+        loop {
+            self.pass_over()?;
             let offset = self.offset;
+            if end <= offset {
+                return Ok(None);
+            }
             let (bytes, with_entries) = self.load(offset).inspect_err(|_| self.ahead.clear())?;
             self.offset += bytes;
             if with_entries {
                 return Ok(Some(offset));
             }
         }
-        Ok(None)
+    }
+
+    /// Goes to the next block that starts in one of the wanted parts.
+    fn pass_over(&mut self) -> Result<()> {
+        let slot_bytes = self.segment.place.slot_bytes;
+        while self.offset < self.until && !self.parts.has(self.offset, slot_bytes) {
+            let next = self.parts.next_start(self.offset, slot_bytes).unwrap_or(self.until);
+            self.go_to(next.min(self.until))?;
+        }
+        Ok(())
+    }
+
+    /// Goes to the first block that starts at `bound` or behind it: from a block shortly before, which the
+    /// cell table leads to, or, where that is wrong, from where the scan stands. Each block on the way is held
+    /// against its checksum, since a wrong length would lead past others.
+    fn go_to(&mut self, bound: u32) -> Result<()> {
+        if bound == self.until {
+            self.offset = bound;
+            return Ok(());
+        }
+        if let Some(near) = self.block_before(bound)
+            && let Ok((bytes, _)) = self.load(near)
+        {
+            self.offset = near + bytes;
+        }
+        while self.offset < bound {
+            let (bytes, _) = self.load(self.offset).inspect_err(|_| self.ahead.clear())?;
+            self.offset += bytes;
+        }
+        Ok(())
+    }
+
+    /// The last block that the cell table tells of between where the scan stands and `bound`, a cell's start.
+    fn block_before(&self, bound: u32) -> Option<u32> {
+        let cells = self.offset / CELL_BYTES + 1..bound / CELL_BYTES;
+        cells.rev().find_map(|cell| {
+            let first = self.segment.first_block(&*self.view.shared.map, cell).ok()?;
+            // The table says the same of a block at a cell's start and of none.
+            (!first.is_multiple_of(CELL_BYTES)).then_some(first)
+        })
     }
 
     /// Loads the block at `offset`, and says how long it is and whether it holds entries.

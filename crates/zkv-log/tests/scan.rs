@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{
-    Access, Cell, Location, LogOptions, LogView, LogWriter, OpenFile, SegmentScan, create,
+    Access, Cell, Location, LogOptions, LogView, LogWriter, OpenFile, SegmentParts, SegmentScan,
+    create,
 };
 
 use common::{PATH, noise};
@@ -94,6 +95,95 @@ fn parts_have_what_the_whole_has() {
     writer.close().unwrap();
     drop(writer);
     assert_eq!(compare(&open(&storage).log().view()), (parts, 0));
+}
+
+/// Scans so many random choices of parts of each segment, by one scan or in parts, and holds each against
+/// the cells that a whole scan finds there. Returns how many cells were found, and how many scans failed.
+fn compare_chosen(
+    view: &LogView,
+    whole: &[(u32, Cells)],
+    seed: u64,
+    rounds: u32,
+) -> (usize, usize) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let (mut found_count, mut failed_count) = (0, 0);
+    for _ in 0..rounds {
+        for (slot, whole) in whole {
+            let mut bits = random.u64(..);
+            for _ in 0..random.u32(..7) {
+                bits &= random.u64(..);
+            }
+            let parts = SegmentParts::from_bits(bits);
+            let wanted = whole.iter().filter(|cell| parts.contains(SegmentParts::of(cell.0, SLOT)));
+            let (mut scan, mut found) = (view.scan(*slot, None).unwrap().only(parts), Cells::new());
+            let mut end = None;
+            if random.bool() {
+                end = cells_of(&mut scan, &mut found);
+            } else {
+                while end.is_none()
+                    && let Some(mut part) = scan.split()
+                {
+                    end = cells_of(&mut part, &mut found);
+                }
+            }
+            found_count += found.len();
+            failed_count += usize::from(end.is_some());
+            match end {
+                None => assert!(wanted.eq(&found), "{bits:x} of slot {slot}"),
+                Some(_) => assert!(wanted.take(found.len()).eq(&found), "{bits:x} of slot {slot}"),
+            }
+        }
+    }
+    (found_count, failed_count)
+}
+
+fn whole_of(view: &LogView) -> Vec<(u32, Cells)> {
+    let cells = view.segments().into_iter().map(|segment| {
+        let mut cells = Cells::new();
+        assert_eq!(cells_of(&mut view.scan(segment.slot, None).unwrap(), &mut cells), None);
+        (segment.slot, cells)
+    });
+    cells.collect()
+}
+
+#[test]
+fn chosen_parts_have_the_cells_that_start_there() {
+    let (storage, mut writer) = filled();
+    let view = writer.log().view();
+    let whole = whole_of(&view);
+    let (found, failed) = compare_chosen(&view, &whole, 1, 200);
+    assert!(10_000 < found && failed == 0, "{found} cells found, {failed} scans failed");
+    drop(view);
+    writer.close().unwrap();
+    drop(writer);
+    let opened = open(&storage).log().view();
+    assert_eq!(compare_chosen(&opened, &whole, 2, 50).1, 0);
+}
+
+#[test]
+fn chosen_parts_are_found_beside_what_is_damaged_or_end_there_with_an_error() {
+    let (storage, writer) = filled();
+    let view = writer.log().view();
+    let whole = whole_of(&view);
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let (mut random, mut failed) = (fastrand::Rng::with_seed(1), 0);
+    for round in 0..300 {
+        // In a full segment, behind its header: among its blocks, or in the table of its seal.
+        let within =
+            if round % 2 == 0 { 256..900_000 } else { u64::from(SLOT) - 4096..u64::from(SLOT) };
+        let offset = 4096 + u64::from(SLOT) + random.u64(within);
+        let mut byte = [0];
+        file.read_at(offset, &mut byte).unwrap();
+        file.write_at(offset, &[byte[0] ^ 1 << random.u8(..8)]).unwrap();
+        let count = compare_chosen(&view, &whole, round, 5).1;
+        assert!(
+            round % 2 == 0 || count == 0,
+            "a wrong table is no damage to what stands in the segment"
+        );
+        failed += count;
+        file.write_at(offset, &byte).unwrap();
+    }
+    assert!(50 < failed, "{failed} scans failed");
 }
 
 #[test]

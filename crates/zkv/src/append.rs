@@ -9,7 +9,7 @@ use zkv_log::{Commit, Location, Log, Packed, Position, Room};
 use crate::catalog::{CATALOG, Catalog, forget_dropped};
 use crate::clean::Forgotten;
 use crate::keys::Keys;
-use crate::live::{LiveChange, LiveTable, Weight, slot_of};
+use crate::live::{LiveChange, LiveTable, Place, Weight, slot_of};
 use crate::operation::Operation;
 use crate::resolve::{Resolution, Resolved, Resolver, order_by_key};
 use crate::tail::Tail;
@@ -187,7 +187,7 @@ impl Effects {
             true => Weight::Value(one.raw_bytes),
             false => Weight::Mark(one.record.get().len() as u64),
         };
-        self.live.add(slot_of(location, slot_bytes), collection, weight);
+        self.live.add(Place::of(location, slot_bytes), collection, weight);
         one.old.kill_in(&mut self.live, collection, slot_bytes);
         let key_change = one.kind.key_change(&one.old);
         if key_change != 0 {

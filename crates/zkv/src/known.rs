@@ -1,7 +1,11 @@
 //! What is known of segments, so that whoever goes through the log need not find it out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use zkv_log::SegmentParts;
+
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// By slot. Of a segment that is not in it, nothing is known.
 #[derive(Clone, Debug, Default)]
@@ -10,15 +14,44 @@ pub(crate) struct KnownSegments(BTreeMap<u32, Known>);
 #[derive(Clone, Debug)]
 struct Known {
     is_untouched: bool,
-    /// Those that have, or once had, something in use here.
-    collections: Arc<BTreeSet<u32>>,
+    /// Those that have, or once had, something in use here, and in which parts.
+    collections: Arc<BTreeMap<u32, GrowingParts>>,
+}
+
+/// Parts to which the writer adds others, also for whoever looked before: they look at more than they need.
+#[derive(Debug)]
+struct GrowingParts(AtomicU64);
+
+impl GrowingParts {
+    fn new(parts: SegmentParts) -> Self {
+        Self(AtomicU64::new(parts.bits()))
+    }
+
+    /// All that were added before what the caller sees was published.
+    fn get(&self) -> SegmentParts {
+        SegmentParts::from_bits(self.0.load(Ordering::Relaxed))
+    }
+
+    fn add(&self, parts: SegmentParts) {
+        self.0.fetch_or(parts.bits(), Ordering::Relaxed);
+    }
+}
+
+impl Clone for GrowingParts {
+    fn clone(&self) -> Self {
+        Self::new(self.get())
+    }
 }
 
 impl KnownSegments {
-    /// Slots, whether each is untouched, and the collections that have something in use there.
-    pub(crate) fn of(segments: impl Iterator<Item = (u32, bool, BTreeSet<u32>)>) -> Self {
+    /// Slots, whether each is untouched, and the collections that have something in use there, and where.
+    pub(crate) fn of<C>(segments: impl Iterator<Item = (u32, bool, C)>) -> Self
+    where
+        C: Iterator<Item = (u32, SegmentParts)>,
+    {
         let known = segments.map(|(slot, is_untouched, collections)| {
-            (slot, Known { is_untouched, collections: Arc::new(collections) })
+            let collections = collections.map(|(of, parts)| (of, GrowingParts::new(parts)));
+            (slot, Known { is_untouched, collections: Arc::new(collections.collect()) })
         });
         Self(known.collect())
     }
@@ -32,9 +65,14 @@ impl KnownSegments {
         self.0.get(&slot).is_some_and(|known| known.is_untouched)
     }
 
-    /// Whether the segment has no record of the collection that the index leads to.
-    pub(crate) fn lacks(&self, slot: u32, collection: u32) -> bool {
-        self.0.get(&slot).is_some_and(|known| !known.collections.contains(&collection))
+    /// Where the segment may have records of the collection that the index leads to.
+    pub(crate) fn parts_of(&self, slot: u32, collection: u32) -> SegmentParts {
+        match self.0.get(&slot) {
+            Some(known) => {
+                known.collections.get(&collection).map_or(SegmentParts::NONE, GrowingParts::get)
+            }
+            None => SegmentParts::ALL,
+        }
     }
 
     // Most commits change nothing, and copy nothing that a view holds.
@@ -54,12 +92,17 @@ impl KnownSegments {
         }
     }
 
-    /// The collection has something in the segment from now on.
-    pub(crate) fn add(this: &mut Arc<Self>, slot: u32, collection: u32) {
-        if this.lacks(slot, collection)
-            && let Some(known) = Arc::make_mut(this).0.get_mut(&slot)
-        {
-            Arc::make_mut(&mut known.collections).insert(collection);
+    /// The collection has something in these parts of the segment from now on.
+    pub(crate) fn add(this: &mut Arc<Self>, slot: u32, collection: u32, parts: SegmentParts) {
+        let Some(known) = this.0.get(&slot) else { return };
+        match known.collections.get(&collection) {
+            Some(growing) => growing.add(parts),
+            None => {
+                if let Some(known) = Arc::make_mut(this).0.get_mut(&slot) {
+                    let collections = Arc::make_mut(&mut known.collections);
+                    collections.insert(collection, GrowingParts::new(parts));
+                }
+            }
         }
     }
 

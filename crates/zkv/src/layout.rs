@@ -23,11 +23,16 @@ pub const SEGMENT_USE: &[Field] = &[
 pub const SEGMENT_USE_BYTES: usize = 28;
 
 /// What the index keeps of each collection's share of a segment.
-pub const LIVE_SHARE: &[Field] =
-    &[("slot", 0, 4), ("collection", 4, 4), ("live_records", 8, 4), ("live_raw_bytes", 12, 8)];
+pub const LIVE_SHARE: &[Field] = &[
+    ("slot", 0, 4),
+    ("collection", 4, 4),
+    ("live_records", 8, 4),
+    ("live_raw_bytes", 12, 8),
+    ("parts", 20, 8),
+];
 
 /// The bytes of a live share.
-pub const LIVE_SHARE_BYTES: usize = 20;
+pub const LIVE_SHARE_BYTES: usize = 28;
 
 /// What the index keeps of each collection.
 pub const KEY_COUNT: &[Field] = &[("collection", 0, 4), ("keys", 4, 8)];

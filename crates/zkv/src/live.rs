@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use zkv_io::{Cursor, Overrun};
-use zkv_log::{Location, LogView};
+use zkv_log::{Location, LogView, SegmentParts};
 use zkv_record::{Kind, Record};
 
 use crate::known::KnownSegments;
@@ -29,12 +29,27 @@ pub(crate) struct SegmentUse {
     pub marks: Amount,
 }
 
+/// What of a segment is in use by one collection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Share {
+    amount: Amount,
+    /// Where in the segment it stands, and what was in use before.
+    parts: SegmentParts,
+}
+
+/// Where a record stands, as the table knows it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub slot: u32,
+    pub parts: SegmentParts,
+}
+
 /// What every segment holds, by slot; and what of it is in use, by slot and collection. A segment that
 /// was cleaned is not in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LiveTable {
     segments: BTreeMap<u32, SegmentUse>,
-    live: BTreeMap<(u32, u32), Amount>,
+    live: BTreeMap<(u32, u32), Share>,
     known: Arc<KnownSegments>,
 }
 
@@ -52,6 +67,13 @@ pub(crate) enum Weight {
 pub(crate) struct LiveChange {
     added: LiveTable,
     killed: BTreeMap<(u32, u32), Amount>,
+}
+
+impl Place {
+    pub(crate) fn of(location: Location, slot_bytes: u32) -> Self {
+        let parts = SegmentParts::of(location, slot_bytes);
+        Self { slot: slot_of(location, slot_bytes), parts }
+    }
 }
 
 impl Weight {
@@ -122,12 +144,19 @@ impl Amount {
     }
 }
 
+impl Share {
+    fn add(&mut self, other: Self) {
+        self.amount.add(other.amount);
+        self.parts = self.parts.union(other.parts);
+    }
+}
+
 impl LiveChange {
-    /// Notes a record of `collection` that was written to `slot`, and is in use where it is no mark.
-    pub(crate) fn add(&mut self, slot: u32, collection: u32, weight: Weight) {
-        self.added.add(slot, weight);
+    /// Notes a record of `collection` that was written to `place`, and is in use where it is no mark.
+    pub(crate) fn add(&mut self, place: Place, collection: u32, weight: Weight) {
+        self.added.add(place.slot, weight);
         if let Weight::Value(raw_bytes) = weight {
-            self.added.add_live(slot, collection, raw_bytes);
+            self.added.add_live(place, collection, raw_bytes);
         }
     }
 
@@ -148,15 +177,15 @@ impl LiveTable {
         for (slot, _) in change.killed.keys() {
             KnownSegments::touch(&mut self.known, *slot);
         }
-        for (place @ (slot, collection), amount) in &change.added.live {
-            KnownSegments::add(&mut self.known, *slot, *collection);
-            self.live.entry(*place).or_default().add(*amount);
+        for (of @ (slot, collection), share) in &change.added.live {
+            KnownSegments::add(&mut self.known, *slot, *collection, share.parts);
+            self.live.entry(*of).or_default().add(*share);
         }
-        for (place, amount) in &change.killed {
-            if let Some(live) = self.live.get_mut(place) {
-                live.subtract(*amount);
-                if *live == Amount::default() {
-                    self.live.remove(place);
+        for (of, amount) in &change.killed {
+            if let Some(live) = self.live.get_mut(of) {
+                live.amount.subtract(*amount);
+                if live.amount == Amount::default() {
+                    self.live.remove(of);
                 }
             }
         }
@@ -180,7 +209,7 @@ impl LiveTable {
         let known = self.segments.iter().map(|(slot, used)| {
             let is_untouched = used.values.records == self.live_in(*slot, None).records;
             let shares = self.live.range((*slot, 0)..=(*slot, u32::MAX));
-            (*slot, is_untouched, shares.map(|((_, collection), _)| *collection).collect())
+            (*slot, is_untouched, shares.map(|((_, collection), share)| (*collection, share.parts)))
         });
         self.known = Arc::new(KnownSegments::of(known));
     }
@@ -208,13 +237,14 @@ impl LiveTable {
         let rows = self.live.range((slot, 0)..=(slot, u32::MAX));
         let mut sum = Amount::default();
         rows.filter(|((_, of), _)| collection.is_none_or(|one| one == *of))
-            .for_each(|(_, amount)| sum.add(*amount));
+            .for_each(|(_, share)| sum.add(share.amount));
         sum
     }
 
     /// Notes that a record counted before is in use.
-    pub(crate) fn add_live(&mut self, slot: u32, collection: u32, raw_bytes: u64) {
-        self.live.entry((slot, collection)).or_default().add(Amount::of_one(raw_bytes));
+    pub(crate) fn add_live(&mut self, place: Place, collection: u32, raw_bytes: u64) {
+        let share = Share { amount: Amount::of_one(raw_bytes), parts: place.parts };
+        self.live.entry((place.slot, collection)).or_default().add(share);
     }
 
     /// Notes that nothing of `collection` is in use any longer.
@@ -227,22 +257,27 @@ impl LiveTable {
         self.live.keys().map(|(_, collection)| *collection).collect()
     }
 
-    /// The slots of which `other` says something else.
+    /// The slots of which `other` says something else, or does not know all parts in which something is in use.
     pub(crate) fn differing_slots(&self, other: &Self) -> Vec<u32> {
-        let live_of = |table: &Self, slot: u32| -> Vec<(u32, Amount)> {
+        let live_of = |table: &Self, slot: u32| -> Vec<(u32, Share)> {
             let rows = table.live.range((slot, 0)..=(slot, u32::MAX));
-            rows.map(|((_, collection), amount)| (*collection, *amount)).collect()
+            rows.map(|((_, collection), share)| (*collection, *share)).collect()
+        };
+        let is_told = |(one, two): (&(u32, Share), &(u32, Share))| {
+            (one.0, one.1.amount) == (two.0, two.1.amount) && two.1.parts.contains(one.1.parts)
         };
         // One that only one of them takes for cleaned is the same as long as nothing of it lives.
         let differs = |slot: u32| {
             let (one, two) = (self.segments.get(&slot), other.segments.get(&slot));
-            live_of(self, slot) != live_of(other, slot)
+            let (one_live, two_live) = (live_of(self, slot), live_of(other, slot));
+            one_live.len() != two_live.len()
+                || !one_live.iter().zip(&two_live).all(is_told)
                 || (one.is_some() && two.is_some() && one != two)
         };
         let slots: BTreeSet<u32> = [self, other]
             .into_iter()
             .flat_map(|table| {
-                table.segments.keys().copied().chain(table.live.keys().map(|at| at.0))
+                table.segments.keys().copied().chain(table.live.keys().map(|of| of.0))
             })
             .collect();
         slots.into_iter().filter(|slot| differs(*slot)).collect()
@@ -251,7 +286,7 @@ impl LiveTable {
     /// Live keys and values of `collection`, before compression; of all without one.
     pub(crate) fn live_raw_bytes(&self, collection: Option<u32>) -> u64 {
         let rows = self.live.iter().filter(|((_, of), _)| collection.is_none_or(|one| one == *of));
-        rows.fold(0, |sum, (_, amount)| sum.saturating_add(amount.raw_bytes))
+        rows.fold(0, |sum, (_, share)| sum.saturating_add(share.amount.raw_bytes))
     }
 
     /// The bytes of the data file that live records of `collection` take, or all of them: of each
@@ -276,11 +311,12 @@ impl LiveTable {
             segments.extend(marks.raw_bytes.to_le_bytes());
         }
         let mut live = Vec::with_capacity(self.live.len() * LIVE_SHARE_BYTES);
-        for ((slot, collection), amount) in &self.live {
+        for ((slot, collection), Share { amount, parts }) in &self.live {
             live.extend(slot.to_le_bytes());
             live.extend(collection.to_le_bytes());
             live.extend(amount.records.to_le_bytes());
             live.extend(amount.raw_bytes.to_le_bytes());
+            live.extend(parts.bits().to_le_bytes());
         }
         (segments, live)
     }
@@ -296,9 +332,10 @@ impl LiveTable {
         }
         let mut cursor = Cursor::new(live);
         while !cursor.rest().is_empty() {
-            let place = (cursor.u32()?, cursor.u32()?);
+            let of = (cursor.u32()?, cursor.u32()?);
             let amount = Amount { records: cursor.u32()?, raw_bytes: cursor.u64()? };
-            table.live.insert(place, amount);
+            let parts = SegmentParts::from_bits(cursor.u64()?);
+            table.live.insert(of, Share { amount, parts });
         }
         table.learn_segments();
         Ok(table)
@@ -318,122 +355,4 @@ pub(crate) fn slot_of(location: Location, slot_bytes: u32) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table() -> LiveTable {
-        let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
-        for slot in 0..5 {
-            let weight = if slot == 3 { Weight::Mark(100) } else { Weight::Value(100) };
-            change.add(slot, slot % 2, weight);
-            change.add(slot, 1, Weight::Value(50));
-            change.kill(slot, 1, 50);
-        }
-        table.apply(&change);
-        table
-    }
-
-    #[test]
-    fn a_table_round_trips_and_no_truncation_within_a_row_decodes() {
-        let (segments, live) = table().encode();
-        let decode = |segments, live| LiveTable::decode(segments, live).map(|table| table.encode());
-        assert_eq!(decode(&segments, &live), Ok((segments.clone(), live.clone())));
-        for end in 0..segments.len() {
-            let decoded = decode(&segments[..end], &live);
-            assert_ne!(decoded, Ok((segments.clone(), live.clone())));
-            assert_eq!(decoded.is_ok(), end % SEGMENT_USE_BYTES == 0);
-        }
-        for end in 0..live.len() {
-            let decoded = decode(&segments, &live[..end]);
-            assert_ne!(decoded, Ok((segments.clone(), live.clone())));
-            assert_eq!(decoded.is_ok(), end % LIVE_SHARE_BYTES == 0);
-        }
-    }
-
-    #[test]
-    fn a_segment_is_untouched_until_something_of_it_is_superseded_or_it_is_forgotten() {
-        let mut table = LiveTable::default();
-        let apply = |table: &mut LiveTable, kills: &[u32]| {
-            let mut change = LiveChange::default();
-            for slot in 0..4 {
-                change.add(slot, 0, Weight::Value(10));
-                change.add(slot, 0, Weight::Mark(10));
-            }
-            kills.iter().for_each(|slot| change.kill(*slot, 0, 10));
-            table.apply(&change);
-        };
-        let untouched = |table: &LiveTable| -> Vec<u32> {
-            let mut found = table.clone();
-            found.learn_segments();
-            let [known, found] = [table.known(), found.known()];
-            let untouched = (0..5).filter(|slot| known.is_untouched(*slot)).collect();
-            assert!((0..5).all(|slot| known.is_untouched(slot) == found.is_untouched(slot)));
-            untouched
-        };
-        apply(&mut table, &[]);
-        let before = table.known();
-        assert_eq!(untouched(&table), [0, 1, 2, 3]);
-        apply(&mut table, &[1]);
-        assert_eq!(untouched(&table), [0, 2, 3]);
-        apply(&mut table, &[1, 2]);
-        assert_eq!(untouched(&table), [0, 3]);
-        table.forget(0);
-        assert_eq!(untouched(&table), [3]);
-        // Another segment fills the slot.
-        apply(&mut table, &[]);
-        assert_eq!(untouched(&table), [0, 3]);
-        assert!((0..4).all(|slot| before.is_untouched(slot)), "who saw it before sees it still");
-    }
-
-    #[test]
-    fn a_segment_lacks_a_collection_until_something_of_it_is_added() {
-        let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
-        change.add(0, 20, Weight::Value(10));
-        change.add(1, 21, Weight::Mark(10));
-        table.apply(&change);
-        let lacks = |table: &LiveTable, slot| {
-            let known = table.known();
-            [20, 21].map(|collection| known.lacks(slot, collection))
-        };
-        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([false, true], [true, true]));
-        assert_eq!(lacks(&table, 2), [false, false], "nothing is known of it");
-
-        // Another thread's commit adds the first record of a collection and kills the last of another.
-        let (before, mut change) = (table.known(), LiveChange::default());
-        change.add(1, 21, Weight::Value(10));
-        change.kill(0, 20, 10);
-        table.apply(&change);
-        assert!(before.lacks(1, 21), "who saw it before sees it still");
-        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([false, true], [true, false]));
-        table.learn_segments();
-        assert_eq!((lacks(&table, 0), lacks(&table, 1)), ([true, true], [true, false]));
-        table.forget(1);
-        assert_eq!(lacks(&table, 1), [false, false]);
-    }
-
-    #[test]
-    fn a_collection_of_which_something_may_be_superseded_is_not_lacked() {
-        let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
-        for _ in 0..2 {
-            change.add(0, 20, Weight::Value(10));
-        }
-        // Of one that cannot be read, it is not known whether it is superseded, nor how long it is.
-        change.kill(0, 20, 0);
-        change.kill(0, 20, 10);
-        table.apply(&change);
-        table.learn_segments();
-        assert!(!table.known().lacks(0, 20));
-    }
-
-    #[test]
-    fn what_is_in_use_is_known_by_collection() {
-        let mut table = table();
-        assert_eq!(table.live_raw_bytes(None), 400);
-        assert_eq!((table.live_raw_bytes(Some(0)), table.live_raw_bytes(Some(1))), (300, 100));
-        assert_eq!(table.collections(), BTreeSet::from([0, 1]));
-        let before = table.clone();
-        table.drop_collection(0);
-        assert_eq!(table.live_raw_bytes(None), 100);
-        assert_eq!(table.differing_slots(&before), [0, 2, 4]);
-    }
-}
+mod tests;

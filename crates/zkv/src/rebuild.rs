@@ -10,7 +10,7 @@ use zkv_record::{Kind, Record, RecordError};
 use crate::catalog::{CATALOG, Catalog};
 use crate::counts::KeyCounts;
 use crate::keys::Keys;
-use crate::live::{LiveTable, Weight, raw_bytes, slot_of};
+use crate::live::{LiveTable, Place, Weight, raw_bytes, slot_of};
 use crate::view::{Committed, from_index, to_index};
 use crate::writer::{IndexPlace, WriteError};
 
@@ -133,7 +133,7 @@ impl Facts {
             let is_alive = alive.contains(&collection);
             if is_alive {
                 let bytes = weight & (PIECE_FLAG - 1);
-                live.add_live(slot_of(from_index(location), slot_bytes), collection, bytes);
+                live.add_live(Place::of(from_index(location), slot_bytes), collection, bytes);
                 counts.add(collection, i64::from(weight & PIECE_FLAG == 0));
             }
             is_alive

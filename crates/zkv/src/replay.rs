@@ -9,7 +9,7 @@ use zkv_record::{Kind, Record};
 
 use crate::catalog::{CATALOG, forget_dropped};
 use crate::keys::Keys;
-use crate::live::{LiveChange, LiveTable, Weight, slot_of};
+use crate::live::{LiveChange, LiveTable, Place, Weight};
 use crate::resolve::{Before, RecordKind, certain_at, resolve};
 use crate::view::{Committed, KeyRef, LookupError, to_index};
 
@@ -61,8 +61,8 @@ impl<'a> Replay<'a> {
             }
             None => resolve(self.committed, hash, || key)?,
         };
-        let slot = slot_of(location, self.slot_bytes);
-        self.live_change.add(slot, collection, Weight::of(record));
+        let place = Place::of(location, self.slot_bytes);
+        self.live_change.add(place, collection, Weight::of(record));
         old.kill_in(&mut self.live_change, collection, self.slot_bytes);
         Arc::make_mut(&mut self.committed.counts).add(collection, kind.key_change(&old));
         if collection == CATALOG {

@@ -176,6 +176,55 @@ fn segments_without_a_record_of_a_collection_are_not_read_for_it() {
     check(&options(&memory).open(PATH).unwrap(), lost);
 }
 
+#[test]
+fn of_a_segment_only_the_parts_with_records_of_a_collection_are_read_for_it() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(4 * SLOT).open(PATH).unwrap();
+    let settings = store.collection::<u64, u32>("settings").unwrap();
+    let mut model = BTreeMap::new();
+    for number in 0..2000 {
+        store.set_bytes(&key(number), &noise(number, 3000)).unwrap();
+        if number % 200 == 50 {
+            // Of three keys the first is overwritten in each segment, and the second deleted.
+            settings.set(&(number / 400), &1).unwrap();
+            settings.set(&1000, &2).unwrap();
+            settings.set(&number, &3).unwrap();
+            settings.delete(&number).unwrap();
+            model.extend([(number / 400, 1), (1000, 2)]);
+            store.flush().unwrap();
+        }
+    }
+    drop(settings);
+    store.close().unwrap();
+    let check = |store: &Store| {
+        let settings = store.collection::<u64, u32>("settings").unwrap();
+        let found: Vec<_> = settings.iter().unwrap().collect();
+        if let Ok(found) = found.into_iter().collect::<Result<Vec<_>, _>>() {
+            assert_eq!(found.len(), model.len());
+            assert!(found.into_iter().collect::<BTreeMap<_, _>>() == model);
+            return 0;
+        }
+        1
+    };
+    let remade = options(&memory).use_index_file(false).open(PATH).unwrap();
+    assert_eq!(check(&remade), 0);
+    remade.close().unwrap();
+
+    let file = memory.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let mut random = fastrand::Rng::with_seed(3);
+    let [mut of_settings, mut of_all] = [0; 2];
+    for _ in 0..200 {
+        let (offset, mut byte) = (random.u64(4096 + 256..5 << 20), [0]);
+        file.read_at(offset, &mut byte).unwrap();
+        file.write_at(offset, &[byte[0] ^ 1]).unwrap();
+        let store = options(&memory).open_read_only(PATH).unwrap();
+        of_settings += check(&store);
+        of_all += u32::from(store.iter_bytes().any(|entry| entry.is_err()));
+        file.write_at(offset, &byte).unwrap();
+    }
+    assert!(180 < of_all && of_settings < 40, "of 200 flips, {of_all} and {of_settings} were met");
+}
+
 /// Holds what iterations yield against what lookups can read, and returns how many errors came.
 fn errors_of(memory: &MemoryStorage, model: &BTreeMap<Vec<u8>, Vec<u8>>) -> usize {
     let store = options(memory).open_read_only(PATH).unwrap();

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use cpu_time::ProcessTime;
-use zkv::Store;
+use zkv::{Collection, Store};
 use zkv_measure::blocks::{BareReader, Blocks};
 use zkv_measure::figures::{compare, float, median};
 use zkv_measure::input::{self, Input, Record};
@@ -33,7 +33,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
     measure(arguments, &path, "as imported")?;
     overwrite(arguments, &input, &path)?;
     measure(arguments, &path, "some overwritten")?;
-    small_collection(arguments, &path)
+    small_collections(arguments, &input, &path)
 }
 
 /// The three loops take turns.
@@ -73,30 +73,55 @@ fn measure(arguments: &Arguments, path: &Path, what: &str) -> Result<(), Failure
     Ok(())
 }
 
-/// A collection that was written at once, beside all the rest.
-fn small_collection(arguments: &Arguments, path: &Path) -> Result<(), Failure> {
+/// A collection that was written at once, beside all the rest, and one that was written record by record,
+/// while all the rest was written again.
+fn small_collections(arguments: &Arguments, input: &Input, path: &Path) -> Result<(), Failure> {
     const RECORDS: u32 = 1000;
+    const STREWN: u32 = 100;
     let store = arguments.input.options().open(path)?;
     let few = store.collection::<u32, u32>("few")?;
     for number in 0..RECORDS {
         few.set(&number, &number)?;
     }
     store.flush()?;
+    let what = format!("a collection of {RECORDS} records that lie in one segment");
+    small_collection(arguments, &store, &few, RECORDS, &what)?;
+
+    let strewn = store.collection::<u32, u32>("strewn")?;
+    let mut record = Record::default();
+    let apart = input.count().div_ceil(u64::from(STREWN));
+    for (number, start) in (0..STREWN).zip((0..).step_by(usize::try_from(apart)?)) {
+        strewn.set(&number, &number)?;
+        for other in start..(start + apart).min(input.count()) {
+            input.record(other, &mut record);
+            store.set_bytes(&record.key, &record.value)?;
+        }
+    }
+    store.flush()?;
+    let what = format!("a collection of {STREWN} records, strewn over all segments");
+    small_collection(arguments, &store, &strewn, STREWN, &what)
+}
+
+fn small_collection(
+    arguments: &Arguments,
+    store: &Store,
+    collection: &Collection<u32, u32>,
+    records: u32,
+    what: &str,
+) -> Result<(), Failure> {
     let (mut alone, mut all) = (Vec::new(), Vec::new());
     for _ in 0..arguments.rounds {
         let start = Instant::now();
-        let count = few.iter()?.try_fold(0, |count, record| record.map(|_| count + 1))?;
+        let count = collection.iter()?.try_fold(0, |count, record| record.map(|_| count + 1))?;
         alone.push(start.elapsed().as_secs_f64());
-        if count != RECORDS {
+        if count != records {
             return Err("an iteration of a collection gave something else".into());
         }
         let start = Instant::now();
-        borrowed(&store)?;
+        borrowed(store)?;
         all.push(start.elapsed().as_secs_f64());
     }
-    println!(
-        "  a collection of {RECORDS} records that lie in one segment, in the time of all others"
-    );
+    println!("  {what}, in the time of all others");
     println!("    {:<30} {:7.3}", "iter", compare(&alone, &all).0);
     Ok(())
 }

@@ -4,6 +4,7 @@ use crate::block::{BlockHeader, BlockKind, Tag, is_whole};
 use crate::cell::Cell;
 use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARY_BYTES_MAX};
+use crate::position::SegmentParts;
 
 use super::SegmentScan;
 
@@ -41,6 +42,7 @@ pub struct DamagedScan {
 impl DamagedScan {
     pub(super) fn new(mut scan: SegmentScan) -> Self {
         scan.until = scan.view.end_of(&scan.segment);
+        scan.parts = SegmentParts::ALL;
         let (segment, file) = (&scan.segment, &*scan.view.shared.file);
         let seal = if segment.is_sealed() { segment.read_seal(file) } else { None };
         if segment.is_sealed() && seal.is_none() {

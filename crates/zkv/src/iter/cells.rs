@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use zkv_log::{DamagedScan, LogError, LogView, SegmentScan};
+use zkv_log::{DamagedScan, LogError, LogView, SegmentParts, SegmentScan};
 
 use super::ahead::{Ahead, Batch};
 use super::judge::{Judge, JudgedCell};
@@ -16,8 +16,8 @@ const CELLS_ALONE: usize = 1024;
 /// behind damage.
 pub(super) struct Cells {
     log: LogView,
-    /// Segments that nobody has looked at.
-    slots: VecDeque<u32>,
+    /// Segments that nobody has looked at, and what to look at.
+    slots: VecDeque<(u32, SegmentParts)>,
     /// The segment of which not all is read.
     scan: Option<(u32, SegmentScan)>,
     /// A segment in which damage was met: its rest comes before all else.
@@ -32,10 +32,12 @@ pub(super) struct Cells {
 }
 
 impl Cells {
-    /// Of those segments that may have something of `collection`.
+    /// Of those parts of segments that may have something of `collection`.
     pub fn new(committed: &Committed, collection: u32) -> Self {
-        let slots = committed.log.segments().into_iter().map(|segment| segment.slot);
-        let slots = slots.filter(|slot| !committed.known.lacks(*slot, collection)).collect();
+        let segments = committed.log.segments().into_iter();
+        let slots = segments
+            .map(|segment| (segment.slot, committed.known.parts_of(segment.slot, collection)));
+        let slots = slots.filter(|(_, parts)| *parts != SegmentParts::NONE).collect();
         Self {
             log: committed.log.clone(),
             slots,
@@ -97,8 +99,8 @@ impl Cells {
 
     fn begin_segment(&mut self) -> Result<bool, LogError> {
         self.scan = None;
-        let Some(slot) = self.slots.pop_front() else { return Ok(false) };
-        self.scan = Some((slot, self.log.scan(slot, None)?));
+        let Some((slot, parts)) = self.slots.pop_front() else { return Ok(false) };
+        self.scan = Some((slot, self.log.scan(slot, None)?.only(parts)));
         Ok(true)
     }
 

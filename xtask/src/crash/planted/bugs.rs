@@ -59,8 +59,14 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a segment is taken to lack a collection that came to it later",
         file: "crates/zkv/src/known.rs",
-        right: "if this.lacks(slot, collection)\n",
-        wrong: "if !PLANTED && this.lacks(slot, collection)\n",
+        right: "None => {\n                if let Some(known) = Arc::make_mut",
+        wrong: "None if PLANTED => {}\n            None => {\n                if let Some(known) = Arc::make_mut",
+    },
+    Bug {
+        name: "a part of a segment is taken to lack a collection that came to it later",
+        file: "crates/zkv/src/known.rs",
+        right: "Some(growing) => growing.add(parts),",
+        wrong: "Some(_) if PLANTED => {}\n            Some(growing) => growing.add(parts),",
     },
     Bug {
         name: "checksums of blocks are skipped",
