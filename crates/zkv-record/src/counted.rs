@@ -5,7 +5,7 @@
 //! encoding is that of bytes, as postcard and as JSON. What is caught are values of their own, fields, and
 //! what is optional; elements of sequences and maps come as references, which cannot be told.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use castaway::cast;
@@ -26,6 +26,8 @@ pub(crate) struct Counts {
     elements: Cell<usize>,
     /// What nobody could read: the error itself is of the wrapped serializer's type.
     unreadable: Cell<Option<Unreadable>>,
+    /// The names of all variants, where somebody wants them.
+    variants: Option<RefCell<Vec<&'static str>>>,
 }
 
 /// Why a value could not be read.
@@ -39,7 +41,26 @@ enum Unreadable {
 impl Counts {
     pub(crate) fn new(depth_max: u32, is_json: bool) -> Self {
         let (deepest, elements, unreadable) = (Cell::new(0), Cell::new(0), Cell::new(None));
-        Self { depth_max, is_json, deepest, elements, unreadable }
+        Self { depth_max, is_json, deepest, elements, unreadable, variants: None }
+    }
+
+    /// Notes which variants of enums are written, too.
+    pub(crate) fn with_variants(self) -> Self {
+        Self { variants: Some(RefCell::default()), ..self }
+    }
+
+    /// The variants that were noted, in no order.
+    pub(crate) fn into_variants(self) -> Vec<&'static str> {
+        let mut variants = self.variants.unwrap_or_default().into_inner();
+        variants.sort_unstable();
+        variants
+    }
+
+    #[inline]
+    fn note_variant(&self, variant: &'static str) {
+        if let Some(variants) = &self.variants {
+            variants.borrow_mut().push(variant);
+        }
     }
 
     /// How many levels it nests.
@@ -170,6 +191,25 @@ macro_rules! begin {
     )*};
 }
 
+/// Methods that begin a variant that holds others.
+macro_rules! begin_variant {
+    ($($method:ident -> $kind:ident;)*) => {$(
+        #[inline]
+        fn $method(
+            mut self,
+            name: &'static str,
+            index: u32,
+            variant: &'static str,
+            count: usize,
+        ) -> Result<Self::$kind, S::Error> {
+            self.descend()?;
+            self.counts.note_variant(variant);
+            let Self { inner, counts, depth } = self;
+            Ok(Counted { inner: inner.$method(name, index, variant, count)?, counts, depth })
+        }
+    )*};
+}
+
 impl<'a, S: Serializer> Serializer for Counted<'a, S> {
     type Ok = S::Ok;
     type Error = S::Error;
@@ -201,19 +241,29 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
 
     nest! {
         serialize_none();
-        serialize_unit_variant(name: &'static str, index: u32, variant: &'static str);
     }
 
     begin! {
         serialize_tuple(count: usize) -> SerializeTuple;
         serialize_tuple_struct(name: &'static str, count: usize) -> SerializeTupleStruct;
-        serialize_tuple_variant(
-            name: &'static str, index: u32, variant: &'static str, count: usize
-        ) -> SerializeTupleVariant;
         serialize_struct(name: &'static str, count: usize) -> SerializeStruct;
-        serialize_struct_variant(
-            name: &'static str, index: u32, variant: &'static str, count: usize
-        ) -> SerializeStructVariant;
+    }
+
+    begin_variant! {
+        serialize_tuple_variant -> SerializeTupleVariant;
+        serialize_struct_variant -> SerializeStructVariant;
+    }
+
+    #[inline]
+    fn serialize_unit_variant(
+        mut self,
+        name: &'static str,
+        index: u32,
+        variant: &'static str,
+    ) -> Result<S::Ok, S::Error> {
+        self.descend()?;
+        self.counts.note_variant(variant);
+        self.inner.serialize_unit_variant(name, index, variant)
     }
 
     #[inline]
@@ -279,6 +329,7 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         self.descend()?;
+        self.counts.note_variant(variant);
         let value = self.with(value);
         self.inner.serialize_newtype_variant(name, index, variant, &value)
     }

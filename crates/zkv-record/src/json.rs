@@ -14,8 +14,17 @@ pub(crate) fn encode_within<T: Serialize + ?Sized>(
     depth_max: u32,
     into: &mut Vec<u8>,
 ) -> Result<(), RecordError> {
-    let (start, counts) = (into.len(), Counts::new(depth_max, true));
-    serde_json::to_writer(&mut *into, &Counted::new(value, &counts)).map_err(|error| {
+    encode_counted(value, &Counts::new(depth_max, true), into)
+}
+
+/// As [`encode_within`], with the depth of `counts`, which are JSON's.
+pub(crate) fn encode_counted<T: Serialize + ?Sized>(
+    value: &T,
+    counts: &Counts,
+    into: &mut Vec<u8>,
+) -> Result<(), RecordError> {
+    let start = into.len();
+    serde_json::to_writer(&mut *into, &Counted::new(value, counts)).map_err(|error| {
         into.truncate(start);
         counts.why(CodecError::json_encode(&error))
     })

@@ -45,5 +45,5 @@ pub use limits::{
     PIECE_BYTES_MIN, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX, check_key, check_value_bytes,
 };
 pub use record::{Kind, Record};
-pub use shape::{SHAPE_BYTES_MAX, asks_the_data, outer_shape_of, shape_of};
+pub use shape::{SHAPE_BYTES_MAX, asks_the_data, outer_shape_of, reads_what_it_writes, shape_of};
 pub use typed::{decode, decode_within, encode, encode_within};

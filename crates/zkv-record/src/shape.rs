@@ -4,6 +4,7 @@
 //! asks back with plain values, and `text` is the notation.
 
 mod access;
+mod again;
 mod text;
 mod trace;
 mod tracer;
@@ -11,6 +12,7 @@ mod tracer;
 use serde::de::DeserializeOwned;
 
 use crate::codec::Codec;
+pub use again::reads_what_it_writes;
 use trace::Trace;
 
 /// The longest shape, in bytes: it is stored with a collection, and stands in an error.

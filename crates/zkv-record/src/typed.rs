@@ -17,7 +17,8 @@ use crate::limits::{DECODE_DEPTH_MAX, elements_max};
 /// bytes ([`asks_the_data`](crate::asks_the_data) finds such types); `#[serde(flatten)]`, and a field
 /// that `#[serde(skip_serializing_if)]` leaves out of a struct with named fields, are refused. Those that it
 /// leaves out of a tuple struct or variant, and `skip_serializing` without `skip_deserializing`, cannot be
-/// seen: what is decoded is something else then, and two keys may be one.
+/// seen: what is decoded is something else then, and two keys may be one
+/// ([`reads_what_it_writes`](crate::reads_what_it_writes) finds such types).
 ///
 /// ```
 /// let mut bytes = Vec::new();
@@ -45,8 +46,17 @@ pub fn encode_within<T: Serialize + ?Sized>(
     depth_max: u32,
     into: &mut Vec<u8>,
 ) -> Result<u32, RecordError> {
-    let (start, counts) = (into.len(), Counts::new(depth_max, false));
-    let written = postcard::serialize_with_flavor(&Counted::new(value, &counts), Appender(into));
+    encode_counted(value, &Counts::new(depth_max, false), into)
+}
+
+/// As [`encode_within`], with the depth of `counts`, which are not JSON's.
+pub(crate) fn encode_counted<T: Serialize + ?Sized>(
+    value: &T,
+    counts: &Counts,
+    into: &mut Vec<u8>,
+) -> Result<u32, RecordError> {
+    let start = into.len();
+    let written = postcard::serialize_with_flavor(&Counted::new(value, counts), Appender(into));
     let max = elements_max(into.len() - start);
     let written = match written {
         Err(error) => Err(counts.why(CodecError::postcard(error))),

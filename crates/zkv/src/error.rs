@@ -121,6 +121,20 @@ pub enum Error {
         /// What to do instead.
         remedy: &'static str,
     },
+    /// A type of a collection reads something else than it writes: `#[serde(skip)]` on a variant before others,
+    /// `skip_deserializing` or `skip_serializing` alone, `skip_serializing_if` in a tuple, or a `Serialize` and
+    /// a `Deserialize` by hand that do not match.
+    #[error(
+        "the type of the {what} reads something else than it writes, or nothing, as with #[serde(skip)] on a \
+         variant before others, skip_serializing or skip_deserializing alone, and skip_serializing_if in a \
+         tuple: {remedy}"
+    )]
+    ReadsOtherwise {
+        /// Of what: `keys` or `values`.
+        what: &'static str,
+        /// What to do instead.
+        remedy: &'static str,
+    },
     /// A collection was dropped since it was opened.
     #[error("the collection was dropped: open it anew by its name")]
     CollectionDropped,
@@ -224,7 +238,7 @@ impl Error {
             Self::CleaningNeedsRoom { source, .. } => source.kind(),
             Self::Conflict => ErrorKind::Conflict,
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
-            Self::AsksTheData { .. } => ErrorKind::Encoding,
+            Self::AsksTheData { .. } | Self::ReadsOtherwise { .. } => ErrorKind::Encoding,
             Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
             Self::TooManyCollections => ErrorKind::Limit,
             Self::Batch { source, .. } => kind_of_io(source),

@@ -87,6 +87,51 @@ fn values_that_ask_the_data_are_refused_but_as_json() {
     );
 }
 
+#[derive(Serialize, Deserialize)]
+#[allow(dead_code, reason = "it is only asked about")]
+enum State {
+    New,
+    #[serde(skip)]
+    Loading,
+    Done(u8),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Cached {
+    body: String,
+    #[serde(skip_deserializing)]
+    hits: u32,
+}
+
+#[test]
+fn types_that_read_something_else_than_they_write_are_refused_but_where_json_has_names() {
+    fn check<T: Serialize + DeserializeOwned>() {
+        let store = open();
+        let json = CollectionOptions::new().codec(Codec::Json).value_type("a name");
+        let refusals = [
+            ("values", store.collection::<u32, T>("c").unwrap_err()),
+            ("keys", store.collection::<T, u32>("c").unwrap_err()),
+            ("keys", store.collection_with::<T, T>("c", &json).unwrap_err()),
+        ];
+        for (what, refused) in refusals {
+            assert_eq!(refused.kind(), ErrorKind::Encoding);
+            let message = refused.to_string();
+            let remedy = if what == "keys" { "another order" } else { "Codec::Json" };
+            assert!(message.contains(what) && message.contains(remedy), "{message}");
+        }
+        assert!(store.collections().is_empty());
+        store.collection_with::<u32, T>("c", &json).unwrap();
+    }
+    check::<State>();
+    check::<Cached>();
+    check::<Vec<(u8, Option<State>)>>();
+    let store = open();
+    let json = CollectionOptions::new().codec(Codec::Json);
+    let states: Collection<u32, State> = store.collection_with("s", &json).unwrap();
+    states.set(&1, &State::Done(7)).unwrap();
+    assert!(matches!(states.get(&1), Ok(Some(State::Done(7)))));
+}
+
 /// Borrows as text, and is written as a number.
 #[derive(Debug, PartialEq)]
 struct Language(&'static str);

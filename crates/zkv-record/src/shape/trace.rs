@@ -148,6 +148,12 @@ pub(super) enum Question {
 impl Trace {
     /// Everything that `T` asks for.
     pub(super) fn of<T: DeserializeOwned>(codec: Codec) -> Self {
+        // Whether the values came about does not matter: what they asked for does.
+        Self::with_each(codec, |_: T| ())
+    }
+
+    /// As [`Trace::of`], and calls `each` with the values that came about.
+    pub(super) fn with_each<T: DeserializeOwned>(codec: Codec, mut each: impl FnMut(T)) -> Self {
         let mut trace = Self {
             places: vec![Asked::Nothing],
             types: Vec::new(),
@@ -161,8 +167,9 @@ impl Trace {
             moved: true,
         };
         while std::mem::take(&mut trace.moved) && trace.questions <= QUESTIONS_MAX {
-            // Whether the value came about does not matter: what it asked for does.
-            let _ = T::deserialize(Tracer::new(&mut trace, 0));
+            if let Ok(value) = T::deserialize(Tracer::new(&mut trace, 0)) {
+                each(value);
+            }
         }
         trace
     }

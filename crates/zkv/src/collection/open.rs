@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Codec, asks_the_data, outer_shape_of, shape_of};
+use zkv_record::{Codec, asks_the_data, outer_shape_of, reads_what_it_writes, shape_of};
 
 use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
 use crate::error::{Error, Result};
@@ -109,7 +109,8 @@ impl Store {
     /// 255 bytes. Making, clearing and dropping one is at least [`Durability::Flushed`].
     ///
     /// Opening one takes some microseconds, so keep it: the types' `Deserialize` is asked several times what
-    /// it reads, and given values such as 0 and the empty text, which it may refuse and must not panic at.
+    /// it reads, and given values such as 0 and the empty text, which it may refuse and must not panic at. What it
+    /// makes of them is written and read again.
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
@@ -119,7 +120,8 @@ impl Store {
     /// [`Error::AsksTheData`], of kind
     /// `Encoding`, where a type asks the data what it is, anywhere within it, as `serde_json::Value` does: two
     /// keys could be one, and values could be written and never be read. An enum does where one variant does,
-    /// also where that is never used. Values may ask as JSON: see [`CollectionOptions::codec`]. Of kind `Misuse`
+    /// also where that is never used. Values may ask as JSON: see [`CollectionOptions::codec`].
+    /// [`Error::ReadsOtherwise`], of kind `Encoding`, where a type reads something else than it writes. Of kind `Misuse`
     /// where the name is too long or empty; `NotFound` where it does not exist and the store is
     /// open read-only; as [`Store::set`] where it has to be made.
     pub fn collection<K, V>(&self, name: &str) -> Result<Collection<K, V>>
@@ -143,15 +145,7 @@ impl Store {
         K: Serialize + DeserializeOwned,
         V: Serialize + DeserializeOwned,
     {
-        if asks_the_data::<K>() {
-            // Two keys could be the same bytes.
-            return Err(Error::AsksTheData { what: "keys", remedy: "give the keys another type" });
-        }
-        if options.codec == Codec::Postcard && asks_the_data::<V>() {
-            // It could be written, and never be read.
-            let remedy = "JSON can do both, which `CollectionOptions::codec(Codec::Json)` asks for";
-            return Err(Error::AsksTheData { what: "values", remedy });
-        }
+        check_encodings::<K, V>(options.codec)?;
         let asked = options.entry::<K, V>();
         // Nobody drops it between the look at the catalog and the handle.
         let _gate = self.shared().collections.gate();
@@ -285,6 +279,36 @@ impl Shared {
             durability,
         })
     }
+}
+
+/// Refuses types of which something could be written that is never read, or read as something else.
+fn check_encodings<K, V>(codec: Codec) -> Result<()>
+where
+    K: Serialize + DeserializeOwned,
+    V: Serialize + DeserializeOwned,
+{
+    if asks_the_data::<K>() {
+        // Two keys could be the same bytes.
+        return Err(Error::AsksTheData { what: "keys", remedy: "give the keys another type" });
+    }
+    if codec == Codec::Postcard && asks_the_data::<V>() {
+        let remedy = "JSON can do both, which `CollectionOptions::codec(Codec::Json)` asks for";
+        return Err(Error::AsksTheData { what: "values", remedy });
+    }
+    if !reads_what_it_writes::<K>(Codec::Postcard) {
+        let remedy = "give the keys another type, or its variants and fields another order";
+        return Err(Error::ReadsOtherwise { what: "keys", remedy });
+    }
+    if !reads_what_it_writes::<V>(codec) {
+        let remedy = match codec {
+            Codec::Json => "make its Deserialize read all that its Serialize writes",
+            _ => {
+                "put such variants last, or take JSON, which has names: `CollectionOptions::codec(Codec::Json)`"
+            }
+        };
+        return Err(Error::ReadsOtherwise { what: "values", remedy });
+    }
+    Ok(())
 }
 
 pub(super) fn check_types(name: &str, found: &Entry, asked: &Entry) -> Result<()> {
