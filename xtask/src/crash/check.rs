@@ -80,6 +80,14 @@ fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Resul
     lost.map_or(Ok(()), |finding| Err(format!("verifying finds {finding:?}")))
 }
 
+/// Whether a block of the log is lost, as verifying sees it.
+pub fn has_lost(workload: &Workload, image: &Image) -> Result<bool, String> {
+    let disk = SimDisk::from_image(image, 5);
+    let verified = zkv::verify(STORE, &options(&disk, workload), |_| ());
+    let verified = verified.map_err(|error| format!("verifying: {error}"))?;
+    Ok(verified.findings.iter().any(|finding| finding.severity == Severity::Loss))
+}
+
 /// Whoever may only read what a crash has left can make a copy of it, which is the same store, also
 /// where its index is lost.
 fn copy_unchanged(workload: &Workload, image: &Image, state: &Model) -> Result<(), String> {

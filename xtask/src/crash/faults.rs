@@ -12,7 +12,7 @@ use zkv::Durability;
 use zkv_io::{Storage, TEMPORARY_SUFFIX};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
-use super::check::{Expected, PROBE, check, is_told};
+use super::check::{Expected, PROBE, check, has_lost, is_told};
 use super::images::{Depth, Tally};
 use super::model::{DEFAULT, Model};
 use super::session::{INDEX, STORE, Session, Trouble};
@@ -401,9 +401,16 @@ impl FaultRun<'_> {
             let commits = &*session.commits;
             let expected = Expected { commits, last, indexes: Vec::new(), index_is_own: false };
             let image = cut.image(&way);
-            // The disk has lied: what it has lost is told, and nothing wrong is read.
-            if self.proven.is_some() && is_told(session.workload, &image, &expected)? {
-                continue;
+            let mut depth = depth;
+            if self.proven.is_some() {
+                // The disk has lied: what it has lost is told to whoever needs it, and nothing wrong is read.
+                // What nobody needs is found by verifying alone, and must not be missing from what is read.
+                if is_told(session.workload, &image, &expected)? {
+                    continue;
+                }
+                if has_lost(session.workload, &image)? {
+                    depth = Depth::Read;
+                }
             }
             let checked = check(session.workload, &image, &expected, depth);
             let tried = checked.map_err(|error| format!("a power cut behind it: {error}"))?;
