@@ -366,6 +366,10 @@ impl Committed {
         let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
         let mut candidates = Candidates::new();
         checkpoint.candidates(key.hash, &mut candidates)?;
+        if !candidates.iter().any(|candidate| from_index(*candidate) == location) {
+            // As of most records that were overwritten: nothing is read for those.
+            return Ok(false);
+        }
         for candidate in self.newest_first(&candidates).iter() {
             if from_index(*candidate) == location {
                 return Ok(true);
