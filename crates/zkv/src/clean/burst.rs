@@ -98,7 +98,8 @@ impl Shared {
             // Their pieces are appended before the next one.
             cleaned.extend(&burst.emptied);
             let committed = self.view.load().committed.clone();
-            let piece = gatherer.next_piece(&committed, &cleaned, manner.piece_bytes);
+            let looked = || self.cleaner.note_packed();
+            let piece = gatherer.next_piece(&committed, &cleaned, manner.piece_bytes, looked);
             let Some(piece) = piece.map_err(|error| self.lookup_error(error))? else { break };
             drop(committed);
             let packed = PackedPiece::new(piece, &manner.pack).map_err(Error::data(&self.path))?;

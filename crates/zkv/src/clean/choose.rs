@@ -90,7 +90,7 @@ impl Survey {
             let whole = used.weight();
             // The oldest segment's marks speak of nothing but itself.
             let marks = if segments.is_empty() { 0 } else { used.marks.weight() };
-            let live_bytes = share_of(bytes, live.live_in(segment.slot, None).weight(), whole);
+            let live_bytes = share_of(bytes, live.live_in(segment.slot).weight(), whole);
             let loose_bytes = match moved_to.contains(&segment.sequence) {
                 true => 0,
                 false => loose_bytes(log, &segment, &used, live_bytes),

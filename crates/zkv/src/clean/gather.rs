@@ -102,7 +102,8 @@ impl<'a> Gatherer<'a> {
     }
 
     /// The next records that are needed, as `committed` has it: about `bytes_max` of them, the last
-    /// cell whole. `None` once all segments are read.
+    /// cell whole. `None` once all segments are read. `looked` is told of each `bytes_max` that were looked at
+    /// and are not needed: a segment may have a million of those.
     ///
     /// # Errors
     /// Where a segment is damaged: it cannot be known what is needed of it.
@@ -111,8 +112,9 @@ impl<'a> Gatherer<'a> {
         committed: &Committed,
         cleaned: &HashSet<u32>,
         bytes_max: usize,
+        looked: impl Fn(),
     ) -> Result<Option<Piece>, LookupError> {
-        let mut piece = Piece::default();
+        let (mut piece, mut passed_bytes) = (Piece::default(), 0);
         while piece.bytes < bytes_max {
             let Some(current) = &mut self.current else {
                 let Some(segment) = self.victims.pop() else { break };
@@ -125,7 +127,15 @@ impl<'a> Gatherer<'a> {
             };
             if current.scan.next_cell(&mut self.cell)? {
                 let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
+                let before = piece.bytes;
                 needed.judge(&self.cell, &self.log, current.segment.sequence, &mut piece)?;
+                let cell_bytes =
+                    self.cell.payload_bytes() + self.cell.len() * RECORD_OVERHEAD_BYTES;
+                passed_bytes += cell_bytes.saturating_sub(piece.bytes - before);
+                if passed_bytes >= bytes_max {
+                    passed_bytes = 0;
+                    looked();
+                }
             } else {
                 piece.emptied.push(current.segment.slot);
                 self.current = None;
