@@ -53,6 +53,11 @@ struct Entry {
     record: Bytes,
     /// The record of the same key before this one, or [`NONE`].
     before: u32,
+    /// One further back, by as many as make each of them found in a few steps (Myers, 1983: an applicative
+    /// random-access stack); the first of a key has itself.
+    jump: u32,
+    /// How many of the same key came before.
+    depth: u32,
     /// Whether the key had a value beneath this buffer, once somebody has asked.
     beneath: AtomicU8,
 }
@@ -96,8 +101,9 @@ impl Memtable {
     pub(crate) fn insert(&self, hash: KeyHash, record: Bytes) {
         self.bytes.fetch_add(record.len() + ENTRY_OVERHEAD_BYTES, Ordering::Relaxed);
         let before = self.newest(hash);
-        let entry =
-            Entry { hash, record, before: before.unwrap_or(NONE), beneath: NOT_ASKED.into() };
+        let (jump, depth) = self.jump_behind(before);
+        let beneath = NOT_ASKED.into();
+        let entry = Entry { hash, record, before: before.unwrap_or(NONE), jump, depth, beneath };
         let number = self.entries.push(entry);
         self.slots.put(hash, number, before, |number| self.hash_of(number));
     }
@@ -129,14 +135,29 @@ impl Memtable {
         self.find(hash, seen).is_some()
     }
 
+    /// What leads further back from the record that comes next, behind `before` of the same key, and how many
+    /// came before it.
+    fn jump_behind(&self, before: Option<u32>) -> (u32, u32) {
+        let of = |number: u32| self.entries.get(number).map(|entry| (entry.jump, entry.depth));
+        let first = (self.entries.len(), 0);
+        let Some((before, (jump, depth))) = before.and_then(|one| Some((one, of(one)?))) else {
+            return first;
+        };
+        let (further, jump_depth) = of(jump).unwrap_or(first);
+        let further_depth = of(further).unwrap_or(first).1;
+        let is_as_far = depth - jump_depth == jump_depth - further_depth;
+        (if is_as_far { further } else { before }, depth + 1)
+    }
+
     #[inline]
     fn find(&self, hash: KeyHash, seen: Seen) -> Option<u32> {
         let mut number = self.newest(hash)?;
         while number >= seen.0 {
-            number = self.entries.get(number)?.before;
-            if number == NONE {
+            let Entry { before, jump, .. } = self.entries.get(number)?;
+            if *before == NONE {
                 return None;
             }
+            number = if *jump >= seen.0 { *jump } else { *before };
         }
         Some(number)
     }
@@ -362,6 +383,35 @@ mod tests {
             let all = (0..keys).rev().map(|key| record(key, round - 1));
             assert_eq!(newest, all.collect::<Vec<_>>());
         }
+    }
+
+    #[test]
+    fn a_moment_finds_its_own_among_thousands_of_records_of_one_key() {
+        let (memtable, mut arena) = (Memtable::new(), Arena::default());
+        let mut random = fastrand::Rng::with_seed(1);
+        let (mut newest, mut moments) = ([None; 3], Vec::new());
+        for value in 0..5000 {
+            moments.push((memtable.seen(), newest));
+            let key = random.u32(..100).saturating_sub(97);
+            memtable.insert(hash(key), arena.add(record(key, value)));
+            memtable.publish();
+            newest[key as usize] = Some(value);
+        }
+        moments.push((memtable.seen(), newest));
+        for (seen, newest) in moments {
+            for (key, value) in (0..).zip(newest) {
+                let found = memtable.get(hash(key), seen, <[u8]>::to_vec);
+                assert_eq!(found, value.map(|value| record(key, value)), "{key} of {seen:?}");
+            }
+        }
+        // From the last record of the first key, each jump leads over half of what is left, sooner or later.
+        let mut steps = 0;
+        let mut number = memtable.newest(hash(0)).unwrap();
+        while let Some(entry) = memtable.entries.get(number).filter(|entry| entry.depth > 0) {
+            number = entry.jump;
+            steps += 1;
+        }
+        assert!(steps < 13, "{steps} jumps behind 5,000 records");
     }
 
     #[test]
