@@ -163,13 +163,16 @@ impl Append<'_> {
         *self.is_applying = true;
         let Effects { changes, live, key_changes, catalog, payload_bytes } = self.effects;
         self.live.apply(&live);
-        let counts = Arc::make_mut(&mut self.committed.counts);
-        for (collection, change) in key_changes {
-            counts.add(collection, change);
-        }
-        if let Some(catalog) = catalog {
-            forget_dropped(&catalog, counts, self.live);
-            self.committed.catalog = Arc::new(catalog);
+        // Views hold the counts: what changes them copies those of all collections.
+        if !key_changes.is_empty() || catalog.is_some() {
+            let counts = Arc::make_mut(&mut self.committed.counts);
+            for (collection, change) in key_changes {
+                counts.add(collection, change);
+            }
+            if let Some(catalog) = catalog {
+                forget_dropped(&catalog, counts, self.live);
+                self.committed.catalog = Arc::new(catalog);
+            }
         }
         self.tail.bytes += payload_bytes;
         self.tail.records += changes.len() as u64;

@@ -37,6 +37,13 @@ struct Share {
     parts: SegmentParts,
 }
 
+/// What live records of a collection take, as [`CollectionInfo`](crate::CollectionInfo) tells it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CollectionBytes {
+    pub raw_bytes: u64,
+    pub live_bytes: u64,
+}
+
 /// Where a record stands, as the table knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -207,7 +214,7 @@ impl LiveTable {
     /// have been superseded has left its bytes in there.
     pub(crate) fn learn_segments(&mut self) {
         let known = self.segments.iter().map(|(slot, used)| {
-            let is_untouched = used.values.records == self.live_in(*slot, None).records;
+            let is_untouched = used.values.records == self.live_in(*slot).records;
             let shares = self.live.range((*slot, 0)..=(*slot, u32::MAX));
             (*slot, is_untouched, shares.map(|((_, collection), share)| (*collection, share.parts)))
         });
@@ -232,12 +239,11 @@ impl LiveTable {
         self.segments.keys().any(|slot| !slots.contains(slot))
     }
 
-    /// What of the segment in `slot` is in use, of `collection` or of all.
-    pub(crate) fn live_in(&self, slot: u32, collection: Option<u32>) -> Amount {
-        let rows = self.live.range((slot, 0)..=(slot, u32::MAX));
+    /// What of the segment in `slot` is in use.
+    pub(crate) fn live_in(&self, slot: u32) -> Amount {
         let mut sum = Amount::default();
-        rows.filter(|((_, of), _)| collection.is_none_or(|one| one == *of))
-            .for_each(|(_, share)| sum.add(share.amount));
+        let rows = self.live.range((slot, 0)..=(slot, u32::MAX));
+        rows.for_each(|(_, share)| sum.add(share.amount));
         sum
     }
 
@@ -283,21 +289,35 @@ impl LiveTable {
         slots.into_iter().filter(|slot| differs(*slot)).collect()
     }
 
-    /// Live keys and values of `collection`, before compression; of all without one.
-    pub(crate) fn live_raw_bytes(&self, collection: Option<u32>) -> u64 {
-        let rows = self.live.iter().filter(|((_, of), _)| collection.is_none_or(|one| one == *of));
-        rows.fold(0, |sum, (_, share)| sum.saturating_add(share.amount.raw_bytes))
+    /// Live keys and values, before compression.
+    pub(crate) fn live_raw_bytes(&self) -> u64 {
+        self.live.values().fold(0, |sum, share| sum.saturating_add(share.amount.raw_bytes))
     }
 
-    /// The bytes of the data file that live records of `collection` take, or all of them: of each
-    /// segment the live share.
-    pub(crate) fn live_data_bytes(&self, log: &LogView, collection: Option<u32>) -> u64 {
+    /// The bytes of the data file that live records take: of each segment the live share.
+    pub(crate) fn live_data_bytes(&self, log: &LogView) -> u64 {
         let live = log.segments().into_iter().map(|segment| {
             let whole = self.segments.get(&segment.slot).map_or(0, SegmentUse::weight);
-            let live = self.live_in(segment.slot, collection).weight();
-            share_of(u64::from(segment.data_bytes), live, whole)
+            share_of(u64::from(segment.data_bytes), self.live_in(segment.slot).weight(), whole)
         });
         live.fold(0, u64::saturating_add)
+    }
+
+    /// What live records of each collection take before compression, and of the data file.
+    pub(crate) fn by_collection(&self, log: &LogView) -> BTreeMap<u32, CollectionBytes> {
+        let data_bytes = log.segments().into_iter();
+        let data_bytes: BTreeMap<u32, u32> =
+            data_bytes.map(|segment| (segment.slot, segment.data_bytes)).collect();
+        let mut sums: BTreeMap<u32, CollectionBytes> = BTreeMap::new();
+        for ((slot, collection), share) in &self.live {
+            let whole = self.segments.get(slot).map_or(0, SegmentUse::weight);
+            let bytes = data_bytes.get(slot).copied().unwrap_or(0);
+            let live = share_of(u64::from(bytes), share.amount.weight(), whole);
+            let sum = sums.entry(*collection).or_default();
+            sum.raw_bytes = sum.raw_bytes.saturating_add(share.amount.raw_bytes);
+            sum.live_bytes = sum.live_bytes.saturating_add(live);
+        }
+        sums
     }
 
     /// The two sections: segments, and what of them is in use.

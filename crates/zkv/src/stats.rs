@@ -80,7 +80,7 @@ impl Store {
         let view = shared.view.load_full();
         let log = &view.committed.log;
         let live = shared.live();
-        let (raw_bytes, live_bytes) = (live.live_raw_bytes(None), live.live_data_bytes(log, None));
+        let (raw_bytes, live_bytes) = (live.live_raw_bytes(), live.live_data_bytes(log));
         let segments = log.segments();
         let data_bytes: u64 = segments.iter().map(|segment| u64::from(segment.data_bytes)).sum();
         let data_file_bytes = shared.log.file_bytes().map_err(Error::data(&shared.path))?;

@@ -9,6 +9,7 @@ use zkv_record::{Codec, asks_the_data, outer_shape_of, reads_what_it_writes, sha
 
 use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
 use crate::error::{Error, Result};
+use crate::live::CollectionBytes;
 use crate::options::Durability;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -173,14 +174,19 @@ impl Store {
         let moment = shared.now();
         let (counts, live) = (shared.key_counts(&moment), shared.live());
         let log = &moment.committed().log;
-        let infos = moment.committed().catalog.names().map(|(name, entry)| CollectionInfo {
-            name: name.to_owned(),
-            codec: Codec::from_code(entry.codec),
-            key_type: entry.key_type.clone(),
-            value_type: entry.value_type.clone(),
-            keys: counts.of(entry.id),
-            raw_bytes: live.live_raw_bytes(Some(entry.id)),
-            live_bytes: live.live_data_bytes(log, Some(entry.id)),
+        let taken = live.by_collection(log);
+        let infos = moment.committed().catalog.names().map(|(name, entry)| {
+            let CollectionBytes { raw_bytes, live_bytes } =
+                taken.get(&entry.id).copied().unwrap_or_default();
+            CollectionInfo {
+                name: name.to_owned(),
+                codec: Codec::from_code(entry.codec),
+                key_type: entry.key_type.clone(),
+                value_type: entry.value_type.clone(),
+                keys: counts.of(entry.id),
+                raw_bytes,
+                live_bytes,
+            }
         });
         infos.collect()
     }
