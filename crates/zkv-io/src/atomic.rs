@@ -108,6 +108,14 @@ impl Draft {
         self.publish(storage, path, |from| storage.rename(from, path))
     }
 
+    /// Gives it the name `path`, which must not exist yet, durably.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] where it does, and those of the system, as with [`create_atomically`].
+    pub fn create(self, storage: &dyn Storage, path: &Path) -> io::Result<()> {
+        self.publish(storage, path, |from| storage.rename_new(from, path))
+    }
+
     /// Removes it.
     pub fn discard(self, storage: &dyn Storage) {
         // What cannot be removed does no harm: the next open removes it.

@@ -3,7 +3,8 @@
 use std::io;
 use std::path::Path;
 
-use zkv_io::{Storage, StorageFile, create_atomically, replace_atomically, temporary_path};
+use zkv_index::Checkpoint;
+use zkv_io::{Draft, OpenMode, Storage, StorageFile, replace_atomically, temporary_path};
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
@@ -50,21 +51,24 @@ impl Store {
             // Nothing can be rebased, and nobody uses a slot again.
             false => log.copy_with_freed_to(file),
         };
-        create_atomically(storage, destination, copy).map_err(Error::file(destination))?;
+        let (data, ()) =
+            Draft::write(storage, destination, copy).map_err(Error::file(destination))?;
         let index = view.committed.checkpoint.as_ref();
         // A store that is read without an index file has made one that no log would accept.
-        if let Some(index) = index.filter(|index| !index.watermark().is_empty()) {
-            let path = index_path(destination);
-            let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(io::Error::other);
-            let copied = replace_atomically(storage, &path, copy);
-            return copied.map_err(|error| {
-                // The data alone would open, but whoever is told of a failure expects nothing there. The
-                // first error is the one to report.
-                let _ = storage.remove(destination).and_then(|()| storage.remove(&path));
-                Error::file(&path)(error)
-            });
+        if let Some(index) = index.filter(|index| !index.watermark().is_empty())
+            && let Err(error) = copy_index(storage, destination, index)
+        {
+            data.discard(storage);
+            return Err(error);
         }
-        Ok(())
+        // Last: from now on others may open the copy, and write to it.
+        data.create(storage, destination).map_err(|error| {
+            if storage.open(destination, OpenMode::ReadOnly).is_err() {
+                // An index without its data is nobody's. The first error is the one to report.
+                let _ = storage.remove(&index_path(destination));
+            }
+            Error::file(destination)(error)
+        })
     }
 
     /// Copies all keys and values, of named collections, too, as the store has them now, into a new
@@ -92,6 +96,20 @@ impl Store {
             Ok(())
         })
     }
+}
+
+/// Puts the copy's index where it belongs, before there is a copy: whoever opens that takes what is still written
+/// beside it for what a crash has left, and removes it.
+fn copy_index(storage: &dyn Storage, destination: &Path, index: &Checkpoint) -> Result<()> {
+    // Its index must not be replaced.
+    check_is_free(storage, destination)?;
+    let path = index_path(destination);
+    let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(io::Error::other);
+    replace_atomically(storage, &path, copy).map_err(|error| {
+        // The first error is the one to report.
+        let _ = storage.remove(&path);
+        Error::file(&path)(error)
+    })
 }
 
 /// Makes a new store that `fill` fills. It appears at `destination`, which must not exist, whole or
@@ -130,7 +148,7 @@ fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Resul
 
 /// What is made appears under a name that nothing has, and its index replaces no store.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
-    match storage.open(path, zkv_io::OpenMode::ReadOnly) {
+    match storage.open(path, OpenMode::ReadOnly) {
         Ok(_) => Err(Error::file(path)(io::Error::new(
             io::ErrorKind::AlreadyExists,
             "it exists already: remove it and its index file, or give another name",
@@ -160,8 +178,80 @@ mod tests {
     use std::sync::Arc;
 
     use zkv_io::{MemoryStorage, Storage};
+    use zkv_sim::{Act, Watched};
 
-    use crate::options::{Cleaning, Options};
+    use crate::error::{Error, Result};
+    use crate::options::{Cleaning, Durability, Options};
+
+    fn write_to(storage: &Arc<MemoryStorage>, path: &str) -> Result<()> {
+        let options = Options::new().storage(Arc::clone(storage) as Arc<dyn Storage>);
+        let store = options.create(false).durability(Durability::Synced).open(path)?;
+        store.set_bytes(b"later", b"1")?;
+        store.close()
+    }
+
+    #[test]
+    fn whoever_opens_a_backup_as_soon_as_it_is_there_loses_nothing() {
+        for number in 0.. {
+            let storage = Arc::new(MemoryStorage::new());
+            let (copies, calls) =
+                (Arc::clone(&storage), Arc::new(std::sync::Mutex::new((0, false))));
+            let seen = Arc::clone(&calls);
+            let watched =
+                Watched::new(Arc::clone(&storage) as Arc<dyn Storage>, move |act, path| {
+                    if act != Act::Map && path.to_string_lossy().starts_with("copy.zkv") {
+                        let mut calls = seen.lock().unwrap();
+                        calls.0 += 1;
+                        // Another program, that looks whether the copy is there.
+                        if calls.0 == number + 1 && write_to(&copies, "copy.zkv").is_ok() {
+                            calls.1 = true;
+                        }
+                    }
+                    Ok(())
+                });
+            let store = Options::new().storage(Arc::new(watched)).open("store.zkv").unwrap();
+            store.set_bytes(b"a", b"1").unwrap();
+            let backed_up = store.backup("copy.zkv");
+            let (count, is_written) = *calls.lock().unwrap();
+            assert!(
+                backed_up.is_ok(),
+                "{backed_up:?}, behind call {number}, written: {is_written}"
+            );
+            if !is_written {
+                write_to(&storage, "copy.zkv").unwrap();
+            }
+            let options = Options::new().storage(Arc::clone(&storage) as Arc<dyn Storage>);
+            let copy = options.open_read_only("copy.zkv").unwrap();
+            assert_eq!(copy.get_bytes(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+            assert_eq!(copy.get_bytes(b"later").unwrap().as_deref(), Some(&b"1"[..]));
+            if number > count {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_backup_beside_whoever_makes_a_store_of_its_name_leaves_that_alone() {
+        let storage = Arc::new(MemoryStorage::new());
+        let others = Arc::clone(&storage);
+        let watched = Watched::new(Arc::clone(&storage) as Arc<dyn Storage>, move |act, path| {
+            let is_index = path.to_string_lossy().starts_with("copy.zkv.idx");
+            if act == Act::Sync && is_index {
+                let options = Options::new().storage(Arc::clone(&others) as Arc<dyn Storage>);
+                let store = options.open("copy.zkv").unwrap();
+                store.set_bytes(b"own", b"2").unwrap();
+                store.close().unwrap();
+            }
+            Ok(())
+        });
+        let store = Options::new().storage(Arc::new(watched)).open("store.zkv").unwrap();
+        store.set_bytes(b"a", b"1").unwrap();
+        assert!(matches!(store.backup("copy.zkv"), Err(Error::File { .. })));
+        let options = Options::new().storage(Arc::clone(&storage) as Arc<dyn Storage>);
+        let copy = options.open("copy.zkv").unwrap();
+        assert_eq!(copy.get_bytes(b"own").unwrap().as_deref(), Some(&b"2"[..]));
+        assert_eq!(copy.len(), 1);
+    }
 
     #[test]
     fn a_backup_whose_checkpoint_frees_segments_opens_without_its_index() {

@@ -166,11 +166,12 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
 /// Removes what crashes have left beside the store. Its lock is held, so nobody is writing them.
 fn remove_temporaries(storage: &dyn Storage, path: &Path) {
     let Some(name) = path.file_name() else { return };
-    let name = name.to_string_lossy();
+    let name = name.as_encoded_bytes();
     for file in storage.list(parent_directory(path)).unwrap_or_default() {
+        // As they are: of two names that are no UTF-8, each may be shown as the other one.
         let is_ours = file.file_name().is_some_and(|found| {
-            let found = found.to_string_lossy();
-            found.strip_prefix(&*name).is_some_and(is_temporary_ending)
+            let ending = found.as_encoded_bytes().strip_prefix(name);
+            ending.is_some_and(|ending| std::str::from_utf8(ending).is_ok_and(is_temporary_ending))
         });
         if is_ours {
             // What cannot be removed does no harm.

@@ -248,6 +248,24 @@ fn leftover_temporary_files_are_removed_and_others_stay() {
     assert!(others.iter().all(|file| file.exists()));
 }
 
+/// Names that are no UTF-8 may look alike.
+#[cfg(target_os = "linux")]
+#[test]
+fn temporary_files_of_a_store_of_another_name_stay() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = place();
+    let named = |name: &[u8]| place.path.with_file_name(OsStr::from_bytes(name));
+    let (ours, theirs) =
+        (named(b"\xff.0123456789abcdef.zkv-tmp"), named(b"\xfe.0123456789abcdef.zkv-tmp"));
+    for file in [&ours, &theirs] {
+        fs::write(file, b"x").unwrap();
+    }
+    Store::open(named(b"\xff")).unwrap();
+    assert!(!ours.exists() && theirs.exists());
+}
+
 #[test]
 fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
     let place = filled(3000);
