@@ -171,13 +171,14 @@ Formats:
          as \"key_base64\" or \"value_base64\". `zkv import` of JSON lines without --key reads them
   jsonl  the values, one a line, as they are: what came from JSON lines gives the same lines. Records
          whose value is no JSON object on one line, with the key in the field that --key names, are
-         left out. Keys and values of a collection are those that its programs have, not their bytes
+         left out
   tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out
 
-Records that are left out are counted, and the exit code is then 5; so it is where --collection is not
-given, and there are collections with keys. `zkv backup` copies everything.")]
+But for pairs, keys and values of a collection are those that its programs have, not their bytes, as
+far as the command knows their types. Records that are left out are counted, and the exit code is
+then 5; so it is where --collection is not given, and there are collections with keys. `zkv backup` copies everything.")]
 pub struct Export {
     /// The store's data file
     pub store: PathBuf,

@@ -2,6 +2,7 @@
 
 mod files;
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use crate::arguments::{Export, ExportFormat};
@@ -24,6 +25,9 @@ const NO_JSON_LINE: &str =
 const UNKNOWN_KEYS: &str =
     "the command cannot read the type of the collection's keys; use --format pairs";
 
+/// A key and a value as a person has them.
+type Plain<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
+
 /// How keys, where the command knows it, and values are stored.
 type Forms = (Option<Form>, Form);
 
@@ -34,11 +38,11 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
     let store = store::open_to_read(&arguments.store)?;
     let keys = Keys::of(&store, collection)?;
     let collections = store::collections_left_out(&store, collection);
+    let form = |part| store::known_form(&store, collection, part);
+    let forms = (form(Part::Key), form(Part::Value).unwrap_or(Form::Bytes));
     let left_out = match format {
-        Format::Files(folder) => files::export(&keys, folder, &mut progress(&keys, true))?,
+        Format::Files(folder) => files::export(&keys, folder, forms, &mut progress(&keys, true))?,
         Format::Lines(lines) => {
-            let form = |part| store::known_form(&store, collection, part);
-            let forms = (form(Part::Key), form(Part::Value).unwrap_or(Form::Bytes));
             export_lines(arguments, &keys, lines, forms, collections.is_some())?
         }
     };
@@ -144,10 +148,27 @@ impl Lines<'_> {
                     && value_form.decode_into(value, line)
                     && json::holds_key(line, field, &key_text);
             }
-            Self::Tsv => return tsv_line_into(key, value, line),
+            Self::Tsv => {
+                return plain(key, value, forms)
+                    .is_some_and(|(key, value)| tsv_line_into(&key, &value, line));
+            }
         }
         true
     }
+}
+
+/// Key and value as an import takes them that is told the collection's types; where the command does not know
+/// them, there is none, and they are as they are stored. `None` where they are not of these types.
+fn plain<'a>(key: &'a [u8], value: &'a [u8], (key_form, value_form): Forms) -> Option<Plain<'a>> {
+    let plain = |form: Form, stored: &'a [u8]| match form {
+        // Of these there may be gigabytes.
+        Form::Bytes | Form::Json => Some(Cow::Borrowed(stored)),
+        form => {
+            let mut text = Vec::new();
+            form.decode_into(stored, &mut text).then_some(Cow::Owned(text))
+        }
+    };
+    Some((plain(key_form.unwrap_or(Form::Bytes), key)?, plain(value_form, value)?))
 }
 
 /// `false` where the line would not be read back as this record.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::export::left_out;
+use crate::export::{Forms, left_out, plain};
 use crate::failure::Failure;
 use crate::progress::Progress;
 use crate::store::Keys;
@@ -16,14 +16,17 @@ const NO_FILE: &str = "the key is no relative path of its own; use --format pair
 pub fn export(
     keys: &Keys<'_>,
     folder: &Path,
+    forms: Forms,
     progress: &mut Progress,
 ) -> Result<Option<Failure>, Failure> {
     make_empty(folder).map_err(|error| Failure::file(folder, error))?;
     let mut left_out_count = 0;
     for entry in keys.iter()? {
         let (key, value) = entry?;
-        let is_written = match path_of(&key) {
-            Some(path) => write(&folder.join(path), &value),
+        let plain = plain(&key, &value, forms);
+        let file = plain.and_then(|(key, value)| Some((path_of(&key)?, value)));
+        let is_written = match file {
+            Some((path, value)) => write(&folder.join(path), &value),
             None => Ok(false),
         };
         // The folder's name only: the file's is a key.
