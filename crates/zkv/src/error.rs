@@ -74,6 +74,10 @@ pub enum Error {
     /// The store was closed through another handle.
     #[error("the store was closed")]
     Closed,
+    /// The process was forked since it opened the store, and this is the child, which shares the files and their
+    /// lock with its parent.
+    #[error("the store was opened before the process was forked; open it in the child")]
+    Forked,
     /// What a transaction has read was written by another one since: begin it anew.
     #[error("what the transaction has read has changed; try it again")]
     Conflict,
@@ -232,7 +236,8 @@ impl Error {
             | Self::InvalidName { .. }
             | Self::OtherStore
             | Self::KeyWrittenOtherwise
-            | Self::Closed => ErrorKind::Misuse,
+            | Self::Closed
+            | Self::Forked => ErrorKind::Misuse,
             Self::ReadOnly => ErrorKind::ReadOnly,
             Self::File { source, .. } => kind_of_io(source),
             Self::CleaningNeedsRoom { source, .. } => source.kind(),

@@ -5,6 +5,7 @@
 //! `pipeline` has a lock for packing, which comes behind `writer`, too. Readers take none.
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicU32 as ProcessId;
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Instant;
 
@@ -35,6 +36,8 @@ pub(crate) struct Shared {
     /// For threads that outlive the call that starts them.
     pub itself: Weak<Self>,
     pub path: PathBuf,
+    /// The process that has opened the store. Nothing but tests changes it, and no model has two.
+    pub process: ProcessId,
     pub index: IndexPlace,
     pub options: Options,
     pub keys: Keys,
@@ -88,8 +91,18 @@ impl Shared {
         self.front.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whether this is the child of the process that has opened the store: it has none of the store's threads,
+    /// a copy of its buffers, and shares the files and their lock with a parent that may go on to write.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.process.load(Ordering::Relaxed) != std::process::id()
+    }
+
     pub(crate) fn writer(&self) -> Result<MutexGuard<'_, Writer>> {
         let writer = self.writer.as_ref().ok_or(Error::ReadOnly)?;
+        // Before the lock: who held it when the process was forked never gives it back here.
+        if self.is_forked() {
+            return Err(Error::Forked);
+        }
         let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if self.is_closed.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(writer) }
     }
@@ -99,6 +112,7 @@ impl Shared {
     pub(crate) fn check_writable(&self) -> Result<()> {
         match &self.writer {
             None => Err(Error::ReadOnly),
+            Some(_) if self.is_forked() => Err(Error::Forked),
             Some(_) if self.is_closed.load(Ordering::Acquire) => Err(Error::Closed),
             Some(_) => Ok(()),
         }
@@ -251,6 +265,39 @@ impl Shared {
             LookupError::Log(error) => Error::data(&self.path)(error),
             LookupError::Index(error) => Error::index(&self.index.path)(error),
             LookupError::Disagreement => Error::Disagreement { path: self.path.clone() },
+        }
+    }
+}
+
+#[cfg(all(test, not(zkv_model)))]
+mod tests {
+    use std::sync::Arc;
+
+    use zkv_io::{MemoryStorage, Storage};
+
+    use super::*;
+    use crate::options::Durability;
+
+    #[test]
+    fn the_child_of_a_forked_process_writes_nothing() {
+        let storage = Arc::new(MemoryStorage::new());
+        for durability in [Durability::Buffered, Durability::Flushed] {
+            let options = Options::new().storage(Arc::clone(&storage) as Arc<dyn Storage>);
+            let store = options.durability(durability).open("store.zkv").unwrap();
+            store.set_bytes(b"a", b"1").unwrap();
+            let process = &store.shared().process;
+            let parent = process.fetch_add(1, Ordering::Relaxed);
+            assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
+            if durability != Durability::Buffered {
+                assert!(matches!(store.set_bytes(b"b", b"2"), Err(Error::Forked)));
+            }
+            assert!(matches!(store.begin(), Err(Error::Forked)));
+            assert!(matches!(store.delete_bytes(b"a"), Err(Error::Forked)));
+            assert!(matches!(store.sync(), Err(Error::Forked)));
+            assert!(matches!(store.compact(|_| {}), Err(Error::Forked)));
+            assert!(matches!(store.clone().close(), Err(Error::Forked)));
+            process.store(parent, Ordering::Relaxed);
+            store.close().unwrap();
         }
     }
 }

@@ -45,6 +45,10 @@ use crate::view::View;
 /// Dropping the last handle flushes and closes the store; [`Store::close`] does the same and
 /// reports errors.
 ///
+/// A store belongs to the process that has opened it: behind a `fork`, as some programs make to become a daemon,
+/// the child opens it anew. What it does with a handle of its parent's is not written, or fails with
+/// [`Error::Forked`].
+///
 /// ```
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("pages.zkv");
@@ -120,6 +124,7 @@ impl Store {
         let shared = Arc::new_cyclic(|itself| Shared {
             itself: Weak::clone(itself),
             path,
+            process: std::process::id().into(),
             index,
             cache: ValueCache::new(options.cache_bytes),
             options,
@@ -395,6 +400,9 @@ impl fmt::Debug for Store {
 impl Handle {
     fn close(&self) -> Result<()> {
         let shared = &self.shared;
+        if shared.is_forked() && shared.writer.is_some() {
+            return Err(Error::Forked);
+        }
         shared.pack_ahead()?;
         if self.stop_cleaner() {
             // What cannot be cleaned now is looked at by whoever writes next, and what cannot be flushed fails
@@ -459,6 +467,12 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
+        if self.shared.is_forked() {
+            // What is buffered is the parent's to write, and its threads are not here.
+            let threads = self.threads.get_mut().unwrap_or_else(PoisonError::into_inner);
+            std::mem::forget(std::mem::take(threads));
+            return;
+        }
         // Who wants to know calls `close`.
         let _ = self.close();
         self.stop_flusher();
