@@ -16,6 +16,9 @@ const UNIT_BYTES: usize = 8;
 /// One slot of the table for so many bytes of the ring: of shorter values, headers counted, some are
 /// forgotten early.
 const BYTES_PER_SLOT: usize = 64;
+/// A table begins with so many slots, and gets twice as many whenever a quarter of them is taken, so that few of its buckets are
+/// full: a cache takes memory for what it holds, whatever it may come to hold.
+const SLOTS_AT_FIRST: usize = 64;
 /// No ring is longer.
 pub(super) const BYTES_MAX: usize = UNITS_MAX * UNIT_BYTES;
 /// What stands before a value: its place, the number of the checkpoint that leads there, and its
@@ -29,6 +32,9 @@ const HEADER_BYTES: usize = LENGTH.end;
 #[derive(Debug)]
 pub(super) struct Ring {
     table: Table,
+    slots_max: usize,
+    /// Values between `tail` and `head`.
+    count: usize,
     bytes: Box<[u8]>,
     /// Where the oldest value starts.
     tail: usize,
@@ -43,11 +49,12 @@ pub(super) struct Ring {
 impl Ring {
     /// Of at most `bytes_max` bytes with its table.
     pub(super) fn new(bytes_max: usize) -> Self {
-        let slots = bytes_max / (BYTES_PER_SLOT + SLOT_BYTES);
-        let table = Table::new(slots);
-        let bytes = bytes_max.saturating_sub(table.bytes()).min(BYTES_MAX);
+        let slots_max = bytes_max / (BYTES_PER_SLOT + SLOT_BYTES);
+        let bytes = bytes_max.saturating_sub(Table::bytes_of(slots_max)).min(BYTES_MAX);
         Self {
-            table,
+            table: Table::new(slots_max.min(SLOTS_AT_FIRST)),
+            slots_max,
+            count: 0,
             bytes: vec![0; bytes].into(),
             tail: 0,
             head: 0,
@@ -106,6 +113,36 @@ impl Ring {
         entry[HEADER_BYTES..][..value.len()].copy_from_slice(value);
         self.table.insert(place.hash, self.head / UNIT_BYTES, Reads::NONE);
         self.head += room;
+        self.count += 1;
+        let slots = self.table.slots();
+        if slots < self.slots_max && slots <= 4 * self.count {
+            self.grow_table(slots * 2);
+        }
+    }
+
+    /// Puts what the table has into one of more slots.
+    fn grow_table(&mut self, slots: usize) {
+        let grown = Table::new(slots.min(self.slots_max));
+        let mut table = std::mem::replace(&mut self.table, grown);
+        let older = self.tail..self.end_before.unwrap_or(self.head);
+        let newer = 0..self.end_before.map_or(0, |_| self.head);
+        for values in [older, newer] {
+            let mut start = values.start;
+            while start < values.end {
+                let (hash, room) = self.value_at(start);
+                let unit = start / UNIT_BYTES;
+                if let Some(reads) = table.remove(hash, unit) {
+                    self.table.insert(hash, unit, reads);
+                }
+                start += room;
+            }
+        }
+    }
+
+    /// The hash of the value at `start`, and what it takes.
+    fn value_at(&self, start: usize) -> (KeyHash, usize) {
+        let header = self.header(start / UNIT_BYTES);
+        (hash_of(header), whole_units(HEADER_BYTES + length_of(header)))
     }
 
     #[inline]
@@ -149,14 +186,15 @@ impl Ring {
     /// The oldest value goes, or round once more.
     fn pass_oldest(&mut self) {
         let start = self.tail;
-        let header = self.header(start / UNIT_BYTES);
-        let (hash, room) = (hash_of(header), whole_units(HEADER_BYTES + length_of(header)));
+        let (hash, room) = self.value_at(start);
         self.tail += room;
+        self.count -= 1;
         let reads = self.table.remove(hash, start / UNIT_BYTES);
         if let Some(left) = reads.and_then(Reads::spend) {
             self.bytes.copy_within(start..start + room, self.head);
             self.table.insert(hash, self.head / UNIT_BYTES, left);
             self.head += room;
+            self.count += 1;
         }
     }
 }
@@ -259,6 +297,30 @@ mod tests {
         let room = RING_BYTES / (HEADER_BYTES + 60 + UNIT_BYTES);
         assert!(there.len() >= room - room / 8, "{} of {room}", there.len());
         assert!(there.iter().all(|key| *key >= 1000 - 2 * room as u64), "{there:?}");
+    }
+
+    #[test]
+    fn the_table_grows_with_the_values_and_loses_none_nor_how_often_they_were_read() {
+        let mut ring = Ring::new(1 << 20);
+        let mut bytes_before = ring.bytes();
+        assert!(bytes_before <= 2 * SLOTS_AT_FIRST * SLOT_BYTES, "{bytes_before}");
+        for key in 0..5000 {
+            put(&mut ring, key, &[3; 84]);
+            if key < 100 {
+                assert!(ring.get(&place(key, 0)).is_some());
+            }
+            let bytes = ring.bytes();
+            assert!(bytes >= bytes_before && bytes <= 1000 + 200 * (key as usize + 1), "{bytes}");
+            bytes_before = bytes;
+        }
+        let there = (0..5000).filter(|key| ring.find(&place(*key, 0)).is_some()).count();
+        assert!(there > 4990, "{there}");
+        // What was read goes round once more.
+        for key in 5000..12_000 {
+            put(&mut ring, key, &[4; 84]);
+        }
+        assert!((0..100).filter(|key| ring.get(&place(*key, 0)).is_some()).count() > 95);
+        assert!(ring.is_full() && ring.get(&place(200, 0)).is_none());
     }
 
     #[test]

@@ -47,11 +47,20 @@ impl Reads {
 impl Table {
     /// With at least `slots` slots.
     pub(super) fn new(slots: usize) -> Self {
-        Self { buckets: (0..slots.div_ceil(SLOTS).max(1)).map(|_| Bucket::default()).collect() }
+        Self { buckets: (0..buckets_for(slots)).map(|_| Bucket::default()).collect() }
+    }
+
+    /// What one of so many slots takes.
+    pub(super) fn bytes_of(slots: usize) -> usize {
+        buckets_for(slots) * size_of::<Bucket>()
     }
 
     pub(super) fn bytes(&self) -> usize {
         size_of_val(&*self.buckets)
+    }
+
+    pub(super) fn slots(&self) -> usize {
+        self.buckets.len() * SLOTS
     }
 
     /// The first value for which `is_it`, which is asked with its unit, among those that may be of `hash`.
@@ -97,6 +106,10 @@ impl Table {
         let part = (hash.0 >> 64) & u128::from(u64::MAX);
         ((part * self.buckets.len() as u128) >> 64) as usize
     }
+}
+
+fn buckets_for(slots: usize) -> usize {
+    slots.div_ceil(SLOTS).max(1)
 }
 
 /// A value that is in the table.
