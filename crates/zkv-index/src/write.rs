@@ -83,7 +83,7 @@ fn prepare_file(
     meta.check_limits()?;
     let salt = random_salt(storage)?;
     let mut failure = None;
-    let written = Draft::write(storage, path, |file| {
+    let written = Draft::write(storage, path, path, |file| {
         write_contents(file, open, meta, number, salt).map_err(|error| {
             failure = Some(error);
             io::Error::other("the index file could not be written")

@@ -63,7 +63,7 @@ fn write_then<T>(
     write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
     publish: impl FnOnce(&Path) -> io::Result<()>,
 ) -> io::Result<T> {
-    let (draft, value) = Draft::write(storage, path, write)?;
+    let (draft, value) = Draft::write(storage, path, path, write)?;
     draft.publish(storage, path, publish)?;
     Ok(value)
 }
@@ -76,19 +76,23 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Writes a file beside `path`, and syncs it.
+    /// Writes a file beside `path`, and syncs it. Nobody may read it who may not read the one at `private_as`,
+    /// where there is one.
     ///
     /// # Errors
     /// Those of `write` and of the system. Nothing is left then.
     pub fn write<T>(
         storage: &dyn Storage,
         path: &Path,
+        private_as: &Path,
         write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
     ) -> io::Result<(Self, T)> {
         let temporary = temporary_path(storage, path)?;
         let file = storage.open(&temporary, OpenMode::CreateNew)?;
         let draft = Self { temporary };
-        let written = write(&*file).and_then(|value| file.sync_all().map(|()| value));
+        let written = storage.keep_private(&draft.temporary, private_as);
+        let written = written.and_then(|()| write(&*file));
+        let written = written.and_then(|value| file.sync_all().map(|()| value));
         // Windows renames no open file.
         drop(file);
         match written {

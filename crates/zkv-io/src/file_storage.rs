@@ -57,6 +57,11 @@ impl Storage for FileStorage {
         }
     }
 
+    #[cfg(unix)]
+    fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
+        keep_private(path, of)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         fs::remove_file(path)
     }

@@ -76,6 +76,10 @@ impl Storage for UnmappedStorage {
         self.0.rename_new(from, to)
     }
 
+    fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
+        self.0.keep_private(path, of)
+    }
+
     fn remove(&self, path: &Path) -> io::Result<()> {
         self.0.remove(path)
     }

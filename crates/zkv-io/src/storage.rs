@@ -59,6 +59,15 @@ pub trait Storage: Debug + Send + Sync {
     /// [`io::ErrorKind::AlreadyExists`] where `to` exists; `from` then stays.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// Lets nobody read the file at `path` who may not read the one at `of`, where there is one.
+    ///
+    /// # Errors
+    /// Whatever the system reports.
+    fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
+        let _ = (path, of);
+        Ok(())
+    }
+
     /// Removes the file at `path`. Durable after [`Storage::sync_dir`].
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use zkv_index::Checkpoint;
-use zkv_io::{Draft, OpenMode, Storage, StorageFile, replace_atomically, temporary_path};
+use zkv_io::{Draft, OpenMode, Storage, StorageFile, temporary_path};
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
@@ -51,12 +51,12 @@ impl Store {
             // Nothing can be rebased, and nobody uses a slot again.
             false => log.copy_with_freed_to(file),
         };
-        let (data, ()) =
-            Draft::write(storage, destination, copy).map_err(Error::file(destination))?;
+        let (data, ()) = Draft::write(storage, destination, &shared.path, copy)
+            .map_err(Error::file(destination))?;
         let index = view.committed.checkpoint.as_ref();
         // A store that is read without an index file has made one that no log would accept.
         if let Some(index) = index.filter(|index| !index.watermark().is_empty())
-            && let Err(error) = copy_index(storage, destination, index)
+            && let Err(error) = copy_index(storage, &shared.path, destination, index)
         {
             data.discard(storage);
             return Err(error);
@@ -80,7 +80,7 @@ impl Store {
     /// where its folder does not.
     pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
         let snapshot = self.snapshot();
-        make_whole(destination.as_ref(), options, |copy| {
+        make_whole(&self.shared().path, destination.as_ref(), options, |copy| {
             for entry in snapshot.iter_bytes() {
                 let (key, value) = entry?;
                 copy.set_bytes(&key, &value)?;
@@ -100,21 +100,28 @@ impl Store {
 
 /// Puts the copy's index where it belongs, before there is a copy: whoever opens that takes what is still written
 /// beside it for what a crash has left, and removes it.
-fn copy_index(storage: &dyn Storage, destination: &Path, index: &Checkpoint) -> Result<()> {
+fn copy_index(
+    storage: &dyn Storage,
+    source: &Path,
+    destination: &Path,
+    index: &Checkpoint,
+) -> Result<()> {
     // Its index must not be replaced.
     check_is_free(storage, destination)?;
     let path = index_path(destination);
     let copy = |file: &dyn StorageFile| index.copy_to(file).map_err(io::Error::other);
-    replace_atomically(storage, &path, copy).map_err(|error| {
+    let written = Draft::write(storage, &path, source, copy);
+    written.and_then(|(draft, ())| draft.replace(storage, &path)).map_err(|error| {
         // The first error is the one to report.
         let _ = storage.remove(&path);
         Error::file(&path)(error)
     })
 }
 
-/// Makes a new store that `fill` fills. It appears at `destination`, which must not exist, whole or
-/// not at all.
+/// Makes a new store of what `fill` takes from the one at `source`. It appears at `destination`, which must not
+/// exist, whole or not at all.
 pub(crate) fn make_whole<T>(
+    source: &Path,
     destination: &Path,
     options: Options,
     fill: impl FnOnce(&Store) -> Result<T>,
@@ -122,7 +129,7 @@ pub(crate) fn make_whole<T>(
     let storage = std::sync::Arc::clone(&options.storage);
     check_is_free(&*storage, destination)?;
     let temporary = temporary_path(&*storage, destination).map_err(Error::file(destination))?;
-    let made = fill_new(&temporary, options, fill);
+    let made = fill_new(source, &temporary, options, fill);
     let published = made.and_then(|value| {
         publish(&*storage, &temporary, destination)?;
         Ok(value)
@@ -135,15 +142,26 @@ pub(crate) fn make_whole<T>(
     published
 }
 
-fn fill_new<T>(path: &Path, options: Options, fill: impl FnOnce(&Store) -> Result<T>) -> Result<T> {
+fn fill_new<T>(
+    source: &Path,
+    path: &Path,
+    options: Options,
+    fill: impl FnOnce(&Store) -> Result<T>,
+) -> Result<T> {
+    let storage = std::sync::Arc::clone(&options.storage);
     // What is not whole yet need not be durable, and was a value before, whatever the limit is now.
     let options = options.create(true).durability(Durability::Buffered);
     let options = options.max_value_bytes(VALUE_BYTES_MAX);
     // Collections get their names last: until then, cleaning would take their records for dropped ones.
     let store = options.cleaning(Cleaning::Off).open(path)?;
+    storage.keep_private(path, source).map_err(Error::file(path))?;
     let value = fill(&store)?;
     store.close()?;
-    Ok(value)
+    // It knows what collections are called.
+    match storage.keep_private(&index_path(path), source) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::file(path)(error)),
+        _ => Ok(value),
+    }
 }
 
 /// What is made appears under a name that nothing has, and its index replaces no store.

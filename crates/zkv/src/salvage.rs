@@ -109,7 +109,9 @@ pub fn salvage(
     })?;
     let known = index.filter(|_| salvage.goes_by_index()).map(|(_, catalog)| catalog);
     let known = known.unwrap_or_default();
-    make_whole(destination, options, |store| collect(&mut salvage, store, known, &mut listen))
+    make_whole(source, destination, options, |store| {
+        collect(&mut salvage, store, known, &mut listen)
+    })
 }
 
 /// Reads the log from its end.

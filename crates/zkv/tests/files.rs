@@ -248,6 +248,27 @@ fn leftover_temporary_files_are_removed_and_others_stay() {
     assert!(others.iter().all(|file| file.exists()));
 }
 
+#[cfg(unix)]
+#[test]
+fn copies_of_a_private_store_are_private() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let place = filled(3000);
+    fs::set_permissions(&place.path, fs::Permissions::from_mode(0o600)).unwrap();
+    let copy = |name: &str| place.path.with_file_name(name);
+    let store = Store::open(&place.path).unwrap();
+    store.collection::<u32, u32>("secret").unwrap().set(&1, &2).unwrap();
+    store.backup(copy("backup")).unwrap();
+    store.backup_with(copy("with"), Options::new()).unwrap();
+    store.close().unwrap();
+    zkv::salvage(&place.path, copy("salvaged"), Options::new(), |_| ()).unwrap();
+    for name in ["backup", "with", "salvaged"] {
+        for file in [copy(name), copy(&format!("{name}.idx"))] {
+            assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600, "{}", file.display());
+        }
+    }
+}
+
 /// Names that are no UTF-8 may look alike.
 #[cfg(target_os = "linux")]
 #[test]

@@ -310,7 +310,7 @@ mod tests {
                 assert!(ring.get(&place(key, 0)).is_some());
             }
             let bytes = ring.bytes();
-            assert!(bytes >= bytes_before && bytes <= 1000 + 200 * (key as usize + 1), "{bytes}");
+            assert!(bytes >= bytes_before && bytes <= 1000 + 200 * (ring.count + 1), "{bytes}");
             bytes_before = bytes;
         }
         let there = (0..5000).filter(|key| ring.find(&place(*key, 0)).is_some()).count();
