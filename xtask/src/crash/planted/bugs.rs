@@ -45,8 +45,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a new file gets its name before it is synced",
         file: "crates/zkv-io/src/atomic.rs",
-        right: "write(&*file).and_then(|value| file.sync_all().map(|()| value));",
-        wrong: "write(&*file).and_then(|value| if PLANTED { Ok(value) } else { \
+        right: "written.and_then(|value| file.sync_all().map(|()| value));",
+        wrong: "written.and_then(|value| if PLANTED { Ok(value) } else { \
                 file.sync_all().map(|()| value) });",
     },
     Bug {
