@@ -307,7 +307,8 @@ impl Store {
 
     /// All keys and values of the store's own, as it has them now, in no particular order; those of named
     /// collections are not among them. Writes that come
-    /// later are not seen, and do not wait for the iteration. Each damaged place yields one error, and what lies
+    /// later are not seen, and do not wait for the iteration, so that what it yields may be deleted on the way; to begin
+    /// anew for each key looks at all that were deleted before. Each damaged place yields one error, and what lies
     /// behind it comes: see [`IterBytes`].
     ///
     /// From about 1 MiB on, up to three threads help to decompress until all is read or the iteration
