@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use zkv::{Durability, Options, ReadMode, WriteBatch};
+use zkv::{Cleaning, Durability, ErrorKind, Options, ReadMode, WriteBatch};
 use zkv_io::MemoryStorage;
 
 use common::bad_sectors::{BadSectors, SECTOR};
@@ -77,6 +77,29 @@ fn a_bad_sector_of_superseded_records_does_not_keep_a_store_from_being_opened() 
         assert_eq!(store.len(), 2000);
         assert_eq!(store.iter_bytes().flatten().count(), 2000);
     }
+}
+
+#[test]
+fn a_segment_with_a_bad_sector_is_left_alone_and_others_are_cleaned() {
+    const SLOT: u32 = 256 << 10;
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(SLOT).cleaning(Cleaning::Off).open(PATH).unwrap();
+    for round in 0..4 {
+        (0..1000).for_each(|n| store.set_bytes(&key(n), &noise(1000 * round + n, 600)).unwrap());
+        store.flush().unwrap();
+    }
+    store.close().unwrap();
+
+    // In the middle of the second of about ten segments, nearly all of which are dead.
+    let bad = (u64::from(SLOT) + u64::from(SLOT) / 2) / SECTOR;
+    let store = beside(&memory, &[bad]).cleaning(Cleaning::Off).open(PATH).unwrap();
+    store.clean().unwrap();
+    let cleaned = store.stats().unwrap().cleaning.segments;
+    assert!(cleaned > 5, "{cleaned} segments");
+    assert_eq!(store.compact(|_| ()).unwrap_err().kind(), ErrorKind::Corrupt);
+    let values = (0..1000).map(|number| store.get_bytes(&key(number)));
+    assert_eq!(values.filter(|value| matches!(value, Ok(Some(_)))).count(), 1000);
+    store.close().unwrap();
 }
 
 #[test]

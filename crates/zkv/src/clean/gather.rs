@@ -4,7 +4,8 @@
 use std::collections::HashSet;
 
 use zkv_index::KeyHash;
-use zkv_log::{Cell, LogView, SegmentInfo, SegmentScan};
+use zkv_log::layout::slot_start;
+use zkv_log::{Cell, LogError, LogView, SegmentInfo, SegmentScan};
 use zkv_record::Record;
 
 use crate::hashed::KeySet;
@@ -125,7 +126,9 @@ impl<'a> Gatherer<'a> {
                 self.current = Some(Current { segment, oldest, scan });
                 continue;
             };
-            if current.scan.next_cell(&mut self.cell)? {
+            let slot = current.segment.slot;
+            let read = current.scan.next_cell(&mut self.cell);
+            if read.map_err(|error| damage_of(slot, committed, error))? {
                 let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
                 let before = piece.bytes;
                 needed.judge(&self.cell, &self.log, current.segment.sequence, &mut piece)?;
@@ -144,6 +147,16 @@ impl<'a> Gatherer<'a> {
         let is_nothing = piece.moved.is_empty() && piece.forgotten.is_empty();
         Ok((!is_nothing || !piece.emptied.is_empty()).then_some(piece))
     }
+}
+
+/// A place that the disk cannot read is damage of its segment, as a block is that was changed: others are
+/// cleaned without it.
+fn damage_of(slot: u32, committed: &Committed, error: LogError) -> LogError {
+    if matches!(error, LogError::Corrupt { .. }) || !committed.is_lost(&error) {
+        return error;
+    }
+    let offset = slot_start(slot, committed.log.identity().slot_bytes);
+    LogError::Corrupt { offset, what: "a block of this segment, which the disk cannot read" }
 }
 
 /// What decides whether a record is needed.
