@@ -349,6 +349,47 @@ fn entries_that_are_no_records_are_not_passed_over() {
     }
 }
 
+/// The page was durable before the file had its name: where zeros stand there, or the file ends before it, all
+/// that it had is lost. What is written into a store that was opened as an empty one would be lost, too, since
+/// the header that names its segment is not there.
+#[test]
+fn a_store_that_has_lost_its_only_page_is_not_taken_for_an_empty_one() {
+    for is_compacted in [false, true] {
+        let memory = MemoryStorage::new();
+        let store = open(&memory);
+        store.set_bytes(b"key", b"value").unwrap();
+        store.sync().unwrap();
+        if is_compacted {
+            store.compact(|_| ()).unwrap();
+        }
+        store.close().unwrap();
+        let (whole, index) = (read_file(&memory, PATH), read_file(&memory, INDEX));
+        assert_eq!(whole.len(), 8192);
+        for bytes_left in [4096, 5000, 8192] {
+            let mut bytes = whole.clone();
+            bytes[4096..].fill(0);
+            bytes.truncate(bytes_left);
+            for with_index in [true, false] {
+                let damaged = MemoryStorage::new();
+                write_file(&damaged, PATH, &bytes);
+                if with_index {
+                    write_file(&damaged, INDEX, &index);
+                }
+                let what = format!("{is_compacted}, {bytes_left} bytes, {with_index}");
+                assert!(
+                    !zkv::verify(PATH, &options(&damaged), |_| ()).unwrap().is_sound(),
+                    "{what}"
+                );
+                let opened = options(&damaged).open(PATH);
+                let error = opened.map(|store| store.len()).expect_err(&what);
+                assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+                let report = zkv::salvage(PATH, "dir/new.zkv", options(&damaged), |_| ()).unwrap();
+                assert!(report.keys == 0 && !report.is_complete(), "{what}: {report:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_value_may_read_from_the_store_while_it_is_decoded() {
     static STORE: Mutex<Option<Store>> = Mutex::new(None);

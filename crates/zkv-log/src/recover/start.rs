@@ -8,14 +8,18 @@ use crate::block::{BlockHeader, BlockKind, is_whole};
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
-use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES};
+use crate::layout::{
+    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES,
+    SEGMENT_HEADER_FIELD_BYTES,
+};
 use crate::open::OpenFile;
 use crate::position::{FIRST_END, Position};
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
 use super::{
-    CommitEnd, Leftover, Recovery, WalkedSegment, header_at_start, read_header, slot_count,
+    CommitEnd, Leftover, Recovery, WalkedSegment, header_at_start, read_header, read_or_zeros,
+    slot_count,
 };
 
 /// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
@@ -124,13 +128,18 @@ impl<'a> Recovery<'a> {
     }
 
     /// The first segment's header was durable before the file had its name. Where that is not whole, and
-    /// nothing of the segment is found, what stands there was begun later, by a writer that knew a roll call.
+    /// nothing of the segment is found, what stands there was begun later, by a writer that knew a roll call;
+    /// and where zeros stand there, or the file ends before it, whatever the page had is lost. A damaged header
+    /// with nothing behind it is that of an empty log.
     fn check_beginning(&self, leftover: &Leftover) -> Result<()> {
         let WalkedSegment { place, offset, .. } = &self.walked;
         let stands_at = Position { sequence: place.id.sequence, offset: *offset };
         let is_there = FIRST_END < stands_at
             || header_at_start(self.open, place.id.slot).is_some_and(|it| it.id() == place.id);
-        match is_there || !leftover.needs_wipe {
+        let mut header = [0; SEGMENT_HEADER_FIELD_BYTES];
+        read_or_zeros(&*self.open.file, place.start, &mut header).map_err(LogError::io("read"))?;
+        let is_lost = header.iter().all(|byte| *byte == 0);
+        match is_there || !(leftover.needs_wipe || is_lost) {
             true => Ok(()),
             false => {
                 let what = "the header of the segment in the first slot";

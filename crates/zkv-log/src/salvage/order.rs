@@ -214,6 +214,10 @@ fn missing(
         }
         next = next.max(end.saturating_add(1));
     }
+    if seen.is_empty() && turns.is_empty() {
+        // The first one's header was durable before the file had its name.
+        turns.insert(1, Turn::Missing(Missing { count: 1 }));
+    }
     turns
 }
 
