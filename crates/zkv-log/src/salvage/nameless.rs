@@ -43,6 +43,8 @@ pub(crate) struct Agreed {
     pub seed: Seed,
     /// How many.
     count: u32,
+    /// Where the first of them starts.
+    pub first: u32,
     /// The number of their last commit.
     pub last_commit: u64,
     /// Up to where they say that the log was durable.
@@ -52,7 +54,7 @@ pub(crate) struct Agreed {
 impl Agreed {
     fn new(seed: u32) -> Self {
         let seed = Seed::from_number(seed);
-        Self { seed, count: 0, last_commit: 0, proven: Position::default() }
+        Self { seed, count: 0, first: u32::MAX, last_commit: 0, proven: Position::default() }
     }
 }
 
@@ -64,11 +66,22 @@ pub(crate) fn newest_unnamed(
     slot: u32,
     file_bytes: u64,
 ) -> Option<Agreed> {
+    unnamed_in(file, identity, slot, file_bytes).into_iter().max_by_key(|agreed| agreed.last_commit)
+}
+
+/// All of those, in no order. A value that is a data file itself, and blocks that stand in the wrong place, agree on
+/// seeds, too.
+pub(super) fn unnamed_in(
+    file: &dyn StorageFile,
+    identity: &Identity,
+    slot: u32,
+    file_bytes: u64,
+) -> Vec<Agreed> {
     let image = Image::read(file, identity.slot_start(slot), identity.slot_bytes, file_bytes);
     if SegmentHeader::decode(&image.bytes).is_ok() {
-        return None;
+        return Vec::new();
     }
-    agreed(&image.bytes).max_by_key(|agreed| agreed.last_commit)
+    agreed(&image.bytes).collect()
 }
 
 /// The seeds with which two or more of the first block and all commit blocks are whole.
@@ -81,6 +94,7 @@ fn agreed(image: &[u8]) -> impl Iterator<Item = Agreed> {
         let sum = seed_of(u32::from_le_bytes(*checksum), &seeded);
         let agreed = votes.entry(sum).or_insert_with(|| Agreed::new(sum));
         agreed.count += 1;
+        agreed.first = agreed.first.min(offset);
         let kind = BlockHeader::decode(*block.first_chunk()?)?.tag.kind;
         if kind == BlockKind::Commit {
             let mark = CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..])?;

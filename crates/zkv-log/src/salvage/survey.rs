@@ -26,7 +26,7 @@ use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
-use super::nameless::newest_unnamed;
+use super::nameless::{Agreed, unnamed_in};
 use super::past::contradicts;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
@@ -42,6 +42,8 @@ pub(super) struct Seen {
     pub has_header: bool,
     pub seal: Option<SealFacts>,
     pub has_blocks: bool,
+    /// Where the first whole block starts.
+    pub first_block: Option<u32>,
     /// Where the last whole commit in it ends.
     pub commits_end: Option<u32>,
     /// Up to where something in it says that the log was durable.
@@ -176,7 +178,14 @@ impl<'a> Survey<'a> {
         let slots =
             (0..self.slot_count()).filter(|slot| !seen_in(slot).any(|seen| seen.has_header));
         let newest = slots.filter_map(|slot| {
-            let newest = newest_unnamed(self.file, &self.identity, slot, self.file_bytes)?;
+            let found = unnamed_in(self.file, &self.identity, slot, self.file_bytes);
+            // A later segment is written from the slot's start on: what stands behind whole blocks of an
+            // earlier one is no segment, but what those hold.
+            let may_be_later = |found: &Agreed| {
+                seen_in(&slot).filter_map(|seen| seen.first_block).all(|first| found.first < first)
+            };
+            let newest =
+                found.into_iter().filter(may_be_later).max_by_key(|one| one.last_commit)?;
             Some((slot, newest))
         });
         let newest = newest.max_by_key(|(_, newest)| newest.last_commit);
@@ -184,6 +193,13 @@ impl<'a> Survey<'a> {
         let mut seen = self.seen.values().flatten();
         if newest.proven <= self.known_end() && seen.any(|seen| seen.has_header || seen.has_blocks)
         {
+            return;
+        }
+        // A slot is used again only once it is durable elsewhere that its segment is gone. What proves less than
+        // that are blocks of this segment that stand in the wrong place.
+        let mut there = self.seen.get_mut(&slot).into_iter().flatten();
+        if let Some(seen) = there.find(|seen| newest.proven.sequence <= seen.place.id.sequence) {
+            seen.proven = seen.proven.max(newest.proven);
             return;
         }
         let mut sequence = newest.proven.sequence.max(1);
@@ -299,6 +315,7 @@ impl<'a> Survey<'a> {
             has_header: stands_first,
             seal: None,
             has_blocks: false,
+            first_block: None,
             commits_end: None,
             proven: header.map_or(Position::default(), |header| header.synced_upto),
             retired: Vec::new(),
@@ -309,6 +326,7 @@ impl<'a> Survey<'a> {
         let parts = BlockSearch::new(&image.bytes[..limit], place.seed, &digests).parts();
         for block in parts.iter().filter_map(Part::block) {
             seen.has_blocks = true;
+            seen.first_block.get_or_insert(block.offset);
             self.look_at_block(&mut seen, block, block.payload(&image.bytes));
         }
         let is_of_its_past =
