@@ -9,7 +9,7 @@ use std::path::Path;
 use zkv::{Cleaning, SalvageReport, Store};
 use zkv_io::{MemoryStorage, Storage};
 
-use common::faulty::{INDEX, PATH, noise, options, read_file, write_file};
+use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
 
 const SLOT: u32 = 256 << 10;
 /// Where the first slot starts.
@@ -88,6 +88,40 @@ fn salvage_brings_nothing_out_of_a_data_file_that_is_a_value() {
             assert_eq!(keys, own, "{count} before, index {with_index}");
         }
     }
+}
+
+/// Of what was not synced all has arrived but for the first pages of the segment that was begun, with the seal
+/// that names it or without.
+#[test]
+fn a_power_cut_beside_a_data_file_that_is_a_value_is_no_damage() {
+    let file = data_file();
+    let second = FIRST + SLOT as usize;
+    let mut cuts = 0;
+    for room in (0..240_000).step_by(8_000) {
+        let memory = MemoryStorage::new();
+        let store = open(&memory);
+        store.set_bytes(b"key", b"value").unwrap();
+        store.set_bytes(b"room", &noise(5, room)).unwrap();
+        store.sync().unwrap();
+        store.set_bytes(b"file", &file).unwrap();
+        store.flush().unwrap();
+        let bytes = read_file(&killed(&memory), PATH);
+        for (before, behind) in [(0, 4096), (0, 3 * 4096), (4096, 4096)] {
+            let mut bytes = bytes.clone();
+            if bytes.len() <= second + behind {
+                continue;
+            }
+            bytes[second - before..second + behind].fill(0);
+            let cut = MemoryStorage::new();
+            write_file(&cut, PATH, &bytes);
+            let what = format!("room {room}, lost {before} and {behind}");
+            let store = options(&cut).open(PATH).expect(&what);
+            assert_eq!(store.get_bytes(b"key").unwrap().unwrap(), b"value", "{what}");
+            assert_eq!(store.len(), 2, "{what}");
+            cuts += 1;
+        }
+    }
+    assert!(cuts > 50);
 }
 
 /// The disk has written the log's last pages in the place of the first ones: at such a distance, their blocks

@@ -9,7 +9,7 @@ use crate::error::{LogError, Result};
 use crate::header::Identity;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
-use crate::salvage::newest_unnamed;
+use crate::salvage::linked_without_a_name;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::latest_proof;
@@ -70,10 +70,10 @@ impl Recovery<'_> {
     fn proof_without_names(&self, slots: &[u32]) -> Position {
         let (file, identity) = (&*self.open.file, &self.open.identity);
         let lost = slots.iter().rev().filter(|slot| !was_wiped(file, identity, **slot));
-        let proofs = lost.take(UNNAMED_TRIED_MAX).filter_map(|slot| {
-            Some(newest_unnamed(file, identity, *slot, self.file_bytes)?.proven)
-        });
-        proofs.max().unwrap_or_default()
+        let linked = lost
+            .take(UNNAMED_TRIED_MAX)
+            .flat_map(|slot| linked_without_a_name(file, identity, *slot, self.file_bytes));
+        linked.map(|linked| linked.proven).max().unwrap_or_default()
     }
 
     fn proof_within(&self, place: Place) -> Result<Position> {

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use zkv_io::StorageFile;
 
 use crate::block::{BlockHeader, BlockKind, Seed};
-use crate::header::{Identity, SegmentHeader};
+use crate::header::Identity;
 use crate::layout::{
     BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES,
     SLOT_BYTES_MAX, SLOT_BYTES_MIN,
@@ -39,7 +39,7 @@ pub(super) fn first_segment(file: &dyn StorageFile, file_bytes: u64) -> Option<(
 
 /// Blocks of a slot that agree on a seed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Agreed {
+pub(super) struct Agreed {
     pub seed: Seed,
     /// How many.
     count: u32,
@@ -58,34 +58,9 @@ impl Agreed {
     }
 }
 
-/// The newest of the segments whose blocks are in `slot`, by the numbers of their commits; `None` where a header
-/// says whose it is, be it another store's.
-pub(crate) fn newest_unnamed(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-    file_bytes: u64,
-) -> Option<Agreed> {
-    unnamed_in(file, identity, slot, file_bytes).into_iter().max_by_key(|agreed| agreed.last_commit)
-}
-
-/// All of those, in no order. A value that is a data file itself, and blocks that stand in the wrong place, agree on
-/// seeds, too.
-pub(super) fn unnamed_in(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-    file_bytes: u64,
-) -> Vec<Agreed> {
-    let image = Image::read(file, identity.slot_start(slot), identity.slot_bytes, file_bytes);
-    if SegmentHeader::decode(&image.bytes).is_ok() {
-        return Vec::new();
-    }
-    agreed(&image.bytes).collect()
-}
-
-/// The seeds with which two or more of the first block and all commit blocks are whole.
-fn agreed(image: &[u8]) -> impl Iterator<Item = Agreed> {
+/// The seeds with which two or more of the first block and all commit blocks are whole. A value that is a data
+/// file itself, and blocks that stand in the wrong place, agree on seeds, too.
+pub(super) fn agreed(image: &[u8]) -> impl Iterator<Item = Agreed> {
     let mut votes: HashMap<u32, Agreed> = HashMap::new();
     let mut vote = |offset: u32, bytes: u32| {
         let block = image.get(offset as usize..(offset + bytes) as usize)?;

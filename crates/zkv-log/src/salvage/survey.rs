@@ -3,6 +3,8 @@
 //! Who they are is told by their headers, the copies of those in seals, the seals before them, the
 //! file header, roll calls, and an index checkpoint; the checksums of their blocks prove it.
 
+mod unnamed;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
@@ -26,7 +28,6 @@ use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
 use super::image::Image;
-use super::nameless::{Agreed, unnamed_in};
 use super::past::contradicts;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
@@ -169,56 +170,6 @@ impl<'a> Survey<'a> {
         self.keep(seen);
         // They list it by its name.
         self.roll_calls.retain(|_, roll_call| roll_call.holder != place.id);
-    }
-
-    /// Adds the newest of the segments that have lost their headers, where its commits say that the log goes on
-    /// behind all that was found, or nothing was. Roll calls in it then may tell its name, and those of others.
-    pub(super) fn add_unnamed(&mut self, progress: &mut dyn FnMut(u64)) {
-        let seen_in = |slot: &u32| self.seen.get(slot).into_iter().flatten();
-        let slots =
-            (0..self.slot_count()).filter(|slot| !seen_in(slot).any(|seen| seen.has_header));
-        let newest = slots.filter_map(|slot| {
-            let found = unnamed_in(self.file, &self.identity, slot, self.file_bytes);
-            // A later segment is written from the slot's start on: what stands behind whole blocks of an
-            // earlier one is no segment, but what those hold.
-            let may_be_later = |found: &Agreed| {
-                seen_in(&slot).filter_map(|seen| seen.first_block).all(|first| found.first < first)
-            };
-            let newest =
-                found.into_iter().filter(may_be_later).max_by_key(|one| one.last_commit)?;
-            Some((slot, newest))
-        });
-        let newest = newest.max_by_key(|(_, newest)| newest.last_commit);
-        let Some((slot, newest)) = newest else { return };
-        let mut seen = self.seen.values().flatten();
-        if newest.proven <= self.known_end() && seen.any(|seen| seen.has_header || seen.has_blocks)
-        {
-            return;
-        }
-        // A slot is used again only once it is durable elsewhere that its segment is gone. What proves less than
-        // that are blocks of this segment that stand in the wrong place.
-        let mut there = self.seen.get_mut(&slot).into_iter().flatten();
-        if let Some(seen) = there.find(|seen| newest.proven.sequence <= seen.place.id.sequence) {
-            seen.proven = seen.proven.max(newest.proven);
-            return;
-        }
-        let mut sequence = newest.proven.sequence.max(1);
-        while self.seen.values().flatten().any(|seen| seen.place.id.sequence == sequence) {
-            // What is proven may end in the segment before. Only a forged file has no further number.
-            let Some(next) = sequence.checked_add(1) else { return };
-            sequence = next;
-        }
-        let id = SegmentId { sequence, slot, nonce: 0 };
-        self.add(Place { seed: newest.seed, ..Place::new(&self.identity, id) });
-        self.run(progress);
-    }
-
-    /// Where the log ends, as far as what was found goes.
-    fn known_end(&self) -> Position {
-        let seen = self.seen.values().flatten();
-        seen.map(|seen| seen.proven.max(seen.committed().unwrap_or_default()))
-            .max()
-            .unwrap_or_default()
     }
 
     /// Searches the slots until nothing names a segment that was not looked for.

@@ -1,0 +1,91 @@
+//! Segments that have lost all that named them.
+
+use crate::block::Seed;
+use crate::header::SegmentHeader;
+use crate::position::Position;
+use crate::salvage::image::Image;
+use crate::salvage::linked::{Linked, linked_commits};
+use crate::salvage::nameless::{Agreed, agreed};
+use crate::segment::{Place, SegmentId};
+
+use super::Survey;
+
+/// A segment of which the seed alone is known.
+struct Unnamed {
+    seed: Seed,
+    last_commit: u64,
+    proven: Position,
+    /// Whether its commits follow one another: it is one for certain.
+    is_linked: bool,
+}
+
+impl Unnamed {
+    fn linked(found: Linked) -> Self {
+        let Linked { seed, last_commit, proven } = found;
+        Self { seed, last_commit, proven, is_linked: true }
+    }
+
+    fn agreed(found: Agreed) -> Self {
+        let Agreed { seed, last_commit, proven, .. } = found;
+        Self { seed, last_commit, proven, is_linked: false }
+    }
+}
+
+impl Survey<'_> {
+    /// Adds the newest of the segments that have lost their headers, where its commits say that the log goes on
+    /// behind all that was found, or nothing was. Roll calls in it then may tell its name, and those of others.
+    pub(in crate::salvage) fn add_unnamed(&mut self, progress: &mut dyn FnMut(u64)) {
+        let mut seen = self.seen.values().flatten();
+        let is_any_seen = seen.any(|seen| seen.has_header || seen.has_blocks);
+        let known_end = self.known_end();
+        let newest = (0..self.slot_count())
+            .filter_map(|slot| Some((slot, self.newest_unnamed(slot)?)))
+            .filter(|(_, newest)| !is_any_seen || known_end < newest.proven)
+            .max_by_key(|(_, newest)| (newest.is_linked, newest.last_commit));
+        let Some((slot, newest)) = newest else { return };
+        // A slot is used again only once it is durable elsewhere that its segment is gone. What proves less than
+        // that are blocks of this segment that stand in the wrong place.
+        let mut there = self.seen.get_mut(&slot).into_iter().flatten();
+        if let Some(seen) = there.find(|seen| newest.proven.sequence <= seen.place.id.sequence) {
+            seen.proven = seen.proven.max(newest.proven);
+            return;
+        }
+        let mut sequence = newest.proven.sequence.max(1);
+        while self.seen.values().flatten().any(|seen| seen.place.id.sequence == sequence) {
+            // What is proven may end in the segment before. Only a forged file has no further number.
+            let Some(next) = sequence.checked_add(1) else { return };
+            sequence = next;
+        }
+        let id = SegmentId { sequence, slot, nonce: 0 };
+        self.add(Place { seed: newest.seed, ..Place::new(&self.identity, id) });
+        self.run(progress);
+    }
+
+    /// The newest segment in `slot` that nothing names; `None` where a header says whose it is.
+    fn newest_unnamed(&self, slot: u32) -> Option<Unnamed> {
+        let seen = || self.seen.get(&slot).into_iter().flatten();
+        if seen().any(|seen| seen.has_header) {
+            return None;
+        }
+        let start = self.identity.slot_start(slot);
+        let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
+        if SegmentHeader::decode(&image.bytes).is_ok() {
+            return None;
+        }
+        let linked = linked_commits(&image.bytes, 0).map(Unnamed::linked);
+        // A later segment is written from the slot's start on: what stands behind whole blocks of an
+        // earlier one is no segment, but what those hold.
+        let may_be_later =
+            |one: &Agreed| seen().filter_map(|seen| seen.first_block).all(|at| one.first < at);
+        let agreed = agreed(&image.bytes).filter(may_be_later).map(Unnamed::agreed);
+        linked.chain(agreed).max_by_key(|one| (one.is_linked, one.last_commit))
+    }
+
+    /// Where the log ends, as far as what was found goes.
+    fn known_end(&self) -> Position {
+        let seen = self.seen.values().flatten();
+        seen.map(|seen| seen.proven.max(seen.committed().unwrap_or_default()))
+            .max()
+            .unwrap_or_default()
+    }
+}
