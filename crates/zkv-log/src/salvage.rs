@@ -36,7 +36,7 @@ use blocks::{BlockSearch, FoundBlock};
 use dictionaries::Dictionaries;
 use identity::Origin;
 use image::Image;
-pub(crate) use linked::linked_without_a_name;
+pub(crate) use linked::{linked_commits, linked_without_a_name};
 use order::{Member, Missing, Order, Turn};
 use parts::{Item, classify};
 use survey::Survey;

@@ -6,7 +6,7 @@ mod common;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use zkv::{Cleaning, SalvageReport, Store};
+use zkv::{Cleaning, ErrorKind, SalvageReport, Store};
 use zkv_io::{MemoryStorage, Storage};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
@@ -143,5 +143,65 @@ fn blocks_in_the_wrong_place_do_not_hide_those_in_theirs_from_salvage() {
         bytes[end - moved..].fill(0);
         let (report, _) = salvage(&memory, &bytes);
         assert!(!report.is_complete() && report.keys > 140, "{count}, {moved}: {report:?}");
+    }
+}
+
+/// What becomes of a store whose data file has `bytes`, an older store's in part: it is refused, and salvage brings
+/// what is left of the newer one.
+fn check_refused(memory: &MemoryStorage, bytes: &[u8], with_index: bool, keys_min: u64) {
+    let index = read_file(memory, INDEX);
+    let damaged = MemoryStorage::new();
+    write_file(&damaged, PATH, bytes);
+    if with_index {
+        write_file(&damaged, INDEX, &index);
+    }
+    let what = format!("{keys_min} keys, index {with_index}");
+    assert!(!zkv::verify(PATH, &options(&damaged), |_| ()).unwrap().is_sound(), "{what}");
+    let opened = options(&damaged).open(PATH);
+    let error = opened.map(|store| store.len()).expect_err(&what);
+    assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");
+    let (report, _) = salvage(&damaged, bytes);
+    assert!(!report.is_complete() && report.keys > keys_min, "{what}: {report:?}");
+}
+
+/// A store of `count` keys that was compacted, so that its segment lies in the first slot again, and killed behind
+/// 200 more; and its data file with the first `bytes` of that slot as they were before: the disk has lost a write.
+fn with_an_older_start(count: u32, bytes: usize, is_closed: bool) -> (MemoryStorage, Vec<u8>) {
+    let memory = MemoryStorage::new();
+    let store = open(&memory);
+    fill(&store, count, 0);
+    store.close().unwrap();
+    let older = read_file(&memory, PATH);
+    let store = open(&memory);
+    store.compact(|_| ()).unwrap();
+    fill(&store, 200, 1000);
+    let memory = if is_closed {
+        store.close().unwrap();
+        memory
+    } else {
+        killed(&memory)
+    };
+    let mut damaged = read_file(&memory, PATH);
+    assert!(damaged.len() < FIRST + SLOT as usize);
+    damaged[FIRST..][..bytes].copy_from_slice(&older[FIRST..][..bytes]);
+    (memory, damaged)
+}
+
+#[test]
+fn an_older_first_page_does_not_bring_an_older_store_back() {
+    for bytes in [512, 4096, 8192] {
+        let (memory, damaged) = with_an_older_start(20, bytes, true);
+        for with_index in [true, false] {
+            check_refused(&memory, &damaged, with_index, 150);
+        }
+    }
+}
+
+/// Nothing was synced since, so that no commit says what was.
+#[test]
+fn an_older_first_page_is_damage_where_an_index_knows_what_stood_there() {
+    for bytes in [512, 4096] {
+        let (memory, damaged) = with_an_older_start(5, bytes, false);
+        check_refused(&memory, &damaged, true, 100);
     }
 }

@@ -9,7 +9,7 @@ use crate::error::{LogError, Result};
 use crate::header::Identity;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
-use crate::salvage::linked_without_a_name;
+use crate::salvage::{linked_commits, linked_without_a_name};
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::latest_proof;
@@ -33,6 +33,9 @@ impl Recovery<'_> {
     ) -> Result<Leftover> {
         let place = self.walked.place;
         let mut proof = self.proven.max(latest_proof(rest, stop, place.seed).unwrap_or_default());
+        // What older segments of the slot have left proves nothing, since it was durable before this one was
+        // begun. A later one is there where the slot's first pages have gone back to what they were before it.
+        proof = linked_commits(rest, stop).map(|linked| linked.proven).fold(proof, Position::max);
         if let Some(seal) = seal {
             // Of the segment that should go on, header and first block may be lost, and later ones
             // not.
@@ -86,7 +89,8 @@ impl Recovery<'_> {
 
     /// A checkpoint that does not fit proves something all the same: if it is of this log's past,
     /// the log was durable up to its watermark. A log that ends before that with something behind
-    /// its end is damaged there; one that ends cleanly is an older copy.
+    /// its end is damaged there; one that ends cleanly is an older copy. And what it knows to be durable is no
+    /// part of an older copy: if any of that stands here, what led there is lost.
     pub(super) fn hold_against(
         &self,
         checkpoint: &LogCheckpoint,
@@ -100,6 +104,10 @@ impl Recovery<'_> {
         };
         let is_its_past = tail
             .is_some_and(|tail| checkpoint.segments.iter().any(|segment| segment.id == tail.id));
+        if end < checkpoint.watermark && self.has_later_of(checkpoint)? {
+            let what = "a segment that the index knows to be durable";
+            return Err(LogError::corrupt(self.walked.place.start, end, what));
+        }
         match tail {
             Some(tail) if is_its_past && end < checkpoint.watermark && leftover.needs_wipe => {
                 let what = "a block that the index knows to be durable";
@@ -107,6 +115,21 @@ impl Recovery<'_> {
             }
             _ => Ok(()),
         }
+    }
+
+    /// Whether a commit of a segment stands here that `checkpoint` has and the log has not, behind its end.
+    fn has_later_of(&self, checkpoint: &LogCheckpoint) -> Result<bool> {
+        let end = self.end.position.sequence.max(self.walked.place.id.sequence);
+        let slots = slot_count(self.open, self.file_bytes);
+        let later = checkpoint.segments.iter().map(|segment| segment.id);
+        for id in later.filter(|id| end < id.sequence && id.slot < slots) {
+            let place = Place::new(&self.open.identity, id);
+            let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
+            if latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

@@ -45,6 +45,8 @@ pub(super) struct Seen {
     pub has_blocks: bool,
     /// Where the first whole block starts.
     pub first_block: Option<u32>,
+    /// Something else than its blocks stands where they should.
+    pub is_broken: bool,
     /// Where the last whole commit in it ends.
     pub commits_end: Option<u32>,
     /// Up to where something in it says that the log was durable.
@@ -267,6 +269,7 @@ impl<'a> Survey<'a> {
             seal: None,
             has_blocks: false,
             first_block: None,
+            is_broken: false,
             commits_end: None,
             proven: header.map_or(Position::default(), |header| header.synced_upto),
             retired: Vec::new(),
@@ -280,6 +283,11 @@ impl<'a> Survey<'a> {
             seen.first_block.get_or_insert(block.offset);
             self.look_at_block(&mut seen, block, block.payload(&image.bytes));
         }
+        let end = seen.seal.map_or(limit, |seal| seal.data_end as usize);
+        seen.is_broken = parts.iter().any(|part| match part {
+            Part::Hole(range) => (range.start as usize) < end && !image.is_zero(range.clone()),
+            Part::Block(_) => false,
+        });
         let is_of_its_past =
             |index: &&LogCheckpoint| !contradicts(index, place.id, seen.seal, &parts, &image.bytes);
         self.index = self.index.filter(is_of_its_past);

@@ -61,24 +61,31 @@ impl Survey<'_> {
         self.run(progress);
     }
 
-    /// The newest segment in `slot` that nothing names; `None` where a header says whose it is.
+    /// The newest segment in `slot` that nothing names. Where a header says whose the slot is, that may be an
+    /// older one's, since the disk has lost what was written over it.
     fn newest_unnamed(&self, slot: u32) -> Option<Unnamed> {
         let seen = || self.seen.get(&slot).into_iter().flatten();
-        if seen().any(|seen| seen.has_header) {
+        let has_header = seen().any(|seen| seen.has_header);
+        if has_header && !seen().any(|seen| seen.is_broken) {
             return None;
         }
         let start = self.identity.slot_start(slot);
         let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
+        let linked = || linked_commits(&image.bytes, 0).map(Unnamed::linked);
+        if has_header {
+            let is_later =
+                |one: &Unnamed| seen().all(|seen| seen.place.id.sequence < one.proven.sequence);
+            return linked().filter(is_later).max_by_key(|one| one.last_commit);
+        }
         if SegmentHeader::decode(&image.bytes).is_ok() {
             return None;
         }
-        let linked = linked_commits(&image.bytes, 0).map(Unnamed::linked);
         // A later segment is written from the slot's start on: what stands behind whole blocks of an
         // earlier one is no segment, but what those hold.
         let may_be_later =
             |one: &Agreed| seen().filter_map(|seen| seen.first_block).all(|at| one.first < at);
         let agreed = agreed(&image.bytes).filter(may_be_later).map(Unnamed::agreed);
-        linked.chain(agreed).max_by_key(|one| (one.is_linked, one.last_commit))
+        linked().chain(agreed).max_by_key(|one| (one.is_linked, one.last_commit))
     }
 
     /// Where the log ends, as far as what was found goes.
