@@ -366,7 +366,7 @@ impl Committed {
         let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
         let mut candidates = Candidates::new();
         checkpoint.candidates(key.hash, &mut candidates)?;
-        if !candidates.iter().any(|candidate| from_index(*candidate) == location) {
+        if !to_index(location).is_some_and(|own| candidates.contains(&own)) {
             // As of most records that were overwritten: nothing is read for those.
             return Ok(false);
         }

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
-use zkv::{Durability, ErrorKind, Finding, IndexState, Severity, Store, StoreFile};
+use zkv::{Durability, ErrorKind, Finding, IndexState, Severity, Store, StoreFile, VerifyReport};
 use zkv_io::Storage;
 use zkv_sim::{Image, SimDisk};
 
@@ -66,9 +66,7 @@ pub fn check(
 /// A crash damages nothing: whatever it has torn, no record is lost by it, as verifying sees it. Nor does
 /// the store's own index lead to what is gone, so that it is of no use, or count wrong.
 fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Result<(), String> {
-    let disk = SimDisk::from_image(image, 5);
-    let verified = zkv::verify(STORE, &options(&disk, workload), |_| ());
-    let verified = verified.map_err(|error| format!("verifying: {error}"))?;
+    let verified = verify(workload, image)?;
     if index_is_own && verified.index == IndexState::SetAside {
         return Err(format!("its own index is set aside: {:?}", verified.findings));
     }
@@ -80,11 +78,15 @@ fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Resul
     lost.map_or(Ok(()), |finding| Err(format!("verifying finds {finding:?}")))
 }
 
-/// Whether a block of the log is lost, as verifying sees it.
-pub fn has_lost(workload: &Workload, image: &Image) -> Result<bool, String> {
+fn verify(workload: &Workload, image: &Image) -> Result<VerifyReport, String> {
     let disk = SimDisk::from_image(image, 5);
     let verified = zkv::verify(STORE, &options(&disk, workload), |_| ());
-    let verified = verified.map_err(|error| format!("verifying: {error}"))?;
+    verified.map_err(|error| format!("verifying: {error}"))
+}
+
+/// Whether a block of the log is lost, as verifying sees it.
+pub fn has_lost(workload: &Workload, image: &Image) -> Result<bool, String> {
+    let verified = verify(workload, image)?;
     Ok(verified.findings.iter().any(|finding| finding.severity == Severity::Loss))
 }
 

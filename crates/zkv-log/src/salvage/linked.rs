@@ -18,7 +18,7 @@ use crate::layout::{BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, COMMIT_BYTES};
 use crate::position::Position;
 use crate::walk::{Chain, CommitMark, commit_block_starts};
 
-use super::checksums::seed_of;
+use super::checksums::seed_of_block;
 use super::image::Image;
 
 /// Commits that follow one another, and prove that some of them were durable.
@@ -91,12 +91,10 @@ fn runs(bytes: &[u8], offset: u32) -> Vec<Run> {
 
 fn commit_at(bytes: &[u8], start: u32, offset: u32) -> Option<Commit> {
     let block = bytes.get(start as usize..)?.get(..COMMIT_BLOCK_BYTES as usize)?;
-    let (checksum, tagged) = block.split_first_chunk()?;
-    let checksum = u32::from_le_bytes(*checksum);
     let mark = CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..])?;
     let start = offset + start;
-    let seeded = [&start.to_le_bytes(), tagged].concat();
-    Some(Commit { start, seed: seed_of(checksum, &seeded), checksum, mark })
+    let (checksum, seed) = seed_of_block(block, start)?;
+    Some(Commit { start, seed, checksum, mark })
 }
 
 /// Where in `bytes` the commit block stands to which the blocks behind `commit`, which stands at `start`, lead.

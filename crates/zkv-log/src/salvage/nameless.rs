@@ -19,7 +19,7 @@ use crate::position::Position;
 use crate::segment::{Place, SegmentId};
 use crate::walk::{CommitMark, commit_block_starts};
 
-use super::checksums::seed_of;
+use super::checksums::seed_of_block;
 use super::identity::Origin;
 use super::image::Image;
 
@@ -64,10 +64,8 @@ pub(super) fn agreed(image: &[u8]) -> impl Iterator<Item = Agreed> {
     let mut votes: HashMap<u32, Agreed> = HashMap::new();
     let mut vote = |offset: u32, bytes: u32| {
         let block = image.get(offset as usize..(offset + bytes) as usize)?;
-        let (checksum, tagged) = block.split_first_chunk()?;
-        let seeded = [&offset.to_le_bytes(), tagged].concat();
-        let sum = seed_of(u32::from_le_bytes(*checksum), &seeded);
-        let agreed = votes.entry(sum).or_insert_with(|| Agreed::new(sum));
+        let (_, seed) = seed_of_block(block, offset)?;
+        let agreed = votes.entry(seed).or_insert_with(|| Agreed::new(seed));
         agreed.count += 1;
         agreed.first = agreed.first.min(offset);
         let kind = BlockHeader::decode(*block.first_chunk()?)?.tag.kind;
