@@ -112,7 +112,7 @@ pub struct Compression {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Settings {
-    /// Level -1 and blocks of 512 bytes: small records are read in half of the time
+    /// Level -1, blocks of 512 bytes, more memory for values: small records are read in half of the time
     Fast,
     /// Level 5 and blocks of 1 KiB
     Balanced,

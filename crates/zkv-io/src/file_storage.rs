@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::atomic::temporary_path;
 use crate::extents::{Extents, Maps};
-use crate::memory_watch::MemoryWatch;
+use crate::memory_watch::{MemoryWatch, memory_is_scarce};
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 
 /// The file system of the operating system.
@@ -250,7 +250,7 @@ impl FileMap for RealMap {
         let end = offset.checked_add(into.len() as u64).ok_or(io::ErrorKind::UnexpectedEof)?;
         let bytes = self.inner.bytes_reaching(end)?;
         let start = self.memory.is_due().then(Instant::now);
-        if MemoryWatch::is_scarce() {
+        if memory_is_scarce() {
             self.inner.read_exact_at(offset, into)?;
         } else {
             self.copy_mapped(bytes, offset, into)?;
@@ -382,7 +382,7 @@ mod tests {
         for is_scarce in [false, true, false] {
             note(Duration::from_millis(u64::from(is_scarce)));
             assert_eq!(map.memory.has_found_scarce(), is_scarce);
-            assert!(MemoryWatch::is_scarce() || !is_scarce);
+            assert!(memory_is_scarce() || !is_scarce);
             check(5000);
             check((1 << 20) - 500);
             check(2_000_000);

@@ -40,6 +40,7 @@ pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};
 pub use file_storage::FileStorage;
 pub use memory_storage::MemoryStorage;
+pub use memory_watch::memory_is_scarce;
 pub use read_mode::{ReadMode, unmapped};
 pub use scratch::Scratch;
 pub use storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};

@@ -64,6 +64,14 @@ impl Memory {
     }
 }
 
+/// Whether reads of files that were mapped by [`FileStorage`](crate::FileStorage) go on to wait for the disk, though all
+/// of a file has been read: whatever else this process keeps in memory, of what these files hold, keeps
+/// them out of it.
+#[inline]
+pub fn memory_is_scarce() -> bool {
+    MEMORY.is_scarce()
+}
+
 impl MemoryWatch {
     /// Whether the next copy is to be timed.
     #[inline]
@@ -74,12 +82,6 @@ impl MemoryWatch {
         let number = COPIES.get().wrapping_add(1);
         COPIES.set(number);
         number.is_multiple_of(TIMED_ONE_IN)
-    }
-
-    /// Whether a file that is being read, this one or another, finds memory scarce.
-    #[inline]
-    pub fn is_scarce() -> bool {
-        MEMORY.is_scarce()
     }
 
     /// Whether this one does.

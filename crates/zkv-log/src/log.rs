@@ -266,6 +266,12 @@ impl LogView {
         &self.shared.identity
     }
 
+    /// The bytes of all slots, of which the file may not have the last one's yet.
+    #[must_use]
+    pub fn slots_bytes(&self) -> u64 {
+        self.segments.by_slot.len() as u64 * u64::from(self.shared.identity.slot_bytes)
+    }
+
     /// The end of what this view sees of `segment`, in bytes from its start.
     #[inline]
     pub(crate) fn end_of(&self, segment: &Segment) -> u32 {

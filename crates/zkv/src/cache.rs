@@ -5,7 +5,7 @@ mod label;
 mod ring;
 mod table;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use zkv_index::KeyHash;
@@ -28,7 +28,8 @@ const SHARDS_ENOUGH: usize = 64;
 /// A cache of values, bounded in bytes. Threads share it by shards.
 #[derive(Debug)]
 pub(crate) struct ValueCache {
-    bytes_max: usize,
+    bytes_max: AtomicUsize,
+    shard_count: usize,
     /// Made when the first value comes.
     shards: OnceLock<Box<[Shard]>>,
     /// Made when a shard is full: it may take a good part of what a large cache takes that is not.
@@ -46,12 +47,15 @@ struct Shard {
 impl ValueCache {
     /// A cache of at most `bytes_max` bytes; of none, it keeps nothing.
     pub(crate) fn new(bytes_max: usize) -> Self {
-        Self { bytes_max, shards: OnceLock::new(), doorkeeper: OnceLock::new() }
+        let shards_most = SHARDS_ENOUGH.max(bytes_max / ring::BYTES_MAX);
+        let shard_count = (bytes_max / SHARD_BYTES_MIN).clamp(1, shards_most);
+        let (shards, doorkeeper) = (OnceLock::new(), OnceLock::new());
+        Self { bytes_max: AtomicUsize::new(bytes_max), shard_count, shards, doorkeeper }
     }
 
     #[inline]
     pub(crate) fn is_off(&self) -> bool {
-        self.bytes_max == 0
+        self.bytes_max() == 0
     }
 
     /// A copy of the value at `place`.
@@ -80,18 +84,32 @@ impl ValueCache {
     /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does. A full
     /// cache may leave it.
     pub(crate) fn put(&self, place: &Place, led_by: Option<CheckpointId>, value: &[u8]) {
-        let shard_bytes = self.bytes_max / self.shard_count();
-        if value.len() >= (self.bytes_max / SHARE_MAX).min(shard_bytes / SHARD_SHARE_MAX) {
+        let (bytes_max, shard_bytes) = (self.bytes_max(), self.bytes_max() / self.shard_count);
+        if value.len() >= (bytes_max / SHARE_MAX).min(shard_bytes / SHARD_SHARE_MAX) {
             return;
         }
         let shards =
-            self.shards.get_or_init(|| (0..self.shard_count()).map(|_| Shard::default()).collect());
+            self.shards.get_or_init(|| (0..self.shard_count).map(|_| Shard::default()).collect());
         let shard = shard_of(shards, place.hash);
         if !shard.is_full.load(Ordering::Relaxed) || self.doorkeeper().has_seen(place.hash) {
             let mut ring = shard.write();
-            let ring = ring.get_or_insert_with(|| Ring::new(shard_bytes));
+            // Asked for anew: who takes the ring away has set another limit before.
+            let ring = ring.get_or_insert_with(|| Ring::new(self.bytes_max() / self.shard_count));
             ring.put(place, led_by, value);
             shard.is_full.store(ring.is_full(), Ordering::Relaxed);
+        }
+    }
+
+    /// From now on takes no more than `bytes_max`, and forgets everything; unless it takes hardly more
+    /// than that already.
+    pub(crate) fn shrink_to(&self, bytes_max: usize) {
+        if bytes_max >= self.bytes_max() / 2 {
+            return;
+        }
+        self.bytes_max.store(bytes_max, Ordering::Relaxed);
+        for shard in self.shards.get().into_iter().flatten() {
+            *shard.write() = None;
+            shard.is_full.store(false, Ordering::Relaxed);
         }
     }
 
@@ -107,13 +125,13 @@ impl ValueCache {
         take(ring.as_ref()?)
     }
 
-    fn shard_count(&self) -> usize {
-        let most = SHARDS_ENOUGH.max(self.bytes_max / ring::BYTES_MAX);
-        (self.bytes_max / SHARD_BYTES_MIN).clamp(1, most)
+    #[inline]
+    fn bytes_max(&self) -> usize {
+        self.bytes_max.load(Ordering::Relaxed)
     }
 
     fn doorkeeper(&self) -> &Doorkeeper {
-        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.bytes_max / VALUE_BYTES))
+        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.bytes_max() / VALUE_BYTES))
     }
 }
 
@@ -133,4 +151,59 @@ impl Shard {
 fn shard_of(shards: &[Shard], hash: KeyHash) -> &Shard {
     let part = hash.0 >> 32 & u128::from(u32::MAX);
     &shards[((part * shards.len() as u128) >> 32) as usize]
+}
+
+#[cfg(test)]
+mod tests {
+    use fastrand::Rng;
+
+    use super::*;
+
+    const VALUE: [u8; 60] = [7; 60];
+
+    fn place(number: u64) -> Place {
+        Place { hash: KeyHash(Rng::with_seed(number).u128(..)), cell: [0; 16] }
+    }
+
+    fn fill(cache: &ValueCache, count: u64) -> usize {
+        (0..count).for_each(|number| cache.put(&place(number), None, &VALUE));
+        (0..count).filter(|number| cache.get(&place(*number)).is_some()).count()
+    }
+
+    #[test]
+    fn a_cache_that_was_shrunk_lets_go_of_its_memory_and_keeps_less() {
+        let cache = ValueCache::new(16 << 20);
+        assert!(fill(&cache, 20_000) > 19_000);
+        assert!(cache.bytes() > 20_000 * VALUE.len() as u64);
+        cache.shrink_to(200 << 10);
+        assert_eq!((cache.bytes(), cache.is_off()), (0, false));
+        let there = fill(&cache, 20_000);
+        assert!((1000..2500).contains(&there), "{there}");
+        assert!(cache.bytes() <= 200 << 10, "{}", cache.bytes());
+    }
+
+    #[test]
+    fn a_little_less_is_not_worth_forgetting_everything() {
+        let cache = ValueCache::new(1 << 20);
+        let there = fill(&cache, 1000);
+        for bytes in [512 << 10, 1 << 20, 1 << 30] {
+            cache.shrink_to(bytes);
+            assert_eq!(fill(&cache, 1000), there);
+        }
+        cache.shrink_to(0);
+        assert!(cache.is_off() && fill(&cache, 1000) == 0);
+    }
+
+    #[test]
+    fn what_is_shrunk_while_others_put_keeps_its_limit() {
+        let cache = ValueCache::new(32 << 20);
+        std::thread::scope(|scope| {
+            let putting = [0, 1].map(|_| scope.spawn(|| fill(&cache, 100_000)));
+            cache.shrink_to(100 << 10);
+            for thread in putting {
+                thread.join().unwrap();
+            }
+        });
+        assert!(cache.bytes() <= 100 << 10, "{}", cache.bytes());
+    }
 }

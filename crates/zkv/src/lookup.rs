@@ -1,11 +1,16 @@
 //! Looking keys up, and what was found.
 
+use zkv_io::memory_is_scarce;
 use zkv_record::{Head, Kind, Record, RecordError};
 
-use crate::cache::Place;
+use crate::cache::{CheckpointId, Place};
 use crate::error::Result;
 use crate::shared::Shared;
 use crate::view::{Committed, KeyRef, LookupError, Moment};
+
+/// Where memory is scarce, the cache may take this share of the data file: the page cache, which it takes
+/// that from, has the same values compressed. It stays so: with more memory, it would be scarce again.
+const CACHE_SHARE_WHERE_SCARCE: u64 = 64;
 
 /// What a lookup came upon.
 pub(crate) enum Found {
@@ -80,10 +85,25 @@ impl Shared {
             }
             let found = committed.read(key, location, take)?;
             if let (Some(place), Some(Found::Value(value))) = (place, &found) {
-                self.cache.put(&place, led_by, value);
+                self.keep(committed, &place, led_by, value);
             }
             Ok(found)
         })
+    }
+
+    /// Keeps a copy of the value that was read at `place`.
+    pub(crate) fn keep(
+        &self,
+        committed: &Committed,
+        place: &Place,
+        led_by: Option<CheckpointId>,
+        value: &[u8],
+    ) {
+        if memory_is_scarce() {
+            let bytes = committed.log.slots_bytes() / CACHE_SHARE_WHERE_SCARCE;
+            self.cache.shrink_to(usize::try_from(bytes).unwrap_or(usize::MAX));
+        }
+        self.cache.put(place, led_by, value);
     }
 
     #[inline]

@@ -217,7 +217,7 @@ impl Shared {
             {
                 let is_led = !one.is_certain && committed.has_led_all_to(one.location);
                 let led_by = is_led.then_some(committed.checkpoint_id);
-                self.cache.put(&place, led_by, value);
+                self.keep(committed, &place, led_by, value);
             }
             let found = match found {
                 None if one.is_certain => Err(LookupError::Disagreement),

@@ -10,12 +10,7 @@ use crate::engine::{Change, Each, Engine, Order, Reader, Safety, Setup};
 struct Zkv(Store);
 
 pub fn open(folder: &Path, setup: &Setup) -> Result<Box<dyn Engine>, Failure> {
-    let mut options = setup.zkv.clone();
-    if setup.cache_bytes.is_some() {
-        // Where memory is scarce, its page says, the page cache makes more of it.
-        options = options.cache_bytes(0);
-    }
-    Ok(Box::new(Zkv(options.open(path(folder))?)))
+    Ok(Box::new(Zkv(setup.zkv.clone().open(path(folder))?)))
 }
 
 /// The data file of the store in `folder`.
