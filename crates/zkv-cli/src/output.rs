@@ -94,9 +94,11 @@ fn beside(path: &Path) -> io::Result<NamedTempFile> {
         .make_in(folder.unwrap_or(Path::new(".")), |name| File::create_new(name))
 }
 
-/// Puts `written` in the place of `path`, or of what that leads to.
+/// Puts `written` in the place of `path`, or of what that leads to. It is on stable storage before what it
+/// replaces goes: a power cut leaves one of them.
 fn replace(written: NamedTempFile, path: &Path) -> io::Result<()> {
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    written.as_file().sync_all()?;
     written.persist(place).map(drop).map_err(|failed| failed.error)
 }
 

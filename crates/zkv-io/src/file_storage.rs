@@ -1,5 +1,7 @@
 //! The real file system: the only place that uses `std::fs`.
 
+mod opening;
+
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -11,6 +13,7 @@ use crate::atomic::temporary_path;
 use crate::extents::{Extents, Maps};
 use crate::memory_watch::{MemoryWatch, memory_is_scarce};
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
+use opening::open;
 
 /// The file system of the operating system.
 #[derive(Clone, Copy, Debug, Default)]
@@ -78,31 +81,6 @@ impl Storage for FileStorage {
     fn random(&self, into: &mut [u8]) -> io::Result<()> {
         getrandom::fill(into).map_err(io::Error::other)
     }
-}
-
-fn open(path: &Path, mode: OpenMode) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    match mode {
-        OpenMode::ReadOnly => {}
-        OpenMode::ReadWrite => {
-            options.write(true);
-        }
-        OpenMode::CreateNew => {
-            options.write(true).create_new(true);
-        }
-        OpenMode::CreatePrivate => {
-            options.write(true).create_new(true);
-            #[cfg(unix)]
-            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        }
-    }
-    let file = options.open(path)?;
-    if cfg!(unix) && mode == OpenMode::CreatePrivate {
-        // Without a name it goes with the process, however that ends. With one it does no harm.
-        let _ = fs::remove_file(path);
-    }
-    Ok(file)
 }
 
 /// Renames `from` to `to`, a file that somebody has open: on FAT and on network shares, Windows replaces none,

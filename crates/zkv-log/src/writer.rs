@@ -150,8 +150,8 @@ impl LogWriter {
     /// is wiped at once, or, where that cannot be written, before the next one starts.
     ///
     /// # Errors
-    /// [`LogError::SyncFailed`] after a failed sync, and [`LogError::Io`] where what an aborted
-    /// commit or a crash left behind could not be wiped.
+    /// [`LogError::SyncFailed`] after a failed sync, [`LogError::Io`] where what an aborted
+    /// commit or a crash left behind could not be wiped, and [`LogError::Corrupt`] where somebody has cut the file.
     pub fn begin(&mut self) -> Result<Commit<'_>> {
         self.mend()?;
         Ok(Commit::new(self))
@@ -169,7 +169,18 @@ impl LogWriter {
         }
         // First: a repair ends with a sync, behind which the mark counts as durable.
         self.write_mark_again()?;
-        self.repair()
+        self.repair()?;
+        self.check_is_whole()
+    }
+
+    /// Whatever is appended behind a hole is lost with what the file has lost: nobody is told that it is safe.
+    fn check_is_whole(&self) -> Result<()> {
+        let file_bytes = self.shared.file.len().map_err(LogError::io("measure"))?;
+        if file_bytes < self.file_end {
+            let what = "its end was cut off while it was open";
+            return Err(LogError::Corrupt { offset: file_bytes, what });
+        }
+        Ok(())
     }
 
     /// Appends `entries` as one commit, and returns where each of them is. They are not durable

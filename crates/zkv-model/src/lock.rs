@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
-use std::sync::{LockResult, PoisonError};
+use std::sync::{LockResult, PoisonError, TryLockError, TryLockResult};
 use std::time::Duration;
 
 use shuttle::rand::{Rng, thread_rng};
@@ -43,6 +43,20 @@ impl<T> Mutex<T> {
     /// Where a thread has panicked that held it.
     pub fn lock(&self) -> LockResult<MutexGuard<'_, T>> {
         map(self.inner.lock(), |inner| MutexGuard { lock: self, inner })
+    }
+
+    /// Takes the lock, unless somebody holds it.
+    ///
+    /// # Errors
+    /// As [`Mutex::lock`], and where somebody does.
+    pub fn try_lock(&self) -> TryLockResult<MutexGuard<'_, T>> {
+        let guard = |inner| MutexGuard { lock: self, inner };
+        self.inner.try_lock().map(guard).map_err(|error| match error {
+            TryLockError::WouldBlock => TryLockError::WouldBlock,
+            TryLockError::Poisoned(poisoned) => {
+                PoisonError::new(guard(poisoned.into_inner())).into()
+            }
+        })
     }
 
     /// The value, where nobody else can have it.

@@ -63,10 +63,7 @@ impl Store {
         }
         // Last: from now on others may open the copy, and write to it.
         data.create(storage, destination).map_err(|error| {
-            if storage.open(destination, OpenMode::ReadOnly).is_err() {
-                // An index without its data is nobody's. The first error is the one to report.
-                let _ = storage.remove(&index_path(destination));
-            }
+            remove_index_without_data(storage, destination);
             Error::file(destination)(error)
         })
     }
@@ -166,13 +163,26 @@ fn fill_new<T>(
 
 /// What is made appears under a name that nothing has, and its index replaces no store.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
-    match storage.open(path, OpenMode::ReadOnly) {
-        Ok(_) => Err(Error::file(path)(io::Error::new(
-            io::ErrorKind::AlreadyExists,
-            "it exists already: remove it and its index file, or give another name",
-        ))),
-        Err(_) => check_is_no_store(storage, &index_path(path)),
+    if is_missing(storage, path) {
+        return check_is_no_store(storage, &index_path(path));
     }
+    Err(Error::file(path)(io::Error::new(
+        io::ErrorKind::AlreadyExists,
+        "it exists already: remove it and its index file, or give another name",
+    )))
+}
+
+/// An index without its data is nobody's. Whoever calls this has an error already, the one to report.
+fn remove_index_without_data(storage: &dyn Storage, path: &Path) {
+    if is_missing(storage, path) {
+        let _ = storage.remove(&index_path(path));
+    }
+}
+
+/// Whether nothing has this name; what cannot be opened may be somebody else's.
+fn is_missing(storage: &dyn Storage, path: &Path) -> bool {
+    let opened = storage.open(path, OpenMode::ReadOnly);
+    opened.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// The index first: without its data it is nobody's, and the data may lack it.
@@ -186,7 +196,10 @@ fn publish(storage: &dyn Storage, from: &Path, to: &Path) -> Result<()> {
         }
         _ => {}
     }
-    storage.rename_new(from, to).map_err(Error::file(to))?;
+    storage.rename_new(from, to).map_err(|error| {
+        remove_index_without_data(storage, to);
+        Error::file(to)(error)
+    })?;
     storage.sync_dir(zkv_io::parent_directory(to)).map_err(Error::file(to))
 }
 

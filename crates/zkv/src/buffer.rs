@@ -42,7 +42,7 @@ impl Shared {
     pub(crate) fn buffer(&self, writes: &mut [Write<'_>], on: Condition<'_>) -> Result<()> {
         loop {
             {
-                let mut front = self.front();
+                let mut front = self.front_to_write()?;
                 let is_reserved =
                     front.reserved.as_ref().is_some_and(|reserved| reserved.concerns(writes));
                 if is_reserved || front.is_closing {
@@ -62,6 +62,8 @@ impl Shared {
                     return Ok(());
                 }
             }
+            // Who is to make room may not be there.
+            self.check_writable()?;
             self.mended(|| self.help_flushing())?;
         }
     }

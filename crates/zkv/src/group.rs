@@ -137,6 +137,8 @@ impl Shared {
     }
 
     fn commit_in_turn(&self, set: &Arc<WriteSet<'static>>) -> Result<Position> {
+        // Before the queue: whose turn it was when the process was forked never ends it here.
+        self.check_writable()?;
         let ticket = Arc::new(Ticket { set: Arc::clone(set), outcome: Mutex::new(None) });
         let mut turn = match self.queue.wait(&ticket) {
             Ok(outcome) => return outcome,

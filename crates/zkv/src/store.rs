@@ -270,6 +270,9 @@ impl Store {
         if has_flusher && has_cleaner {
             return Ok(());
         }
+        if shared.is_forked() {
+            return Err(Error::Forked);
+        }
         let mut threads = handle.threads();
         if shared.is_closed.load(Ordering::Acquire) {
             return Ok(());
@@ -328,6 +331,7 @@ impl Store {
     /// after `close`.
     pub fn flush(&self) -> Result<()> {
         let shared = self.shared();
+        shared.check_writable()?;
         shared.pack_ahead()?;
         shared.mended(|| shared.flush_all(&mut *shared.writer()?))
     }
@@ -339,6 +343,7 @@ impl Store {
     /// again, since nothing is known of what the disk holds.
     pub fn sync(&self) -> Result<()> {
         let shared = self.shared();
+        shared.check_writable()?;
         shared.pack_ahead()?;
         let end = shared.mended(|| {
             let mut writer = shared.writer()?;

@@ -3,13 +3,17 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::Command;
 use std::sync::Arc;
 use std::{fs, io};
 
 use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
 use zkv_index::{Checkpoint, Thresholds};
+use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
+use common::faulty::noise;
 use common::{Page, check, fill, filled, index_path, page, place};
 
 #[test]
@@ -229,6 +233,61 @@ fn a_backup_is_a_store_of_its_own() {
     }
     let files = fs::read_dir(place.path.parent().unwrap()).unwrap().count();
     assert_eq!(files, 6, "nothing is left behind");
+}
+
+#[test]
+#[cfg(unix)]
+fn a_copy_under_a_name_that_cannot_be_opened_is_refused_and_removes_nothing() {
+    let (place, folder) = (filled(10), tempfile::tempdir().unwrap());
+    let copy = folder.path().join("copy.zkv");
+    assert!(Command::new("mkfifo").arg(&copy).status().unwrap().success());
+    fs::write(index_path(&copy), "the index of whoever has that name").unwrap();
+    let store = Store::open(&place.path).unwrap();
+    let check = |refused: zkv::Result<()>| {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(fs::read(index_path(&copy)).unwrap(), b"the index of whoever has that name");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+    };
+    check(store.backup(&copy));
+    check(store.backup_with(&copy, Options::new()));
+    check(zkv::salvage(&place.path, &copy, Options::new(), |_| ()).map(drop));
+}
+
+#[test]
+#[cfg(unix)]
+fn a_copy_under_the_name_of_a_link_that_leads_nowhere_leaves_no_index() {
+    let (place, folder) = (filled(10), tempfile::tempdir().unwrap());
+    let copy = folder.path().join("copy.zkv");
+    std::os::unix::fs::symlink("nothing", &copy).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    store.backup(&copy).unwrap_err();
+    store.backup_with(&copy, Options::new()).unwrap_err();
+    zkv::salvage(&place.path, &copy, Options::new(), |_| ()).unwrap_err();
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn nothing_is_acknowledged_behind_the_place_where_somebody_has_cut_the_file() {
+    for parts in [1, 2, 3] {
+        let memory = Arc::new(MemoryStorage::new());
+        let options = || {
+            let storage = Arc::clone(&memory) as Arc<dyn Storage>;
+            Options::new().storage(storage).slot_bytes(256 << 10).cleaning(Cleaning::Off)
+        };
+        let store = options().open("store.zkv").unwrap();
+        for number in 0..2000u64 {
+            store.set(&number, &noise(number, 400)).unwrap();
+        }
+        store.sync().unwrap();
+        let file = memory.open(Path::new("store.zkv"), OpenMode::ReadWrite).unwrap();
+        file.set_len(file.len().unwrap() * parts / 4).unwrap();
+        store.set_bytes(b"later", b"1").unwrap();
+        for refused in [store.flush(), store.sync(), store.clone().close()] {
+            let error = refused.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+            assert!(error.to_string().contains("cut off"), "{error}");
+        }
+    }
 }
 
 #[test]
