@@ -1,15 +1,15 @@
 //! The real file system: the only place that uses `std::fs`.
 
+mod names;
 mod opening;
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::Instant;
 
-use crate::atomic::temporary_path;
 use crate::extents::{Extents, Maps};
 use crate::memory_watch::{MemoryWatch, memory_is_scarce};
 use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
@@ -31,38 +31,16 @@ impl Storage for FileStorage {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        #[cfg(unix)]
-        keep_private(from, to)?;
-        match fs::rename(from, to) {
-            Err(refused) if cfg!(windows) && refused.kind() == io::ErrorKind::PermissionDenied => {
-                replace_open(from, to).map_err(|_| refused)
-            }
-            done => done,
-        }
+        names::rename(from, to)
     }
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-        // A hard link fails where the name is taken, on every system; a rename would replace.
-        match fs::hard_link(from, to) {
-            Ok(()) => {
-                // It has its new name, whatever becomes of the old one, which is a temporary file's.
-                let _ = fs::remove_file(from);
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-            // A file system without hard links (FAT): creating the name claims it.
-            Err(_) => {
-                OpenOptions::new().write(true).create_new(true).open(to)?;
-                fs::rename(from, to).inspect_err(|_| {
-                    let _ = fs::remove_file(to);
-                })
-            }
-        }
+        names::rename_new(from, to)
     }
 
     #[cfg(unix)]
     fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
-        keep_private(path, of)
+        names::keep_private(path, of)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -83,35 +61,6 @@ impl Storage for FileStorage {
     }
 }
 
-/// Renames `from` to `to`, a file that somebody has open: on FAT and on network shares, Windows replaces none,
-/// but changes its name. A crash between the two leaves none of the name `to`.
-fn replace_open(from: &Path, to: &Path) -> io::Result<()> {
-    if !fs::symlink_metadata(to)?.is_file() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    let aside = temporary_path(&FileStorage, to)?;
-    fs::rename(to, &aside)?;
-    fs::rename(from, to).inspect_err(|_| {
-        let _ = fs::rename(&aside, to);
-    })?;
-    // It goes when nobody has it open any more.
-    let _ = fs::remove_file(aside);
-    Ok(())
-}
-
-/// Takes those permissions from `from` that `to` does not have: what others may not read is not laid open by
-/// the file that takes its place.
-#[cfg(unix)]
-fn keep_private(from: &Path, to: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    // A file that its owner cannot write is no reason to make one that cannot be written, either.
-    const OWNER: u32 = 0o700;
-    let Ok(replaced) = fs::metadata(to) else { return Ok(()) };
-    let mode = fs::metadata(from)?.permissions().mode();
-    let kept = mode & (replaced.permissions().mode() | OWNER);
-    if kept == mode { Ok(()) } else { fs::set_permissions(from, fs::Permissions::from_mode(kept)) }
-}
-
 #[derive(Debug)]
 struct Inner {
     file: File,
@@ -119,6 +68,20 @@ struct Inner {
     /// only below it.
     bytes_known: AtomicU64,
     maps: Maps,
+    /// The process that has locked it, or 0.
+    locked_by: AtomicU32,
+}
+
+/// A process that is being started has a copy of each open file for a moment, and of its lock, which
+/// would outlive this.
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // The child of a fork must not give up the lock that its parent has.
+        if *self.locked_by.get_mut() == std::process::id() {
+            // Closing it does the same, a moment later.
+            let _ = self.file.unlock();
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -165,7 +128,10 @@ impl StorageFile for RealFile {
             LockKind::Exclusive => self.0.file.try_lock(),
         };
         match locked {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                self.0.locked_by.store(std::process::id(), Ordering::Relaxed);
+                Ok(true)
+            }
             Err(TryLockError::WouldBlock) => Ok(false),
             Err(TryLockError::Error(error)) => Err(error),
         }
@@ -178,7 +144,8 @@ impl StorageFile for RealFile {
 
 impl Inner {
     fn new(file: File, bytes: u64) -> Self {
-        Self { file, bytes_known: AtomicU64::new(bytes), maps: Maps::none() }
+        let (bytes_known, locked_by) = (AtomicU64::new(bytes), AtomicU32::new(0));
+        Self { file, bytes_known, maps: Maps::none(), locked_by }
     }
 
     fn read_exact_at(&self, mut offset: u64, mut into: &mut [u8]) -> io::Result<()> {
@@ -332,6 +299,40 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_goes_with_the_file_though_a_process_that_is_being_started_has_a_copy() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let is_free = || {
+            let other = FileStorage.open(&path, OpenMode::ReadWrite).unwrap();
+            other.try_lock(LockKind::Exclusive).unwrap()
+        };
+        let file = File::create_new(&path).unwrap();
+        let _copy = file.try_clone().unwrap();
+        let locked = RealFile(Arc::new(Inner::new(file, 0)));
+        assert!(locked.try_lock(LockKind::Exclusive).unwrap());
+        let map = locked.map().unwrap();
+        drop(locked);
+        assert!(!is_free(), "somebody still reads it");
+        drop(map);
+        assert!(is_free());
+    }
+
+    #[test]
+    fn the_child_of_a_fork_leaves_its_parent_the_lock() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a");
+        let file = File::create_new(&path).unwrap();
+        let parents = file.try_clone().unwrap();
+        let file = RealFile(Arc::new(Inner::new(file, 0)));
+        assert!(file.try_lock(LockKind::Exclusive).unwrap());
+        file.0.locked_by.fetch_add(1, Ordering::Relaxed);
+        drop(file);
+        let other = FileStorage.open(&path, OpenMode::ReadWrite).unwrap();
+        assert!(!other.try_lock(LockKind::Exclusive).unwrap());
+        drop(parents);
+    }
+
+    #[test]
     fn a_name_that_cannot_be_given_is_not_taken() {
         let directory = tempfile::tempdir().unwrap();
         let [from, to] = ["from", "to"].map(|name| directory.path().join(name));
@@ -428,7 +429,8 @@ mod tests {
     fn a_file_that_is_open_can_be_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = |name| directory.path().join(name);
-        for replace in [|from: &Path, to: &Path| FileStorage.rename(from, to), replace_open] {
+        for replace in [|from: &Path, to: &Path| FileStorage.rename(from, to), names::replace_open]
+        {
             fs::write(path("old"), b"old").unwrap();
             let old = FileStorage.open(&path("old"), OpenMode::ReadWrite).unwrap();
             fs::write(path("new"), b"new").unwrap();

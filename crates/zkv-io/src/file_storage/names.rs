@@ -1,0 +1,69 @@
+//! How files of the file system get other names.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::path::Path;
+
+use super::FileStorage;
+use crate::atomic::temporary_path;
+
+/// Renames `from` to `to`, in the place of whatever is there.
+pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    keep_private(from, to)?;
+    match fs::rename(from, to) {
+        Err(refused) if cfg!(windows) && refused.kind() == io::ErrorKind::PermissionDenied => {
+            replace_open(from, to).map_err(|_| refused)
+        }
+        done => done,
+    }
+}
+
+/// Renames `from` to `to`, a name that nothing has.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    // A hard link fails where the name is taken, on every system; a rename would replace.
+    match fs::hard_link(from, to) {
+        Ok(()) => {
+            // It has its new name, whatever becomes of the old one, which is a temporary file's.
+            let _ = fs::remove_file(from);
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
+        // A file system without hard links (FAT): creating the name claims it.
+        Err(_) => {
+            OpenOptions::new().write(true).create_new(true).open(to)?;
+            fs::rename(from, to).inspect_err(|_| {
+                let _ = fs::remove_file(to);
+            })
+        }
+    }
+}
+
+/// Renames `from` to `to`, a file that somebody has open: on FAT and on network shares, Windows replaces none,
+/// but changes its name. A crash between the two leaves none of the name `to`.
+pub(super) fn replace_open(from: &Path, to: &Path) -> io::Result<()> {
+    if !fs::symlink_metadata(to)?.is_file() {
+        return Err(io::ErrorKind::PermissionDenied.into());
+    }
+    let aside = temporary_path(&FileStorage, to)?;
+    fs::rename(to, &aside)?;
+    fs::rename(from, to).inspect_err(|_| {
+        let _ = fs::rename(&aside, to);
+    })?;
+    // It goes when nobody has it open any more.
+    let _ = fs::remove_file(aside);
+    Ok(())
+}
+
+/// Takes those permissions from `from` that `to` does not have: what others may not read is not laid open by
+/// the file that takes its place.
+#[cfg(unix)]
+pub(super) fn keep_private(from: &Path, to: &Path) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    // A file that its owner cannot write is no reason to make one that cannot be written, either.
+    const OWNER: u32 = 0o700;
+    let Ok(replaced) = fs::metadata(to) else { return Ok(()) };
+    let mode = fs::metadata(from)?.permissions().mode();
+    let kept = mode & (replaced.permissions().mode() | OWNER);
+    if kept == mode { Ok(()) } else { fs::set_permissions(from, fs::Permissions::from_mode(kept)) }
+}
