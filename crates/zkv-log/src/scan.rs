@@ -215,6 +215,10 @@ impl SegmentScan {
     fn advance_until(&mut self, end: u32) -> Result<Option<u32>> {
         let end = self.until.min(end);
         loop {
+            // What is damaged in a part that is passed over costs nothing of what was read before it.
+            if end <= self.offset {
+                return Ok(None);
+            }
             self.pass_over()?;
             let offset = self.offset;
             if end <= offset {

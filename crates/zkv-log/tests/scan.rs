@@ -187,6 +187,32 @@ fn chosen_parts_are_found_beside_what_is_damaged_or_end_there_with_an_error() {
 }
 
 #[test]
+fn a_cell_that_is_read_is_not_lost_with_what_is_passed_over_behind_it() {
+    let storage = MemoryStorage::new();
+    create(&storage, Path::new(PATH), &options()).unwrap();
+    let mut writer = open(&storage);
+    let long = noise(1, 2 * (SLOT / u64::BITS) as usize);
+    for entry in [&noise(2, 20_000)[..], &long, b"behind"] {
+        writer.append(&[entry]).unwrap();
+    }
+    let view = writer.log().view();
+    let whole = whole_of(&view);
+    let [first, passed_over, behind] = &whole[0].1[..] else { panic!("{} cells", whole.len()) };
+    let [first_part, passed, last_part] =
+        [first, passed_over, behind].map(|cell| SegmentParts::of(cell.0, SLOT));
+    let parts = first_part.union(last_part);
+    assert!(!parts.contains(passed), "the long entry starts in a part of its own");
+    // The last byte of the long entry, whose block is looked at on the way to the part behind it.
+    let bytes = common::bytes_of(&storage);
+    let at = bytes.windows(50).position(|bytes| long.ends_with(bytes)).unwrap() as u64 + 49;
+    let file = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    file.write_at(at, &[!long[long.len() - 1]]).unwrap();
+    let mut found = Cells::new();
+    let end = cells_of(&mut view.scan(whole[0].0, None).unwrap().only(parts), &mut found);
+    assert!(end.is_some() && found == [first.clone()], "{} cells, {end:?}", found.len());
+}
+
+#[test]
 fn parts_end_where_the_whole_does_at_what_is_damaged() {
     let (storage, writer) = filled();
     let view = writer.log().view();
