@@ -1,12 +1,13 @@
 //! What stands behind the last whole commit: nothing, a tail that a crash has torn, or damage.
 
-use std::collections::HashSet;
+use std::cmp::Reverse;
+use std::collections::{HashMap, HashSet};
 
 use zkv_io::StorageFile;
 
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
-use crate::header::Identity;
+use crate::header::{Identity, SegmentHeader};
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use crate::position::Position;
 use crate::salvage::{linked_commits, linked_without_a_name};
@@ -16,11 +17,32 @@ use crate::walk::latest_proof;
 
 use super::{Leftover, Recovery, header_at_start, read_header, read_or_zeros, slot_count};
 
-/// How many slots without a header are read for proof. Damage leaves one of them or two; a commit that was given
-/// up, or a file made for it, may leave thousands.
-const UNNAMED_TRIED_MAX: usize = 4;
+/// How many slots of each [`Start`] are read for proof. Damage leaves one of them or two; a commit that was given
+/// up, segments that were freed, or a file made for it, may leave thousands.
+const DOUBTFUL_TRIED_MAX: usize = 4;
+/// A segment that is full has room for less than one of so many blocks: longer values are cut into pieces.
+const BLOCKS_A_SLOT_MIN: u32 = 4;
 /// The least that a disk loses at once.
 const SECTOR_BYTES: usize = 512;
+
+/// A slot that does not begin as the segment there does, as far as that is known.
+struct Doubtful {
+    slot: u32,
+    start: Start,
+    /// The segment that fills it, or that its header names.
+    known: Option<SegmentId>,
+}
+
+/// What a slot begins with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing that is the header of a segment in its place.
+    NoHeader,
+    /// The header of a segment from before the log's end, which is no part of the log any longer.
+    Older,
+    /// Zeros up to where the blocks start, as where a commit was given up.
+    Wiped,
+}
 
 impl Recovery<'_> {
     /// The walk has stopped at `stop`, with `rest` behind it, and perhaps a seal that leads nowhere.
@@ -43,13 +65,16 @@ impl Recovery<'_> {
         }
         let mut leftover = Leftover::default();
         let members: HashSet<SegmentId> = self.member_ids().collect();
-        let filled: HashSet<u32> =
-            members.iter().map(|id| id.slot).chain([place.id.slot]).collect();
-        let mut unnamed = Vec::new();
+        let filled = members.iter().copied().chain([place.id]).map(|id| (id.slot, id));
+        let filled: HashMap<u32, SegmentId> = filled.collect();
+        let mut doubtful = Vec::new();
         for slot in 0..slot_count(self.open, self.file_bytes) {
             let first = header_at_start(self.open, slot);
-            if first.is_none() && !filled.contains(&slot) {
-                unnamed.push(slot);
+            let fills = filled.get(&slot).copied();
+            let first_id = first.as_ref().map(SegmentHeader::id);
+            let is_later = |id: SegmentId| self.end.position.sequence < id.sequence;
+            if first_id.is_none_or(|id| fills != Some(id) && !is_later(id)) {
+                doubtful.push(self.doubtful(slot, first_id, fills));
             }
             let Some(header) = first.or_else(|| read_header(self.open, slot)) else { continue };
             let is_known = header.id() == place.id || members.contains(&header.id());
@@ -59,7 +84,7 @@ impl Recovery<'_> {
                 leftover.stray_slots.push(slot);
             }
         }
-        proof = proof.max(self.proof_without_names(&unnamed));
+        proof = proof.max(self.proof_without_names(stop, doubtful));
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
@@ -68,14 +93,39 @@ impl Recovery<'_> {
         Ok(leftover)
     }
 
-    /// What stands in `slots`, which no segment fills and no header names. The segment that goes on may be
-    /// there, where its header is lost, and the seal that leads to it, which is the page before.
-    fn proof_without_names(&self, slots: &[u32]) -> Position {
+    /// What is known of a slot that begins with the header of `first` and is filled by the segment `fills`.
+    fn doubtful(&self, slot: u32, first: Option<SegmentId>, fills: Option<SegmentId>) -> Doubtful {
+        let start = match (first, fills) {
+            (Some(_), None) => Start::Older,
+            (None, _) if was_wiped(&*self.open.file, &self.open.identity, slot) => Start::Wiped,
+            _ => Start::NoHeader,
+        };
+        Doubtful { slot, start, known: fills.or(first) }
+    }
+
+    /// What stands in `slots`, of which no header says that a segment goes on there. It may, where its first page
+    /// is lost, or has gone back to what it was before, and the seal that leads to it, which is the page before.
+    fn proof_without_names(&self, stop: u32, mut slots: Vec<Doubtful>) -> Position {
         let (file, identity) = (&*self.open.file, &self.open.identity);
-        let lost = slots.iter().rev().filter(|slot| !was_wiped(file, identity, **slot));
-        let linked = lost
-            .take(UNNAMED_TRIED_MAX)
-            .flat_map(|slot| linked_without_a_name(file, identity, *slot, self.file_bytes));
+        let walked = self.walked.place;
+        // A seal and the page behind it may be lost with one write. Else the file grows at its end.
+        let is_next = |slot: &Doubtful| Some(slot.slot) == walked.id.slot.checked_add(1);
+        slots.sort_by_key(|slot| (!is_next(slot), Reverse(slot.slot)));
+        // Where an index spares reading the log, no slot that was freed is read in place of that, but the one
+        // that such a write leaves: where the segment before it was full.
+        let is_full = seal_offset(walked.slot_bytes).saturating_sub(stop)
+            <= walked.slot_bytes / BLOCKS_A_SLOT_MIN;
+        let is_worth_it = |slot: &&Doubtful| {
+            slot.start != Start::Older || self.replay_from.is_none() || (is_full && is_next(slot))
+        };
+        let of = |start: Start| {
+            slots.iter().filter(move |slot| slot.start == start).take(DOUBTFUL_TRIED_MAX)
+        };
+        let tried = [Start::NoHeader, Start::Older, Start::Wiped].into_iter().flat_map(of);
+        let linked = tried.filter(is_worth_it).flat_map(|slot| {
+            let seed = slot.known.map(|id| Place::new(identity, id).seed);
+            linked_without_a_name(file, identity, slot.slot, self.file_bytes, seed)
+        });
         linked.map(|linked| linked.proven).max().unwrap_or_default()
     }
 

@@ -4,7 +4,7 @@ use crate::block::Seed;
 use crate::header::SegmentHeader;
 use crate::position::Position;
 use crate::salvage::image::Image;
-use crate::salvage::linked::{Linked, linked_commits};
+use crate::salvage::linked::{Linked, linked_beside};
 use crate::salvage::nameless::{Agreed, agreed};
 use crate::segment::{Place, SegmentId};
 
@@ -71,13 +71,20 @@ impl Survey<'_> {
         }
         let start = self.identity.slot_start(slot);
         let image = Image::read(self.file, start, self.identity.slot_bytes, self.file_bytes);
-        let linked = || linked_commits(&image.bytes, 0).map(Unnamed::linked);
+        let linked = || {
+            let named = seen().map(|seen| seen.place.seed);
+            let beside = linked_beside(&image.bytes, self.identity.slot_bytes, named);
+            beside.map(Unnamed::linked)
+        };
         if has_header {
             let is_later =
                 |one: &Unnamed| seen().all(|seen| seen.place.id.sequence < one.proven.sequence);
             return linked().filter(is_later).max_by_key(|one| one.last_commit);
         }
-        if SegmentHeader::decode(&image.bytes).is_ok() {
+        // A header of this log that names another slot was written to the wrong one.
+        let is_others =
+            |header: SegmentHeader| header.identity != self.identity || header.slot == slot;
+        if SegmentHeader::decode(&image.bytes).is_ok_and(is_others) {
             return None;
         }
         // A later segment is written from the slot's start on: what stands behind whole blocks of an
