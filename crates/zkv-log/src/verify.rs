@@ -171,9 +171,9 @@ impl OpenFile {
     /// against it.
     ///
     /// Every bit that belongs to the log is held against something: headers with the zeros that
-    /// fill them up, blocks, seals, the zeros behind the log's end. Not looked at is what no reader
-    /// ever reads: the gap between a segment's last block and its seal, which may hold bytes of an
-    /// earlier segment, and slots that are free.
+    /// fill them up, blocks, seals, the zeros behind the log's end. Not looked at are the gap between a
+    /// segment's last block and its seal, which may hold bytes of an earlier segment, and slots that are
+    /// free: through some of those, [`OpenFile::recover`] without a checkpoint may still lead.
     #[must_use]
     pub fn verifier(&self, checkpoint: Option<&[u8]>) -> LogVerifier {
         members::of_file(self, checkpoint)

@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use zkv_index::Run;
 use zkv_io::ReadMode;
-use zkv_log::{LogVerifier, OpenFile, Severity};
+use zkv_log::{LogError, LogVerifier, OpenFile, Severity};
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
@@ -109,6 +109,22 @@ impl VerifyReport {
     pub fn is_sound(&self) -> bool {
         self.worst.is_none_or(|worst| worst == Severity::Notice)
     }
+
+    /// A sound store may depend on its index all the same: until a later header names a newer roll call, the log
+    /// alone is read through segments that were freed since.
+    fn check_without_index(&mut self, file: &OpenFile) {
+        let has_index = matches!(self.index, IndexState::Compared | IndexState::NotCompared);
+        if !has_index || !self.is_sound() {
+            return;
+        }
+        if let Err(LogError::Corrupt { offset, .. }) = file.recover(None) {
+            let what = "a segment that was freed; without the index file the store does not open, until \
+                        another segment is begun";
+            let severity = Severity::Mendable;
+            self.findings.push(Finding { file: StoreFile::Data, offset, what, severity });
+            self.worst = Some(severity);
+        }
+    }
 }
 
 /// Reads the whole store at `path`, writing nothing, and reports everything that is wrong with it,
@@ -120,8 +136,10 @@ impl VerifyReport {
 /// records, values in pieces, commits, roll calls, seals and segments say of each other; and the
 /// index and its counts against the records, as of when the index was written. What a crash may
 /// have torn behind the log's end is no damage, and a [`Severity::Notice`]; rot in what was written
-/// since the last sync before a crash looks the same, and is one, too. Not looked at is what
-/// nothing ever reads: gaps between the last block of a segment and its seal, and free slots.
+/// since the last sync before a crash looks the same, and is one, too. Not looked at are gaps between
+/// the last block of a segment and its seal, which nothing ever reads, and free slots, which nothing reads
+/// either, but for those through which an opening without the index would be led for a while: where that is
+/// refused for them, it is [`Severity::Mendable`].
 ///
 /// The files are read in [`ReadMode::Pread`]: what the disk cannot read is a finding.
 ///
@@ -155,7 +173,9 @@ pub fn verify(
     let store_id = file.identity().store_id;
     let known = work.check_index_file(store_id)?;
     let verifier = file.verifier(known.as_ref().map(|known| &*known.log_section));
-    work.check_all(&verifier, &Keys::new(file.identity().hash_key), known)
+    let mut report = work.check_all(&verifier, &Keys::new(file.identity().hash_key), known)?;
+    report.check_without_index(&file);
+    Ok(report)
 }
 
 impl Store {

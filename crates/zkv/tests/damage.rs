@@ -8,10 +8,11 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::thread;
 
 use serde::{Deserialize, Deserializer};
-use zkv::{Cleaning, Durability, ErrorKind, Store, WriteBatch};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Severity, Store, WriteBatch};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, LogWriter, OpenFile};
 use zkv_record::{Head, Kind, Record};
+use zkv_sim::{Cut, Growth, PowerCut, SimDisk};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
 
@@ -388,6 +389,54 @@ fn a_store_that_has_lost_its_only_page_is_not_taken_for_an_empty_one() {
             }
         }
     }
+}
+
+/// A process is killed behind a cleaning: the log alone is read through what that has freed, until a header names a
+/// newer roll call.
+#[test]
+fn what_an_opening_without_the_index_needs_of_freed_segments_is_looked_at() {
+    const SLOT_BYTES: u32 = 256 << 10;
+    const SLOT: usize = SLOT_BYTES as usize;
+    let disk = SimDisk::recording(1);
+    let settings = |disk: SimDisk| {
+        let options = Options::new().storage(Arc::new(disk)).slot_bytes(SLOT_BYTES);
+        options.durability(Durability::Synced).cleaning(Cleaning::Off)
+    };
+    let store = settings(disk.clone()).open(PATH).unwrap();
+    for number in 0..15 {
+        store.set_bytes(format!("kept {number}").as_bytes(), &noise(number, 20_000)).unwrap();
+    }
+    store.set_bytes(b"long", &noise(60, 600_000)).unwrap();
+    store.set_bytes(b"end", &noise(61, 1000)).unwrap();
+    store.delete_bytes(b"long").unwrap();
+    let begun = disk.event_count();
+    store.clean().unwrap();
+    let (mut cut, mut told) = (PowerCut::new(), 0);
+    for (number, event) in disk.events(0).iter().enumerate() {
+        cut.follow(event);
+        if number < begun {
+            continue;
+        }
+        let kept = vec![true; cut.pending().len()];
+        let image = cut.image(&Cut { kept, tear: None, growth: Growth::AsWritten });
+        let bytes = image.get(Path::new(PATH)).unwrap().to_vec();
+        for slot in 0..(bytes.len() - 4096) / SLOT {
+            let (mut damaged, mut image) = (bytes.clone(), image.clone());
+            damaged[4096 + slot * SLOT + 1000] ^= 1;
+            image.insert(PATH, damaged);
+            let there = || settings(SimDisk::from_image(&image, 1));
+            let report = zkv::verify(PATH, &there(), |_| ()).unwrap();
+            if report.worst == Some(Severity::Mendable) {
+                let store = there().open(PATH).unwrap();
+                assert!(store.iter_bytes().all(|pair| pair.is_ok()), "{number}, slot {slot}");
+                told += 1;
+            }
+            image.remove(Path::new(INDEX));
+            let opened = settings(SimDisk::from_image(&image, 1)).open(PATH);
+            assert!(opened.is_ok() || !report.is_sound(), "{number}, slot {slot}: {report:?}");
+        }
+    }
+    assert!(0 < told, "nothing was told");
 }
 
 #[test]
