@@ -69,7 +69,8 @@ impl Codec {
         }
     }
 
-    /// Appends the encoding of `value`, where [`Codec::decode`] reads it with the same `depth_max`.
+    /// Appends the encoding of `value`, where [`Codec::decode`] reads it with the same `depth_max`. In JSON, a variant
+    /// that is a tuple or a struct takes two levels of that, as of whoever reads it as anything.
     ///
     /// # Errors
     /// [`RecordError::Encode`] where the type's `Serialize` fails, or it holds what the codec cannot

@@ -1,5 +1,6 @@
 //! A serializer around another one that counts how deep and how many, as
-//! [`limited`](crate::limited) does of what is read: what nobody could read is not written.
+//! [`limited`](crate::limited) does of what is read: what nobody could read is not written. It never counts
+//! less than any way to read the same bytes does.
 //!
 //! It also hands over bytes at once. serde writes a `Vec<u8>` element by element, another 3 ns a byte; its
 //! encoding is that of bytes, as postcard and as JSON. What is caught are values of their own, fields, and
@@ -191,7 +192,8 @@ macro_rules! begin {
     )*};
 }
 
-/// Methods that begin a variant that holds others.
+/// Methods that begin a variant that holds others. In JSON it is a map of one key with a map or an array, two
+/// levels for whoever reads it as anything, such as an untagged enum; its own type counts one.
 macro_rules! begin_variant {
     ($($method:ident -> $kind:ident;)*) => {$(
         #[inline]
@@ -203,6 +205,9 @@ macro_rules! begin_variant {
             count: usize,
         ) -> Result<Self::$kind, S::Error> {
             self.descend()?;
+            if self.counts.is_json {
+                self.descend()?;
+            }
             self.counts.note_variant(variant);
             let Self { inner, counts, depth } = self;
             Ok(Counted { inner: inner.$method(name, index, variant, count)?, counts, depth })

@@ -40,7 +40,9 @@ pub enum Cleaning {
     /// In the background: what is needed of segments that are mostly dead moves to others, and their
     /// slots are used again, or cut off the file's end.
     Automatic {
-        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. With 10,
+        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. That is what
+        /// cleaning aims at, and what a store at rest has. While it is written, more is dead by what the
+        /// buffers hold and what is being moved: where slots are small, take small buffers, too. With 10,
         /// twice as much is moved as with 25; with 50 half as much, and the file is twice as long as
         /// what it holds.
         dead_percent: u8,
@@ -240,8 +242,8 @@ impl Options {
 
     /// How many levels of structs, tuples, sequences, maps, options and enums a value may nest: 1 to
     /// 65,536, default 128. A deeper one is refused by `set`, and by `get`: what a forged file nests deeper
-    /// would overflow the stack, of which each level takes some hundred bytes, or more for large types. A key
-    /// may nest 128 levels.
+    /// would overflow the stack, of which each level takes some hundred bytes, or more for large types. In JSON,
+    /// an enum's variant with fields counts two levels where it is set. A key may nest 128 levels.
     pub fn max_decode_depth(mut self, levels: u32) -> Self {
         self.decode_depth_max = levels;
         self
