@@ -109,7 +109,7 @@ impl Store {
     /// Opens the collection `name`, or makes it, with values that postcard encodes. A name has 1 to
     /// 255 bytes. Making, clearing and dropping one is at least [`Durability::Flushed`].
     ///
-    /// Opening one takes some microseconds, so keep it: the types' `Deserialize` is asked several times what
+    /// Opening one takes microseconds for small types, and milliseconds for large ones, so keep it: the types' `Deserialize` is asked several times what
     /// it reads, and given values such as 0 and the empty text, which it may refuse and must not panic at. What it
     /// makes of them is written and read again.
     ///
