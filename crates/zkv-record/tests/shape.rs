@@ -448,3 +448,22 @@ fn the_outermost_shape_is_a_name_or_a_kind_of_json() {
         assert_eq!(shape, expected);
     }
 }
+
+/// A large array that is read as bytes.
+struct Large(#[allow(dead_code, reason = "it takes its room")] [u8; 16_384]);
+
+impl<'de> Deserialize<'de> for Large {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::<u8>::deserialize(deserializer).map(|_| Self([0; 16_384]))
+    }
+}
+
+#[test]
+fn types_without_a_name_that_hold_themselves_and_much_else_fit_a_threads_stack() {
+    #[derive(Deserialize)]
+    #[serde(transparent)]
+    struct Tree(#[allow(dead_code, reason = "only read")] Vec<(Tree, Large)>);
+    let thread = std::thread::Builder::new().stack_size(2 << 20);
+    let traced = thread.spawn(|| shape_of::<Tree>(Codec::Postcard)).unwrap();
+    assert!(traced.join().unwrap().starts_with("[([(["));
+}

@@ -21,6 +21,10 @@ const PLACES_MAX: usize = 1 << 14;
 /// How many elements of a tuple have places of their own; the others share the last one.
 const ELEMENTS_MAX: usize = 64;
 
+/// How deep types without a name nest, from one with a name on: only those that hold themselves nest deeper, and
+/// what such a type has of large arrays lies on the stack once a level.
+const UNNAMED_DEPTH_MAX: u32 = 32;
+
 /// A place in the graph: where something is asked for.
 pub(super) type Place = usize;
 
@@ -36,6 +40,8 @@ pub(super) struct Trace {
     /// How many of them were met within themselves.
     repeated: u32,
     depth: u32,
+    /// How much of that lies within the innermost type with a name.
+    unnamed_depth: u32,
     questions: u32,
     /// How often something new was learnt.
     learnt: u32,
@@ -162,6 +168,7 @@ impl Trace {
             within: Vec::new(),
             repeated: 0,
             depth: 0,
+            unnamed_depth: 0,
             questions: 0,
             learnt: 0,
             moved: true,
@@ -182,12 +189,15 @@ impl Trace {
     ) -> Result<R, Refused> {
         self.questions += 1;
         let is_full = self.questions > QUESTIONS_MAX || self.places.len() > PLACES_MAX;
-        if is_full || self.depth == DECODE_DEPTH_MAX {
+        let is_deep = self.depth == DECODE_DEPTH_MAX || self.unnamed_depth == UNNAMED_DEPTH_MAX;
+        if is_full || is_deep {
             return Err(Refused);
         }
         self.depth += 1;
+        self.unnamed_depth += 1;
         let answer = ask(self);
         self.depth -= 1;
+        self.unnamed_depth -= 1;
         answer
     }
 
@@ -196,7 +206,9 @@ impl Trace {
         let repeats = u32::from(self.within.contains(&number));
         self.within.push(number);
         self.repeated += repeats;
+        let unnamed_depth = std::mem::take(&mut self.unnamed_depth);
         let answer = ask(self);
+        self.unnamed_depth = unnamed_depth;
         self.repeated -= repeats;
         self.within.pop();
         answer
