@@ -6,7 +6,7 @@
 //! encoding is that of bytes, as postcard and as JSON. What is caught are values of their own, fields, and
 //! what is optional; elements of sequences and maps come as references, which cannot be told.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::fmt;
 
 use castaway::cast;
@@ -27,8 +27,6 @@ pub(crate) struct Counts {
     elements: Cell<usize>,
     /// What nobody could read: the error itself is of the wrapped serializer's type.
     unreadable: Cell<Option<Unreadable>>,
-    /// The names of all variants, where somebody wants them.
-    variants: Option<RefCell<Vec<&'static str>>>,
 }
 
 /// Why a value could not be read.
@@ -42,26 +40,7 @@ enum Unreadable {
 impl Counts {
     pub(crate) fn new(depth_max: u32, is_json: bool) -> Self {
         let (deepest, elements, unreadable) = (Cell::new(0), Cell::new(0), Cell::new(None));
-        Self { depth_max, is_json, deepest, elements, unreadable, variants: None }
-    }
-
-    /// Notes which variants of enums are written, too.
-    pub(crate) fn with_variants(self) -> Self {
-        Self { variants: Some(RefCell::default()), ..self }
-    }
-
-    /// The variants that were noted, in no order.
-    pub(crate) fn into_variants(self) -> Vec<&'static str> {
-        let mut variants = self.variants.unwrap_or_default().into_inner();
-        variants.sort_unstable();
-        variants
-    }
-
-    #[inline]
-    fn note_variant(&self, variant: &'static str) {
-        if let Some(variants) = &self.variants {
-            variants.borrow_mut().push(variant);
-        }
+        Self { depth_max, is_json, deepest, elements, unreadable }
     }
 
     /// How many levels it nests.
@@ -208,7 +187,6 @@ macro_rules! begin_variant {
             if self.counts.is_json {
                 self.descend()?;
             }
-            self.counts.note_variant(variant);
             let Self { inner, counts, depth } = self;
             Ok(Counted { inner: inner.$method(name, index, variant, count)?, counts, depth })
         }
@@ -267,7 +245,6 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
         variant: &'static str,
     ) -> Result<S::Ok, S::Error> {
         self.descend()?;
-        self.counts.note_variant(variant);
         self.inner.serialize_unit_variant(name, index, variant)
     }
 
@@ -334,7 +311,6 @@ impl<'a, S: Serializer> Serializer for Counted<'a, S> {
         value: &T,
     ) -> Result<S::Ok, S::Error> {
         self.descend()?;
-        self.counts.note_variant(variant);
         let value = self.with(value);
         self.inner.serialize_newtype_variant(name, index, variant, &value)
     }

@@ -14,17 +14,9 @@ pub(crate) fn encode_within<T: Serialize + ?Sized>(
     depth_max: u32,
     into: &mut Vec<u8>,
 ) -> Result<(), RecordError> {
-    encode_counted(value, &Counts::new(depth_max, true), into)
-}
-
-/// As [`encode_within`], with the depth of `counts`, which are JSON's.
-pub(crate) fn encode_counted<T: Serialize + ?Sized>(
-    value: &T,
-    counts: &Counts,
-    into: &mut Vec<u8>,
-) -> Result<(), RecordError> {
+    let counts = Counts::new(depth_max, true);
     let start = into.len();
-    serde_json::to_writer(&mut *into, &Counted::new(value, counts)).map_err(|error| {
+    serde_json::to_writer(&mut *into, &Counted::new(value, &counts)).map_err(|error| {
         into.truncate(start);
         counts.why(CodecError::json_encode(&error))
     })

@@ -1,10 +1,12 @@
 //! What a type's `Deserialize` asks for, as text: two types that read the same have the same shape.
 //!
 //! `trace` runs a type's `Deserialize` and keeps what it asked for, `tracer` is the deserializer that
-//! asks back with plain values, and `text` is the notation.
+//! asks back with plain values, and `text` is the notation. `again` asks whether a type reads what it writes, of
+//! which `noted` keeps what counts.
 
 mod access;
 mod again;
+mod noted;
 mod text;
 mod trace;
 mod tracer;

@@ -46,17 +46,9 @@ pub fn encode_within<T: Serialize + ?Sized>(
     depth_max: u32,
     into: &mut Vec<u8>,
 ) -> Result<u32, RecordError> {
-    encode_counted(value, &Counts::new(depth_max, false), into)
-}
-
-/// As [`encode_within`], with the depth of `counts`, which are not JSON's.
-pub(crate) fn encode_counted<T: Serialize + ?Sized>(
-    value: &T,
-    counts: &Counts,
-    into: &mut Vec<u8>,
-) -> Result<u32, RecordError> {
+    let counts = Counts::new(depth_max, false);
     let start = into.len();
-    let written = postcard::serialize_with_flavor(&Counted::new(value, counts), Appender(into));
+    let written = postcard::serialize_with_flavor(&Counted::new(value, &counts), Appender(into));
     let max = elements_max(into.len() - start);
     let written = match written {
         Err(error) => Err(counts.why(CodecError::postcard(error))),

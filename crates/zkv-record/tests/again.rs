@@ -46,6 +46,84 @@ types! {
     #[serde(tag = "type")]
     enum Tagged { A { x: u8 }, #[serde(skip)] B, C { y: u8 } }
     struct ByName { #[serde(flatten)] rest: HashMap<String, u8> }
+    struct Balanced { #[serde(skip_deserializing)] a: String, b: String, #[serde(skip_serializing)] c: String }
+    struct BalancedTuple(#[serde(skip_deserializing)] u8, u8, #[serde(skip_serializing)] u8);
+    struct BalancedOption { #[serde(skip_deserializing)] a: u8, b: Option<f32>, #[serde(skip_serializing)] c: Option<u8> }
+    enum BalancedVariant { A, B(#[serde(skip_deserializing)] i64, i64, #[serde(skip_serializing)] i64) }
+    struct Renamed { #[serde(rename(serialize = "out", deserialize = "in"))] name: Option<String> }
+    #[derive(Default)]
+    #[serde(default, rename_all(serialize = "camelCase"))]
+    struct RenamedAll { first_name: u8, flag: bool }
+    struct RenamedAlike { #[serde(rename(serialize = "out", deserialize = "in"), alias = "out")] name: Option<String> }
+    struct WrittenOnly { #[serde(skip_deserializing, default = "now")] at: SystemTime, name: String }
+    struct ReadOnly { name: String, #[serde(skip_serializing)] password: Option<String> }
+    struct MaybeLeftOut { #[serde(default, skip_serializing_if = "Vec::is_empty")] list: Vec<u8>, name: String }
+    #[derive(Clone)]
+    #[serde(from = "Versions", into = "Versions")]
+    struct Migrated { a: u8, b: u8 }
+    #[derive(Clone)]
+    enum Versions { V1 { a: u8 }, V2 { b: u8, a: u8 } }
+    #[derive(Clone)]
+    #[serde(from = "u32", into = "u32")]
+    struct Rounded(u32);
+    #[derive(Clone)]
+    #[serde(try_from = "u32", into = "u32")]
+    struct Hundreds(u32);
+    struct Digested { #[serde(deserialize_with = "digested")] digest: u32 }
+    #[derive(Clone)]
+    #[serde(from = "Vec<u32>", into = "HashSet<u32>")]
+    struct Unordered(Vec<u32>);
+    struct Counted { #[serde(deserialize_with = "one_more")] revision: u32, name: String }
+}
+
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn digested<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::deserialize(deserializer).map(|number| number.wrapping_mul(0x9E37_79B9))
+}
+
+fn one_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    u32::deserialize(deserializer).map(|number| number + 1)
+}
+
+macro_rules! into {
+    ($($from:ty => $into:ty: $pattern:pat => $value:expr;)*) => {$(
+        impl From<$from> for $into {
+            fn from($pattern: $from) -> Self {
+                $value
+            }
+        }
+    )*};
+}
+
+into! {
+    Versions => Migrated: versions => match versions {
+        Versions::V1 { a } => Self { a, b: 0 },
+        Versions::V2 { a, b } => Self { a, b },
+    };
+    Migrated => Versions: Migrated { a, b } => match b {
+        0 => Self::V1 { a },
+        _ => Self::V2 { a, b },
+    };
+    u32 => Rounded: number => Self(number / 10 * 10);
+    Rounded => u32: Rounded(number) => number;
+    Hundreds => u32: Hundreds(number) => number;
+    // Several of one, so that a set of them has any order.
+    Vec<u32> => Unordered: list => Self(match list.as_slice() {
+        [one] => (*one..one + 10).collect(),
+        _ => list,
+    });
+    Unordered => HashSet<u32>: Unordered(list) => list.into_iter().collect();
+}
+
+impl TryFrom<u32> for Hundreds {
+    type Error = &'static str;
+
+    fn try_from(number: u32) -> Result<Self, &'static str> {
+        if matches!(number, 100 | 200) { Ok(Self(number)) } else { Err("no hundreds") }
+    }
 }
 
 mod as_text {
@@ -88,6 +166,27 @@ fn what_reads_as_it_was_written_is_left_alone() {
 }
 
 #[test]
+fn as_many_fields_that_are_not_read_as_are_not_written_are_found() {
+    check! { Postcard false: Balanced, BalancedTuple, BalancedOption, BalancedVariant, Vec<Balanced>, (u8, Balanced), }
+    check! { Json true: BalancedOption, }
+}
+
+#[test]
+fn a_name_for_writing_and_another_one_for_reading_is_found() {
+    check! { Json false: Renamed, RenamedAll, Vec<Renamed>, BTreeMap<String, RenamedAll>, Option<Renamed>, }
+    check! { Postcard true: Renamed, RenamedAll, }
+    check! { Json true: RenamedAlike, }
+}
+
+#[test]
+fn what_a_type_makes_of_a_value_once_is_its_own_affair() {
+    check! { Json true:
+        WrittenOnly, ReadOnly, MaybeLeftOut, Migrated, Rounded, Hundreds, Digested, Unordered, Counted,
+    }
+    check! { Postcard true: Migrated, Rounded, Hundreds, Digested, Unordered, Counted, }
+}
+
+#[test]
 fn json_goes_by_names() {
     check! { Json true:
         SkippedVariant, NotReadVariant, NotRead, Skipped, SkippedLast, Holder, Aliased, Kind, Tree, Marker, Id,
@@ -109,4 +208,6 @@ fn those_that_are_found_come_back_as_something_else_or_not_at_all() {
     check(&NotRead { a: 1, b: 2, c: 3 });
     check(&NotWritten { a: 1, b: 2, c: 3 });
     check(&LeftOut(1, None, 3));
+    check(&Balanced { a: "a".into(), b: "b".into(), c: "c".into() });
+    check(&BalancedTuple(1, 2, 3));
 }

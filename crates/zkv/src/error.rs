@@ -126,12 +126,12 @@ pub enum Error {
         remedy: &'static str,
     },
     /// A type of a collection reads something else than it writes: `#[serde(skip)]` on a variant before others,
-    /// `skip_deserializing` or `skip_serializing` alone, `skip_serializing_if` in a tuple, or a `Serialize` and
-    /// a `Deserialize` by hand that do not match.
+    /// `skip_deserializing` or `skip_serializing` alone, `skip_serializing_if` in a tuple, in JSON a field with one
+    /// name for writing and another for reading, or a `Serialize` and a `Deserialize` by hand that do not match.
     #[error(
         "the type of the {what} reads something else than it writes, or nothing, as with #[serde(skip)] on a \
-         variant before others, skip_serializing or skip_deserializing alone, and skip_serializing_if in a \
-         tuple: {remedy}"
+         variant before others, skip_serializing or skip_deserializing alone, skip_serializing_if in a \
+         tuple, and in JSON one name for writing and another for reading: {remedy}"
     )]
     ReadsOtherwise {
         /// Of what: `keys` or `values`.

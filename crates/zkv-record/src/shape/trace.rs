@@ -5,6 +5,8 @@
 //! is met within itself, an option is none, a sequence empty, and an enum the variant that was read
 //! first of all.
 
+use std::ops::Range;
+
 use serde::de::DeserializeOwned;
 
 use super::tracer::{Refused, Tracer};
@@ -25,6 +27,9 @@ const ELEMENTS_MAX: usize = 64;
 /// what such a type has of large arrays lies on the stack once a level.
 const UNNAMED_DEPTH_MAX: u32 = 32;
 
+/// The first number that is given where each is to be another one: no default, and not the first of a type.
+const NUMBER_MIN: u32 = 2;
+
 /// A place in the graph: where something is asked for.
 pub(super) type Place = usize;
 
@@ -35,6 +40,8 @@ pub(super) struct Trace {
     pub human_readable: bool,
     /// Whether anything asked the data what it is.
     pub asks_the_data: bool,
+    /// The next number to give, where each place is first tried with one that no other has in this run.
+    pub next_number: Option<u32>,
     /// The types within which the run is, from the outermost on.
     within: Vec<usize>,
     /// How many of them were met within themselves.
@@ -54,10 +61,11 @@ pub(super) struct Trace {
 pub(super) enum Asked {
     /// Nothing: something before it was refused.
     Nothing,
-    /// A value that holds no others, by the word for it. The answers so far were refused, but for the
-    /// one of this number.
+    /// A value that holds no others, by the word for it. A number of its own, where such are given, and so many
+    /// answers were refused.
     Plain {
         word: &'static str,
+        number_refused: bool,
         answer: usize,
     },
     /// No value at all: what a unit struct and a unit variant hold.
@@ -160,11 +168,27 @@ impl Trace {
 
     /// As [`Trace::of`], and calls `each` with the values that came about.
     pub(super) fn with_each<T: DeserializeOwned>(codec: Codec, mut each: impl FnMut(T)) -> Self {
-        let mut trace = Self {
+        let mut trace = Self::new(codec, None);
+        trace.run(|value, _| each(value));
+        trace
+    }
+
+    /// Calls `each` with values that come about where each number and text within one is another, as far as the
+    /// type takes them, and with those numbers.
+    pub(super) fn with_each_of_numbers<T: DeserializeOwned>(
+        codec: Codec,
+        each: impl FnMut(T, Range<u32>),
+    ) {
+        Self::new(codec, Some(NUMBER_MIN)).run(each);
+    }
+
+    fn new(codec: Codec, next_number: Option<u32>) -> Self {
+        Self {
             places: vec![Asked::Nothing],
             types: Vec::new(),
             human_readable: codec.is_human_readable(),
             asks_the_data: false,
+            next_number,
             within: Vec::new(),
             repeated: 0,
             depth: 0,
@@ -172,13 +196,16 @@ impl Trace {
             questions: 0,
             learnt: 0,
             moved: true,
-        };
-        while std::mem::take(&mut trace.moved) && trace.questions <= QUESTIONS_MAX {
-            if let Ok(value) = T::deserialize(Tracer::new(&mut trace, 0)) {
-                each(value);
+        }
+    }
+
+    fn run<T: DeserializeOwned>(&mut self, mut each: impl FnMut(T, Range<u32>)) {
+        while std::mem::take(&mut self.moved) && self.questions <= QUESTIONS_MAX {
+            self.next_number = self.next_number.map(|_| NUMBER_MIN);
+            if let Ok(value) = T::deserialize(Tracer::new(self, 0)) {
+                each(value, NUMBER_MIN..self.next_number.unwrap_or(NUMBER_MIN));
             }
         }
-        trace
     }
 
     /// Goes one question deeper, for as long as `ask` takes. Refused where that is deeper than a value
@@ -345,7 +372,7 @@ impl Trace {
 
     fn asked(&mut self, question: Question) -> Asked {
         match question {
-            Question::Plain(word) => Asked::Plain { word, answer: 0 },
+            Question::Plain(word) => Asked::Plain { word, number_refused: false, answer: 0 },
             Question::Unit => Asked::Unit,
             Question::Container(container) => {
                 let inner = self.new_places(if container == Container::Map { 2 } else { 1 });

@@ -1,6 +1,7 @@
 //! A deserializer that notes what it is asked for, and answers with plain values.
 
 use std::any::type_name;
+use std::borrow::Cow::{self, Borrowed, Owned};
 use std::fmt;
 use std::iter::empty;
 
@@ -12,23 +13,23 @@ use super::trace::{Asked, Container, Place, Question, Trace};
 
 /// What is read as text, in the forms that common types take: numbers, dates and times, addresses,
 /// URLs, UUIDs.
-const STRINGS: &[&str] = &[
-    "",
-    "0",
-    "2000-01-01T00:00:00Z",
-    "2000-01-01T00:00:00",
-    "2000-01-01",
-    "00:00:00",
-    "0.0.0.0",
-    "::",
-    "0.0.0.0:0",
-    "[::]:0",
-    "http://a/",
-    "00000000-0000-0000-0000-000000000000",
+const STRINGS: &[Cow<'static, str>] = &[
+    Borrowed(""),
+    Borrowed("0"),
+    Borrowed("2000-01-01T00:00:00Z"),
+    Borrowed("2000-01-01T00:00:00"),
+    Borrowed("2000-01-01"),
+    Borrowed("00:00:00"),
+    Borrowed("0.0.0.0"),
+    Borrowed("::"),
+    Borrowed("0.0.0.0:0"),
+    Borrowed("[::]:0"),
+    Borrowed("http://a/"),
+    Borrowed("00000000-0000-0000-0000-000000000000"),
 ];
 
 /// Nothing, a UUID, a hash.
-const BYTES: &[&[u8]] = &[&[], &[0; 16], &[0; 32]];
+const BYTES: &[Cow<'static, [u8]>] = &[Borrowed(&[]), Borrowed(&[0; 16]), Borrowed(&[0; 32])];
 
 /// The value that was given is not taken. What the type says about it is not of interest.
 #[derive(Debug)]
@@ -59,34 +60,63 @@ impl<'t> Tracer<'t> {
         Self { trace, place }
     }
 
-    /// Reads a plain value: the first of `answers` that is not known to be refused.
-    fn plain<A: Copy, R>(
+    /// Reads a plain value: the first of `answers` that is not known to be refused. Before those, where numbers are
+    /// given, comes what `of_number` makes of one.
+    fn plain<A: Clone, R>(
         self,
         word: &'static str,
         answers: &[A],
+        of_number: impl FnOnce(u32) -> Option<A>,
         visit: impl FnOnce(A) -> Result<R, Refused>,
     ) -> Result<R, Refused> {
         let place = self.trace.note(self.place, Question::Plain(word));
-        let Asked::Plain { answer, .. } = &mut self.trace.places[place] else {
+        let Asked::Plain { answer, number_refused, .. } = self.trace.places[place] else {
             return Err(Refused);
         };
-        let visited = visit(answers[*answer]);
-        if visited.is_err() && *answer + 1 < answers.len() {
-            *answer += 1;
+        let next = &mut self.trace.next_number;
+        let number = next.filter(|_| !number_refused).and_then(of_number);
+        let is_number = number.is_some();
+        *next = next.map(|next| next + u32::from(is_number));
+        let visited = visit(number.unwrap_or_else(|| answers[answer].clone()));
+        if visited.is_ok() || !is_number && answer + 1 == answers.len() {
+            return visited;
+        }
+        if let Asked::Plain { answer, number_refused, .. } = &mut self.trace.places[place] {
+            match is_number {
+                true => *number_refused = true,
+                false => *answer += 1,
+            }
             self.trace.learn();
         }
         visited
     }
 
+    /// Reads text.
+    fn string<'de, V: Visitor<'de>>(
+        self,
+        visitor: V,
+        of_number: impl FnOnce(u32) -> Option<Cow<'static, str>>,
+    ) -> Result<V::Value, Refused> {
+        self.plain("string", STRINGS, of_number, |answer| match answer {
+            Borrowed(text) => visitor.visit_borrowed_str(text),
+            Owned(text) => visitor.visit_string(text),
+        })
+    }
+
     /// Reads whatever the type takes.
     fn any<'de, V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.plain("any", &[0, 1, 2, 3, 4], |answer| match answer {
-            0 => visitor.visit_unit(),
-            1 => visitor.visit_u64(0),
-            2 => visitor.visit_borrowed_str(""),
-            3 => visitor.visit_seq(SeqDeserializer::new(empty::<()>())),
-            _ => visitor.visit_map(MapDeserializer::new(empty::<((), ())>())),
-        })
+        self.plain(
+            "any",
+            &[0, 1, 2, 3, 4],
+            |_| None,
+            |answer| match answer {
+                0 => visitor.visit_unit(),
+                1 => visitor.visit_u64(0),
+                2 => visitor.visit_borrowed_str(""),
+                3 => visitor.visit_seq(SeqDeserializer::new(empty::<()>())),
+                _ => visitor.visit_map(MapDeserializer::new(empty::<((), ())>())),
+            },
+        )
     }
 
     /// Reads a container: with content and, where that is known or refused, without.
@@ -170,11 +200,16 @@ impl<'t> Tracer<'t> {
     }
 }
 
-/// Values that hold no others, and the answers to try.
+/// A number, where the type has such.
+fn integer<A: TryFrom<u32>>(number: u32) -> Option<A> {
+    number.try_into().ok()
+}
+
+/// Values that hold no others, the answers to try, and what is made of a number.
 macro_rules! plain {
-    ($($method:ident $word:literal $visit:ident $answers:expr;)*) => {$(
+    ($($method:ident $word:literal $visit:ident $answers:expr, $of_number:expr;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-            self.plain($word, $answers, |answer| visitor.$visit(answer))
+            self.plain($word, $answers, $of_number, |answer| visitor.$visit(answer))
         }
     )*};
 }
@@ -183,25 +218,44 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
     type Error = Refused;
 
     plain! {
-        deserialize_bool "bool" visit_bool &[false, true];
-        deserialize_i8 "i8" visit_i8 &[0, 1];
-        deserialize_i16 "i16" visit_i16 &[0, 1];
-        deserialize_i32 "i32" visit_i32 &[0, 1];
-        deserialize_i64 "i64" visit_i64 &[0, 1];
-        deserialize_i128 "i128" visit_i128 &[0, 1];
-        deserialize_u8 "u8" visit_u8 &[0, 1];
-        deserialize_u16 "u16" visit_u16 &[0, 1];
-        deserialize_u32 "u32" visit_u32 &[0, 1];
-        deserialize_u64 "u64" visit_u64 &[0, 1];
-        deserialize_u128 "u128" visit_u128 &[0, 1];
-        deserialize_f32 "f32" visit_f32 &[0.0, 1.0];
-        deserialize_f64 "f64" visit_f64 &[0.0, 1.0];
-        deserialize_char "char" visit_char &['0', 'a'];
-        deserialize_str "string" visit_borrowed_str STRINGS;
-        deserialize_string "string" visit_borrowed_str STRINGS;
-        deserialize_bytes "bytes" visit_borrowed_bytes BYTES;
-        deserialize_byte_buf "bytes" visit_borrowed_bytes BYTES;
-        deserialize_identifier "string" visit_borrowed_str STRINGS;
+        deserialize_bool "bool" visit_bool &[false, true], |_| None;
+        deserialize_i8 "i8" visit_i8 &[0, 1], integer;
+        deserialize_i16 "i16" visit_i16 &[0, 1], integer;
+        deserialize_i32 "i32" visit_i32 &[0, 1], integer;
+        deserialize_i64 "i64" visit_i64 &[0, 1], integer;
+        deserialize_i128 "i128" visit_i128 &[0, 1], integer;
+        deserialize_u8 "u8" visit_u8 &[0, 1], integer;
+        deserialize_u16 "u16" visit_u16 &[0, 1], integer;
+        deserialize_u32 "u32" visit_u32 &[0, 1], integer;
+        deserialize_u64 "u64" visit_u64 &[0, 1], integer;
+        deserialize_u128 "u128" visit_u128 &[0, 1], integer;
+        deserialize_f32 "f32" visit_f32 &[0.0, 1.0], |number| u16::try_from(number).ok().map(f32::from);
+        deserialize_f64 "f64" visit_f64 &[0.0, 1.0], |number| Some(number.into());
+        deserialize_char "char" visit_char &['0', 'a'], char::from_u32;
+    }
+
+    fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.deserialize_string(visitor)
+    }
+
+    fn deserialize_string<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.string(visitor, |number| Some(Owned(number.to_string())))
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.string(visitor, |_| None)
+    }
+
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        self.deserialize_byte_buf(visitor)
+    }
+
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
+        let of_number = |number| u8::try_from(number).ok().map(|byte| Owned(vec![byte]));
+        self.plain("bytes", BYTES, of_number, |answer| match answer {
+            Borrowed(bytes) => visitor.visit_borrowed_bytes(bytes),
+            Owned(bytes) => visitor.visit_byte_buf(bytes),
+        })
     }
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -214,7 +268,7 @@ impl<'de> Deserializer<'de> for Tracer<'_> {
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.plain("()", &[()], |()| visitor.visit_unit())
+        self.plain("()", &[()], |_| None, |()| visitor.visit_unit())
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {

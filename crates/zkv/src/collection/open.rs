@@ -109,9 +109,9 @@ impl Store {
     /// Opens the collection `name`, or makes it, with values that postcard encodes. A name has 1 to
     /// 255 bytes. Making, clearing and dropping one is at least [`Durability::Flushed`].
     ///
-    /// Opening one takes microseconds for small types, and milliseconds for large ones, so keep it: the types' `Deserialize` is asked several times what
-    /// it reads, and given values such as 0 and the empty text, which it may refuse and must not panic at. What it
-    /// makes of them is written and read again.
+    /// Opening one takes microseconds for small types, and milliseconds for large ones, so keep it: the types'
+    /// `Deserialize` is asked several times what it reads, and given values such as 0, 7 and the empty text, which
+    /// it may refuse and must not panic at. What it makes of them is written and read again.
     ///
     /// # Errors
     /// [`Error::TypeMismatch`] where it was made with other types: they are told apart by what
@@ -307,7 +307,9 @@ where
     }
     if !reads_what_it_writes::<V>(codec) {
         let remedy = match codec {
-            Codec::Json => "make its Deserialize read all that its Serialize writes",
+            Codec::Json => {
+                "make its Deserialize read all that its Serialize writes, by the same names"
+            }
             _ => {
                 "put such variants last, or take JSON, which has names: `CollectionOptions::codec(Codec::Json)`"
             }
