@@ -84,8 +84,9 @@ impl ValueCache {
     /// Keeps a copy of the value at `place`, to which the checkpoint `led_by` leads, if one does. A full
     /// cache may leave it.
     pub(crate) fn put(&self, place: &Place, led_by: Option<CheckpointId>, value: &[u8]) {
-        let (bytes_max, shard_bytes) = (self.bytes_max(), self.bytes_max() / self.shard_count);
-        if value.len() >= (bytes_max / SHARE_MAX).min(shard_bytes / SHARD_SHARE_MAX) {
+        let value_bytes_end =
+            (self.bytes_max() / SHARE_MAX).min(self.shard_bytes() / SHARD_SHARE_MAX);
+        if value.len() >= value_bytes_end {
             return;
         }
         let shards =
@@ -93,15 +94,15 @@ impl ValueCache {
         let shard = shard_of(shards, place.hash);
         if !shard.is_full.load(Ordering::Relaxed) || self.doorkeeper().has_seen(place.hash) {
             let mut ring = shard.write();
-            // Asked for anew: who takes the ring away has set another limit before.
-            let ring = ring.get_or_insert_with(|| Ring::new(self.bytes_max() / self.shard_count));
+            // Within the lock: whoever has taken the ring away has set another limit before.
+            let ring = ring.get_or_insert_with(|| Ring::new(self.shard_bytes()));
             ring.put(place, led_by, value);
             shard.is_full.store(ring.is_full(), Ordering::Relaxed);
         }
     }
 
-    /// From now on takes no more than `bytes_max`, and forgets everything; unless it takes hardly more
-    /// than that already.
+    /// From now on takes no more than `bytes_max`, and forgets everything. A limit of less than twice that
+    /// stays as it is.
     pub(crate) fn shrink_to(&self, bytes_max: usize) {
         if bytes_max >= self.bytes_max() / 2 {
             return;
@@ -128,6 +129,10 @@ impl ValueCache {
     #[inline]
     fn bytes_max(&self) -> usize {
         self.bytes_max.load(Ordering::Relaxed)
+    }
+
+    fn shard_bytes(&self) -> usize {
+        self.bytes_max() / self.shard_count
     }
 
     fn doorkeeper(&self) -> &Doorkeeper {
