@@ -4,7 +4,7 @@ mod names;
 mod opening;
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -22,7 +22,7 @@ pub struct FileStorage;
 impl Storage for FileStorage {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let file = open(path, mode)?;
-        let bytes = file.metadata()?.len();
+        let bytes = length_of(&file)?;
         Ok(Arc::new(RealFile(Arc::new(Inner::new(file, bytes)))))
     }
 
@@ -72,6 +72,13 @@ struct Inner {
     locked_by: AtomicU32,
 }
 
+/// Not from its metadata: behind whoever asks for those, from Linux 6.13 on, the next write notes a time of its own
+/// (multigrain timestamps), and the sync behind that took 140 us instead of 102. Nobody goes by the place that is
+/// sought here.
+fn length_of(mut file: &File) -> io::Result<u64> {
+    file.seek(SeekFrom::End(0))
+}
+
 /// A process that is being started has a copy of each open file for a moment, and of its lock, which
 /// would outlive this.
 impl Drop for Inner {
@@ -99,7 +106,7 @@ impl StorageFile for RealFile {
     }
 
     fn len(&self) -> io::Result<u64> {
-        Ok(self.0.file.metadata()?.len())
+        length_of(&self.0.file)
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
@@ -170,7 +177,7 @@ impl Inner {
         if end <= known {
             return Ok(known);
         }
-        let bytes = self.file.metadata()?.len();
+        let bytes = length_of(&self.file)?;
         if bytes < end {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
