@@ -24,6 +24,7 @@ mod checksum;
 mod cursor;
 mod extents;
 mod file_storage;
+mod lost;
 mod map;
 mod memory_storage;
 mod memory_watch;
@@ -39,6 +40,7 @@ pub use atomic::{
 pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};
 pub use file_storage::FileStorage;
+pub use lost::is_lost;
 pub use memory_storage::MemoryStorage;
 pub use memory_watch::memory_is_scarce;
 pub use read_mode::{ReadMode, unmapped};

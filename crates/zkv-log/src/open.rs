@@ -28,6 +28,7 @@ pub enum Access {
 }
 
 /// A data file that is open and locked, and not yet recovered.
+#[derive(Clone)]
 pub struct OpenFile {
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) path: PathBuf,

@@ -9,6 +9,7 @@ mod finish;
 #[cfg(test)]
 mod hostile;
 mod judge;
+mod reads;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
@@ -32,6 +33,8 @@ use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, Chain, CommitMark, Seeds};
 use crate::writer::RollCallPlace;
+
+use reads::Reads;
 
 /// Where recovery starts, and what it has found so far.
 struct Recovery<'a> {
@@ -99,17 +102,24 @@ struct Leftover {
 }
 
 pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Recovered> {
-    let Some(bytes) = checkpoint else {
-        let (recovery, leftover) = Recovery::follow_log(open)?;
-        return recovery.finish(leftover);
-    };
+    let reads = Arc::new(Reads::of(&open.file));
+    let watched = OpenFile { file: Arc::clone(&reads) as _, ..open.clone() };
+    let found = find_end(&watched, checkpoint);
+    // Of what could not be read for now, nothing is known: neither that it is damaged nor that it is not there.
+    reads.check().map_err(LogError::io("read"))?;
+    let (recovery, leftover) = found?;
+    Recovery { open, ..recovery }.finish(leftover)
+}
+
+fn find_end<'a>(open: &'a OpenFile, checkpoint: Option<&[u8]>) -> Result<(Recovery<'a>, Leftover)> {
+    let Some(bytes) = checkpoint else { return Recovery::follow_log(open) };
     let checkpoint = LogCheckpoint::decode(bytes, open.identity.slot_bytes);
     let from_checkpoint = || {
         let checkpoint = checkpoint.as_ref().ok_or(LogError::CheckpointMismatch)?;
         let mut recovery = Recovery::from_checkpoint(open, checkpoint)?;
         let leftover = recovery.follow()?;
         recovery.check_slots()?;
-        recovery.finish(leftover)
+        Ok((recovery, leftover))
     };
     match from_checkpoint() {
         // An old checkpoint may lead into segments that are gone by now.
@@ -118,9 +128,9 @@ pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Reco
             if let Some(checkpoint) = &checkpoint {
                 recovery.hold_against(checkpoint, &leftover)?;
             }
-            recovery.finish(leftover)
+            Ok((recovery, leftover))
         }
-        recovered => recovered,
+        found => found,
     }
 }
 

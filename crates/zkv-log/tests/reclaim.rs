@@ -3,12 +3,14 @@
 mod common;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage, StorageFile};
 use zkv_log::layout::slot_start;
-use zkv_log::{FreeSlots, LogError, LogWriter};
+use zkv_log::{Access, FreeSlots, LogError, LogWriter, OpenFile};
+use zkv_sim::{Act, Watched};
 
-use common::{PATH, SLOT, new_log, noise, open, try_open};
+use common::{PATH, SLOT, new_log, noise, open, options, try_open};
 
 /// Fills most of a segment.
 fn fill(writer: &mut LogWriter, seed: u64) {
@@ -126,6 +128,35 @@ fn a_segment_that_somebody_else_has_cut_off_is_missing() {
     drop(writer);
     let error = try_open(&storage, Some(&checkpoint)).map(drop).unwrap_err();
     assert!(matches!(error, LogError::Corrupt { what: "a segment is missing", .. }), "{error}");
+}
+
+#[test]
+fn a_cut_that_fails_though_it_was_done_is_no_loss() {
+    let (storage, writer) = log_that_ends_in_front();
+    drop(writer);
+    let below = storage.open(Path::new(PATH), OpenMode::ReadWrite).unwrap();
+    let whole = below.len().unwrap();
+    let cut_short = Watched::new(Arc::new(storage), move |act, _| match act {
+        Act::SetLen(bytes) => {
+            below.set_len(bytes)?;
+            Err(std::io::Error::other("the disk was slow to tell"))
+        }
+        _ => Ok(()),
+    });
+    let open = || {
+        let storage = Arc::new(cut_short.clone());
+        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options()).unwrap();
+        file.recover(None).unwrap().writer.unwrap()
+    };
+    let mut writer = open();
+    free_and_sync(&mut writer, &[4]);
+    assert!(writer.cut().is_err());
+    assert!(writer.log().file().len().unwrap() < whole);
+    writer.append(&[b"goes on"]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let end = writer.end();
+    drop(writer);
+    assert_eq!(open().end(), end);
 }
 
 #[test]

@@ -16,11 +16,13 @@ pub enum Act {
     Sync,
     /// The file is mapped.
     Map,
+    /// The file is cut, or made longer, to so many bytes.
+    SetLen(u64),
 }
 
 type Before = dyn Fn(Act, &Path) -> io::Result<()> + Send + Sync;
 
-/// Asks a closure before each write, sync and map, which may refuse it, or take its time.
+/// Asks a closure before each of these acts, which may refuse it, or take its time.
 ///
 /// ```
 /// use std::{io, path::Path, sync::Arc};
@@ -29,7 +31,7 @@ type Before = dyn Fn(Act, &Path) -> io::Result<()> + Send + Sync;
 ///
 /// let storage = Watched::new(Arc::new(MemoryStorage::new()), |act, _| match act {
 ///     Act::Write => Err(io::ErrorKind::StorageFull.into()),
-///     Act::Sync | Act::Map => Ok(()),
+///     Act::Sync | Act::Map | Act::SetLen(_) => Ok(()),
 /// });
 /// let file = storage.open(Path::new("a"), OpenMode::CreateNew)?;
 /// assert_eq!(file.write_at(0, b"1").unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -104,6 +106,7 @@ impl StorageFile for WatchedFile {
     }
 
     fn set_len(&self, bytes: u64) -> io::Result<()> {
+        (self.before)(Act::SetLen(bytes), &self.path)?;
         self.file.set_len(bytes)
     }
 

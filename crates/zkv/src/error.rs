@@ -318,22 +318,9 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 /// Whether a read of the log has found that what it was after is lost: damaged, or in a sector that the disk
 /// cannot read. All else may pass, or says nothing of what is there.
 pub(crate) fn is_lost(error: &LogError) -> bool {
-    // EIO of Unix systems, and of Linux ENODATA, EBADMSG, EILSEQ and EUCLEAN, too; of Windows ERROR_CRC,
-    // ERROR_SECTOR_NOT_FOUND, ERROR_READ_FAULT, ERROR_IO_DEVICE and ERROR_FILE_CORRUPT.
-    let codes: &[i32] = if cfg!(windows) {
-        &[23, 27, 30, 1117, 1392]
-    } else if cfg!(target_os = "linux") {
-        &[5, 61, 74, 84, 117]
-    } else {
-        &[5]
-    };
     match error {
         LogError::Corrupt { .. } => true,
-        LogError::Io { source, .. } => match source.raw_os_error() {
-            Some(code) => codes.contains(&code),
-            // A file that was cut short, or what a storage of somebody's own says of its disk.
-            None => matches!(source.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::Other),
-        },
+        LogError::Io { source, .. } => zkv_io::is_lost(source),
         _ => false,
     }
 }

@@ -2,6 +2,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod failing_reads;
 mod slots_used_again;
 
 use std::path::Path;
@@ -100,24 +101,6 @@ fn a_commit_abandoned_in_a_slot_used_again_leaves_the_way_to_the_newest_roll_cal
     let end = writer.end();
     drop(writer);
     assert_eq!(open(&disk.kill()).end(), end);
-}
-
-#[test]
-fn a_read_that_fails_while_a_commit_is_abandoned_loses_no_way_to_the_newest_roll_call() {
-    for (number, lasts) in (1..20).flat_map(|number| [(number, false), (number, true)]) {
-        let (disk, mut writer) = log_with_a_free_slot(1);
-        let end = writer.end();
-        let packed = writer.log().pack(&[&noise(8, 40_000)]).unwrap();
-        let mut commit = writer.begin().unwrap();
-        commit.append(&packed).unwrap();
-        let (calls, error) = (Calls::Reads, std::io::ErrorKind::Other);
-        let (write, sync) = (WriteFailure::Nothing, SyncFailure::CacheNew);
-        disk.set_fault(Some(Fault { calls, number, lasts, error, write, sync }));
-        drop(commit);
-        disk.set_fault(None);
-        drop(writer);
-        assert_eq!(open(&disk.kill()).end(), end, "read {number}, for ever: {lasts}");
-    }
 }
 
 #[test]
