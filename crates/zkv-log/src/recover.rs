@@ -105,7 +105,7 @@ pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Reco
     let reads = Arc::new(Reads::of(&open.file));
     let watched = OpenFile { file: Arc::clone(&reads) as _, ..open.clone() };
     let found = find_end(&watched, checkpoint);
-    // Of what could not be read for now, nothing is known: neither that it is damaged nor that it is not there.
+    // Of what could not be read this time, nothing is known: neither that it is damaged nor that it is not there.
     reads.check().map_err(LogError::io("read"))?;
     let (recovery, leftover) = found?;
     Recovery { open, ..recovery }.finish(leftover)

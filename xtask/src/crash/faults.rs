@@ -95,7 +95,10 @@ fn faults() -> Vec<Fault> {
         ] {
             faults.push(Fault { error, write, ..fault.clone() });
         }
-        faults.push(Fault { calls: Calls::Reads, ..fault.clone() });
+        // One that says of nothing that it is lost, and one that does.
+        for error in [ErrorKind::OutOfMemory, ErrorKind::Other] {
+            faults.push(Fault { calls: Calls::Reads, error, ..fault.clone() });
+        }
         for sync in [SyncFailure::CacheNew, SyncFailure::CacheReverted, SyncFailure::ToldLate] {
             faults.push(Fault { calls: Calls::Syncs, sync, ..fault.clone() });
         }
@@ -236,10 +239,18 @@ impl FaultRun<'_> {
                     && matches!(error.kind(), zkv::ErrorKind::Io | zkv::ErrorKind::Corrupt) =>
             {
                 self.has_struck = true;
-                Ok(())
+                self.check_is_no_damage(&error)
             }
             compared => compared,
         }
+    }
+
+    /// What could not be read this time is not damaged.
+    fn check_is_no_damage(&self, error: &zkv::Error) -> Result<(), Trouble> {
+        if self.fault.error == ErrorKind::OutOfMemory && error.kind() == zkv::ErrorKind::Corrupt {
+            return Err(Trouble::Wrong(format!("for want of memory: {error}")));
+        }
+        Ok(())
     }
 
     /// Notes where a sync has lied since `before` calls were counted: then no more than `durable` was
@@ -258,8 +269,9 @@ impl FaultRun<'_> {
         trouble: Trouble,
         operation: Option<(usize, Operation)>,
     ) -> Result<(), Trouble> {
-        if matches!(trouble, Trouble::Wrong(_)) || !self.has_struck_by_now() {
-            return Err(trouble);
+        match &trouble {
+            Trouble::Refused(error) if self.has_struck_by_now() => self.check_is_no_damage(error)?,
+            _ => return Err(trouble),
         }
         self.has_struck = true;
         if !self.fault.lasts || self.fault.calls == Calls::Reads {
