@@ -43,8 +43,6 @@ pub(super) struct Agreed {
     pub seed: Seed,
     /// How many.
     count: u32,
-    /// Where the first of them starts.
-    pub first: u32,
     /// The number of their last commit.
     pub last_commit: u64,
     /// Up to where they say that the log was durable.
@@ -54,7 +52,7 @@ pub(super) struct Agreed {
 impl Agreed {
     fn new(seed: u32) -> Self {
         let seed = Seed::from_number(seed);
-        Self { seed, count: 0, first: u32::MAX, last_commit: 0, proven: Position::default() }
+        Self { seed, count: 0, last_commit: 0, proven: Position::default() }
     }
 }
 
@@ -67,7 +65,6 @@ pub(super) fn agreed(image: &[u8]) -> impl Iterator<Item = Agreed> {
         let (_, seed) = seed_of_block(block, offset)?;
         let agreed = votes.entry(seed).or_insert_with(|| Agreed::new(seed));
         agreed.count += 1;
-        agreed.first = agreed.first.min(offset);
         let kind = BlockHeader::decode(*block.first_chunk()?)?.tag.kind;
         if kind == BlockKind::Commit {
             let mark = CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..])?;

@@ -62,3 +62,31 @@ fn a_slot_of_another_log_is_none_that_has_lost_its_name() {
     assert_eq!(salvage(&storage).numbers, reversed(0..20));
     assert_eq!(open(&storage).end().sequence, 1);
 }
+
+/// Its commits stand in the block that is damaged, moved, so that some of them agree on a seed.
+#[test]
+fn a_value_that_is_a_data_file_takes_no_segments_place() {
+    let (storage, mut writer) = new_log();
+    for number in 0..40 {
+        writer.append(&[&noise(number, 5000)]).unwrap();
+        writer.log().sync(writer.end()).unwrap();
+    }
+    writer.close().unwrap();
+    let inner = bytes_of(&storage).split_off(usize::try_from(slot_start(2, SLOT)).unwrap());
+    let saved_beside = |value: &[u8]| {
+        let (storage, mut writer) = new_log();
+        writer.append(&[value]).unwrap();
+        append(&mut writer, 0..10);
+        writer.close().unwrap();
+        bytes_of(&storage)
+    };
+    // By a power of two, which brings the most to agree.
+    let moved = slot_start(0, SLOT) + 4096;
+    let begins = saved_beside(&inner[..40_000]).windows(64).position(|bytes| *bytes == inner[..64]);
+    let ahead = usize::try_from(moved).unwrap() - begins.unwrap();
+    let mut bytes = saved_beside(&[&noise(50, ahead), &inner[..40_000]].concat());
+    zero(&mut bytes, slot_start(0, SLOT)..moved);
+    let found = salvage(&storage_of(&bytes));
+    assert_eq!(found.numbers, reversed(0..10), "{found:?}");
+    assert!(!found.is_certain());
+}

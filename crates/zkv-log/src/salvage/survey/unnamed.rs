@@ -87,11 +87,9 @@ impl Survey<'_> {
         if SegmentHeader::decode(&image.bytes).is_ok_and(is_others) {
             return None;
         }
-        // A later segment is written from the slot's start on: what stands behind whole blocks of an
-        // earlier one is no segment, but what those hold.
-        let may_be_later =
-            |one: &Agreed| seen().filter_map(|seen| seen.first_block).all(|at| one.first < at);
-        let agreed = agreed(&image.bytes).filter(may_be_later).map(Unnamed::agreed);
+        // Beside blocks of a segment with a name, what agrees on a seed may stand in one of its values.
+        let is_nameless = !seen().any(|seen| seen.has_blocks);
+        let agreed = agreed(&image.bytes).filter(|_| is_nameless).map(Unnamed::agreed);
         linked().chain(agreed).max_by_key(|one| (one.is_linked, one.last_commit))
     }
 
