@@ -26,9 +26,9 @@ pub enum Codec {
     /// types that are read as they were written.
     #[default]
     Postcard,
-    /// JSON as serde_json writes it, without white space: longer and slower, for types that need a
-    /// self-describing format (`serde_json::Value`, `#[serde(flatten)]`, enums that are untagged or
-    /// have `#[serde(tag)]`), and for those whose fields come and go (`skip_serializing_if`).
+    /// JSON, written as serde_json does, without white space, and read with it, too: longer and slower, for
+    /// types that need a self-describing format (`serde_json::Value`, `#[serde(flatten)]`, enums that are
+    /// untagged or have `#[serde(tag)]`), and for those whose fields come and go (`skip_serializing_if`).
     ///
     /// JSON cannot tell everything: `()`, and the `Some` of a `None` or a `()`, become `null`. NaN and the
     /// infinities are refused, and so are keys of maps that are no strings, numbers or bools.

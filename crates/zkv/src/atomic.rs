@@ -70,8 +70,9 @@ impl Store {
         let coding = self.shared().postcard();
         let expected = expected.map(|value| coding.encode(value)).transpose()?;
         let new = new.map(|value| coding.encode(value)).transpose()?;
-        let key = encode_key(key)?;
-        self.compare_and_set_in(Place::Default, &key, expected.as_deref(), new.as_deref())
+        let is_expected = |old: &[u8], expected: &[u8]| Ok(old == expected);
+        let (expected, new) = (expected.as_deref(), new.as_deref());
+        self.compare_and_set_in(Place::Default, &encode_key(key)?, expected, new, is_expected)
     }
 
     /// Removes `key`, and returns the value that it had.
@@ -123,17 +124,23 @@ impl Store {
         })
     }
 
+    /// `is_expected` says whether what is stored, which is its first argument, is the value that is expected.
     pub(crate) fn compare_and_set_in(
         &self,
         place: Place<'_>,
         key: &[u8],
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
+        is_expected: impl Fn(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<bool> {
         self.decide(place, key, |moment, key| {
             let old = self.shared().get_at(moment, key)?;
+            let is_same = match (&old, expected) {
+                (Some(old), Some(expected)) => is_expected(old, expected)?,
+                (old, expected) => old.is_none() && expected.is_none(),
+            };
             let fate = match new {
-                _ if old.as_deref() != expected => return Ok((false, Fate::Keep)),
+                _ if !is_same => return Ok((false, Fate::Keep)),
                 Some(value) => Fate::Set(value.to_vec()),
                 None if old.is_some() => Fate::Delete,
                 None => Fate::Keep,

@@ -156,10 +156,14 @@ where
         self.raw.store().update_in(place, &self.encode_key(key)?, self.coding, change)
     }
 
-    /// As [`Store::compare_and_set`](crate::Store::compare_and_set).
+    /// As [`Store::compare_and_set`](crate::Store::compare_and_set), but for what is the same: what is stored is
+    /// held against `expected` as the value that [`Collection::get`] reads, and not as it was written. So
+    /// JSON that has white space or another order of fields, and a value from before its type had got a
+    /// `#[serde(default)]` field, are what `get` returns. Two equal `HashMap`s may differ here, too.
     ///
     /// # Errors
-    /// As [`Collection::get`] and [`Collection::set`].
+    /// As [`Collection::get`] and [`Collection::set`]: what is stored and is no `V` is an error, too, where a value
+    /// is expected.
     pub fn compare_and_set<Q>(&self, key: &Q, expected: Option<&V>, new: Option<&V>) -> Result<bool>
     where
         K: Borrow<Q>,
@@ -167,9 +171,13 @@ where
     {
         let expected = expected.map(|value| self.encode_value(value)).transpose()?;
         let new = new.map(|value| self.encode_value(value)).transpose()?;
-        let place = Place::Named(self.state());
+        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
         let (expected, new) = (expected.as_deref(), new.as_deref());
-        self.raw.store().compare_and_set_in(place, &self.encode_key(key)?, expected, new)
+        // What another version of the type, or somebody else, has written may be the same value in other bytes.
+        let is_expected = |old: &[u8], expected: &[u8]| {
+            Ok(old == expected || self.encode_value(&self.coding.decode(old)?)? == expected)
+        };
+        self.raw.store().compare_and_set_in(place, &key, expected, new, is_expected)
     }
 
     /// As [`Store::remove`](crate::Store::remove).

@@ -288,3 +288,72 @@ fn names_in_errors_are_no_commands_to_a_terminal() {
     assert!(!message.contains(char::is_control), "{message:?}");
     assert!(message.contains("a\\u{1b}[31m\\nb") && message.contains("\"v\"\\u{7}"), "{message}");
 }
+
+/// A note as it was, and as it is with a field more.
+#[derive(Serialize, Deserialize)]
+#[serde(rename = "Note")]
+struct OldNote {
+    title: String,
+}
+
+#[derive(Serialize, Deserialize, Clone, Debug, PartialEq)]
+struct Note {
+    title: String,
+    #[serde(default)]
+    seen: u32,
+}
+
+#[test]
+fn what_get_returns_is_what_compare_and_set_expects_however_it_was_written() {
+    let (store, json) = (open(), CollectionOptions::new().codec(Codec::Json));
+    let old = store.collection_with::<u32, OldNote>("notes", &json).unwrap();
+    old.set(&1, &OldNote { title: "a".into() }).unwrap();
+    drop(old);
+    let notes = store.collection_with::<u32, Note>("notes", &json).unwrap();
+    let seen = notes.get(&1).unwrap().unwrap();
+    let other = Note { title: "b".into(), seen: 0 };
+    assert!(!notes.compare_and_set(&1, Some(&other), Some(&seen)).unwrap());
+    assert!(!notes.compare_and_set(&1, None, Some(&other)).unwrap());
+    assert!(notes.compare_and_set(&1, Some(&seen), Some(&other)).unwrap());
+    assert_eq!(notes.get(&1).unwrap(), Some(other));
+
+    // As somebody writes it by hand, and `zkv set` stores it.
+    let themes = store.collection_with::<u32, Value>("themes", &json).unwrap();
+    let raw = store.raw_collection("themes").unwrap();
+    raw.set(&[1], br#"{"dark": true, "big" : 1}"#).unwrap();
+    let seen = themes.get(&1).unwrap().unwrap();
+    assert!(!themes.compare_and_set(&1, Some(&json!({"dark": true})), None).unwrap());
+    assert!(themes.compare_and_set(&1, Some(&seen), None).unwrap());
+    assert_eq!(themes.get(&1).unwrap(), None);
+    assert!(!themes.compare_and_set(&1, Some(&seen), Some(&seen)).unwrap());
+
+    // What is no value of the type is no other value, either.
+    raw.set(&[1], b"{").unwrap();
+    let refused = themes.compare_and_set(&1, Some(&seen), None).unwrap_err();
+    assert_eq!(refused.kind(), themes.get(&1).unwrap_err().kind());
+    assert!(!themes.compare_and_set(&1, None, Some(&seen)).unwrap());
+}
+
+#[test]
+fn values_that_were_written_otherwise_are_compared_and_set_in_one_step() {
+    let (store, json) = (open(), CollectionOptions::new().codec(Codec::Json));
+    let notes = store.collection_with::<u32, Note>("notes", &json).unwrap();
+    let raw = store.raw_collection("notes").unwrap();
+    let count_up = || {
+        for _ in 0..50 {
+            let has_counted = (0..10_000).any(|_| {
+                let old = notes.get(&1).unwrap().unwrap();
+                let new = Note { seen: old.seen + 1, ..old.clone() };
+                notes.compare_and_set(&1, Some(&old), Some(&new)).unwrap()
+            });
+            assert!(has_counted);
+        }
+    };
+    raw.set(&[1], br#"{ "title": "a" }"#).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(count_up);
+        }
+    });
+    assert_eq!(notes.get(&1).unwrap().unwrap().seen, 200);
+}
