@@ -9,7 +9,7 @@ use zkv_io::{FileMap, OpenMode, Storage, StorageFile, crc32c, unmapped};
 use crate::bucket::Bucket;
 use crate::candidates::Candidates;
 use crate::error::IndexError;
-use crate::header::{Header, Parsed};
+use crate::header::{Header, Parsed, may_start_index};
 use crate::key::KeyHash;
 use crate::layout::{HEADER_BYTES, TABLES_MAX};
 use crate::policy::CHAIN_LENGTH_MAX;
@@ -203,6 +203,27 @@ impl Checkpoint {
         }
         Ok(())
     }
+}
+
+/// Whether the file at `path` may be an index, whole or damaged, of any store: it is empty, or starts with the
+/// magic of one, or, where that is damaged, with zeros up to the end of its first header, or with a header that
+/// has `store_id` in its place. Anything else is somebody else's file, which is not to be replaced.
+///
+/// # Errors
+/// [`IndexError::Missing`] where there is no file; [`IndexError::Io`].
+pub fn may_be_index(
+    storage: &dyn Storage,
+    path: &Path,
+    store_id: Option<[u8; 16]>,
+) -> Result<bool, IndexError> {
+    let file = storage.open(path, OpenMode::ReadOnly).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => IndexError::Missing,
+        _ => IndexError::Io(error),
+    })?;
+    let mut start = [0; HEADER_BYTES];
+    let length = usize::try_from(file.len()?).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);
+    file.read_at(0, &mut start[..length])?;
+    Ok(may_start_index(&start[..length], store_id))
 }
 
 /// Follows the chain from the file's start, and returns the last header and how many there are.

@@ -216,6 +216,16 @@ impl Header {
     }
 }
 
+/// Whether a file may be an index, whole or damaged, of which this is the first header, or what there is of it: nothing,
+/// the magic, or, where that is damaged, zeros alone, as a sector that was lost reads, or the store's id.
+pub(crate) fn may_start_index(start: &[u8], store_id: Option<[u8; 16]>) -> bool {
+    let magic = &start[..start.len().min(MAGIC.len())];
+    let has_id = |id| start.len() == HEADER_BYTES && AT_STORE_ID.slice(start) == id;
+    MAGIC.starts_with(magic)
+        || start.iter().all(|byte| *byte == 0)
+        || store_id.as_ref().is_some_and(|id| has_id(id.as_slice()))
+}
+
 const TABLE_BYTES: usize = AT_TABLES.bytes / TABLES_MAX;
 const SECTION_BYTES: usize = AT_SECTIONS.bytes / SECTIONS_MAX;
 const _: () = assert!(WATERMARK_BYTES_MAX <= u8::MAX as usize);

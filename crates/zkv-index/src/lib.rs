@@ -55,7 +55,7 @@ mod verify;
 mod write;
 
 pub use candidates::Candidates;
-pub use checkpoint::Checkpoint;
+pub use checkpoint::{Checkpoint, may_be_index};
 pub use compare::Difference;
 pub use error::IndexError;
 pub use key::{HASH_BITS, KeyHash, Location};

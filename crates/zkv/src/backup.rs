@@ -8,7 +8,7 @@ use zkv_io::{Draft, OpenMode, Storage, StorageFile, temporary_path};
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
-use crate::open::{check_is_no_store, index_path};
+use crate::open::{check_is_index, index_path};
 use crate::options::{Cleaning, Durability, Options};
 use crate::store::Store;
 
@@ -161,10 +161,10 @@ fn fill_new<T>(
     }
 }
 
-/// What is made appears under a name that nothing has, and its index replaces no store.
+/// What is made appears under a name that nothing has, and its index replaces no file but an index.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
     if is_missing(storage, path) {
-        return check_is_no_store(storage, &index_path(path));
+        return check_is_index(storage, &index_path(path), None);
     }
     Err(Error::file(path)(io::Error::new(
         io::ErrorKind::AlreadyExists,

@@ -149,7 +149,7 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
         {
             if options.use_index_file {
                 // Where it would have to be refused, nothing is made.
-                check_is_no_store(&*options.index_storage(), &index_path(path))?;
+                check_is_index(&*options.index_storage(), &index_path(path), None)?;
             }
             match zkv_log::create(&*options.storage, path, &options.log) {
                 // Another process was faster: its store is as good.
@@ -208,7 +208,8 @@ fn recover(
     }
     let found = load_checkpoint(file, path, options)?;
     if found.is_none() && !options.read_only {
-        check_is_no_store(&*options.index_storage(), &index_path(path))?;
+        let store_id = file.identity().store_id;
+        check_is_index(&*options.index_storage(), &index_path(path), Some(store_id))?;
     }
     let (mut usable, log_section) = found.unzip();
     let recovered = file.recover(log_section.as_deref()).map_err(Error::data(path))?;
@@ -220,14 +221,23 @@ fn recover(
     Ok((recovered, usable))
 }
 
-/// Refuses to replace what is another store's data, as an index: stores may be called `a` and `a.idx`.
-pub(crate) fn check_is_no_store(storage: &dyn Storage, index: &Path) -> Result<()> {
+/// Refuses to replace, as an index, what is none: another store's data, as of stores that are called `a` and
+/// `a.idx`, or some file of another program. What cannot be read may be an index in a bad sector.
+pub(crate) fn check_is_index(
+    storage: &dyn Storage,
+    index: &Path,
+    store_id: Option<[u8; 16]>,
+) -> Result<()> {
     let mut magic = [0; FILE_MAGIC.len()];
     let read = storage.open(index, OpenMode::ReadOnly).and_then(|file| file.read_at(0, &mut magic));
-    if read.is_err() || magic != FILE_MAGIC {
+    let refused = if read.is_ok() && magic == FILE_MAGIC {
+        "it is the data file of another store: one of the two needs another name"
+    } else if matches!(zkv_index::may_be_index(storage, index, store_id), Ok(false)) {
+        "it is no index file of zkv, for which the store needs this name: move or rename it, or give the \
+         store another name"
+    } else {
         return Ok(());
-    }
-    let refused = "it is the data file of another store: one of the two needs another name";
+    };
     Err(Error::file(index)(io::Error::new(io::ErrorKind::AlreadyExists, refused)))
 }
 

@@ -60,7 +60,7 @@ pub enum IndexState {
     /// There is no index file, or none is used: no damage, since it is made anew.
     Missing,
     /// It is of another store, of another state than the log's past, or of a newer version: opening
-    /// the store sets it aside.
+    /// the store sets it aside. Or it is no index file at all, which opening to write refuses.
     SetAside,
     /// It was checked, and not held against the records, since it or the data is damaged: what the
     /// damage holds cannot be known.

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::{fs, io};
 
-use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Store, verify};
 use zkv_index::{Checkpoint, Thresholds};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
@@ -157,6 +157,40 @@ fn no_index_takes_the_place_of_another_store() {
     assert!(!copy.exists());
     assert_eq!(fs::read(&other).unwrap(), bytes);
     assert_eq!(Store::open(&other).unwrap().get::<_, u64>(&1u64).unwrap(), Some(2));
+}
+
+#[test]
+fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
+    let place = filled(300);
+    let (index, copy) = (index_path(&place.path), place.path.with_extension("copy.zkv"));
+    let whole = fs::read(&index).unwrap();
+    for bytes in [b"precious\n".to_vec(), b"z!".to_vec(), noise(1, 5000)] {
+        fs::write(&index, &bytes).unwrap();
+        let error = Store::open(&place.path).unwrap_err().to_string();
+        assert!(error.contains("no index file") && error.contains("store.zkv.idx"), "{error}");
+        let report = verify(&place.path, &Options::new(), |_| {}).unwrap();
+        assert!(report.findings[0].what.contains("no index file"), "{report:?}");
+        let store = Store::open_read_only(&place.path).unwrap();
+        check(&store, 300);
+        assert_eq!(fs::read(&index).unwrap(), bytes);
+
+        fs::write(index_path(&copy), &bytes).unwrap();
+        assert!(Store::open(&copy).is_err());
+        assert!(store.backup(&copy).is_err());
+        assert!(store.backup_with(&copy, Options::new()).is_err());
+        assert!(zkv::salvage(&place.path, &copy, Options::new(), |_| {}).is_err());
+        assert!(!copy.exists());
+        assert_eq!(fs::read(index_path(&copy)).unwrap(), bytes);
+    }
+    // What damage leaves of an index is made anew.
+    let (mut zeros, mut flipped) = (whole.clone(), whole.clone());
+    zeros[..512].fill(0);
+    flipped[3] ^= 1;
+    for bytes in [&zeros[..], &zeros[..300], &flipped, &whole[..5], &[]] {
+        fs::write(&index, bytes).unwrap();
+        check(&Store::open(&place.path).unwrap(), 300);
+        assert!(verify(&place.path, &Options::new(), |_| {}).unwrap().is_sound());
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
 
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
+use crate::open::check_is_index;
 use crate::rebuild::RebuiltIndex;
 use crate::sections::{self, Tables};
 
@@ -36,6 +37,13 @@ impl Work<'_> {
             return Ok(None);
         }
         let (path, options) = (index_path(self.path), self.options);
+        if check_is_index(&*options.storage, &path, Some(store_id)).is_err() {
+            self.report.index = IndexState::SetAside;
+            let what = "it is no index file of zkv; opening the store to write is refused until it is moved \
+                        or renamed";
+            self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+            return Ok(None);
+        }
         let verified = zkv_index::verify(&options.storage, &path, store_id, &mut |found| {
             self.add_index_finding(found);
         });
