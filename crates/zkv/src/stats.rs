@@ -86,7 +86,10 @@ impl Store {
         let data_file_bytes = shared.log.file_bytes().map_err(Error::data(&shared.path))?;
         let slot_bytes = u64::from(log.identity().slot_bytes);
         let slots = data_file_bytes.saturating_sub(FILE_HEADER_BYTES).div_ceil(slot_bytes);
-        let index = view.committed.checkpoint.as_ref().filter(|_| shared.options.use_index_file);
+        // What was made in memory, for want of a file, has no watermark.
+        let is_file = shared.options.use_index_file;
+        let checkpoint = view.committed.checkpoint.as_ref();
+        let index = checkpoint.filter(|index| is_file && !index.watermark().is_empty());
         let dictionaries = log.dictionary_count().map_err(Error::data(&shared.path))?;
         Ok(Stats {
             keys,

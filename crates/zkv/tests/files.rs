@@ -31,6 +31,7 @@ fn reading_only_writes_nothing() {
         let before = listing();
         let store = Store::open_read_only(&place.path).unwrap();
         check(&store, 500);
+        assert_eq!(store.stats().unwrap().index_file_bytes > 0, with_index);
         assert_eq!(store.set(&1u64, &1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
         assert_eq!(store.delete(&1u64).unwrap_err().kind(), ErrorKind::ReadOnly);
         assert_eq!(store.flush().unwrap_err().kind(), ErrorKind::ReadOnly);
