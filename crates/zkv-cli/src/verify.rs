@@ -1,5 +1,7 @@
 //! `zkv verify`.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use zkv::{IndexState, Options, Severity, StoreFile, VerifyReport};
 
@@ -29,7 +31,7 @@ struct Finding {
     file: &'static str,
     offset: u64,
     severity: &'static str,
-    what: &'static str,
+    what: Cow<'static, str>,
 }
 
 /// Reads a whole store and prints what is wrong with it.
@@ -56,7 +58,7 @@ impl Report {
             file: name_of_file(finding.file),
             offset: finding.offset,
             severity: name_of_severity(finding.severity),
-            what: finding.what,
+            what: finding.what.clone(),
         };
         Self {
             sound: report.is_sound(),

@@ -4,6 +4,7 @@ mod index;
 mod records;
 mod values;
 
+use std::borrow::Cow;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
@@ -40,15 +41,15 @@ pub enum StoreFile {
 }
 
 /// One thing that is wrong with a store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Finding {
     /// Where.
     pub file: StoreFile,
     /// Where in that file, in bytes from its start.
     pub offset: u64,
-    /// What it is.
-    pub what: &'static str,
+    /// What it is, and what the system has said where it refused something.
+    pub what: Cow<'static, str>,
     /// How bad it is.
     pub severity: Severity,
 }
@@ -62,8 +63,8 @@ pub enum IndexState {
     /// It is of another store, of another state than the log's past, or of a newer version: opening
     /// the store sets it aside. Or it is no index file at all, which opening to write refuses.
     SetAside,
-    /// It was checked, and not held against the records, since it or the data is damaged: what the
-    /// damage holds cannot be known.
+    /// It was not held against the records, since it or the data is damaged: what the damage holds
+    /// cannot be known. Or it could not be read.
     NotCompared,
     /// It was checked and held against the records, as of when it was written.
     Compared,
@@ -121,7 +122,8 @@ impl VerifyReport {
             let what = "a segment that was freed; without the index file the store does not open, until \
                         another segment is begun";
             let severity = Severity::Mendable;
-            self.findings.push(Finding { file: StoreFile::Data, offset, what, severity });
+            let (file, what) = (StoreFile::Data, what.into());
+            self.findings.push(Finding { file, offset, what, severity });
             self.worst = Some(severity);
         }
     }
@@ -271,8 +273,14 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn add_in(&mut self, file: StoreFile, offset: u64, what: &'static str, severity: Severity) {
-        self.add(Finding { file, offset, what, severity });
+    fn add_in(
+        &mut self,
+        file: StoreFile,
+        offset: u64,
+        what: impl Into<Cow<'static, str>>,
+        severity: Severity,
+    ) {
+        self.add(Finding { file, offset, what: what.into(), severity });
     }
 
     fn done(&mut self, bytes: u64) {

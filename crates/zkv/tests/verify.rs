@@ -203,7 +203,8 @@ fn an_index_at_odds_with_the_records_is_found_out() {
     store.close().unwrap();
     let untrue = zkv_index::Location::new(1);
     forge_index(&memory, 1, vec![Change { hash: zkv_index::KeyHash(5), old: None, new: untrue }]);
-    let found: Vec<_> = verified(&memory).findings.iter().map(|finding| finding.what).collect();
+    let found: Vec<_> =
+        verified(&memory).findings.iter().map(|finding| finding.what.to_string()).collect();
     assert_eq!(found.len(), 2, "{found:?}");
     assert!(found[0].contains("counts") && found[1].contains("holds no live record"), "{found:?}");
 }
@@ -286,8 +287,8 @@ fn records_that_cannot_be_are_losses() {
     for (what, records) in cases {
         let report = log_of(records);
         assert_eq!(report.findings.len(), 1, "{report:?}");
-        let Finding { severity, offset, what: found, .. } = report.findings[0];
-        assert_eq!((severity, offset > 4096), (Severity::Loss, true));
+        let Finding { severity, offset, what: found, .. } = &report.findings[0];
+        assert_eq!((*severity, *offset > 4096), (Severity::Loss, true));
         assert!(found.contains(what), "{found}");
     }
     let orphan = PieceKey { value_id: [8; 16], number: 0 }.encode();
@@ -403,6 +404,19 @@ fn what_the_disk_cannot_read_is_a_finding() {
     // Nothing was written, and nothing is held.
     let store: Store = options(&memory).open(PATH).unwrap();
     assert_eq!(store.len(), model.len() as u64);
+}
+
+#[test]
+fn an_index_file_that_may_not_be_read_is_no_damage() {
+    use std::io::ErrorKind::{Other, OutOfMemory, PermissionDenied};
+    let cases = [(PermissionDenied, Severity::Notice), (OutOfMemory, Severity::Notice)];
+    for (kind, severity) in cases.into_iter().chain([(Other, Severity::Mendable)]) {
+        let storage = BadSectors::of_kind(&sample().memory, INDEX, &[0], kind);
+        let report = verify(PATH, &Options::new().storage(Arc::new(storage)), |_| {}).unwrap();
+        assert_eq!(severities(&report, StoreFile::Index), [severity], "{report:?}");
+        assert_eq!((report.findings.len(), report.index), (1, IndexState::NotCompared));
+        assert!(report.findings[0].what.contains("the sector is bad"), "{report:?}");
+    }
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The index: checked for itself, and held against the records.
 
 use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex};
-use zkv_io::OpenMode;
+use zkv_io::{OpenMode, is_lost};
 use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
 
 use crate::catalog::Catalog;
@@ -61,10 +61,12 @@ impl Work<'_> {
             Err(IndexError::UnsupportedVersion { .. } | IndexError::UnsupportedFeatures { .. }) => {
                 "a newer version wrote it; opening the store sets it aside"
             }
-            Err(IndexError::Io(_)) => {
+            Err(IndexError::Io(error)) => {
                 self.report.index = IndexState::NotCompared;
-                let what = "the index file cannot be read";
-                self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
+                // A file that this user may not read, or not now, is as good as ever.
+                let severity = if is_lost(&error) { Severity::Mendable } else { Severity::Notice };
+                let what = format!("the index file cannot be read: {error}");
+                self.add_in(StoreFile::Index, 0, what, severity);
                 return Ok(None);
             }
             Err(error) => return Err(Error::index(&path)(error)),

@@ -7,7 +7,7 @@ use zkv_log::{LogFinding, LogVisitor, Position, Severity, VerifiedEntry};
 use zkv_record::{Record, RecordError};
 
 use super::values::Values;
-use super::{Facts, Finding, Keys, StoreFile, Work};
+use super::{Facts, Keys, StoreFile, Work};
 
 /// Checks each record that the log tells of, and gathers what they say together.
 pub(super) struct Records<'a, 'work> {
@@ -86,7 +86,7 @@ impl<'a, 'work> Records<'a, 'work> {
 impl LogVisitor for Records<'_, '_> {
     fn finding(&mut self, finding: LogFinding) {
         let LogFinding { offset, what, severity, .. } = finding;
-        self.work.add(Finding { file: StoreFile::Data, offset, what, severity });
+        self.work.add_in(StoreFile::Data, offset, what, severity);
     }
 
     fn entry(&mut self, entry: &VerifiedEntry<'_>) {

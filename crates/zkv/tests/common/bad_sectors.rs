@@ -12,17 +12,28 @@ pub struct BadSectors {
     memory: MemoryStorage,
     path: PathBuf,
     sectors: Arc<Mutex<Vec<u64>>>,
+    /// What the system says of a read of them.
+    kind: io::ErrorKind,
 }
 
 impl BadSectors {
     pub fn new(memory: &MemoryStorage, path: &str, sectors: &[u64]) -> Self {
+        Self::of_kind(memory, path, sectors, io::ErrorKind::Other)
+    }
+
+    pub fn of_kind(
+        memory: &MemoryStorage,
+        path: &str,
+        sectors: &[u64],
+        kind: io::ErrorKind,
+    ) -> Self {
         let sectors = Arc::new(Mutex::new(sectors.to_vec()));
-        Self { memory: memory.clone(), path: path.into(), sectors }
+        Self { memory: memory.clone(), path: path.into(), sectors, kind }
     }
 }
 
 #[derive(Debug)]
-struct BadFile(Arc<dyn StorageFile>, Vec<u64>);
+struct BadFile(Arc<dyn StorageFile>, Vec<u64>, io::ErrorKind);
 
 pub const SECTOR: u64 = 4096;
 
@@ -30,7 +41,7 @@ impl Storage for BadSectors {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
         let is_bad = path == self.path;
         let sectors = if is_bad { self.sectors.lock().unwrap().clone() } else { Vec::new() };
-        Ok(Arc::new(BadFile(self.memory.open(path, mode)?, sectors)))
+        Ok(Arc::new(BadFile(self.memory.open(path, mode)?, sectors, self.kind)))
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         if to == self.path {
@@ -60,7 +71,7 @@ impl StorageFile for BadFile {
         let end = offset + into.len() as u64;
         let is_bad = |sector: &u64| *sector * SECTOR < end && offset < (*sector + 1) * SECTOR;
         if self.1.iter().any(is_bad) {
-            return Err(io::Error::other("the sector is bad"));
+            return Err(io::Error::new(self.2, "the sector is bad"));
         }
         self.0.read_at(offset, into)
     }
