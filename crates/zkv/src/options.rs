@@ -41,8 +41,10 @@ pub enum Cleaning {
     /// slots are used again, or cut off the file's end.
     Automatic {
         /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. That is what
-        /// cleaning aims at, and what a store at rest has. While it is written, more is dead by what the
-        /// buffers hold and what is being moved: where slots are small, take small buffers, too. With 10,
+        /// cleaning aims at, and what a store has that stays open behind its last write until it is reached.
+        /// While it is written, more is dead by what the buffers hold and what is being moved: where slots are
+        /// small, take small buffers, too. Closing does not wait for the rest, so that a store that is closed
+        /// soon behind its writes may have more: the next writes go on, or [`Store::clean`]. With 10,
         /// twice as much is moved as with 25; with 50 half as much, and the file is twice as long as
         /// what it holds.
         dead_percent: u8,
