@@ -23,6 +23,7 @@ mod salvage;
 mod set;
 mod stats;
 mod store;
+mod streams;
 mod types;
 mod verify;
 

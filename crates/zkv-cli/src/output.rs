@@ -9,6 +9,7 @@ use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 use crate::store::is_file_of;
+use crate::streams::{self, Stream};
 
 /// A record is small and a system call is not, so this much is written at once.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -21,7 +22,7 @@ pub struct Output {
 
 enum Target {
     Standard(StdoutLock<'static>),
-    /// A pipe or a device.
+    /// A pipe, a device, or standard error: what stands there already stays.
     Special(File),
     /// What stands beside the file until it is whole.
     Beside(NamedTempFile),
@@ -29,15 +30,15 @@ enum Target {
 
 impl Output {
     /// Opens `path`, or standard output. A file that exists is replaced once all is written, but for the
-    /// store's own.
+    /// store's own, and for one that a standard stream writes to: what is written goes on there.
     pub fn open(path: Option<&Path>, store: &Path) -> Result<Self, Failure> {
+        if let Some(path) = path.filter(|path| !is_dash(path)) {
+            check_is_not_store(path, store)?;
+        }
         let path = named_file(path);
         let target = match path {
             None => Target::Standard(io::stdout().lock()),
-            Some(path) => {
-                check_is_not_store(path, store)?;
-                Target::open(path).map_err(|error| Failure::file(path, error))?
-            }
+            Some(path) => Target::open(path)?,
         };
         let writer = BufWriter::with_capacity(BUFFER_BYTES, target);
         Ok(Self { writer, file: path.map(Path::to_owned) })
@@ -70,7 +71,22 @@ impl Output {
 }
 
 impl Target {
-    fn open(path: &Path) -> io::Result<Self> {
+    fn open(path: &Path) -> Result<Self, Failure> {
+        let opened = match streams::stream_at(path) {
+            Some(stream) => streams::opened(stream).map(Self::Special),
+            None if path.is_file() && streams::is_descriptor(path) => {
+                return Err(Failure::Usage(format!(
+                    "{}: this leads to a file that is open already, which would be replaced: give the file's \
+                     own name, or leave out -o and send the standard output there",
+                    path.display()
+                )));
+            }
+            None => Self::open_file(path),
+        };
+        opened.map_err(|error| Failure::file(path, error))
+    }
+
+    fn open_file(path: &Path) -> io::Result<Self> {
         match fs::metadata(path) {
             Ok(metadata) if metadata.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
             Ok(metadata) if !metadata.is_file() => File::create(path).map(Self::Special),
@@ -154,9 +170,13 @@ pub fn is_terminal(path: Option<&Path>) -> bool {
     named_file(path).is_none() && io::stdout().is_terminal()
 }
 
-/// The file that `-o` names; none for standard output, which `-` is, too.
+/// The file that `-o` names; none for standard output, which `-` is, too, and any name of what that writes to.
 pub fn named_file(path: Option<&Path>) -> Option<&Path> {
-    path.filter(|path| *path != Path::new("-"))
+    path.filter(|path| !is_dash(path) && streams::stream_at(path) != Some(Stream::Output))
+}
+
+fn is_dash(path: &Path) -> bool {
+    path == Path::new("-")
 }
 
 /// Opening the store's own file for writing would empty it.

@@ -2,8 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+#[cfg(unix)]
+use std::io::Write as _;
+#[cfg(unix)]
+use std::path::Path;
+#[cfg(unix)]
+use std::process::{Command, Stdio};
 
 use crate::{Folder, contents, sorted, zkv, zkv_with};
+#[cfg(unix)]
+use crate::{command, spawn};
 
 /// Lines without order or pattern, some of them far from plain.
 fn json_lines() -> String {
@@ -232,4 +240,63 @@ fn what_takes_a_files_place_has_its_rights_and_its_links() {
     assert_eq!(mode("new"), mode("plain"));
     zkv(&["export", &store, "-o", "/dev/null"]).check(0);
     zkv(&["export", &store, "-o", &folder.text(".")]).check(5);
+}
+
+/// Runs the command as a shell does, with all of a file's earlier contents and what others write to it.
+#[cfg(unix)]
+fn run_beside_others(arguments: &[&str], file: &Path, stream: usize) -> Option<i32> {
+    let mut shared = fs::File::create(file).unwrap();
+    shared.write_all(b"header\n").unwrap();
+    let mut zkv = command(arguments);
+    zkv.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let copied = shared.try_clone().unwrap();
+    let zkv = if stream == 1 { zkv.stdout(copied) } else { zkv.stderr(copied) };
+    let code = spawn(zkv).wait().unwrap().code();
+    shared.write_all(b"footer\n").unwrap();
+    code
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_a_stream_writes_to_keeps_what_others_write_there() {
+    let folder = Folder::new();
+    let (store, file) = (folder.text("s.zkv"), folder.path("out"));
+    zkv(&["set", &store, "k", "v\n"]).check(0);
+    std::os::unix::fs::symlink("/dev/stdout", folder.path("link")).unwrap();
+    let (link, own) = (folder.text("link"), folder.text("out"));
+    let names = [
+        ("/dev/stdout", 1),
+        ("/dev/fd/1", 1),
+        (link.as_str(), 1),
+        (own.as_str(), 1),
+        ("/dev/stderr", 2),
+        ("-", 1),
+    ];
+    for (name, stream) in names {
+        let exported = ["export", &store, "--format", "pairs", "-o", name];
+        assert_eq!(run_beside_others(&exported, &file, stream), Some(0), "{name}");
+        let expected: &[u8] = b"header\n{\"key\":\"k\",\"value\":\"v\\n\"}\nfooter\n";
+        assert_eq!(contents(&file).escape_ascii().to_string(), expected.escape_ascii().to_string());
+        assert_eq!(run_beside_others(&["get", &store, "k", "-o", name], &file, stream), Some(0));
+        assert_eq!(contents(&file), b"header\nv\nfooter\n", "{name}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_is_open_under_another_number_is_not_replaced() {
+    let folder = Folder::new();
+    let (store, file) = (folder.text("s.zkv"), folder.write("log", "yesterday\n"));
+    zkv(&["set", &store, "k", "v"]).check(0);
+    let mut shell = Command::new("sh");
+    let script = "exec \"$0\" get \"$1\" k -o /dev/fd/3 3>> \"$2\"";
+    shell.args(["-c", script, env!("CARGO_BIN_EXE_zkv"), &store, &file]).stderr(Stdio::piped());
+    let done = spawn(&mut shell).wait_with_output().unwrap();
+    assert_eq!(contents(&folder.path("log")), b"yesterday\n");
+    assert_eq!(done.status.code(), Some(2), "{done:?}");
+    let piped = "{ \"$0\" get \"$1\" k -o /dev/fd/3 | cat; } 3>&1";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", piped, env!("CARGO_BIN_EXE_zkv"), &store]).stdout(Stdio::piped());
+    let done = spawn(&mut shell).wait_with_output().unwrap();
+    assert_eq!(done.stdout, b"v", "{done:?}");
 }
