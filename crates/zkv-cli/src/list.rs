@@ -27,7 +27,7 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
     };
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
-    for entry in keys.iter()? {
+    for entry in records(&keys, lines.value_form.is_some())? {
         if room == 0 {
             break;
         }
@@ -42,6 +42,16 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         say(format_args!("zkv: {left_out}"));
     }
     lines.say_what_is_left_out()
+}
+
+type Records = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>), zkv::Error>>>;
+
+/// All records, with empty values where none is asked for.
+fn records(keys: &store::Keys<'_>, with_values: bool) -> Result<Records, Failure> {
+    if with_values {
+        return Ok(Box::new(keys.iter()?));
+    }
+    Ok(Box::new(keys.keys()?.map(|key| Ok((key?, Vec::new())))))
 }
 
 struct Lines<'a> {

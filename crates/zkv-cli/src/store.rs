@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use zkv::{Codec, Error, IterBytes, Options, RawCollection, Store, WriteBatch};
+use zkv::{Codec, Error, IterBytes, KeysBytes, Options, RawCollection, Store, WriteBatch};
 
 use crate::failure::Failure;
 use crate::output::say;
@@ -114,6 +114,14 @@ impl<'a> Keys<'a> {
         match self {
             Self::Own(store) => Ok(store.iter_bytes()),
             Self::Of(collection) => collection.iter(),
+        }
+    }
+
+    /// The keys alone, for which no long value is read.
+    pub fn keys(&self) -> Result<KeysBytes, Error> {
+        match self {
+            Self::Own(store) => Ok(store.keys_bytes()),
+            Self::Of(collection) => collection.keys(),
         }
     }
 }

@@ -16,7 +16,7 @@ use zkv_record::decode;
 use crate::catalog::Entry;
 use crate::coding::Coding;
 use crate::error::{Error, Result};
-use crate::iter::IterBytes;
+use crate::iter::{IterBytes, KeysBytes};
 use crate::modify::Place;
 use crate::store::encode_key;
 use crate::write_set::CollectionState;
@@ -217,6 +217,25 @@ where
         Ok(CollectionIter::new(self.raw.iter()?, self.coding))
     }
 
+    /// As [`Collection::iter`], of keys alone. Values are not decoded, and long ones take no memory: see
+    /// [`KeysBytes`].
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let pages: zkv::Collection<String, String> = store.collection("pages")?;
+    /// pages.set("home", &"Welcome".to_owned())?;
+    /// let keys: Vec<String> = pages.keys()?.collect::<zkv::Result<_>>()?;
+    /// assert_eq!(keys, ["home"]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where the collection was dropped.
+    pub fn keys(&self) -> Result<CollectionKeys<K>> {
+        Ok(CollectionKeys::new(self.raw.keys()?))
+    }
+
     /// Removes all keys, at once and however many they are.
     ///
     /// # Errors
@@ -325,5 +344,35 @@ where
 impl<K, V, I> std::fmt::Debug for CollectionIter<K, V, I> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("CollectionIter").finish_non_exhaustive()
+    }
+}
+
+/// All keys of a collection at one moment, in no particular order. See [`Collection::keys`].
+pub struct CollectionKeys<K, I = KeysBytes> {
+    keys: I,
+    types: PhantomData<fn() -> K>,
+}
+
+impl<K, I> CollectionKeys<K, I> {
+    pub(crate) fn new(keys: I) -> Self {
+        Self { keys, types: PhantomData }
+    }
+}
+
+impl<K, I> Iterator for CollectionKeys<K, I>
+where
+    K: DeserializeOwned,
+    I: Iterator<Item = Result<Vec<u8>>>,
+{
+    type Item = Result<K>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.keys.next().map(|key| Ok(decode(&key?)?))
+    }
+}
+
+impl<K, I> std::fmt::Debug for CollectionKeys<K, I> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("CollectionKeys").finish_non_exhaustive()
     }
 }

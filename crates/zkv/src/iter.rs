@@ -3,6 +3,7 @@
 mod ahead;
 mod cells;
 mod judge;
+mod keys;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use crate::shared::Shared;
 use crate::view::{LookupError, Moment};
 use cells::Cells;
 use judge::{Judge, JudgedCell, Verdict};
+pub use keys::KeysBytes;
 
 /// All keys and values of a store at one moment, in no particular order. See
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
@@ -153,17 +155,23 @@ impl IterBytes {
     /// Goes on to the next record to yield, and gathers its value where that lies in pieces.
     #[inline]
     fn advance(&mut self) -> Option<Result<Place>> {
-        let place = match self.next_buffered() {
-            Some(place) => place,
-            None => match self.next_logged()? {
-                Ok(place) => place,
-                Err(error) => return Some(Err(error)),
-            },
+        let place = match self.next_place()? {
+            Ok(place) => place,
+            Err(error) => return Some(Err(error)),
         };
         if place.kind != Kind::Head {
             return Some(Ok(place));
         }
         Some(self.gather(place).map(|()| place))
+    }
+
+    /// Goes on to the next record to yield.
+    #[inline]
+    fn next_place(&mut self) -> Option<Result<Place>> {
+        match self.next_buffered() {
+            Some(place) => Some(Ok(place)),
+            None => self.next_logged(),
+        }
     }
 
     /// The next value from the buffers.

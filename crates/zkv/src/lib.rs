@@ -93,17 +93,17 @@ mod writer;
 pub use batch::WriteBatch;
 pub use clean::{CleaningStats, CompactOptions, CompactProgress};
 pub use collection::{
-    Collection, CollectionInfo, CollectionIter, CollectionOptions, RawCollection,
+    Collection, CollectionInfo, CollectionIter, CollectionKeys, CollectionOptions, RawCollection,
     SnapshotCollection, TransactionCollection,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use iter::IterBytes;
+pub use iter::{IterBytes, KeysBytes};
 pub use options::{Cleaning, Durability, Options};
 pub use salvage::{LostRange, SalvageEvent, SalvageReport, salvage};
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
-pub use transaction::{Transaction, TransactionIter};
+pub use transaction::{Transaction, TransactionIter, TransactionKeys};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
 pub use zkv_index::IndexError;
 pub use zkv_io::{FileStorage, MemoryStorage, ReadMode, Storage};

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
-use crate::iter::IterBytes;
+use crate::iter::{IterBytes, KeysBytes};
 use crate::shared::Shared;
 use crate::store::{Store, encode_key};
 use crate::sync::atomic::Ordering;
@@ -106,6 +106,12 @@ impl Snapshot {
         self.reader.iter(DEFAULT)
     }
 
+    /// As [`Store::keys_bytes`], at the snapshot's moment.
+    #[must_use]
+    pub fn keys_bytes(&self) -> KeysBytes {
+        self.reader.keys(DEFAULT)
+    }
+
     /// How many keys of its own the store had, without those of named collections.
     #[must_use]
     pub fn len(&self) -> u64 {
@@ -163,6 +169,10 @@ impl Reader {
 
     pub(crate) fn iter(&self, collection: u32) -> IterBytes {
         IterBytes::new(&self.shared, Moment::clone(&self.moment.load()), collection)
+    }
+
+    pub(crate) fn keys(&self, collection: u32) -> KeysBytes {
+        KeysBytes::new(&self.shared, Moment::clone(&self.moment.load()), collection)
     }
 
     pub(crate) fn key_count(&self, collection: u32) -> u64 {

@@ -10,7 +10,7 @@ use zkv_record::{Kind, Record};
 use crate::catalog::{CATALOG, DEFAULT};
 use crate::error::{Error, Result};
 use crate::hashed::{KeyMap, KeySet};
-use crate::iter::IterBytes;
+use crate::iter::{IterBytes, KeysBytes};
 use crate::modify::Begun;
 use crate::options::Durability;
 use crate::recent::Reads;
@@ -197,6 +197,12 @@ impl Transaction {
         self.iter_in(DEFAULT)
     }
 
+    /// As [`Transaction::iter_bytes`], of keys alone. Long values take no memory: see [`KeysBytes`].
+    #[must_use]
+    pub fn keys_bytes(&self) -> TransactionKeys {
+        self.keys_in(DEFAULT)
+    }
+
     /// Makes the transaction's writes take effect, all at once, and waits for what the store's
     /// [`Durability`] says. One that has written nothing waits for nothing: what it has read may be less
     /// durable than that, where [`Transaction::commit_with`] waits.
@@ -289,20 +295,30 @@ impl Transaction {
     }
 
     pub(crate) fn iter_in(&self, collection: u32) -> TransactionIter {
+        let own = |write: &Write<'_>| Some((key_of(write)?, value_of(write)?));
+        TransactionIter(self.overlay(collection, self.reader.iter(collection), own))
+    }
+
+    pub(crate) fn keys_in(&self, collection: u32) -> TransactionKeys {
+        let own = |write: &Write<'_>| if is_put(write) { key_of(write) } else { None };
+        TransactionKeys(self.overlay(collection, self.reader.keys(collection), own))
+    }
+
+    /// What the transaction has written, as `own` has it, before what is `below`.
+    fn overlay<T, I>(
+        &self,
+        collection: u32,
+        below: I,
+        own: impl Fn(&Write<'_>) -> Option<T>,
+    ) -> Overlay<T, I> {
         let mut reads = self.reads.borrow_mut();
         reads.note_scan(collection);
         reads.note_touch(collection);
-        let own = self.writes.values().filter(|write| write.collection == collection);
-        let written = own.clone().map(|write| write.hash).collect();
-        let own: Vec<(Vec<u8>, Vec<u8>)> =
-            own.filter_map(|write| Some((key_of(write)?, value_of(write)?))).collect();
-        TransactionIter {
-            own: own.into_iter(),
-            written,
-            below: self.reader.iter(collection),
-            collection,
-            shared: Arc::clone(&self.reader.shared),
-        }
+        let writes = self.writes.values().filter(|write| write.collection == collection);
+        let written = writes.clone().map(|write| write.hash).collect();
+        let own: Vec<T> = writes.filter_map(own).collect();
+        let shared = Arc::clone(&self.reader.shared);
+        Overlay { own: own.into_iter(), written, below, collection, shared }
     }
 
     /// Notes that there was no collection of this name: none must have been made since.
@@ -335,10 +351,16 @@ impl std::fmt::Debug for Transaction {
 
 /// All keys and values as a transaction sees them, in no particular order. See
 /// [`Transaction::iter_bytes`].
-pub struct TransactionIter {
-    own: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
+pub struct TransactionIter(Overlay<(Vec<u8>, Vec<u8>), IterBytes>);
+
+/// All keys as a transaction sees them, in no particular order. See [`Transaction::keys_bytes`].
+pub struct TransactionKeys(Overlay<Vec<u8>, KeysBytes>);
+
+/// What a transaction has written, and what is below and was not written by it.
+struct Overlay<T, I> {
+    own: std::vec::IntoIter<T>,
     written: KeySet,
-    below: IterBytes,
+    below: I,
     collection: u32,
     shared: Arc<crate::shared::Shared>,
 }
@@ -347,13 +369,27 @@ impl Iterator for TransactionIter {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(|(key, _)| key)
+    }
+}
+
+impl Iterator for TransactionKeys {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(|key| key)
+    }
+}
+
+impl<T, I: Iterator<Item = Result<T>>> Overlay<T, I> {
+    fn next(&mut self, key_of: impl Fn(&T) -> &[u8]) -> Option<Result<T>> {
         if let Some(own) = self.own.next() {
             return Some(Ok(own));
         }
         loop {
             let entry = self.below.next()?;
-            let is_written = entry.as_ref().is_ok_and(|(key, _)| {
-                self.written.contains(&self.shared.keys.hash(self.collection, key))
+            let is_written = entry.as_ref().is_ok_and(|entry| {
+                self.written.contains(&self.shared.keys.hash(self.collection, key_of(entry)))
             });
             if !is_written {
                 return Some(entry);
@@ -390,6 +426,13 @@ fn is_put(write: &Write<'_>) -> bool {
 impl std::fmt::Debug for TransactionIter {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("TransactionIter");
-        debug.field("below", &self.below).finish_non_exhaustive()
+        debug.field("below", &self.0.below).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for TransactionKeys {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("TransactionKeys");
+        debug.field("below", &self.0.below).finish_non_exhaustive()
     }
 }

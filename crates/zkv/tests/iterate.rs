@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use zkv::{Durability, Store};
+use zkv::{Collection, Durability, Store};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 
 use common::faulty::{PATH, noise, options};
@@ -371,4 +371,60 @@ fn what_replaces_damaged_records_comes_beside_the_error() {
     assert!(of_buffers == model);
     store.close().unwrap();
     assert_eq!(errors_of(&memory, &model), 1);
+}
+
+/// The keys that are yielded, in their order by bytes.
+fn sorted<K: Ord>(keys: impl Iterator<Item = zkv::Result<K>>) -> Vec<K> {
+    let mut keys: Vec<K> = keys.collect::<Result<_, _>>().unwrap();
+    keys.sort_unstable();
+    keys
+}
+
+#[test]
+fn keys_alone_are_those_of_the_records() {
+    let (memory, model) = filled();
+    let store = options(&memory).open(PATH).unwrap();
+    let expected: Vec<Vec<u8>> = model.into_keys().collect();
+    assert_eq!(sorted(store.keys_bytes()), expected);
+    let titles: Collection<u64, String> = store.collection("titles").unwrap();
+    for number in 0..3 {
+        titles.set(&number, &"a title".to_owned()).unwrap();
+    }
+    let snapshot = store.snapshot();
+    let mut transaction = store.begin().unwrap();
+    transaction.set_bytes(b"a new key", b"value").unwrap();
+    transaction.set_bytes(&expected[0], b"another value").unwrap();
+    transaction.delete_bytes(&expected[1]).unwrap();
+    store.delete_bytes(&expected[2]).unwrap();
+    let mut within = titles.within(&mut transaction).unwrap();
+    within.set(&3, &"a title".to_owned()).unwrap();
+    within.delete(&0).unwrap();
+    assert_eq!(sorted(within.keys()), [1, 2, 3]);
+    titles.delete(&2).unwrap();
+    assert_eq!(sorted(titles.at(&snapshot).unwrap().keys()), [0, 1, 2]);
+    assert_eq!(sorted(titles.keys().unwrap()), [0, 1]);
+    assert_eq!(sorted(store.raw_collection("titles").unwrap().keys().unwrap()), [[0], [1]]);
+    assert_eq!(sorted(snapshot.keys_bytes()), expected);
+    let mut seen = vec![b"a new key".to_vec(), expected[0].clone()];
+    seen.extend_from_slice(&expected[2..]);
+    seen.sort_unstable();
+    assert_eq!(sorted(transaction.keys_bytes()), seen);
+    assert!(matches!(transaction.commit(), Err(zkv::Error::Conflict)));
+    store.drop_collection("titles").unwrap();
+    assert_eq!(titles.keys().unwrap_err().kind(), zkv::ErrorKind::NotFound);
+}
+
+#[test]
+fn a_long_value_is_not_put_together_for_its_key() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).slot_bytes(SLOT).open(PATH).unwrap();
+    store.set_bytes(b"long", &noise(1, 3 << 20)).unwrap();
+    store.set_bytes(b"short", b"value").unwrap();
+    assert!(store.iter_bytes().all(|record| record.is_ok()));
+    store.close().unwrap();
+    // Whoever puts it together finds that it is over the limit.
+    let store = options(&memory).max_value_bytes(1 << 20).open(PATH).unwrap();
+    assert_eq!(store.iter_bytes().filter(Result::is_err).count(), 1);
+    assert_eq!(sorted(store.keys_bytes()), [&b"long"[..], b"short"]);
+    assert_eq!(sorted(store.begin().unwrap().keys_bytes()), [&b"long"[..], b"short"]);
 }

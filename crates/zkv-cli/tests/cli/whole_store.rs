@@ -1,6 +1,6 @@
 //! `stats`, `backup`, `compact` and `rebuild-index`.
 
-use crate::{Folder, contents, sorted, zkv};
+use crate::{Folder, contents, sorted, zkv, zkv_with};
 
 fn filled(folder: &Folder) -> String {
     let store = folder.text("s.zkv");
@@ -107,4 +107,29 @@ fn a_rebuilt_index_gives_the_same_answers() {
     zkv(&["rebuild-index", &store]).check(0);
     assert_eq!(sorted(&export()), sorted(&before));
     assert_eq!(zkv(&["get", &store, "key 500"]).check(0), "the value of number 500");
+}
+
+/// Runs the command with so many KiB of memory.
+#[cfg(target_os = "linux")]
+fn zkv_within(kib: u32, arguments: &[&str]) -> std::process::Output {
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "ulimit -d \"$1\" && shift && exec \"$0\" \"$@\""]);
+    shell.arg(env!("CARGO_BIN_EXE_zkv")).arg(kib.to_string()).args(arguments);
+    shell.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    crate::spawn(&mut shell).wait_with_output().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_value_takes_no_memory_to_list_its_key() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "small", "value"]).check(0);
+    zkv_with(&["set", &store, "long"], &vec![0xFF; 64 << 20]).check(0);
+    let listed = zkv_within(48 << 10, &["list", &store, "--prefix", "small"]);
+    assert_eq!(
+        (listed.status.code(), &listed.stdout[..]),
+        (Some(0), &b"small\n"[..]),
+        "{listed:?}"
+    );
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::iter::IterBytes;
+use crate::iter::{IterBytes, KeysBytes};
 use crate::modify::Place;
 use crate::shared::Shared;
 use crate::store::Store;
@@ -100,6 +100,14 @@ impl RawCollection {
     /// Of kind `NotFound` where the collection was dropped.
     pub fn iter(&self) -> Result<IterBytes> {
         self.read(|shared, id| Ok(IterBytes::new(shared, shared.now(), id)))
+    }
+
+    /// As [`Store::keys_bytes`].
+    ///
+    /// # Errors
+    /// Of kind `NotFound` where the collection was dropped.
+    pub fn keys(&self) -> Result<KeysBytes> {
+        self.read(|shared, id| Ok(KeysBytes::new(shared, shared.now(), id)))
     }
 
     /// Removes all keys, at once and however many they are.

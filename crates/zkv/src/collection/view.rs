@@ -6,13 +6,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
-use crate::iter::IterBytes;
+use crate::iter::{IterBytes, KeysBytes};
 use crate::snapshot::Snapshot;
-use crate::transaction::{Transaction, TransactionIter};
+use crate::transaction::{Transaction, TransactionIter, TransactionKeys};
 use crate::write_set::Numbered;
 
 use super::open::check_types;
-use super::{Collection, CollectionIter};
+use super::{Collection, CollectionIter, CollectionKeys};
 
 /// A collection at a snapshot's moment. See [`Collection::at`].
 pub struct SnapshotCollection<'a, K, V> {
@@ -157,6 +157,12 @@ where
     pub fn iter(&self) -> CollectionIter<K, V, IterBytes> {
         CollectionIter::new(self.snapshot.reader.iter(self.id), self.of.coding)
     }
+
+    /// As [`Collection::keys`], at the snapshot's moment.
+    #[must_use]
+    pub fn keys(&self) -> CollectionKeys<K, KeysBytes> {
+        CollectionKeys::new(self.snapshot.reader.keys(self.id))
+    }
 }
 
 impl<K, V> TransactionCollection<'_, K, V>
@@ -231,6 +237,12 @@ where
     #[must_use]
     pub fn iter(&self) -> CollectionIter<K, V, TransactionIter> {
         CollectionIter::new(self.transaction.iter_in(self.id), self.of.coding)
+    }
+
+    /// As [`Transaction::keys_bytes`], of this collection.
+    #[must_use]
+    pub fn keys(&self) -> CollectionKeys<K, TransactionKeys> {
+        CollectionKeys::new(self.transaction.keys_in(self.id))
     }
 }
 
