@@ -95,13 +95,10 @@ fn export_lines(
     let mut output = Output::open(path, &arguments.store)?;
     let mut progress = progress(keys, !output::is_terminal(path));
     let (mut written_count, mut left_out_count) = (0u64, 0);
-    let mut line = Vec::new();
     for entry in keys.iter()? {
         let (key, value) = entry?;
-        line.clear();
-        if lines.line_into(&key, &value, forms, &mut line) {
-            line.push(b'\n');
-            output.write(&line)?;
+        if lines.write(&key, &value, forms, &mut output)? {
+            output.write(b"\n")?;
             written_count += 1;
         } else {
             left_out_count += 1;
@@ -136,52 +133,50 @@ fn left_out(count: u64, problem: &'static str) -> Option<Failure> {
 }
 
 impl Lines<'_> {
-    /// Makes the line of a record; `false` where it would not be read back as this one.
-    fn line_into(self, key: &[u8], value: &[u8], forms: Forms, line: &mut Vec<u8>) -> bool {
+    /// Writes the line of a record, without its end; `false`, and nothing, where it would not be read back as
+    /// this one.
+    fn write(
+        self,
+        key: &[u8],
+        value: &[u8],
+        forms: Forms,
+        output: &mut Output,
+    ) -> Result<bool, Failure> {
         match self {
-            Self::Pairs => json::wrap_into(key, value, line),
-            Self::Json(field) => {
-                // JSON has what a program has, as it is imported with the collection's types.
-                let (Some(key_form), value_form) = forms else { return false };
-                let mut key_text = Vec::new();
-                return key_form.decode_into(key, &mut key_text)
-                    && value_form.decode_into(value, line)
-                    && json::holds_key(line, field, &key_text);
-            }
-            Self::Tsv => {
-                return plain(key, value, forms)
-                    .is_some_and(|(key, value)| tsv_line_into(&key, &value, line));
-            }
+            Self::Pairs => output.write_with(|into| json::wrap_into(key, value, into))?,
+            // JSON has what a program has, as it is imported with the collection's types.
+            Self::Json(_) if forms.0.is_none() => return Ok(false),
+            Self::Json(field) => match plain(key, value, forms) {
+                Some((key, text)) if json::holds_key(&text, field, &key) => output.write(&text)?,
+                _ => return Ok(false),
+            },
+            Self::Tsv => match plain(key, value, forms) {
+                Some((key, value)) if has_tsv_line(&key, &value) => {
+                    output.write(&key)?;
+                    output.write(b"\t")?;
+                    output.write(&value)?;
+                }
+                _ => return Ok(false),
+            },
         }
-        true
+        Ok(true)
     }
 }
 
 /// Key and value as an import takes them that is told the collection's types; where the command does not know
 /// them, there is none, and they are as they are stored. `None` where they are not of these types.
 fn plain<'a>(key: &'a [u8], value: &'a [u8], (key_form, value_form): Forms) -> Option<Plain<'a>> {
-    let plain = |form: Form, stored: &'a [u8]| match form {
-        // Of these there may be gigabytes.
-        Form::Bytes | Form::Json => Some(Cow::Borrowed(stored)),
-        form => {
-            let mut text = Vec::new();
-            form.decode_into(stored, &mut text).then_some(Cow::Owned(text))
-        }
-    };
-    Some((plain(key_form.unwrap_or(Form::Bytes), key)?, plain(value_form, value)?))
+    Some((key_form.unwrap_or(Form::Bytes).decode(key)?, value_form.decode(value)?))
 }
 
-/// `false` where the line would not be read back as this record.
-fn tsv_line_into(key: &[u8], value: &[u8], line: &mut Vec<u8>) -> bool {
-    line.extend_from_slice(key);
-    line.push(b'\t');
-    line.extend_from_slice(value);
+/// Whether the line would be read back as this record.
+fn has_tsv_line(key: &[u8], value: &[u8]) -> bool {
     memchr::memchr2(b'\t', b'\n', key).is_none() && memchr::memchr(b'\n', value).is_none()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::tsv_line_into;
+    use super::has_tsv_line;
 
     #[test]
     fn a_record_has_a_tsv_line_where_it_can_be_read_back() {
@@ -193,8 +188,7 @@ mod tests {
             (b"k", b"v\nw", false),
         ];
         for (key, value, expected) in cases {
-            let mut line = Vec::new();
-            assert_eq!(tsv_line_into(key, value, &mut line), expected, "{key:?} {value:?}");
+            assert_eq!(has_tsv_line(key, value), expected, "{key:?} {value:?}");
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::arguments::{Get, Types};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::store::{self, Access, Part};
-use crate::types::{Form, Type};
+use crate::types::Type;
 
 /// Prints the value of a key.
 pub fn run(arguments: &Get) -> Result<(), Failure> {
@@ -17,21 +17,14 @@ pub fn run(arguments: &Get) -> Result<(), Failure> {
     let key = store::encode_key(&arguments.key, key_form)?;
     let found = keys.get(&key)?;
     let value = found.ok_or(Failure::KeysNotFound { missing: 1, asked: 1 })?;
-    let text = text_of(&value, value_form)?;
+    let kind = value_form.given_as();
+    let not_of_kind = || Failure::Usage(format!("the value is no {}", kind.name()));
+    let text = value_form.decode(&value).ok_or_else(not_of_kind)?;
     // Only now: a key that is not there must not empty the file.
     let mut output = Output::open(arguments.output.as_deref(), &arguments.store)?;
     output.write(&text)?;
-    output.finish()
-}
-
-fn text_of(value: &[u8], form: Form) -> Result<Vec<u8>, Failure> {
-    let kind = form.given_as();
-    let mut text = Vec::new();
-    if !form.decode_into(value, &mut text) {
-        return Err(Failure::Usage(format!("the value is no {}", kind.name())));
-    }
     if kind != Type::Bytes {
-        text.push(b'\n');
+        output.write(b"\n")?;
     }
-    Ok(text)
+    output.finish()
 }

@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::io::{self, Write};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use base64::write::EncoderWriter;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -35,24 +37,29 @@ pub fn holds_key(line: &[u8], field: &str, key: &[u8]) -> bool {
     memchr::memchr(b'\n', line).is_none() && key_of(line, field, &mut found).is_ok() && found == key
 }
 
-/// Appends `{"key":..,"value":..}`, without a line end.
-pub fn wrap_into(key: &[u8], value: &[u8], into: &mut Vec<u8>) {
-    into.push(b'{');
-    part_into("key", key, into);
-    into.push(b',');
-    part_into("value", value, into);
-    into.push(b'}');
+/// Writes `{"key":..,"value":..}`, without a line end. It is not made as a whole: of values there may be
+/// gigabytes.
+pub fn wrap_into(key: &[u8], value: &[u8], mut into: impl Write) -> io::Result<()> {
+    into.write_all(b"{")?;
+    part_into("key", key, &mut into)?;
+    into.write_all(b",")?;
+    part_into("value", value, &mut into)?;
+    into.write_all(b"}")
 }
 
-fn part_into(name: &str, bytes: &[u8], into: &mut Vec<u8>) {
+fn part_into(name: &str, bytes: &[u8], mut into: impl Write) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
-            into.extend_from_slice(format!("\"{name}\":").as_bytes());
-            serde_json::to_writer(into, text).expect("a text is always JSON");
+            write!(into, "\"{name}\":")?;
+            Ok(serde_json::to_writer(into, text)?)
         }
         Err(_) => {
-            let encoded = STANDARD.encode(bytes);
-            into.extend_from_slice(format!("\"{name}_base64\":\"{encoded}\"").as_bytes());
+            write!(into, "\"{name}_base64\":\"")?;
+            let mut encoder = EncoderWriter::new(&mut into, &STANDARD);
+            encoder.write_all(bytes)?;
+            encoder.finish()?;
+            drop(encoder);
+            into.write_all(b"\"")
         }
     }
 }
@@ -254,10 +261,10 @@ mod tests {
     #[test]
     fn other_records_are_wrapped_and_bytes_are_base64() {
         let mut line = Vec::new();
-        wrap_into(b"a\"b", b"line\nline", &mut line);
+        wrap_into(b"a\"b", b"line\nline", &mut line).unwrap();
         assert_eq!(line, br#"{"key":"a\"b","value":"line\nline"}"#);
         line.clear();
-        wrap_into(b"\xFF", b"\x00\xFE", &mut line);
+        wrap_into(b"\xFF", b"\x00\xFE", &mut line).unwrap();
         assert_eq!(line, br#"{"key_base64":"/w==","value_base64":"AP4="}"#);
     }
 
@@ -268,7 +275,7 @@ mod tests {
         for key in parts {
             for value in parts {
                 let mut line = Vec::new();
-                wrap_into(key, value, &mut line);
+                wrap_into(key, value, &mut line).unwrap();
                 assert_eq!(unwrap(&line), Ok((key.to_vec(), value.to_vec())));
             }
         }

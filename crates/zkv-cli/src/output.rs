@@ -49,6 +49,14 @@ impl Output {
         self.writer.write_all(bytes).map_err(|error| self.failure(error))
     }
 
+    /// Lets `write` write, piece by piece, what would take memory as a whole.
+    pub fn write_with(
+        &mut self,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        write(&mut self.writer).map_err(|error| self.failure(error))
+    }
+
     /// Writes what is buffered. Dropping the output would hide a full disk, and leaves no file.
     pub fn finish(mut self) -> Result<(), Failure> {
         self.writer.flush().map_err(|error| self.failure(error))?;

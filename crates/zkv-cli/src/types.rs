@@ -115,6 +115,16 @@ impl Form {
         encoded.map(Cow::Owned)
     }
 
+    /// What a person reads; `None` where the stored bytes are something else. Those of which there may be
+    /// gigabytes are not copied where they are read as they are.
+    pub fn decode(self, stored: &[u8]) -> Option<Cow<'_, [u8]>> {
+        if matches!(self, Self::Bytes | Self::Json) {
+            return Some(Cow::Borrowed(stored));
+        }
+        let mut text = Vec::new();
+        self.decode_into(stored, &mut text).then_some(Cow::Owned(text))
+    }
+
     /// Appends what a person reads to `into`; `false` where the stored bytes are something else.
     pub fn decode_into(self, stored: &[u8], into: &mut Vec<u8>) -> bool {
         let text = match self {

@@ -133,3 +133,19 @@ fn a_long_value_takes_no_memory_to_list_its_key() {
         "{listed:?}"
     );
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_value_takes_memory_once_to_get_and_to_export() {
+    let folder = Folder::new();
+    let (store, again) = (folder.text("s.zkv"), folder.text("again.zkv"));
+    // No UTF-8, so that it is exported as Base64.
+    let long = vec![0xFF; 64 << 20];
+    zkv_with(&["set", &store, "long"], &long).check(0);
+    let exported = zkv_within(200 << 10, &["export", &store, "-o", &folder.text("out.jsonl")]);
+    assert_eq!(exported.status.code(), Some(0), "{exported:?}");
+    zkv(&["import", &again, &folder.text("out.jsonl")]).check(0);
+    let got = zkv_within(150 << 10, &["get", &again, "long", "-o", &folder.text("got")]);
+    assert_eq!(got.status.code(), Some(0), "{got:?}");
+    assert!(contents(&folder.path("got")) == long, "another value");
+}
