@@ -94,14 +94,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A collection was made with other types, or with another codec.
-    #[error(
-        "the collection {} has {what} of the type {}, and was opened with {}: open it with its original \
-         types; to change them, read it with those and write a collection of another name; only if the \
-         encoding is unchanged, pass the original name (`CollectionOptions`)",
-        visible(name),
-        visible(found),
-        visible(asked)
-    )]
+    #[error("{}", type_mismatch(name, what, found, asked))]
     TypeMismatch {
         /// The collection's name.
         name: String,
@@ -360,6 +353,27 @@ fn kind_of_record(error: &RecordError) -> ErrorKind {
         | RecordError::TooManyElements { .. } => ErrorKind::Limit,
         _ => ErrorKind::Encoding,
     }
+}
+
+/// The text of [`Error::TypeMismatch`]: other types and another codec are mended otherwise.
+fn type_mismatch(name: &str, what: &str, found: &str, asked: &str) -> String {
+    let (name, found, asked) = (visible(name), visible(found), visible(asked));
+    if what == "codec" {
+        let is_known = ["Postcard", "Json"].contains(&&*found);
+        let remedy = if is_known {
+            format!("open it with `collection_with` and `CollectionOptions::codec(Codec::{found})`")
+        } else {
+            "open it with that version".to_owned()
+        };
+        return format!(
+            "the values of the collection {name} have the codec {found}, and it was opened with {asked}: {remedy}"
+        );
+    }
+    format!(
+        "the collection {name} has {what} of the type {found}, and was opened with {asked}: open it with its \
+         original types; to change them, read it with those and write a collection of another name; only if \
+         the encoding is unchanged, pass the original name (`CollectionOptions`)"
+    )
 }
 
 /// A name that somebody has given, for whoever reads the error on a terminal.

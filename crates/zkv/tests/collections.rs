@@ -119,6 +119,10 @@ fn another_type_or_codec_is_refused() {
         assert_eq!(error.kind(), ErrorKind::TypeMismatch);
         assert!(error.to_string().contains(what), "{error}");
     }
+    // Another codec is no other type.
+    assert!(refused[0].to_string().contains("original types"), "{}", refused[0]);
+    let text = refused[3].to_string();
+    assert!(text.contains("codec(Codec::Postcard)") && !text.contains("type"), "{text}");
     store.close().unwrap();
     let store = open(&storage, Durability::Buffered);
     assert!(store.collection::<String, Page>("pages").is_ok());
