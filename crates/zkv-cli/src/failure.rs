@@ -83,6 +83,13 @@ impl fmt::Display for Failure {
                 write!(formatter, "{missing} of {asked} keys were not found")
             }
             Self::Usage(problem) => formatter.write_str(problem),
+            // The library's text is of a program's own handles.
+            Self::Store(zkv::Error::Locked { path }) => write!(
+                formatter,
+                "{} is open in another process: try again when that has closed it, or let the command wait for it \
+                 with --wait SECONDS",
+                path.display()
+            ),
             Self::Store(error) => formatter.write_str(&chain(error)),
             Self::File { name, error } => write!(formatter, "{name}: {error}"),
             Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),

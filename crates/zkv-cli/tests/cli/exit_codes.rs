@@ -108,7 +108,9 @@ fn a_store_that_is_open_elsewhere_is_4() {
         &["rebuild-index", &store],
     ];
     for arguments in cases {
-        zkv(arguments).check(4);
+        let messages = zkv(arguments).check_messages(4);
+        assert!(messages.contains("s.zkv is open in another process"), "{messages}");
+        assert!(messages.contains("--wait") && !messages.contains("handle"), "{messages}");
     }
     holder.close().unwrap();
     zkv(&["set", &store, "key", "value"]).check(0);
