@@ -163,13 +163,16 @@ fn fill_new<T>(
 
 /// What is made appears under a name that nothing has, and its index replaces no file but an index.
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
-    if is_missing(storage, path) {
-        return check_is_index(storage, &index_path(path), None);
-    }
-    Err(Error::file(path)(io::Error::new(
-        io::ErrorKind::AlreadyExists,
-        "it exists already: remove it and its index file, or give another name",
-    )))
+    let remedy = match storage.open(path, OpenMode::ReadOnly) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return check_is_index(storage, &index_path(path), None);
+        }
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            "it is a folder: give the name of a file, in it or elsewhere"
+        }
+        _ => "it exists already: remove it and its index file, or give another name",
+    };
+    Err(Error::file(path)(io::Error::new(io::ErrorKind::AlreadyExists, remedy)))
 }
 
 /// An index without its data is nobody's. Whoever calls this has an error already, the one to report.

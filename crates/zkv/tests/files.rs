@@ -290,6 +290,19 @@ fn a_copy_under_a_name_that_cannot_be_opened_is_refused_and_removes_nothing() {
 
 #[test]
 #[cfg(unix)]
+fn a_copy_to_a_folder_is_refused_as_such() {
+    let (place, folder) = (filled(10), tempfile::tempdir().unwrap());
+    let store = Store::open(&place.path).unwrap();
+    let refused = store.backup(folder.path()).unwrap_err().to_string();
+    assert!(refused.contains("it is a folder") && !refused.contains("remove"), "{refused}");
+    store.close().unwrap();
+    let refused = zkv::salvage(&place.path, folder.path(), Options::new(), |_| ()).unwrap_err();
+    assert!(refused.to_string().contains("it is a folder"), "{refused}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+#[cfg(unix)]
 fn a_copy_under_the_name_of_a_link_that_leads_nowhere_leaves_no_index() {
     let (place, folder) = (filled(10), tempfile::tempdir().unwrap());
     let copy = folder.path().join("copy.zkv");
