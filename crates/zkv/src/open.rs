@@ -155,11 +155,27 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
                 // Another process was faster: its store is as good.
                 Err(LogError::Io { source, .. })
                     if source.kind() == io::ErrorKind::AlreadyExists => {}
-                created => created.map_err(Error::data(path))?,
+                created => {
+                    let without = "the folder for it does not exist: make it first";
+                    created.map_err(|error| Error::data(path)(missing(error, without)))?;
+                }
             }
-            open().map_err(Error::data(path))
+            // What has the name and cannot be found is a link.
+            let without = "it is a link, and what that leads to does not exist";
+            open().map_err(|error| Error::data(path)(missing(error, without)))
         }
         opened => opened.map_err(Error::data(path)),
+    }
+}
+
+/// Tells what is missing, where the system only says that something is.
+fn missing(error: LogError, what: &str) -> LogError {
+    match error {
+        LogError::Io { action, source } if source.kind() == io::ErrorKind::NotFound => {
+            let source = io::Error::new(source.kind(), format!("{what} ({source})"));
+            LogError::Io { action, source }
+        }
+        error => error,
     }
 }
 

@@ -50,6 +50,23 @@ fn an_error_says_by_itself_what_the_system_has_said() {
 }
 
 #[test]
+fn an_error_says_what_is_missing_for_a_new_store() {
+    let place = place();
+    let check = |path: &Path, what| {
+        let error = Store::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(what), "{error}");
+    };
+    check(&place.path.join("folder/store.zkv"), "the folder for it does not exist");
+    #[cfg(unix)]
+    {
+        let link = place.path.with_file_name("link.zkv");
+        std::os::unix::fs::symlink("nothing/store.zkv", &link).unwrap();
+        check(&link, "it is a link");
+    }
+}
+
+#[test]
 #[cfg(unix)]
 fn read_only_media_can_be_read() {
     use std::os::unix::fs::PermissionsExt;
