@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::num::NonZeroU64;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -25,9 +26,9 @@ Exit codes:
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
-    /// Seconds to wait where another process has the store open
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 0)]
-    pub wait: u32,
+    /// Seconds to wait where another process has the store open, as 10 or 0.5
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pub wait: Duration,
 }
 
 #[derive(Debug, Subcommand)]
@@ -388,11 +389,36 @@ pub struct Salvage {
     pub json: bool,
 }
 
+/// Digits, with a fraction or without.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds = text.parse().ok().filter(|&seconds| is_plain && seconds <= f64::from(u32::MAX));
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| format!("no number of seconds from 0 to {}, as 10 or 0.5", u32::MAX))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use clap::CommandFactory;
 
-    use super::Arguments;
+    use super::{Arguments, seconds};
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_have_bounds() {
+        for (text, milliseconds) in
+            [("0", 0), ("7", 7000), ("0.5", 500), (".25", 250), ("4294967295", 4_294_967_295_000)]
+        {
+            assert_eq!(seconds(text), Ok(Duration::from_millis(milliseconds)), "{text}");
+        }
+        for text in
+            ["", ".", "-1", "+1", "1e3", "inf", "NaN", "0,5", "1s", "4294967295.5", "4294967296"]
+        {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn the_arguments_are_consistent() {

@@ -28,7 +28,6 @@ mod types;
 mod verify;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Parser;
 
@@ -36,7 +35,7 @@ use arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
     let Arguments { command, wait } = Arguments::parse();
-    store::wait_for_locks(Duration::from_secs(wait.into()));
+    store::wait_for_locks(wait);
     let done = match command {
         Command::Import(arguments) => import::run(&arguments),
         Command::Export(arguments) => export::run(&arguments),

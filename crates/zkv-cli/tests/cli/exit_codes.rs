@@ -112,6 +112,12 @@ fn a_store_that_is_open_elsewhere_is_4() {
         assert!(messages.contains("s.zkv is open in another process"), "{messages}");
         assert!(messages.contains("--wait") && !messages.contains("handle"), "{messages}");
     }
+    let start = std::time::Instant::now();
+    zkv(&["get", &store, "key", "--wait", "0.25"]).check(4);
+    let waited = start.elapsed().as_millis();
+    assert!((250..100_000).contains(&waited), "{waited} ms");
+    let messages = zkv(&["get", &store, "key", "--wait", "a while"]).check_messages(2);
+    assert!(messages.contains("number of seconds from 0 to 4294967295"), "{messages}");
     holder.close().unwrap();
     zkv(&["set", &store, "key", "value"]).check(0);
 }
