@@ -203,7 +203,7 @@ impl<'a> Recovery<'a> {
             }
             let offset = seal_offset(place.slot_bytes);
             let full = Segment::sealed(place, offset);
-            let seal = full.read_seal(&*self.open.file);
+            let seal = full.read_seal(&*self.open.file)?;
             let seal = seal.ok_or_else(|| full.damaged(offset, "a segment's seal"))?;
             self.add_member(Segment::sealed(place, seal.data_end));
         }

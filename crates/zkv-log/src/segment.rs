@@ -6,7 +6,7 @@ mod walked;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
-use zkv_io::{FileMap, StorageFile};
+use zkv_io::{FileMap, StorageFile, is_lost};
 
 use crate::block::{BlockKind, Seed};
 use crate::checkpoint::CheckpointDictionary;
@@ -18,6 +18,7 @@ use crate::layout::{
     seal_offset,
 };
 use crate::seal::Seal;
+use crate::sync::ArcSwap;
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::walk::{Block, Seeds};
 use dictionaries::SegmentDictionary;
@@ -41,10 +42,11 @@ pub(crate) struct Segment {
     cells: CellTable,
     /// Apart, since a large log has many segments, and each segment few dictionaries.
     dictionaries: [OnceLock<Box<SegmentDictionary>>; DICTIONARIES_MAX],
-    /// What the seal said when it was first needed, or what a walk found in its place.
+    /// What the seal said when it was first needed.
     contents: OnceLock<Contents>,
-    /// Only where the seal is damaged, and its table was needed: a walk takes long.
-    walked: OnceLock<Box<Walked>>,
+    /// Only where the seal is damaged, or the disk could not read it, and what it says was needed: a walk takes
+    /// long. Replaced by that of a later walk, to which the disk gives more.
+    walked: OnceLock<Box<ArcSwap<Walked>>>,
     /// Cloned by every version of this segment; whoever holds one keeps the slot from being used
     /// again.
     pub hold: Arc<()>,
@@ -186,7 +188,7 @@ impl Segment {
                 table.get(cell as usize).map_or(0, |entry| entry.load(Ordering::Relaxed))
             }
             CellTable::Sealed => match self.walked.get() {
-                Some(walked) => return Ok(walked.first_block(cell)),
+                Some(walked) => return Ok(walked.load().first_block(cell)),
                 None => {
                     let mut byte = [0];
                     map.copy_out(self.table_start() + u64::from(cell), &mut byte)
@@ -219,12 +221,12 @@ impl Segment {
         cell: u32,
     ) -> Result<(u32, bool)> {
         if self.walked.get().is_none()
-            && let Some(seal) = self.read_seal(file)
+            && let Some(seal) = self.read_seal(file)?
         {
             let within = seal.cells.get(cell as usize).copied().map_or(0, u32::from);
             return Ok((cell * CELL_BYTES + within, false));
         }
-        let walked = self.walked(file)?;
+        let walked = self.walked(file, |found| found.is_lossy(cell))?;
         Ok((walked.first_block(cell), walked.is_lossy(cell)))
     }
 
@@ -232,23 +234,45 @@ impl Segment {
     /// found then.
     #[cold]
     pub(crate) fn walk(&self, file: &dyn StorageFile) -> Result<()> {
-        self.walked(file).map(|_| ())
+        self.walked(file, |_| false).map(|_| ())
     }
 
-    fn walked(&self, file: &dyn StorageFile) -> Result<&Walked> {
-        if let Some(walked) = self.walked.get() {
-            return Ok(walked);
+    /// What a walk has found; where that `lacks` something, and the disk gives what it did not give then, what
+    /// another one finds.
+    fn walked(
+        &self,
+        file: &dyn StorageFile,
+        lacks: impl Fn(&Walked) -> bool,
+    ) -> Result<Arc<Walked>> {
+        let walk = || Walked::of(file, self.place, self.end());
+        let kept = match self.walked.get() {
+            Some(kept) => kept,
+            None => {
+                let found = walk()?;
+                self.walked.get_or_init(|| Box::new(ArcSwap::from_pointee(found)))
+            }
+        };
+        let found = kept.load_full();
+        if !(lacks(&found) && found.can_find_more(file, self.place)?) {
+            return Ok(found);
         }
-        let walked = Walked::of(file, self.place, self.end())?;
-        Ok(self.walked.get_or_init(|| Box::new(walked)))
+        let found = Arc::new(walk()?);
+        kept.store(Arc::clone(&found));
+        Ok(found)
     }
 
-    /// The segment's seal, where it is whole.
-    pub(crate) fn read_seal(&self, file: &dyn StorageFile) -> Option<Seal> {
+    /// The segment's seal, where it is whole and the disk can read it.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be read for now, which says nothing of it.
+    pub(crate) fn read_seal(&self, file: &dyn StorageFile) -> Result<Option<Seal>> {
         let mut block = vec![0; seal_block_bytes(self.place.slot_bytes) as usize];
         let offset = self.place.start + u64::from(seal_offset(self.place.slot_bytes));
-        file.read_at(offset, &mut block).ok()?;
-        Seal::decode_block(&block, &self.place)
+        match file.read_at(offset, &mut block) {
+            Ok(()) => Ok(Seal::decode_block(&block, &self.place)),
+            Err(error) if is_lost(&error) => Ok(None),
+            Err(error) => Err(LogError::io("read")(error)),
+        }
     }
 
     /// How many blocks its seal says that it has, where that is known by now.
@@ -259,31 +283,38 @@ impl Segment {
     /// Reads the seal, unless somebody has; its damage is for those to find who need what it says.
     pub(crate) fn learn_block_count(&self, file: &dyn StorageFile) {
         if self.contents.get().is_none()
-            && let Some(told) = self.told_contents(file)
+            && let Ok(Some(told)) = self.told_contents(file)
         {
             let _ = self.contents.set(told);
         }
     }
 
     /// What the seal says, where there is one that is whole.
-    fn told_contents(&self, file: &dyn StorageFile) -> Option<Contents> {
-        let seal = self.is_sealed().then(|| self.read_seal(file)).flatten()?;
-        let (dictionary_offsets, block_count) = (seal.dictionary_offsets, Some(seal.block_count));
-        Some(Contents { dictionary_offsets, block_count })
+    fn told_contents(&self, file: &dyn StorageFile) -> Result<Option<Contents>> {
+        let seal = if self.is_sealed() { self.read_seal(file)? } else { None };
+        Ok(seal.map(|seal| Contents {
+            dictionary_offsets: seal.dictionary_offsets,
+            block_count: Some(seal.block_count),
+        }))
     }
 
-    fn contents(&self, file: &dyn StorageFile) -> Result<&Contents> {
+    /// Where the dictionaries stand, 0 where there is none of that number; and whether those that `are_missing`
+    /// may stand where the disk cannot read.
+    fn dictionary_offsets(
+        &self,
+        file: &dyn StorageFile,
+        are_missing: impl Fn(&[u32; DICTIONARIES_MAX]) -> bool,
+    ) -> Result<([u32; DICTIONARIES_MAX], bool)> {
         if let Some(contents) = self.contents.get() {
-            return Ok(contents);
+            return Ok((contents.dictionary_offsets, false));
         }
-        let contents = match self.told_contents(file) {
-            Some(told) => told,
-            None => Contents {
-                dictionary_offsets: self.walked(file)?.dictionary_offsets,
-                block_count: None,
-            },
-        };
-        Ok(self.contents.get_or_init(|| contents))
+        if self.walked.get().is_none()
+            && let Some(told) = self.told_contents(file)?
+        {
+            return Ok((self.contents.get_or_init(|| told).dictionary_offsets, false));
+        }
+        let walked = self.walked(file, |found| are_missing(&found.dictionary_offsets))?;
+        Ok((walked.dictionary_offsets, walked.may_lack_more()))
     }
 
     /// What is known without a look at the file: where the dictionaries of a segment in writing are.

@@ -372,7 +372,7 @@ impl LogWriter {
             let start = segment.place.start + u64::from(first);
             self.shared.file.read_at(start, &mut bytes).map_err(LogError::io("read"))?;
             if first == 0 {
-                self.restore_header(segment, &mut bytes);
+                self.restore_header(segment, &mut bytes)?;
             }
             self.shared.file.write_at(start, &bytes).map_err(LogError::io("write"))?;
         }
@@ -395,17 +395,18 @@ impl LogWriter {
     }
 
     /// Puts the header of `segment` into its bytes, where a crash has kept the blocks and lost it.
-    fn restore_header(&self, segment: &Segment, bytes: &mut [u8]) {
+    fn restore_header(&self, segment: &Segment, bytes: &mut [u8]) -> Result<()> {
         if self.header_in(bytes, segment.id()).is_some() {
-            return;
+            return Ok(());
         }
-        let seal = if segment.is_sealed() { segment.read_seal(&*self.shared.file) } else { None };
+        let seal = if segment.is_sealed() { segment.read_seal(&*self.shared.file)? } else { None };
         // A seal has the digest of the segment with the header that it repeats.
         let header = seal.map_or_else(|| self.segment_header(segment.id()), |seal| seal.header);
         let cell = header.encode_cell();
         if let Some(place) = bytes.get_mut(..cell.len()) {
             place.copy_from_slice(&cell);
         }
+        Ok(())
     }
 
     pub(crate) fn write_zeros(&self, from: u64, to: u64) -> Result<()> {

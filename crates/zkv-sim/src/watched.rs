@@ -10,6 +10,13 @@ use zkv_io::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 /// What is about to be done to a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
+    /// Bytes are read, though not through a map.
+    Read {
+        /// Where they start in the file.
+        offset: u64,
+        /// How many they are.
+        bytes: usize,
+    },
     /// Bytes are written.
     Write,
     /// They are made durable.
@@ -31,7 +38,7 @@ type Before = dyn Fn(Act, &Path) -> io::Result<()> + Send + Sync;
 ///
 /// let storage = Watched::new(Arc::new(MemoryStorage::new()), |act, _| match act {
 ///     Act::Write => Err(io::ErrorKind::StorageFull.into()),
-///     Act::Sync | Act::Map | Act::SetLen(_) => Ok(()),
+///     _ => Ok(()),
 /// });
 /// let file = storage.open(Path::new("a"), OpenMode::CreateNew)?;
 /// assert_eq!(file.write_at(0, b"1").unwrap_err().kind(), io::ErrorKind::StorageFull);
@@ -93,6 +100,7 @@ impl Storage for Watched {
 
 impl StorageFile for WatchedFile {
     fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
+        (self.before)(Act::Read { offset, bytes: into.len() }, &self.path)?;
         self.file.read_at(offset, into)
     }
 

@@ -69,7 +69,7 @@ impl<'a> Stage<'a> {
     fn new(plan: &'a Plan) -> Result<Self, Error> {
         // Commits that are on their way to the log meet others.
         let yielding = Watched::new(Arc::new(MemoryStorage::new()), |act, _| {
-            if act != Act::Map {
+            if !matches!(act, Act::Map | Act::Read { .. }) {
                 thread::yield_now();
             }
             Ok(())

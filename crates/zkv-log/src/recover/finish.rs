@@ -9,7 +9,7 @@ use crate::codec::DecoderPool;
 use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
 use crate::gather::Gather;
-use crate::layout::PAGE_BYTES;
+use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
 use crate::pack::Packer;
@@ -101,17 +101,19 @@ impl Recovery<'_> {
 
     /// The dictionary to go on with: the one used last. It is read when something is packed, since
     /// most openings only read.
-    fn last_dictionary(&self, tail: &Tail) -> Option<DictionaryPlace> {
-        let (segment, count) = match tail.dictionaries.len() {
-            0 => {
-                let (_, before) = self.members.range(..tail.segment.id().sequence).next_back()?;
-                let offsets = before.read_seal(&*self.open.file)?.dictionary_offsets;
+    fn last_dictionary(&self, tail: &Tail) -> Result<Option<DictionaryPlace>> {
+        let mut before = self.members.range(..tail.segment.id().sequence);
+        let (segment, count) = match (tail.dictionaries.len(), before.next_back()) {
+            (0, None) => return Ok(None),
+            (0, Some((_, before))) => {
+                let seal = before.read_seal(&*self.open.file)?;
+                let offsets = seal.map_or([0; DICTIONARIES_MAX], |seal| seal.dictionary_offsets);
                 (before, offsets.iter().take_while(|at| **at != 0).count())
             }
-            count => (&tail.segment, count),
+            (count, _) => (&tail.segment, count),
         };
-        let number = u8::try_from(count).ok().filter(|number| *number > 0)?;
-        Some(DictionaryPlace { segment: segment.id(), number })
+        let number = u8::try_from(count).ok().filter(|number| *number > 0);
+        Ok(number.map(|number| DictionaryPlace { segment: segment.id(), number }))
     }
 
     fn into_recovered(mut self, tail: Tail, repair: Option<Repair>) -> Result<Recovered> {
@@ -119,7 +121,7 @@ impl Recovery<'_> {
         let slot_bytes = self.open.identity.slot_bytes;
         let synced_upto = self.proven.min(self.end.position);
         let dictionary = match self.open.access {
-            Access::ReadWrite => self.last_dictionary(&tail),
+            Access::ReadWrite => self.last_dictionary(&tail)?,
             Access::ReadOnly => None,
         };
         let packer = Packer::new(options, slot_bytes, dictionary, Scale::BESIDE_WRITES);

@@ -132,7 +132,7 @@ impl Recovery<'_> {
     fn proof_within(&self, place: Place) -> Result<Position> {
         let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
         let seal =
-            Segment::sealed(place, seal_offset(place.slot_bytes)).read_seal(&*self.open.file);
+            Segment::sealed(place, seal_offset(place.slot_bytes)).read_seal(&*self.open.file)?;
         let in_seal = seal.map(|seal| seal.synced_upto);
         Ok(latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).max(in_seal).unwrap_or_default())
     }

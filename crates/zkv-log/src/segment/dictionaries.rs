@@ -1,5 +1,6 @@
 //! The dictionaries of a segment: each is read when a block that needs it first is.
 
+use std::io;
 use std::sync::Arc;
 
 use zkv_io::StorageFile;
@@ -79,7 +80,13 @@ impl Segment {
         interner: &Interner,
         number: u8,
     ) -> Result<Arc<Dictionary>> {
-        let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
+        let index = usize::from(number) - 1;
+        let (offsets, may_lack) = self.dictionary_offsets(file, |found| found[index] == 0)?;
+        let offset = offsets[index];
+        if offset == 0 && may_lack {
+            let source = io::Error::other("a page that may hold a dictionary cannot be read");
+            return Err(LogError::Io { action: "read", source });
+        }
         let block = self.read_dictionary_block(file, offset, number)?;
         let damaged = || self.damaged(offset, "a dictionary");
         let (digest, frame) = block.split_first_chunk().ok_or_else(damaged)?;
@@ -129,14 +136,13 @@ impl Segment {
         file: &dyn StorageFile,
     ) -> Result<Vec<DictionaryDigest>> {
         let mut digests = Vec::new();
-        for number in 1..=DICTIONARIES_MAX {
-            let place = &self.dictionaries[number - 1];
-            let number = u8::try_from(number).unwrap_or(0);
+        let (offsets, _) = self.dictionary_offsets(file, |found| found.contains(&0))?;
+        for (number, offset) in (1..).zip(offsets) {
+            let place = &self.dictionaries[usize::from(number) - 1];
             if let Some(found) = place.get() {
                 digests.push(found.digest);
                 continue;
             }
-            let offset = self.contents(file)?.dictionary_offsets[usize::from(number) - 1];
             if offset != 0 {
                 let block = self.read_dictionary_block(file, offset, number)?;
                 digests.extend(block.first_chunk::<DICTIONARY_FIELD_BYTES>().copied());

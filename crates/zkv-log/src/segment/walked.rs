@@ -1,9 +1,10 @@
-//! A full segment whose seal is damaged: a walk finds what the seal would say.
+//! A full segment whose seal is damaged, or could not be read: a walk finds what the seal would say.
 
 use std::io;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use zkv_io::StorageFile;
+use zkv_io::{StorageFile, is_lost};
 
 use super::{ContentsBuilder, Place};
 use crate::error::{LogError, Result};
@@ -12,7 +13,8 @@ use crate::layout::{
     seal_offset,
 };
 use crate::resync::Resync;
-use crate::verify::image::{Image, read_image};
+use crate::seal::Seal;
+use crate::verify::image::{Image, PAGE_BYTES, read_image};
 use crate::walk::Seeds;
 
 /// What a walk found.
@@ -24,20 +26,35 @@ pub(super) struct Walked {
     cells: Vec<u8>,
     /// The cells in which other blocks may be lost, in order.
     lossy: Vec<RangeInclusive<u32>>,
+    /// Where runs of pages start that the disk could not read, of a segment of which something is lossy: a disk
+    /// that fails once may read them later.
+    unread: Vec<u32>,
+    /// Counts the looks at those.
+    looks: AtomicUsize,
 }
 
 impl Walked {
-    /// Walks the segment at `place`, whose blocks end at `end`, and goes on behind what is damaged.
+    /// Walks the segment at `place`, whose blocks end at `end`, and goes on behind what is damaged; unless its
+    /// seal can be read by now, and is whole.
     ///
     /// # Errors
-    /// [`LogError::Io`] where nothing of it can be read, which may pass: nothing is to be learnt from that.
+    /// [`LogError::Io`] where nothing of it can be read, or a page cannot for now: nothing is to be learnt from
+    /// what may pass.
     pub fn of(file: &dyn StorageFile, place: Place, end: u32) -> Result<Self> {
         let slot_bytes = place.slot_bytes;
         let file_bytes = place.start + u64::from(slot_bytes);
-        let Image { bytes: image, unreadable } = read_image(file, place, file_bytes, slot_bytes);
+        let Image { bytes: image, unreadable, failed } =
+            read_image(file, place, file_bytes, slot_bytes);
+        if let Some(source) = failed {
+            return Err(LogError::Io { action: "read", source });
+        }
         if !unreadable.is_empty() && image.iter().all(|byte| *byte == 0) {
             let source = io::Error::other("no page of a segment can be read");
             return Err(LogError::Io { action: "read", source });
+        }
+        let seal = image.get(seal_offset(slot_bytes) as usize..);
+        if let Some(seal) = seal.and_then(|block| Seal::decode_block(block, &place)) {
+            return Ok(Self::told(seal));
         }
         let blocks = &image[..image.len().min(end as usize)];
         let told = told_cells(&image, slot_bytes);
@@ -72,7 +89,37 @@ impl Walked {
                 *within = *told;
             }
         }
-        Ok(Self { dictionary_offsets, cells, lossy })
+        let unread = if lossy.is_empty() { Vec::new() } else { unreadable };
+        Ok(Self { dictionary_offsets, cells, lossy, unread, looks: AtomicUsize::new(0) })
+    }
+
+    fn told(seal: Seal) -> Self {
+        let Seal { dictionary_offsets, cells, .. } = seal;
+        let (lossy, unread, looks) = (Vec::new(), Vec::new(), AtomicUsize::new(0));
+        Self { dictionary_offsets, cells, lossy, unread, looks }
+    }
+
+    /// Whether what was not found may stand where the disk could not read.
+    pub fn may_lack_more(&self) -> bool {
+        !self.unread.is_empty()
+    }
+
+    /// Whether the disk can read by now what it could not: one look at one place for each call, of one place
+    /// after another, since a disk may try for seconds.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where it cannot be read for now.
+    pub fn can_find_more(&self, file: &dyn StorageFile, place: Place) -> Result<bool> {
+        if self.unread.is_empty() {
+            return Ok(false);
+        }
+        let look = self.looks.fetch_add(1, Ordering::Relaxed) % self.unread.len();
+        let at = place.start + u64::from(self.unread[look]);
+        match file.read_at(at, &mut [0; PAGE_BYTES]) {
+            Ok(()) => Ok(true),
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(LogError::io("read")(error)),
+        }
     }
 
     /// Where the first block starts that starts in `cell`.

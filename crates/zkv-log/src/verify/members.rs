@@ -177,7 +177,7 @@ impl<'a> Search<'a> {
             // One that was found meanwhile may have taken this one's slot.
             let Some(id) = self.ids.get(&sequence).copied() else { continue };
             let seal = Segment::sealed(self.place(id), 0).read_seal(&*self.open.file);
-            let Some(seal) = seal else { continue };
+            let Ok(Some(seal)) = seal else { continue };
             let Some(sequence) = sequence.checked_add(1) else { continue };
             let next = SegmentId { sequence, slot: seal.next_slot, nonce: seal.next_nonce };
             if self.add(next) {
@@ -254,7 +254,8 @@ impl<'a> Search<'a> {
 
     fn member(&self, id: SegmentId) -> Member {
         let place = self.place(id);
-        let seal = Segment::sealed(place, 0).read_seal(&*self.open.file);
+        // What cannot be read is found as such where the segment is read.
+        let seal = Segment::sealed(place, 0).read_seal(&*self.open.file).unwrap_or_default();
         let known = self.checkpoint.and_then(|checkpoint| {
             let full = checkpoint.segments.split_last()?.1;
             full.iter().find(|segment| segment.id == id)

@@ -90,7 +90,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             End::Tail(end) if is_live_tail => end,
             _ => place.slot_bytes,
         };
-        let Image { bytes: image, unreadable } =
+        let Image { bytes: image, unreadable, .. } =
             read_image(&*verifier.file, place, verifier.file_bytes, upto);
         for offset in unreadable {
             let what = "bytes that the disk cannot read";
