@@ -9,7 +9,7 @@ use crate::block::{BlockHeader, BlockKind};
 use crate::codec::{Decoder, Encoder};
 use crate::dictionary::{Dictionary, Interner};
 use crate::entries::Entries;
-use crate::error::{LogError, Result};
+use crate::error::Result;
 use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
 use crate::options::LogOptions;
@@ -59,7 +59,8 @@ impl MeasuredDictionary {
 /// Shows the blocks of `view` to `each`, in the order of the log.
 ///
 /// # Errors
-/// [`LogError::Corrupt`] where a block is damaged, and [`LogError::Io`].
+/// [`LogError::Corrupt`](crate::LogError::Corrupt) where a block is damaged, and
+/// [`LogError::Io`](crate::LogError::Io).
 pub fn for_each_block(view: &LogView, mut each: impl FnMut(&MeasuredBlock<'_>)) -> Result<()> {
     let mut decoder = Decoder::new();
     let mut commits_before = 0;
@@ -84,7 +85,7 @@ pub fn for_each_block(view: &LogView, mut each: impl FnMut(&MeasuredBlock<'_>)) 
 fn header_at(view: &LogView, segment: &Segment, offset: u32) -> Result<BlockHeader> {
     let mut header = [0; BLOCK_HEADER_BYTES as usize];
     let at = segment.place.start + u64::from(offset);
-    view.shared.map.copy_out(at, &mut header).map_err(LogError::io("read"))?;
+    view.shared.map.copy_out(at, &mut header).map_err(segment.unread(offset))?;
     BlockHeader::decode(header).ok_or_else(|| segment.damaged(offset, "a block"))
 }
 

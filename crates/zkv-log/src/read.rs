@@ -171,7 +171,7 @@ impl LogView {
         let bytes = segment.end().saturating_sub(offset).min(bytes_max);
         decoder.block.resize(bytes as usize, 0);
         let at = segment.place.start + u64::from(offset);
-        self.shared.map.copy_out(at, &mut decoder.block).map_err(LogError::io("read"))
+        self.shared.map.copy_out(at, &mut decoder.block).map_err(segment.unread(offset))
     }
 
     /// As [`LogView::load_block`], where `decoder.block` holds the start of the block already, or
@@ -188,7 +188,7 @@ impl LogView {
         decoder.block.resize(header.block_bytes() as usize, 0);
         if let Some(rest) = decoder.block.get_mut(copied..) {
             let at = segment.place.start + u64::from(offset) + copied as u64;
-            self.shared.map.copy_out(at, rest).map_err(LogError::io("read"))?;
+            self.shared.map.copy_out(at, rest).map_err(segment.unread(offset))?;
         }
         // Apart from the decoder for as long as that works on it.
         let mut block = std::mem::take(&mut decoder.block);

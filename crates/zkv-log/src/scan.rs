@@ -309,7 +309,7 @@ impl SegmentScan {
                 // Where not all of it can be read, what is needed now may be.
                 let much = bytes.max(left.min(AHEAD_BYTES) as usize);
                 let copied = self.copy(offset, much).or_else(|_| self.copy(offset, bytes));
-                copied.map_err(LogError::io("read"))?;
+                copied.map_err(self.segment.unread(offset))?;
                 0
             }
         };

@@ -3,6 +3,7 @@
 mod dictionaries;
 mod walked;
 
+use std::io;
 use std::sync::atomic::AtomicU8;
 use std::sync::{Arc, OnceLock};
 
@@ -192,7 +193,7 @@ impl Segment {
                 None => {
                     let mut byte = [0];
                     map.copy_out(self.table_start() + u64::from(cell), &mut byte)
-                        .map_err(LogError::io("read"))?;
+                        .map_err(self.unread(seal_offset(self.place.slot_bytes)))?;
                     byte[0]
                 }
             },
@@ -321,6 +322,14 @@ impl Segment {
     pub(crate) fn set_contents(&self, dictionary_offsets: [u32; DICTIONARIES_MAX]) {
         // A second version says the same of what the first one knew.
         let _ = self.contents.set(Contents { dictionary_offsets, block_count: None });
+    }
+
+    /// A read of what stands at `offset` has failed: what the segment has is damaged where somebody has cut it off.
+    pub(crate) fn unread(&self, offset: u32) -> impl FnOnce(io::Error) -> LogError {
+        move |source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => self.damaged(offset, "the file ends before it"),
+            _ => LogError::io("read")(source),
+        }
     }
 
     pub(crate) fn damaged(&self, offset: u32, what: &'static str) -> LogError {

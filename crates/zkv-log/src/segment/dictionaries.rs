@@ -118,7 +118,7 @@ impl Segment {
         let left = (self.end() - offset) as usize;
         let mut bytes = vec![0; left.min(longest + BLOCK_HEADER_BYTES as usize)];
         file.read_at(self.place.start + u64::from(offset), &mut bytes)
-            .map_err(LogError::io("read"))?;
+            .map_err(self.unread(offset))?;
         let block = BlockWalk::new(&bytes, offset, Seeds::new(self.place.seed)).next();
         match block {
             Some(Block { tag, payload, .. })
