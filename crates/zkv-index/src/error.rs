@@ -15,6 +15,11 @@ pub enum IndexError {
     /// There is no index file.
     #[error("there is no index file; rebuild it from the log")]
     Missing,
+    /// Another file has the index file's name.
+    #[error(
+        "what has the name of the index file is none: move or rename it, or give the store another name"
+    )]
+    NotAnIndex,
     /// Bytes of the file are not what was written.
     #[error("the index file is damaged at offset {offset}: {what}; rebuild it from the log")]
     Corrupt {

@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError};
 use zkv_io::{Draft, Storage, StorageFile, crc32c};
 
 use crate::bucket::BUCKET_BYTES;
-use crate::checkpoint::{Checkpoint, Tail, header_at};
+use crate::checkpoint::{Checkpoint, Tail, header_at, may_be_index};
 use crate::entry::{EntrySource, Merged, OpenSource, entries_of, measure};
 use crate::error::IndexError;
 use crate::geometry::Measure;
@@ -108,8 +108,13 @@ impl Prepared {
     /// [retires](Checkpoint::retire) it before.
     ///
     /// # Errors
-    /// [`IndexError::Io`]. It may be there all the same, now or behind a crash.
+    /// [`IndexError::Io`]. It may be there all the same, now or behind a crash. [`IndexError::NotAnIndex`] where
+    /// somebody else's file has that name, as another store since this one was opened; that stays.
     pub fn publish(self, storage: &dyn Storage, path: &Path) -> Result<Checkpoint, IndexError> {
+        if matches!(may_be_index(storage, path, Some(self.store_id)), Ok(false)) {
+            self.discard(storage);
+            return Err(IndexError::NotAnIndex);
+        }
         self.draft.replace(storage, path)?;
         Checkpoint::open(storage, path, self.store_id, true)
     }

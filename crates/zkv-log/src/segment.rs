@@ -265,7 +265,7 @@ impl Segment {
     /// The segment's seal, where it is whole and the disk can read it.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be read for now, which says nothing of it.
+    /// [`LogError::Io`] where it cannot be read this time, which says nothing of it.
     pub(crate) fn read_seal(&self, file: &dyn StorageFile) -> Result<Option<Seal>> {
         let mut block = vec![0; seal_block_bytes(self.place.slot_bytes) as usize];
         let offset = self.place.start + u64::from(seal_offset(self.place.slot_bytes));

@@ -1,4 +1,4 @@
-//! Reads that fail while a log is open: for once, for now, or for ever.
+//! Reads that fail while a log is open: for once, some times, or for ever.
 
 mod common;
 

@@ -25,6 +25,8 @@ pub enum Act {
     Map,
     /// The file is cut, or made longer, to so many bytes.
     SetLen(u64),
+    /// The file is kept from those who may not read the one in whose place it will be.
+    KeepPrivate,
 }
 
 type Before = dyn Fn(Act, &Path) -> io::Result<()> + Send + Sync;
@@ -79,6 +81,11 @@ impl Storage for Watched {
 
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.storage.rename_new(from, to)
+    }
+
+    fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
+        (self.before)(Act::KeepPrivate, path)?;
+        self.storage.keep_private(path, of)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {

@@ -151,17 +151,19 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
                 // Where it would have to be refused, nothing is made.
                 check_is_index(&*options.index_storage(), &index_path(path), None)?;
             }
-            match zkv_log::create(&*options.storage, path, &options.log) {
-                // Another process was faster: its store is as good.
-                Err(LogError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::AlreadyExists => {}
-                created => {
-                    let without = "the folder for it does not exist: make it first";
-                    created.map_err(|error| Error::data(path)(missing(error, without)))?;
+            let without = match zkv_log::create(&*options.storage, path, &options.log) {
+                Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                    "the folder for it does not exist: make it first"
                 }
-            }
-            // What has the name and cannot be found is a link.
-            let without = "it is a link, and what that leads to does not exist";
+                // What has the name, and cannot be found, is a link.
+                Err(LogError::Io { source, .. })
+                    if source.kind() == io::ErrorKind::AlreadyExists =>
+                {
+                    "it is a link, and what that leads to does not exist"
+                }
+                created => return created.and_then(|()| open()).map_err(Error::data(path)),
+            };
+            // Or else somebody was faster, whose store is as good, and has removed what this one was made of.
             open().map_err(|error| Error::data(path)(missing(error, without)))
         }
         opened => opened.map_err(Error::data(path)),

@@ -271,8 +271,9 @@ impl Writer {
     pub(crate) fn mend_index(&mut self) -> Result<(), WriteError> {
         match self.rebuild_index() {
             Err(error) if error.is_refusal() => {
-                let indexed = rebuild::in_memory(&self.log.view(), &self.keys, &self.index)?;
-                let Indexed { committed, mut live } = indexed;
+                let indexed = rebuild::in_memory(&self.log.view(), &self.keys, &self.index);
+                // Behind a sync that failed, the system may read what is older: no damage.
+                let Ok(Indexed { committed, mut live }) = indexed else { return Err(error) };
                 self.cleaned.iter().for_each(|slot| live.forget(*slot));
                 (self.committed, self.live) = (committed, live);
                 (self.is_index_file_missing, self.is_applying) = (true, false);

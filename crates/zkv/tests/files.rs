@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 #[cfg(unix)]
 use std::process::Command;
 use std::sync::Arc;
 use std::{fs, io};
 
-use zkv::{Cleaning, Durability, ErrorKind, Options, Store, verify};
+use zkv::{Cleaning, Durability, ErrorKind, Options, Store};
 use zkv_index::{Checkpoint, Thresholds};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
@@ -47,23 +47,6 @@ fn an_error_says_by_itself_what_the_system_has_said() {
     assert_eq!(error.kind(), ErrorKind::NotFound);
     let not_found = fs::read_dir(&place.path).unwrap_err().to_string();
     assert!(error.to_string().contains(&not_found), "{error}");
-}
-
-#[test]
-fn an_error_says_what_is_missing_for_a_new_store() {
-    let place = place();
-    let check = |path: &Path, what| {
-        let error = Store::open(path).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotFound);
-        assert!(error.to_string().contains(what), "{error}");
-    };
-    check(&place.path.join("folder/store.zkv"), "the folder for it does not exist");
-    #[cfg(unix)]
-    {
-        let link = place.path.with_file_name("link.zkv");
-        std::os::unix::fs::symlink("nothing/store.zkv", &link).unwrap();
-        check(&link, "it is a link");
-    }
 }
 
 #[test]
@@ -156,59 +139,6 @@ fn indexes_of_diverged_copies_are_not_mixed_up() {
     assert_eq!(store.len(), 200);
     assert_eq!(store.get(&1150u64).unwrap(), Some(page(150)));
     assert_eq!(store.get::<_, Page>(&150u64).unwrap(), None);
-}
-
-#[test]
-fn no_index_takes_the_place_of_another_store() {
-    let place = filled(300);
-    let other = index_path(&place.path);
-    fs::remove_file(&other).unwrap();
-    Store::open(&other).unwrap().set(&1u64, &2u64).unwrap();
-    let bytes = fs::read(&other).unwrap();
-    let error = Store::open(&place.path).unwrap_err();
-    assert!(error.to_string().contains("another store"), "{error}");
-    let copy = place.path.with_extension("copy.zkv");
-    fs::copy(&other, index_path(&copy)).unwrap();
-    assert!(Store::open(&copy).is_err());
-    assert!(!copy.exists());
-    assert!(Store::open_read_only(&place.path).unwrap().backup(&copy).is_err());
-    assert!(!copy.exists());
-    assert_eq!(fs::read(&other).unwrap(), bytes);
-    assert_eq!(Store::open(&other).unwrap().get::<_, u64>(&1u64).unwrap(), Some(2));
-}
-
-#[test]
-fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
-    let place = filled(300);
-    let (index, copy) = (index_path(&place.path), place.path.with_extension("copy.zkv"));
-    let whole = fs::read(&index).unwrap();
-    for bytes in [b"precious\n".to_vec(), b"z!".to_vec(), noise(1, 5000)] {
-        fs::write(&index, &bytes).unwrap();
-        let error = Store::open(&place.path).unwrap_err().to_string();
-        assert!(error.contains("no index file") && error.contains("store.zkv.idx"), "{error}");
-        let report = verify(&place.path, &Options::new(), |_| {}).unwrap();
-        assert!(report.findings[0].what.contains("no index file"), "{report:?}");
-        let store = Store::open_read_only(&place.path).unwrap();
-        check(&store, 300);
-        assert_eq!(fs::read(&index).unwrap(), bytes);
-
-        fs::write(index_path(&copy), &bytes).unwrap();
-        assert!(Store::open(&copy).is_err());
-        assert!(store.backup(&copy).is_err());
-        assert!(store.backup_with(&copy, Options::new()).is_err());
-        assert!(zkv::salvage(&place.path, &copy, Options::new(), |_| {}).is_err());
-        assert!(!copy.exists());
-        assert_eq!(fs::read(index_path(&copy)).unwrap(), bytes);
-    }
-    // What damage leaves of an index is made anew.
-    let (mut zeros, mut flipped) = (whole.clone(), whole.clone());
-    zeros[..512].fill(0);
-    flipped[3] ^= 1;
-    for bytes in [&zeros[..], &zeros[..300], &flipped, &whole[..5], &[]] {
-        fs::write(&index, bytes).unwrap();
-        check(&Store::open(&place.path).unwrap(), 300);
-        assert!(verify(&place.path, &Options::new(), |_| {}).unwrap().is_sound());
-    }
 }
 
 #[test]
@@ -356,24 +286,6 @@ fn nothing_is_acknowledged_behind_the_place_where_somebody_has_cut_the_file() {
 }
 
 #[test]
-fn leftover_temporary_files_are_removed_and_others_stay() {
-    let place = place();
-    Store::open(&place.path).unwrap().close().unwrap();
-    let name = |ending: &str| PathBuf::from(format!("{}{ending}", place.path.display()));
-    let stale = [name(".0123456789abcdef.zkv-tmp"), name(".idx.0123456789abcdef.zkv-tmp")];
-    let others = [name(".bak"), name(".notes.zkv-tmp"), place.path.with_file_name("x.zkv-tmp")];
-    for file in stale.iter().chain(&others) {
-        fs::write(file, b"x").unwrap();
-    }
-    Store::open_read_only(&place.path).unwrap();
-    assert!(stale.iter().all(|file| file.exists()), "reading removes nothing");
-    Store::open(&place.path).unwrap();
-    assert!(stale.iter().all(|file| !file.exists()));
-    assert!(others.iter().all(|file| file.exists()));
-}
-
-#[cfg(unix)]
-#[test]
 fn copies_of_a_private_store_are_private() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
@@ -395,22 +307,6 @@ fn copies_of_a_private_store_are_private() {
 
 /// Names that are no UTF-8 may look alike.
 #[cfg(target_os = "linux")]
-#[test]
-fn temporary_files_of_a_store_of_another_name_stay() {
-    use std::ffi::OsStr;
-    use std::os::unix::ffi::OsStrExt;
-
-    let place = place();
-    let named = |name: &[u8]| place.path.with_file_name(OsStr::from_bytes(name));
-    let (ours, theirs) =
-        (named(b"\xff.0123456789abcdef.zkv-tmp"), named(b"\xfe.0123456789abcdef.zkv-tmp"));
-    for file in [&ours, &theirs] {
-        fs::write(file, b"x").unwrap();
-    }
-    Store::open(named(b"\xff")).unwrap();
-    assert!(!ours.exists() && theirs.exists());
-}
-
 #[test]
 fn a_damaged_block_is_an_error_and_the_rest_stays_readable() {
     let place = filled(3000);

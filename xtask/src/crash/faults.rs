@@ -270,7 +270,9 @@ impl FaultRun<'_> {
         operation: Option<(usize, Operation)>,
     ) -> Result<(), Trouble> {
         match &trouble {
-            Trouble::Refused(error) if self.has_struck_by_now() => self.check_is_no_damage(error)?,
+            Trouble::Refused(error) if self.has_struck_by_now() => {
+                self.check_is_no_damage(error)?;
+            }
             _ => return Err(trouble),
         }
         self.has_struck = true;

@@ -45,7 +45,7 @@ impl DamagedScan {
         scan.parts = SegmentParts::ALL;
         let (segment, file) = (&scan.segment, &*scan.view.shared.file);
         let seal = if segment.is_sealed() { segment.read_seal(file) } else { Ok(None) };
-        // Where it cannot be read for now, its table is looked at through the map, unproven.
+        // Where it cannot be read this time, its table is looked at through the map, unproven.
         let seal = seal.unwrap_or_default();
         if segment.is_sealed() && seal.is_none() {
             // Where nothing can be read, nothing is found either.

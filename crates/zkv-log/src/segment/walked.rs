@@ -38,7 +38,7 @@ impl Walked {
     /// seal can be read by now, and is whole.
     ///
     /// # Errors
-    /// [`LogError::Io`] where nothing of it can be read, or a page cannot for now: nothing is to be learnt from
+    /// [`LogError::Io`] where nothing of it can be read, or a page cannot this time: nothing is to be learnt from
     /// what may pass.
     pub fn of(file: &dyn StorageFile, place: Place, end: u32) -> Result<Self> {
         let slot_bytes = place.slot_bytes;
@@ -108,7 +108,7 @@ impl Walked {
     /// after another, since a disk may try for seconds.
     ///
     /// # Errors
-    /// [`LogError::Io`] where it cannot be read for now.
+    /// [`LogError::Io`] where it cannot be read this time.
     pub fn can_find_more(&self, file: &dyn StorageFile, place: Place) -> Result<bool> {
         if self.unread.is_empty() {
             return Ok(false);

@@ -1,0 +1,155 @@
+//! What may have which name: the store, its index file, and what is still being made.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use zkv::{ErrorKind, Options, Store, verify};
+use zkv_io::{FileStorage, TEMPORARY_SUFFIX};
+use zkv_sim::{Act, Watched};
+
+use common::faulty::noise;
+use common::{check, filled, index_path, place};
+
+#[test]
+fn an_error_says_what_is_missing_for_a_new_store() {
+    let place = place();
+    let check = |path: &Path, what| {
+        let error = Store::open(path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains(what), "{error}");
+    };
+    check(&place.path.join("folder/store.zkv"), "the folder for it does not exist");
+    #[cfg(unix)]
+    {
+        let link = place.path.with_file_name("link.zkv");
+        std::os::unix::fs::symlink("nothing/store.zkv", &link).unwrap();
+        check(&link, "it is a link");
+    }
+}
+
+#[test]
+fn no_index_takes_the_place_of_another_store() {
+    let place = filled(300);
+    let other = index_path(&place.path);
+    fs::remove_file(&other).unwrap();
+    Store::open(&other).unwrap().set(&1u64, &2u64).unwrap();
+    let bytes = fs::read(&other).unwrap();
+    let error = Store::open(&place.path).unwrap_err();
+    assert!(error.to_string().contains("another store"), "{error}");
+    let copy = place.path.with_extension("copy.zkv");
+    fs::copy(&other, index_path(&copy)).unwrap();
+    assert!(Store::open(&copy).is_err());
+    assert!(!copy.exists());
+    assert!(Store::open_read_only(&place.path).unwrap().backup(&copy).is_err());
+    assert!(!copy.exists());
+    assert_eq!(fs::read(&other).unwrap(), bytes);
+    assert_eq!(Store::open(&other).unwrap().get::<_, u64>(&1u64).unwrap(), Some(2));
+}
+
+#[test]
+fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
+    let place = filled(300);
+    let (index, copy) = (index_path(&place.path), place.path.with_extension("copy.zkv"));
+    let whole = fs::read(&index).unwrap();
+    for bytes in [b"precious\n".to_vec(), b"z!".to_vec(), noise(1, 5000)] {
+        fs::write(&index, &bytes).unwrap();
+        let error = Store::open(&place.path).unwrap_err().to_string();
+        assert!(error.contains("no index file") && error.contains("store.zkv.idx"), "{error}");
+        let report = verify(&place.path, &Options::new(), |_| {}).unwrap();
+        assert!(report.findings[0].what.contains("no index file"), "{report:?}");
+        let store = Store::open_read_only(&place.path).unwrap();
+        check(&store, 300);
+        assert_eq!(fs::read(&index).unwrap(), bytes);
+
+        fs::write(index_path(&copy), &bytes).unwrap();
+        assert!(Store::open(&copy).is_err());
+        assert!(store.backup(&copy).is_err());
+        assert!(store.backup_with(&copy, Options::new()).is_err());
+        assert!(zkv::salvage(&place.path, &copy, Options::new(), |_| {}).is_err());
+        assert!(!copy.exists());
+        assert_eq!(fs::read(index_path(&copy)).unwrap(), bytes);
+    }
+    // What damage leaves of an index is made anew.
+    let (mut zeros, mut flipped) = (whole.clone(), whole.clone());
+    zeros[..512].fill(0);
+    flipped[3] ^= 1;
+    for bytes in [&zeros[..], &zeros[..300], &flipped, &whole[..5], &[]] {
+        fs::write(&index, bytes).unwrap();
+        check(&Store::open(&place.path).unwrap(), 300);
+        assert!(verify(&place.path, &Options::new(), |_| {}).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn leftover_temporary_files_are_removed_and_others_stay() {
+    let place = place();
+    Store::open(&place.path).unwrap().close().unwrap();
+    let name = |ending: &str| PathBuf::from(format!("{}{ending}", place.path.display()));
+    let stale = [name(".0123456789abcdef.zkv-tmp"), name(".idx.0123456789abcdef.zkv-tmp")];
+    let others = [name(".bak"), name(".notes.zkv-tmp"), place.path.with_file_name("x.zkv-tmp")];
+    for file in stale.iter().chain(&others) {
+        fs::write(file, b"x").unwrap();
+    }
+    Store::open_read_only(&place.path).unwrap();
+    assert!(stale.iter().all(|file| file.exists()), "reading removes nothing");
+    Store::open(&place.path).unwrap();
+    assert!(stale.iter().all(|file| !file.exists()));
+    assert!(others.iter().all(|file| file.exists()));
+}
+
+#[cfg(unix)]
+#[test]
+fn temporary_files_of_a_store_of_another_name_stay() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+
+    let place = place();
+    let named = |name: &[u8]| place.path.with_file_name(OsStr::from_bytes(name));
+    let (ours, theirs) =
+        (named(b"\xff.0123456789abcdef.zkv-tmp"), named(b"\xfe.0123456789abcdef.zkv-tmp"));
+    for file in [&ours, &theirs] {
+        fs::write(file, b"x").unwrap();
+    }
+    Store::open(named(b"\xff")).unwrap();
+    assert!(!ours.exists() && theirs.exists());
+}
+
+#[test]
+fn a_file_that_has_the_name_of_the_index_since_the_store_was_opened_stays_as_it_is() {
+    let place = place();
+    let index = index_path(&place.path);
+    let store = Store::open(&place.path).unwrap();
+    store.set(&1u64, &1u64).unwrap();
+    // The first index file is made when the store is closed.
+    Store::open(&index).unwrap().set(&2u64, &2u64).unwrap();
+    let error = store.close().unwrap_err().to_string();
+    assert!(error.contains("store.zkv.idx") && error.contains("is none"), "{error}");
+    let other = Store::open_read_only(&index).unwrap();
+    assert_eq!(other.get::<_, u64>(&2u64).unwrap(), Some(2));
+    drop(other);
+    fs::rename(&index, place.path.with_file_name("words.zkv")).unwrap();
+    assert_eq!(Store::open(&place.path).unwrap().get::<_, u64>(&1u64).unwrap(), Some(1));
+}
+
+#[cfg(unix)]
+#[test]
+fn whoever_makes_a_store_that_another_one_has_made_by_then_opens_that() {
+    let (place, is_first) = (place(), AtomicBool::new(true));
+    let of_other = place.path.clone();
+    let watched = Watched::new(Arc::new(FileStorage), move |act, path| {
+        let is_draft = path.to_string_lossy().ends_with(TEMPORARY_SUFFIX);
+        if act == Act::KeepPrivate && is_draft && is_first.swap(false, Ordering::SeqCst) {
+            // The other one removes what it takes for left over.
+            let other = Store::open(&of_other).unwrap();
+            other.set(&1u64, &1u64).unwrap();
+            other.close().unwrap();
+        }
+        Ok(())
+    });
+    let store = Options::new().storage(Arc::new(watched)).open(&place.path).unwrap();
+    assert_eq!(store.get::<_, u64>(&1u64).unwrap(), Some(1));
+}
