@@ -1,6 +1,6 @@
 //! A table in the file: looked up bucket by bucket, or read from end to end.
 
-use zkv_io::{FileMap, crc32c};
+use zkv_io::{FileMap, crc32c, is_lost};
 
 use crate::bucket::{BUCKET_BYTES, Bucket, Sign};
 use crate::candidates::Candidates;
@@ -75,11 +75,14 @@ impl Table {
         self.load(map, self.geometry.home(prefix), bucket.bytes_mut())
     }
 
-    /// Copies buckets from `number` on. What the disk cannot read is as good as damaged: it can be made anew.
+    /// Copies buckets from `number` on. What the disk has lost is as good as damaged: it can be made anew.
     #[inline]
     fn load(&self, map: &dyn FileMap, number: u32, into: &mut [u8]) -> Result<(), IndexError> {
         let read = map.copy_out(self.bucket_offset(number), into);
-        read.map_err(|_| self.corrupt(number, "a bucket cannot be read"))
+        read.map_err(|error| match is_lost(&error) {
+            true => self.corrupt(number, "a bucket cannot be read"),
+            false => IndexError::Io(error),
+        })
     }
 
     /// Adds what the table says of `prefix`, whose home is in `bucket` already.
