@@ -339,6 +339,8 @@ fn kind_of_index(error: &IndexError) -> ErrorKind {
             ErrorKind::UnsupportedVersion
         }
         IndexError::TooLarge { .. } => ErrorKind::Limit,
+        // As where the store is opened beside such a file: nothing of it is damaged.
+        IndexError::NotAnIndex => ErrorKind::Io,
         _ => ErrorKind::Corrupt,
     }
 }

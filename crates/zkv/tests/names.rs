@@ -126,7 +126,9 @@ fn a_file_that_has_the_name_of_the_index_since_the_store_was_opened_stays_as_it_
     store.set(&1u64, &1u64).unwrap();
     // The first index file is made when the store is closed.
     Store::open(&index).unwrap().set(&2u64, &2u64).unwrap();
-    let error = store.close().unwrap_err().to_string();
+    let error = store.close().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+    let error = error.to_string();
     assert!(error.contains("store.zkv.idx") && error.contains("is none"), "{error}");
     let other = Store::open_read_only(&index).unwrap();
     assert_eq!(other.get::<_, u64>(&2u64).unwrap(), Some(2));
