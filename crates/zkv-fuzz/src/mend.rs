@@ -116,8 +116,8 @@ fn block_at(slot: &[u8], offset: usize) -> Option<Range<usize>> {
 fn mend_slot(slot: &mut [u8], slot_bytes: u32, store_id: [u8; 16]) {
     let Some(header) = slot.get_mut(..SEGMENT_HEADER_FIELD_BYTES) else { return };
     put_checksum(header);
-    let base = seed(header, store_id);
-    mend_blocks(slot, slot_bytes, base);
+    let (base, header) = (seed(header, store_id), header.to_vec());
+    mend_blocks(slot, slot_bytes, base, |commit, offset| sign(commit, &header, store_id, offset));
     mend_seal(slot, slot_bytes, base);
 }
 
@@ -129,7 +129,18 @@ fn seed(header: &[u8], store_id: [u8; 16]) -> u32 {
         .fold(seed, |seed, name| crc32c(seed, &header[range(SEGMENT_HEADER, name)]))
 }
 
-fn mend_blocks(slot: &mut [u8], slot_bytes: u32, base: u32) {
+/// Makes a commit name its segment, by that one's header, and signs it.
+fn sign(commit: &mut [u8], header: &[u8], store_id: [u8; 16], offset: u32) {
+    for name in ["sequence", "nonce"] {
+        commit[range(COMMIT, name)].copy_from_slice(&header[range(SEGMENT_HEADER, name)]);
+    }
+    let (fields, into) = commit.split_at_mut(range(COMMIT, "signature").start);
+    let slot = &header[range(SEGMENT_HEADER, "slot")];
+    let signed = blake3::hash(&[&store_id[..], slot, &offset.to_le_bytes(), fields].concat());
+    into.copy_from_slice(&signed.as_bytes()[..into.len()]);
+}
+
+fn mend_blocks(slot: &mut [u8], slot_bytes: u32, base: u32, sign: impl Fn(&mut [u8], u32)) {
     let mut digests = [None; DICTIONARIES_MAX + 1];
     let mut chain = 0;
     let ranges: Vec<_> = blocks(slot, slot_bytes).collect();
@@ -142,6 +153,7 @@ fn mend_blocks(slot: &mut [u8], slot_bytes: u32, base: u32) {
         match kind {
             COMMIT_KIND if payload.len() == COMMIT_BYTES => {
                 payload[self::range(COMMIT, "chain")].copy_from_slice(&u32::to_le_bytes(chain));
+                sign(payload, offset);
             }
             DICTIONARY => digests[number] = mend_digest(payload),
             1 | 2 => {

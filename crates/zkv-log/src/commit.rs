@@ -12,12 +12,13 @@ use crate::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, MEMBER_BYTES, PAGE_BYTES,
     SEGMENT_HEADER_BYTES, seal_offset,
 };
+use crate::mark::CommitMark;
 use crate::pack::Packed;
 use crate::position::{EntryAddress, Location, Position};
 use crate::reclaim::FreeSlot;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
-use crate::walk::{Chain, CommitMark};
+use crate::walk::Chain;
 use crate::writer::{Committed, LogWriter, Repair, Room, Tail};
 
 /// A block of as many members takes half of the smallest slot.
@@ -340,8 +341,8 @@ impl<'a> Commit<'a> {
         let number = self.writer.last_commit + u64::from(!self.is_end_mark);
         let mark = CommitMark { chain: self.tail.chain, ..self.writer.mark(number) };
         let before = self.buffer.len();
-        let (seed, offset) = (self.tail.segment.place.seed, self.tail.offset);
-        mark.put(&mut self.buffer, seed, offset, self.is_end_mark);
+        let place = &self.tail.segment.place;
+        mark.put(&mut self.buffer, place, self.tail.offset, self.is_end_mark);
         let checksum =
             self.buffer[before..].first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
         self.advance(before);

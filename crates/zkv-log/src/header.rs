@@ -14,7 +14,7 @@ use crate::segment::SegmentId;
 /// What makes a log this log and no other. The file header holds it, and every segment repeats it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Names the store; random.
+    /// Names the store, and signs its commits; random, and a secret as the files are.
     pub store_id: [u8; 16],
     /// Keys the hashes of the store's keys, so that nobody can make them collide; random.
     pub hash_key: [u8; 32],
@@ -24,10 +24,9 @@ pub struct Identity {
 
 impl std::fmt::Debug for Identity {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The hash key is a secret.
+        // Who knows the id can sign commits, and who knows the key make keys collide.
         formatter
             .debug_struct("Identity")
-            .field("store_id", &self.store_id)
             .field("slot_bytes", &self.slot_bytes)
             .finish_non_exhaustive()
     }

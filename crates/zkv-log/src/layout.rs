@@ -97,7 +97,10 @@ layout! {
 
 layout! {
     /// The payload of a commit block.
-    COMMIT, COMMIT_BYTES { number: 8, synced_sequence: 8, synced_offset: 4, chain: 4 }
+    COMMIT, COMMIT_BYTES {
+        number: 8, sequence: 8, nonce: 8, synced_sequence: 8, synced_offset: 4, chain: 4,
+        signature: 8,
+    }
 }
 
 layout! {

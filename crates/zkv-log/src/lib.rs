@@ -43,6 +43,7 @@ mod header;
 #[doc(hidden)]
 pub mod layout;
 mod log;
+mod mark;
 #[doc(hidden)]
 pub mod measure;
 mod open;

@@ -27,11 +27,12 @@ use crate::layout::{
     CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
     seal_block_bytes, seal_offset,
 };
+use crate::mark::CommitMark;
 use crate::open::{OpenFile, Recovered};
 use crate::position::{FIRST_END, Position};
 use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
-use crate::walk::{Block, BlockWalk, Chain, CommitMark, Seeds};
+use crate::walk::{Block, BlockWalk, Chain, Seeds};
 use crate::writer::RollCallPlace;
 
 use reads::Reads;

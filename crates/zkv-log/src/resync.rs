@@ -127,15 +127,22 @@ fn search_commit(blocks: &[u8], from: u32, seeds: &Seeds) -> Option<u32> {
 mod tests {
     use super::*;
     use crate::block::{Seed, put_block};
+    use crate::header::Identity;
     use crate::layout::SLOT_BYTES_MAX;
+    use crate::mark::CommitMark;
     use crate::position::Position;
-    use crate::segment::SegmentId;
-    use crate::walk::{Chain, CommitMark};
+    use crate::segment::{Place, SegmentId};
+    use crate::walk::Chain;
 
     const ENTRIES: Tag = Tag { kind: BlockKind::EntriesRaw, number: 0 };
 
+    fn place() -> Place {
+        let identity = Identity { store_id: [1; 16], hash_key: [2; 32], slot_bytes: 64 << 10 };
+        Place::new(&identity, SegmentId { sequence: 9, slot: 2, nonce: 3 })
+    }
+
     fn seed() -> Seed {
-        Seed::of_segment(&[1; 16], SegmentId { sequence: 9, slot: 2, nonce: 3 })
+        place().seed
     }
 
     /// Three blocks and a commit behind 256 bytes, and where each starts.
@@ -149,7 +156,7 @@ mod tests {
         let offset = u32::try_from(bytes.len()).unwrap();
         starts.push(offset);
         let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
-        mark.put(&mut bytes, seed(), offset, false);
+        mark.put(&mut bytes, &place(), offset, false);
         (bytes, starts)
     }
 
@@ -197,7 +204,7 @@ mod tests {
         let mut bytes = vec![0x11; 2 << 20];
         let offset = u32::try_from(bytes.len()).unwrap();
         let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
-        mark.put(&mut bytes, seed(), offset, false);
+        mark.put(&mut bytes, &place(), offset, false);
         bytes.extend(vec![0x11; 2 << 20]);
         assert_eq!(search_commit(&bytes, 256, &Seeds::new(seed())), Some(offset));
         let seeds = Seeds::new(seed());
@@ -229,7 +236,7 @@ mod tests {
             bytes.extend([0, 0, 0, 0, ENTRIES.encode(), long[0], long[1], long[2]]);
             let offset = u32::try_from(bytes.len()).unwrap();
             let mark = CommitMark { number: 1, synced_upto: Position::default(), chain: Chain(0) };
-            mark.put(&mut bytes, seed(), offset, false);
+            mark.put(&mut bytes, &place(), offset, false);
             commits.push(offset);
         }
         bytes.resize(100_008, 0);

@@ -9,7 +9,6 @@ mod checksums;
 mod dictionaries;
 mod identity;
 mod image;
-mod linked;
 mod nameless;
 mod order;
 mod parts;
@@ -35,8 +34,7 @@ use crate::segment::Place;
 use blocks::{BlockSearch, FoundBlock};
 use dictionaries::Dictionaries;
 use identity::Origin;
-use image::Image;
-pub(crate) use linked::{linked_commits, linked_without_a_name};
+pub(crate) use image::Image;
 use order::{Member, Missing, Order, Turn};
 use parts::{Item, classify};
 use survey::Survey;
@@ -188,7 +186,7 @@ impl Salvage {
         let mut survey = Survey::new(&*file, file_bytes, &origin, checkpoint.as_ref());
         let mut progress = |bytes| progress(bytes, file_bytes);
         match nameless {
-            Some(place) => survey.add(place),
+            Some(place) => survey.add_nameless(place),
             None => {
                 survey.run(&mut progress);
                 survey.add_unnamed(&mut progress);

@@ -82,13 +82,15 @@ pub(crate) struct Place {
     pub id: SegmentId,
     pub start: u64,
     pub slot_bytes: u32,
+    pub store_id: [u8; 16],
     pub seed: Seed,
 }
 
 impl Place {
     pub(crate) fn new(identity: &Identity, id: SegmentId) -> Self {
-        let seed = Seed::of_segment(&identity.store_id, id);
-        Self { id, start: identity.slot_start(id.slot), slot_bytes: identity.slot_bytes, seed }
+        let Identity { store_id, slot_bytes, .. } = *identity;
+        let (start, seed) = (identity.slot_start(id.slot), Seed::of_segment(&store_id, id));
+        Self { id, start, slot_bytes, store_id, seed }
     }
 }
 

@@ -11,10 +11,11 @@ use crate::commit::Commit;
 use crate::error::{LogError, Result};
 use crate::layout::{COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, LogView, SegmentList, Shared};
+use crate::mark::CommitMark;
 use crate::position::{EntryAddress, Location, Position};
 use crate::reclaim::FreeSlot;
 use crate::segment::{Segment, SegmentId};
-use crate::walk::{Chain, CommitMark};
+use crate::walk::Chain;
 
 /// The first room made ahead of the log's end: a small store stays small.
 const WINDOW_BYTES_MIN: u32 = 4 << 10;

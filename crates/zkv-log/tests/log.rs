@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::MemoryStorage;
+use zkv_log::layout::COMMIT_BLOCK_BYTES;
 use zkv_log::{Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Room, create};
 
 use common::{
@@ -197,7 +198,7 @@ fn a_flip_in_the_last_closed_segment_is_damage() {
     let (storage, mut writer) = new_log();
     append(&mut writer, 0..50);
     writer.close().unwrap();
-    let end_mark = end_in_file(&writer) - 32;
+    let end_mark = end_in_file(&writer) - COMMIT_BLOCK_BYTES as usize;
     drop(writer);
     let bytes = bytes_of(&storage);
     for at in 4096 + 256..end_mark {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
 
 use zkv_io::MemoryStorage;
-use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
+use zkv_log::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, seal_offset, slot_start};
 use zkv_log::{Access, LogError, LogWriter, OpenFile};
 use zkv_sim::{Act, Watched};
 
@@ -26,7 +26,7 @@ fn a_stray_whose_header_stays_is_not_taken_for_the_base_of_its_number() {
     writer.append(&[b"old"]).unwrap();
     writer.checkpoint().unwrap();
     // The next roll call finds no room, and begins a segment.
-    let room = seal_offset(SLOT) - writer.end().offset - 61;
+    let room = seal_offset(SLOT) - writer.end().offset - COMMIT_BLOCK_BYTES - 29;
     writer.append(&[&noise(1, room as usize)]).unwrap();
     writer.log().sync(writer.end()).unwrap();
     writer.checkpoint().unwrap();

@@ -9,11 +9,11 @@ use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
 use crate::header::{Identity, SegmentHeader};
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::mark::{commits_in, latest_proof};
 use crate::position::Position;
-use crate::salvage::{linked_commits, linked_without_a_name};
+use crate::salvage::Image;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
-use crate::walk::latest_proof;
 
 use super::{Leftover, Recovery, header_at_start, read_header, read_or_zeros, slot_count};
 
@@ -29,8 +29,6 @@ const SECTOR_BYTES: usize = 512;
 struct Doubtful {
     slot: u32,
     start: Start,
-    /// The segment that fills it, or that its header names.
-    known: Option<SegmentId>,
 }
 
 /// What a slot begins with.
@@ -54,10 +52,10 @@ impl Recovery<'_> {
         seal: Option<&Seal>,
     ) -> Result<Leftover> {
         let place = self.walked.place;
-        let mut proof = self.proven.max(latest_proof(rest, stop, place.seed).unwrap_or_default());
         // What older segments of the slot have left proves nothing, since it was durable before this one was
         // begun. A later one is there where the slot's first pages have gone back to what they were before it.
-        proof = linked_commits(rest, stop).map(|linked| linked.proven).fold(proof, Position::max);
+        let behind = latest_proof(rest, stop, &self.open.identity, place.id.slot);
+        let mut proof = self.proven.max(behind.unwrap_or_default());
         if let Some(seal) = seal {
             // Of the segment that should go on, header and first block may be lost, and later ones
             // not.
@@ -74,7 +72,7 @@ impl Recovery<'_> {
             let first_id = first.as_ref().map(SegmentHeader::id);
             let is_later = |id: SegmentId| self.end.position.sequence < id.sequence;
             if first_id.is_none_or(|id| fills != Some(id) && !is_later(id)) {
-                doubtful.push(self.doubtful(slot, first_id, fills));
+                doubtful.push(Doubtful { slot, start: self.start_of(slot, first_id, fills) });
             }
             let Some(header) = first.or_else(|| read_header(self.open, slot)) else { continue };
             let is_known = header.id() == place.id || members.contains(&header.id());
@@ -84,7 +82,7 @@ impl Recovery<'_> {
                 leftover.stray_slots.push(slot);
             }
         }
-        proof = proof.max(self.proof_without_names(stop, doubtful));
+        proof = proof.max(self.proof_without_headers(stop, doubtful));
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
@@ -93,19 +91,18 @@ impl Recovery<'_> {
         Ok(leftover)
     }
 
-    /// What is known of a slot that begins with the header of `first` and is filled by the segment `fills`.
-    fn doubtful(&self, slot: u32, first: Option<SegmentId>, fills: Option<SegmentId>) -> Doubtful {
-        let start = match (first, fills) {
+    /// Of a slot that begins with the header of `first` and is filled by the segment `fills`.
+    fn start_of(&self, slot: u32, first: Option<SegmentId>, fills: Option<SegmentId>) -> Start {
+        match (first, fills) {
             (Some(_), None) => Start::Older,
             (None, _) if was_wiped(&*self.open.file, &self.open.identity, slot) => Start::Wiped,
             _ => Start::NoHeader,
-        };
-        Doubtful { slot, start, known: fills.or(first) }
+        }
     }
 
     /// What stands in `slots`, of which no header says that a segment goes on there. It may, where its first page
     /// is lost, or has gone back to what it was before, and the seal that leads to it, which is the page before.
-    fn proof_without_names(&self, stop: u32, mut slots: Vec<Doubtful>) -> Position {
+    fn proof_without_headers(&self, stop: u32, mut slots: Vec<Doubtful>) -> Position {
         let (file, identity) = (&*self.open.file, &self.open.identity);
         let walked = self.walked.place;
         // A seal and the page behind it may be lost with one write. Else the file grows at its end.
@@ -122,11 +119,12 @@ impl Recovery<'_> {
             slots.iter().filter(move |slot| slot.start == start).take(DOUBTFUL_TRIED_MAX)
         };
         let tried = [Start::NoHeader, Start::Older, Start::Wiped].into_iter().flat_map(of);
-        let linked = tried.filter(is_worth_it).flat_map(|slot| {
-            let seed = slot.known.map(|id| Place::new(identity, id).seed);
-            linked_without_a_name(file, identity, slot.slot, self.file_bytes, seed)
+        let proofs = tried.filter(is_worth_it).filter_map(|slot| {
+            let start = identity.slot_start(slot.slot);
+            let image = Image::read(file, start, identity.slot_bytes, self.file_bytes);
+            latest_proof(&image.bytes, 0, identity, slot.slot)
         });
-        linked.map(|linked| linked.proven).max().unwrap_or_default()
+        proofs.max().unwrap_or_default()
     }
 
     fn proof_within(&self, place: Place) -> Result<Position> {
@@ -134,7 +132,8 @@ impl Recovery<'_> {
         let seal =
             Segment::sealed(place, seal_offset(place.slot_bytes)).read_seal(&*self.open.file)?;
         let in_seal = seal.map(|seal| seal.synced_upto);
-        Ok(latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).max(in_seal).unwrap_or_default())
+        let found = latest_proof(&image, SEGMENT_HEADER_BYTES, &self.open.identity, place.id.slot);
+        Ok(found.max(in_seal).unwrap_or_default())
     }
 
     /// A checkpoint that does not fit proves something all the same: if it is of this log's past,
@@ -175,7 +174,9 @@ impl Recovery<'_> {
         for id in later.filter(|id| end < id.sequence && id.slot < slots) {
             let place = Place::new(&self.open.identity, id);
             let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
-            if latest_proof(&image, SEGMENT_HEADER_BYTES, place.seed).is_some() {
+            let mut commits =
+                commits_in(&image, SEGMENT_HEADER_BYTES, &self.open.identity, id.slot);
+            if commits.any(|commit| commit.id == id) {
                 return Ok(true);
             }
         }

@@ -11,7 +11,8 @@ use crate::layout::{
     BLOCK_HEADER_BYTES, COMMIT_BYTES, DICTIONARIES_MAX, DICTIONARY_BYTES_MAX,
     DICTIONARY_FIELD_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SLOT_BYTES_MAX,
 };
-use crate::walk::{Chain, CommitMark};
+use crate::mark::CommitMark;
+use crate::walk::Chain;
 
 use super::checksums::{RangeChecksums, seed_of};
 

@@ -82,11 +82,11 @@ pub(super) fn seed_of(checksum: u32, bytes: &[u8]) -> u32 {
     !state
 }
 
-/// The checksum of `block`, and the number of the seed with which it is whole at `offset`.
-pub(super) fn seed_of_block(block: &[u8], offset: u32) -> Option<(u32, u32)> {
+/// The number of the seed with which `block` is whole at `offset`.
+pub(super) fn seed_of_block(block: &[u8], offset: u32) -> Option<u32> {
     let (checksum, tagged) = block.split_first_chunk()?;
     let checksum = u32::from_le_bytes(*checksum);
-    Some((checksum, seed_of(checksum, &[&offset.to_le_bytes(), tagged].concat())))
+    Some(seed_of(checksum, &[&offset.to_le_bytes(), tagged].concat()))
 }
 
 const fn times_x(polynomial: u32) -> u32 {

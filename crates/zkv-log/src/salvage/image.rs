@@ -8,7 +8,7 @@ use zkv_io::StorageFile;
 const UNIT_BYTES: usize = 4096;
 
 /// The bytes of a slot, up to the file's end.
-pub(super) struct Image {
+pub(crate) struct Image {
     /// Zeros where the disk failed.
     pub bytes: Vec<u8>,
     /// Where it did, in bytes from the slot's start.
@@ -17,7 +17,7 @@ pub(super) struct Image {
 
 impl Image {
     /// Reads up to `bytes_max` from `start` on, and sets aside what cannot be read.
-    pub(super) fn read(
+    pub(crate) fn read(
         file: &dyn StorageFile,
         start: u64,
         bytes_max: u32,

@@ -1,7 +1,7 @@
 //! The first pass: which segments the slots hold, and what they say of the log.
 //!
 //! Who they are is told by their headers, the copies of those in seals, the seals before them, the
-//! file header, roll calls, and an index checkpoint; the checksums of their blocks prove it.
+//! file header, roll calls, an index checkpoint, and their commits; the checksums of their blocks prove it.
 
 mod unnamed;
 
@@ -18,11 +18,11 @@ use crate::header::{Identity, SegmentHeader};
 use crate::layout::{
     SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_block_bytes, seal_offset,
 };
+use crate::mark::CommitMark;
 use crate::position::Position;
 use crate::recover::decode_members;
 use crate::seal::Seal;
 use crate::segment::{Place, SegmentId};
-use crate::walk::CommitMark;
 
 use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
@@ -89,6 +89,8 @@ pub(super) struct Survey<'a> {
     due: BTreeSet<u32>,
     headers: HashMap<SegmentId, SegmentHeader>,
     searched: HashSet<SegmentId>,
+    /// Those that are there for certain, since their commits were found.
+    by_commits: HashSet<SegmentId>,
     /// How many ids of a slot were looked for without a sign that they are there.
     search_counts: HashMap<u32, usize>,
     /// The newest segment of each slot, or several of one number: an attempt that was given up may have
@@ -121,6 +123,7 @@ impl<'a> Survey<'a> {
             due: BTreeSet::new(),
             headers: HashMap::new(),
             searched: HashSet::new(),
+            by_commits: HashSet::new(),
             search_counts: HashMap::new(),
             seen: BTreeMap::new(),
             roll_calls: BTreeMap::new(),
@@ -163,13 +166,13 @@ impl<'a> Survey<'a> {
         })
     }
 
-    /// Adds a segment that nothing names.
-    pub(super) fn add(&mut self, place: Place) {
+    /// Adds a segment of which the seed alone is known.
+    pub(super) fn add_nameless(&mut self, place: Place) {
         let image = Image::read(self.file, place.start, place.slot_bytes, self.file_bytes);
         let seen = self.search(place, &image);
         self.keep(seen);
         // They list it by its name.
-        self.roll_calls.retain(|_, roll_call| roll_call.holder != place.id);
+        self.roll_calls.clear();
     }
 
     /// Searches the slots until nothing names a segment that was not looked for.
@@ -203,7 +206,8 @@ impl<'a> Survey<'a> {
             if !self.searched.insert(id) {
                 continue;
             }
-            if !self.headers.contains_key(&id) && begun != Some(id) {
+            let is_certain = self.headers.contains_key(&id) || self.by_commits.contains(&id);
+            if !is_certain && begun != Some(id) {
                 let search_count = self.search_counts.entry(slot).or_default();
                 if *search_count == SEARCHES_A_SLOT {
                     continue;

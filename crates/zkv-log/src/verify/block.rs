@@ -7,9 +7,11 @@ use crate::block::{BlockKind, END_MARK};
 use crate::dictionary::Dictionary;
 use crate::entries::Entries;
 use crate::layout::{DICTIONARIES_MAX, DICTIONARY_BYTES_MAX, DICTIONARY_FIELD_BYTES, MEMBER_BYTES};
+use crate::mark::{CommitMark, signed_segment};
 use crate::position::Location;
 use crate::recover::decode_members;
-use crate::walk::{Block, CommitMark};
+use crate::segment::Place;
+use crate::walk::Block;
 
 use super::run::{Pending, RollCall};
 use super::segment::SegmentCheck;
@@ -115,7 +117,9 @@ impl SegmentCheck<'_, '_> {
         };
         let is_end = block.tag.number == END_MARK;
         let number = self.run.last_commit.map(|last| last.saturating_add(u64::from(!is_end)));
+        let Place { id, store_id, .. } = self.member.place;
         let is_right = block.tag.number <= END_MARK
+            && signed_segment(block.payload, &store_id, id.slot, block.offset) == Some(id)
             && number.is_none_or(|number| number == mark.number)
             && self.chain.is_none_or(|chain| chain == mark.chain)
             && mark.synced_upto <= self.position(block.offset);

@@ -1,7 +1,7 @@
 //! What stands behind the log's end.
 
 use crate::layout::COMMIT_BLOCK_BYTES;
-use crate::walk::CommitMark;
+use crate::mark::CommitMark;
 
 use super::Severity;
 use super::segment::SegmentCheck;
@@ -31,7 +31,7 @@ impl SegmentCheck<'_, '_> {
         let (Some(number), Some(chain)) = (self.run.last_commit, self.chain) else { return false };
         let mark = CommitMark { number, synced_upto: self.position(end), chain };
         let mut expected = Vec::with_capacity(COMMIT_BLOCK_BYTES as usize);
-        mark.put(&mut expected, self.member.place.seed, end, true);
+        mark.put(&mut expected, &self.member.place, end, true);
         let Some(found) = rest.get(..expected.len()) else { return false };
         let wrong = expected.iter().zip(found).filter(|(expected, found)| expected != found);
         wrong.count() <= WRONG_BYTES_MAX

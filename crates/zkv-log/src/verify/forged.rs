@@ -7,8 +7,10 @@ use zkv_io::{MemoryStorage, OpenMode, Storage, crc32c};
 
 use crate::header::SegmentHeader;
 use crate::layout::{
-    FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, seal_offset,
+    BLOCK_HEADER_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES,
+    SEGMENT_HEADER_FIELD_BYTES, seal_offset,
 };
+use crate::mark::sign;
 use crate::open::{Access, OpenFile, create};
 use crate::options::LogOptions;
 use crate::segment::Place;
@@ -83,11 +85,16 @@ impl Sample {
         &self.bytes[start..self.bytes.len().min(start + SLOT as usize)]
     }
 
-    /// Flips every bit of the block at `offset`, from its tag on, and makes its checksum right.
+    /// Flips every bit of the block at `offset`, from its tag on, and makes its checksum right, and the signature
+    /// of a commit.
     fn forge_block(&self, place: &Place, offset: u32, block: &[u8]) {
         for bit in 4 * 8..block.len() * 8 {
             let mut forged = block.to_vec();
             forged[bit / 8] ^= 1 << (bit % 8);
+            if block.len() == COMMIT_BLOCK_BYTES as usize {
+                let payload = &mut forged[BLOCK_HEADER_BYTES as usize..];
+                sign(payload, &place.store_id, place.id.slot, offset);
+            }
             let checksum = place.seed.checksum(offset, &forged[4..]);
             forged[..4].copy_from_slice(&checksum.to_le_bytes());
             self.findings(place.start + u64::from(offset), &forged);

@@ -14,7 +14,7 @@ use std::ops::Range;
 use std::path::Path;
 
 use zkv_io::{MemoryStorage, Storage};
-use zkv_log::layout::{FILE_HEADER_BYTES, seal_offset, slot_start};
+use zkv_log::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, seal_offset, slot_start};
 use zkv_log::{LogError, LogOptions, LogWriter, Room, Salvage, SalvageIndex, Salvaged, create};
 
 use common::{PATH, SLOT, bytes_of, compact, new_log, noise, open, storage_of};
@@ -306,7 +306,7 @@ fn a_commit_block_that_does_not_fit_what_stands_before_it_is_none() {
     };
     let (mut ours, theirs) = (gone_on(&storage, 20..30), gone_on(&copy, 30..40));
     assert_eq!(ours.len(), theirs.len());
-    let commit = ours.len() - 32;
+    let commit = ours.len() - COMMIT_BLOCK_BYTES as usize;
     ours[commit..].copy_from_slice(&theirs[commit..]);
     let found = salvage(&storage_of(&ours));
     assert_eq!((found.numbers, found.uncommitted), (reversed(0..20), reversed(20..30)));
@@ -373,11 +373,12 @@ fn segments_without_a_roll_call_are_all_read() {
     let tail = members.last().unwrap();
     writer.close().unwrap();
     let end = slot_start(tail.slot, SLOT) + u64::from(tail.data_bytes);
-    zero(&mut bytes, end - 32 - 32..end - 32 - 20);
+    let commit = u64::from(COMMIT_BLOCK_BYTES);
+    zero(&mut bytes, end - 2 * commit..end - commit - 20);
     // The end mark still proves what the lost commit block ended.
     assert_eq!(salvage(&storage_of(&bytes)).set(), live);
-    // Retire entry, roll call, commit block, end mark: 20 bytes a member, 24 a commit.
-    let all = 4 * 8 + 2 * 24 + 20 * (freed.len() + members.len()) as u64;
+    // Retire entry, roll call, commit block, end mark: 20 bytes a member, and 8 for each of the first two.
+    let all = 2 * 8 + 2 * commit + 20 * (freed.len() + members.len()) as u64;
     zero(&mut bytes, end - all..end);
     let found = salvage(&storage_of(&bytes));
     assert!(found.set().is_superset(&live));

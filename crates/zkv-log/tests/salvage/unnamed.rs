@@ -46,6 +46,61 @@ fn a_last_segment_is_found_without_its_header_and_the_seal_before_it() {
     }
 }
 
+/// Headers, seals and first blocks of all of them, so that nothing but commits says whose they are.
+#[test]
+fn any_number_of_segments_is_found_by_their_commits_alone() {
+    let (storage, mut writer) = new_log();
+    for number in 0..400 {
+        append(&mut writer, number..number + 1);
+        writer.log().sync(writer.end()).unwrap();
+    }
+    let count = writer.log().view().segments().len();
+    assert!(count > 4);
+    writer.close().unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    for slot in 0..u32::try_from(count).unwrap() {
+        let start = slot_start(slot, SLOT);
+        zero(&mut bytes, start - 300..start + 300);
+    }
+    // Not so much of the file's header that its store is unknown.
+    bytes[..4096].copy_from_slice(&bytes_of(&storage)[..4096]);
+    let found = salvage(&storage_of(&bytes));
+    // Of each segment, the first entry is lost.
+    assert!(found.numbers.len() >= 400 - count, "{} of {count} segments", found.numbers.len());
+    assert!(found.numbers.is_sorted_by(|newer, older| newer > older));
+    assert!(!found.is_certain());
+}
+
+#[test]
+fn the_newest_segment_of_a_slot_is_found_by_its_commits_among_what_older_ones_have_left() {
+    let (storage, mut writer) = new_log();
+    for number in 0..1200 {
+        append(&mut writer, number..number + 1);
+        writer.log().sync(writer.end()).unwrap();
+        let segments = writer.log().view().segments();
+        // Two slots are used in turns.
+        if let [older, _, _] = segments[..] {
+            let freed = writer.free(&[older.slot]).unwrap();
+            writer.log().sync(freed.end).unwrap();
+        }
+    }
+    let last = *writer.log().view().segments().last().unwrap();
+    assert!(last.sequence > 8);
+    let end = writer.end().offset;
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    let start = slot_start(last.slot, SLOT);
+    for slot in 0..3 {
+        let seal = slot_start(slot + 1, SLOT) - 1000;
+        zero(&mut bytes, seal..seal + 1000);
+    }
+    zero(&mut bytes, start..start + 4096);
+    let found = salvage(&storage_of(&bytes));
+    let expected = usize::try_from(end / 1100).unwrap() - 5;
+    assert!(found.numbers.starts_with(&reversed(1200 - u32::try_from(expected).unwrap()..1200)));
+}
+
 #[test]
 fn a_slot_of_another_log_is_none_that_has_lost_its_name() {
     let filled = |count: u32, first: u32| {

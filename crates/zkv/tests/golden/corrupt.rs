@@ -50,7 +50,7 @@ const CASES: &[Case] = &[
     ("flipped-block", flipped_block, Refused("corrupt at 4691: a block that was durable")),
     ("flipped-block-indexed", flipped_block_indexed, OneKeyLost("corrupt at 4691: a block")),
     ("torn-tail", torn_tail, Whole),
-    ("lost-seal", lost_seal, Refused("corrupt at 44693: a block that was durable")),
+    ("lost-seal", lost_seal, Refused("corrupt at 44741: a block that was durable")),
     ("lost-segment-header", lost_segment_header, Whole),
     ("retired-segment", retired_segment, Whole),
     ("foreign-index", foreign_index, Whole),
