@@ -8,6 +8,7 @@ use zkv_fuzz::corpus;
 use zkv_fuzz::mend::{mend_file, mend_index, mend_pair, parts_of_file, parts_of_index};
 use zkv_fuzz::targets::find;
 use zkv_io::{MemoryStorage, OpenMode, Storage};
+use zkv_log::layout::{BLOCK_HEADER_BYTES, COMMIT};
 
 fn seeds(target: &str) -> Vec<Vec<u8>> {
     let inputs = corpus::inputs(find(target).unwrap()).unwrap();
@@ -48,6 +49,8 @@ fn index_state(input: &[u8], index_start: usize) -> IndexState {
 
 #[test]
 fn an_index_is_made_to_belong_to_changed_data() {
+    let mut fields = COMMIT.iter();
+    let (_, synced_sequence, _) = fields.find(|(name, ..)| *name == "synced_sequence").unwrap();
     let mut count = 0;
     for mut input in seeds("verify") {
         let Some(index) = input.windows(8).position(|bytes| bytes == b"zkvindex") else {
@@ -56,7 +59,7 @@ fn an_index_is_made_to_belong_to_changed_data() {
         let parts = parts_of_file(&input[..index]);
         let commit = parts.into_iter().find(|part| input[part.start + 4] & 0xF == 6).unwrap();
         // Where it says how far the log was durable; the chain of all that follows changes.
-        input[commit.start + 16] ^= 1;
+        input[commit.start + BLOCK_HEADER_BYTES as usize + synced_sequence] ^= 1;
         mend_file(&mut input[..index]);
         assert_eq!(index_state(&input, index), IndexState::SetAside);
         mend_pair(&mut input);
