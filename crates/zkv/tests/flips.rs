@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zkv::{ErrorKind, IndexState, VerifyReport, verify};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
-use zkv_log::layout::{COMMIT_BLOCK_BYTES, seal_block_bytes};
+use zkv_log::layout::{COMMIT_BLOCK_BYTES, COMMIT_BYTES, seal_block_bytes};
 
 use common::faulty::{INDEX, PATH, killed, noise, options, read_file, write_file};
 use common::sample::{SLOT_BYTES, Sample, sample, small_sample};
@@ -146,7 +146,7 @@ fn gaps(data: &[u8]) -> Vec<Range<usize>> {
 /// Where the log of a closed store ends, behind its end mark. Zeros fill up the page.
 fn log_end(data: &[u8]) -> usize {
     /// Of a block's header: the tag of a commit block that is an end mark, and the payload's length.
-    const END_MARK: [u8; 4] = [0x16, 24, 0, 0];
+    const END_MARK: [u8; 4] = [0x16, COMMIT_BYTES as u8, 0, 0];
     let header = data.windows(END_MARK.len()).rposition(|bytes| bytes == END_MARK).unwrap();
     header - 4 + COMMIT_BLOCK_BYTES as usize
 }
