@@ -116,9 +116,11 @@ impl Lines<'_> {
 
 /// A terminal obeys control characters, and a key is somebody else's.
 fn escape(line: &mut Vec<u8>) {
-    if line.iter().any(|&byte| byte.is_ascii_control() && byte != b'\t') {
-        *line = line.escape_ascii().to_string().into_bytes();
-    }
+    let cells = line.split(|byte| *byte == b'\t').map(|cell| match std::str::from_utf8(cell) {
+        Ok(text) => output::escaped(text),
+        Err(_) => cell.escape_ascii().to_string(),
+    });
+    *line = cells.collect::<Vec<String>>().join("\t").into_bytes();
 }
 
 #[cfg(test)]
@@ -127,12 +129,19 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped_and_text_is_not() {
-        for (line, expected) in
-            [("plain\tß", "plain\tß"), ("a\u{1b}[2J", "a\\x1b[2J"), ("a\nb", "a\\nb")]
-        {
-            let mut line = line.as_bytes().to_vec();
+        let cases: [(&[u8], &str); 6] = [
+            ("plain\tß".as_bytes(), "plain\tß"),
+            (b"a\x1b[2J", "a\\u{1b}[2J"),
+            (b"a\nb", "a\\nb"),
+            // Sequences may begin with one character of those behind ASCII, too, and text be turned around.
+            ("a\u{9b}2J".as_bytes(), "a\\u{9b}2J"),
+            ("a\u{202e}b".as_bytes(), "a\\u{202e}b"),
+            (b"a\x9b2J\t\xff", "a\\x9b2J\t\\xff"),
+        ];
+        for (line, expected) in cases {
+            let mut line = line.to_vec();
             escape(&mut line);
-            assert_eq!(line, expected.as_bytes());
+            assert_eq!(String::from_utf8(line).unwrap(), expected);
         }
     }
 }

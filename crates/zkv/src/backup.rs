@@ -170,7 +170,7 @@ pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             "it is a folder: give the name of a file, in it or elsewhere"
         }
-        _ => "it exists already: remove it and its index file, or give another name",
+        _ => "it exists already: give a name that nothing has",
     };
     Err(Error::file(path)(io::Error::new(io::ErrorKind::AlreadyExists, remedy)))
 }

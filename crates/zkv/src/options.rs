@@ -324,7 +324,7 @@ impl Options {
 
     /// Opens the store at `path` to read it. Nothing is written beside it, not even an index: the
     /// files and their folder may be read-only. Only where the index has to be made anew from more
-    /// than a million records are some bytes of each put into the system's folder for temporary
+    /// than 700,000 records are some bytes of each put into the system's folder for temporary
     /// files meanwhile.
     ///
     /// # Errors

@@ -33,7 +33,7 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
             Err(error) => return Err(Failure::File { name, error }),
         };
         let refused = |problem| Failure::Line { name: name.clone(), number, problem };
-        if line.is_empty() {
+        if matches!(line, b"" | b"\r") {
             // Many files end with one. Anywhere else it is no record.
             first_empty.get_or_insert(number);
             continue;

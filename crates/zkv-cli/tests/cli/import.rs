@@ -40,6 +40,17 @@ fn a_folder_gives_paths_and_contents() {
 }
 
 #[test]
+fn an_empty_last_line_with_a_carriage_return_is_none() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let table = folder.write("a.tsv", "k\tv\r\n\r\n");
+    zkv(&["import", &store, &table]).check(0);
+    let lines = folder.write("a.jsonl", "{\"id\":\"l\"}\r\n\r\n");
+    zkv(&["import", &store, &lines, "--key", "id"]).check(0);
+    assert_eq!(sorted(&zkv(&["list", &store]).check(0)), ["k", "l"]);
+}
+
+#[test]
 fn a_single_file_is_a_record_under_its_name() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");

@@ -1,14 +1,19 @@
 //! Compaction: all of the store is written anew, as small as it gets.
 
+use zkv_log::layout::MEMBER_BYTES;
 use zkv_log::{FreeSlots, Packing, SegmentInfo};
 
 use super::burst::Manner;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::writer::Writer;
 
 /// Memory for records that are sorted together.
 const PIECE_BYTES: usize = 20 << 20;
+
+/// Bytes that are cleaned for each that freeing them writes.
+const CLEANED_A_ROLL_CALL: u64 = 4;
 
 /// How to compact a store.
 #[derive(Clone, Debug, Default)]
@@ -41,8 +46,8 @@ impl Store {
     /// as far as 20 MiB of memory allow, with a new dictionary, trained on the first of it. The file is
     /// cut where it ends then. Reads and writes go on meanwhile.
     ///
-    /// It takes two slots of room on the disk, and nothing that a snapshot holds comes back before that
-    /// is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts it. A store that is
+    /// It takes two slots of room on the disk, and 160 bytes a segment, and nothing that a snapshot holds comes
+    /// back before that is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts it. A store that is
     /// written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
     ///
     /// ```
@@ -112,15 +117,13 @@ impl Shared {
             // Without the turn: whoever listens may clean, or close the store.
             report(left.len());
         }
-        let _turn = self.cleaner.take_turn();
-        loop {
-            let last = {
-                let mut writer = self.writer()?;
-                self.last_in_the_way(&mut writer, |_| 0)?
-            };
-            let Some(last) = last else { break };
-            self.write_anew(vec![last], packing)?;
+        // Beside writers, what stands in the way next may be theirs: there is an end to it all the same.
+        for _ in 0..self.log.view().segments().len() {
+            if !self.write_last_anew(packing)? {
+                break;
+            }
         }
+        let _turn = self.cleaner.take_turn();
         // What is written next is like what is here.
         packing.hand_over(&self.log);
         let mut writer = self.writer()?;
@@ -136,6 +139,21 @@ impl Shared {
         Ok(true)
     }
 
+    /// Writes the last segment of the file anew where it stands in the way of cutting that; `false` where none does.
+    fn write_last_anew(&self, packing: &Packing) -> Result<bool> {
+        let _turn = self.cleaner.take_turn();
+        let last = {
+            let mut writer = self.writer()?;
+            if !writer.cleaned.is_empty() {
+                self.checkpoint(&mut writer)?;
+            }
+            self.last_in_the_way(&mut writer, |_| 0)?
+        };
+        let Some(last) = last else { return Ok(false) };
+        self.write_anew(vec![last], packing)?;
+        Ok(true)
+    }
+
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
         let pack = |entries: &[&[u8]]| packing.pack(&self.log, entries);
         // Each piece by itself: it takes the memory of several.
@@ -145,7 +163,19 @@ impl Shared {
             return Err(Error::Closed);
         }
         let mut writer = self.writer()?;
-        self.checkpoint(&mut writer)
+        match self.is_freeing_worth_it(&writer) {
+            true => self.checkpoint(&mut writer),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether what was cleaned is more than what freeing it writes: of a log of many segments, the two roll calls
+    /// of a checkpoint and of what is freed behind it are longer than a slot.
+    fn is_freeing_worth_it(&self, writer: &Writer) -> bool {
+        let segments = writer.committed.log.segments().len();
+        let roll_calls = (2 * segments * MEMBER_BYTES) as u64;
+        let cleaned = writer.cleaned.len() as u64 * u64::from(self.log.identity().slot_bytes);
+        roll_calls * CLEANED_A_ROLL_CALL <= cleaned
     }
 
     /// The oldest segments that together need about one slot, or what is left of the last segment where
@@ -242,6 +272,45 @@ mod tests {
         let mut value = vec![0; 400];
         fastrand::Rng::with_seed(seed).fill(&mut value);
         value
+    }
+
+    /// Each roll call names all segments: behind each slot, two of them were longer than what it gave back.
+    #[test]
+    fn a_compaction_of_many_small_segments_takes_little_room() {
+        const SLOT: u32 = 64 << 10;
+        let storage = Arc::new(MemoryStorage::new());
+        let path = std::path::Path::new("store.zkv");
+        let log = zkv_log::LogOptions { slot_bytes: SLOT, ..Default::default() };
+        zkv_log::create(&*storage, path, &log).unwrap();
+        let store = Options::new().storage(Arc::clone(&storage) as _).open(path).unwrap();
+        for number in 0..60_000u64 {
+            store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
+        }
+        store.flush().unwrap();
+        let file_bytes = || store.stats().unwrap().data_file_bytes;
+        let (before, mut most, mut segments) = (file_bytes(), 0, 0);
+        store
+            .compact(|progress| {
+                segments = progress.segments_total;
+                most = file_bytes().max(most);
+            })
+            .unwrap();
+        assert!(segments > 350, "{segments} segments");
+        let room = most - before;
+        assert!(room < 4 * u64::from(SLOT) + 160 * segments, "{room} bytes");
+        assert_eq!(store.len(), 60_000);
+    }
+
+    #[test]
+    fn a_close_waits_for_no_compaction_to_give_its_turn_back() {
+        let storage = Arc::new(MemoryStorage::new());
+        let store = Options::new().storage(storage).open("store.zkv").unwrap();
+        store.set_bytes(b"key", b"value").unwrap();
+        let shared = store.shared();
+        shared.cleaner.state().has_looked = false;
+        let _compacting = shared.cleaner.begin_compaction();
+        let _turn = shared.cleaner.take_turn();
+        shared.clean_in_closing().unwrap();
     }
 
     #[test]

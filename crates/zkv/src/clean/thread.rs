@@ -303,7 +303,8 @@ impl Shared {
     /// written: a program that opens a store, writes little and closes it would never clean.
     pub(crate) fn clean_in_closing(&self) -> Result<()> {
         let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning else { return Ok(()) };
-        if self.cleaner.state().has_looked {
+        // A compaction ends by itself where the store is closed: nobody waits for its turn.
+        if self.cleaner.state().has_looked || self.cleaner.is_compacting() {
             return Ok(());
         }
         let dead_percent = dead_percent.into();
