@@ -165,7 +165,7 @@ impl Model {
         let commits = self.blocks.iter().filter(|block| block.kind == COMMIT);
         let commits = commits.filter(|block| !is_hit(&block.bytes));
         let ends = commits.clone().map(|block| (block.position.0, block.position.1 + 1));
-        let proofs = commits.map(|block| position(block.bytes.start + 8 + 8));
+        let proofs = commits.map(|block| position(block.bytes.start + 8 + 24));
         let headers = self.segments.iter().filter(|segment| !is_hit(&segment.header));
         let headers = headers.map(|segment| position(segment.start + 100));
         let seals = self.segments.iter().filter_map(|segment| segment.seal.clone());
