@@ -233,6 +233,10 @@ fn insert(front: &mut Front, writes: &mut [Write<'_>]) {
         front.active_since.get_or_insert_with(Instant::now);
     }
     front.recent.note(writes.iter().map(|write| (write.hash, write.collection)));
+    if writes.len() > 1 {
+        // Several come in the order of their hashes.
+        front.active.reserve(writes.len());
+    }
     for write in writes {
         // Whoever calls this has only records.
         if let Body::Record(record) = &mut write.body {
@@ -251,6 +255,7 @@ mod tests {
     use zkv_sim::{Act, Watched};
 
     use super::*;
+    use crate::batch::WriteBatch;
     use crate::options::{Cleaning, Durability, Options};
     use crate::store::Store;
     use crate::sync::atomic::AtomicBool;
@@ -268,6 +273,24 @@ mod tests {
         let one = options.durability(Durability::Flushed).open("store.zkv").unwrap();
         one.set_bytes(b"a", b"1").unwrap();
         (one.clone(), one, fails)
+    }
+
+    #[test]
+    fn a_batch_has_room_made_for_all_of_its_keys_before_they_are_put_in_order() {
+        let options = Options::new().flush_interval(Duration::from_secs(3600));
+        let storage = Arc::new(MemoryStorage::new());
+        let store = options.storage(storage).open("store.zkv").unwrap();
+        store.set_bytes(b"before", b"1").unwrap();
+        let tables = || store.shared().front().active.table_count();
+        assert_eq!(tables(), 1);
+        let mut batch = WriteBatch::new();
+        for key in 0..10_000u32 {
+            batch.set_bytes(&key.to_le_bytes(), b"");
+        }
+        store.write(batch).unwrap();
+        // In each one between, all that came so far would have crowded into the beginning.
+        assert_eq!(tables(), 2);
+        assert_eq!(store.len(), 10_001);
     }
 
     #[test]

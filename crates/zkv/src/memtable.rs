@@ -108,6 +108,11 @@ impl Memtable {
         self.slots.put(hash, number, before, |number| self.hash_of(number));
     }
 
+    /// Makes room for so many more keys at once.
+    pub(crate) fn reserve(&self, more: usize) {
+        self.slots.reserve(more, |number| self.hash_of(number));
+    }
+
     /// Lets readers see all that was inserted.
     pub(crate) fn publish(&self) {
         self.published.store(self.entries.len(), Ordering::Release);
@@ -185,6 +190,12 @@ impl Memtable {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.slots.used() == 0
+    }
+
+    /// How many tables it has outgrown, and the newest.
+    #[cfg(test)]
+    pub(crate) fn table_count(&self) -> usize {
+        self.slots.table_count()
     }
 
     /// How many records came before `seen`.

@@ -7,7 +7,7 @@ use zkv_index::KeyHash;
 
 use crate::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
-/// Slots of the first table; each further one has twice as many as the one before it.
+/// Slots of the first table; each further one has twice as many as the one before it, whether that was made or not.
 const FIRST_SLOTS: usize = 512;
 const TABLES: usize = 22;
 /// A table has at least this many slots for each number: longer searches cost more than memory.
@@ -46,6 +46,11 @@ impl Slots {
         tables.map(|table| table.len() * size_of::<AtomicU64>()).sum()
     }
 
+    #[cfg(test)]
+    pub(super) fn table_count(&self) -> usize {
+        self.tables.iter().filter_map(OnceLock::get).count()
+    }
+
     /// The number of `hash`, which is one that `is_it` agrees to.
     #[inline]
     pub(super) fn find(&self, hash: KeyHash, is_it: impl Fn(u32) -> bool) -> Option<u32> {
@@ -79,24 +84,31 @@ impl Slots {
         }
     }
 
-    /// Makes the newest table, or the next one, where it has no room for `count` numbers.
+    /// Makes the newest table, or the next one that has it, where there is no room for `count` numbers.
     fn make_room(&self, count: usize, hash_of: impl Fn(u32) -> KeyHash) {
         let newest = self.newest.load(Ordering::Relaxed);
-        let Some(full) = self.tables[newest].get() else {
-            let _ = self.tables[newest].set(new_table(newest));
-            return;
-        };
-        if count * SLOTS_PER_NUMBER <= full.len() {
+        let has_room =
+            |table: &usize| count.saturating_mul(SLOTS_PER_NUMBER) <= FIRST_SLOTS << *table;
+        let wanted = (newest..TABLES).find(has_room).unwrap_or(TABLES - 1);
+        let full = self.tables[newest].get();
+        if full.is_some() && wanted == newest {
             return;
         }
-        let larger = new_table(newest + 1);
-        for slot in full {
+        let larger = new_table(wanted);
+        for slot in full.into_iter().flatten() {
             if let Some(number) = number_in(slot.load(Ordering::Relaxed)) {
                 put_into(&larger, hash_of(number), number, None);
             }
         }
-        let _ = self.tables[newest + 1].set(larger);
-        self.newest.store(newest + 1, Ordering::Release);
+        let _ = self.tables[wanted].set(larger);
+        self.newest.store(wanted, Ordering::Release);
+    }
+
+    /// Makes room for so many more numbers at once. Whoever puts many in the order of their hashes needs that:
+    /// in a table that is still small, all of them would have their homes at its beginning, and each would be
+    /// searched for past all that came before.
+    pub(super) fn reserve(&self, more: usize, hash_of: impl Fn(u32) -> KeyHash) {
+        self.make_room(self.used().saturating_add(more), hash_of);
     }
 
     /// Shows all numbers to `each`, nearly in the order of their hashes.
@@ -188,6 +200,41 @@ mod tests {
                 assert_eq!(find(&slots, *hash, &hashes), Some(number + count));
             }
             assert_eq!(slots.used(), hashes.len());
+        }
+    }
+
+    /// How far the number that is furthest from its hash's home lies behind it.
+    fn furthest(slots: &Slots, hashes: &[KeyHash]) -> usize {
+        let table = slots.tables[slots.newest.load(Ordering::Acquire)].get().unwrap();
+        let numbers = table.iter().map(|slot| number_in(slot.load(Ordering::Acquire)));
+        let distances = numbers.enumerate().filter_map(|(place, number)| {
+            let home = home(hashes[number? as usize], table.len());
+            Some((place + table.len() - home) % table.len())
+        });
+        distances.max().unwrap_or(0)
+    }
+
+    #[test]
+    fn many_hashes_in_their_order_lie_near_their_homes_where_room_was_made() {
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut hashes: Vec<KeyHash> = (0..20_000).map(|_| KeyHash(random.u128(..))).collect();
+        // Some were there before.
+        hashes[100..].sort();
+        for before in [0, 100] {
+            let (slots, of) = (Slots::with_room_for(0), |number: u32| hashes[number as usize]);
+            for (number, hash) in (0..).zip(&hashes) {
+                if number as usize == before {
+                    slots.reserve(hashes.len() - before, of);
+                }
+                slots.put(*hash, number, None, of);
+                if number.is_multiple_of(500) {
+                    let furthest = furthest(&slots, &hashes);
+                    assert!(furthest < 50, "{furthest} behind its home, of {number}");
+                }
+            }
+            for (number, hash) in (0..).zip(&hashes) {
+                assert_eq!(slots.find(*hash, |number| of(number) == *hash), Some(number));
+            }
         }
     }
 }
