@@ -75,6 +75,16 @@ impl KnownSegments {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn collection_count(&self, slot: u32) -> usize {
+        self.0.get(&slot).map_or(0, |known| known.collections.len())
+    }
+
+    /// All collections that a segment is known to have, or to have had, something of.
+    pub(crate) fn collections(&self) -> impl Iterator<Item = u32> + '_ {
+        self.0.values().flat_map(|known| known.collections.keys().copied())
+    }
+
     // Most commits change nothing, and copy nothing that a view holds.
 
     /// A segment begins, in which there is nothing yet.
@@ -102,6 +112,21 @@ impl KnownSegments {
                     let collections = Arc::make_mut(&mut known.collections);
                     collections.insert(collection, GrowingParts::new(parts));
                 }
+            }
+        }
+    }
+
+    /// Nobody will ask for the collection again but those who look at the store as it was before. A
+    /// collection that is cleared gets another number: the old ones would pile up, and each new one would take
+    /// longer to be added.
+    pub(crate) fn drop_collection(this: &mut Arc<Self>, collection: u32) {
+        let has_it = |known: &Known| known.collections.contains_key(&collection);
+        if !this.0.values().any(has_it) {
+            return;
+        }
+        for known in Arc::make_mut(this).0.values_mut() {
+            if has_it(known) {
+                Arc::make_mut(&mut known.collections).remove(&collection);
             }
         }
     }

@@ -253,14 +253,16 @@ impl LiveTable {
         self.live.entry((place.slot, collection)).or_default().add(share);
     }
 
-    /// Notes that nothing of `collection` is in use any longer.
+    /// Notes that nothing of `collection` is in use any longer, nor ever will be.
     pub(crate) fn drop_collection(&mut self, collection: u32) {
         self.live.retain(|(_, of), _| *of != collection);
+        KnownSegments::drop_collection(&mut self.known, collection);
     }
 
-    /// The collections of which something is in use.
+    /// The collections of which something is, or once was, in use.
     pub(crate) fn collections(&self) -> BTreeSet<u32> {
-        self.live.keys().map(|(_, collection)| *collection).collect()
+        let in_use = self.live.keys().map(|(_, collection)| *collection);
+        in_use.chain(self.known.collections()).collect()
     }
 
     /// The slots of which `other` says something else, or does not know all parts in which something is in use.

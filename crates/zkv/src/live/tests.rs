@@ -136,6 +136,33 @@ fn the_parts_in_which_a_collection_has_something_are_known_and_kept_as_long_as_i
 }
 
 #[test]
+fn a_segment_does_not_go_on_to_know_collections_that_were_dropped() {
+    let mut table = LiveTable::default();
+    let apply = |table: &mut LiveTable, collection: u32, is_killed: bool| {
+        let mut change = LiveChange::default();
+        change.add(at(0), 20, Weight::Value(10));
+        change.add(at(1), collection, Weight::Value(10));
+        table.apply(&change);
+        let mut change = LiveChange::default();
+        if is_killed {
+            change.kill(1, collection, 10);
+        }
+        table.apply(&change);
+    };
+    apply(&mut table, 30, false);
+    let before = table.known();
+    for collection in 30..1000u32 {
+        // Some have nothing in use any longer when they are dropped.
+        apply(&mut table, collection, collection.is_multiple_of(3));
+        table.drop_collection(collection);
+        assert_eq!(table.known().parts_of(1, collection), SegmentParts::NONE);
+    }
+    assert_eq!(table.known().collection_count(1), 0);
+    assert_ne!(table.known().parts_of(0, 20), SegmentParts::NONE, "another one, that goes on");
+    assert_ne!(before.parts_of(1, 30), SegmentParts::NONE, "who saw it before sees it still");
+}
+
+#[test]
 fn a_collection_of_which_something_may_be_superseded_is_not_lacked() {
     let (mut table, mut change) = (LiveTable::default(), LiveChange::default());
     for _ in 0..2 {
