@@ -17,6 +17,10 @@ const KEYS_MAX: usize = 1 << 20;
 const BATCH_KEYS_MIN: usize = 1 << 13;
 const BATCH_KEYS_MAX: usize = 4 << 20;
 
+/// Ends of collections that are remembered at most. Where a transaction lives so long that there are more, and
+/// has touched a named collection, it conflicts.
+const ENDS_MAX: usize = 1 << 16;
+
 /// The end of a transaction forgets so many keys at once: writers wait for it.
 const FORGOTTEN_AT_ONCE: usize = 1 << 12;
 /// Room for so many stays where none are left.
@@ -43,6 +47,8 @@ pub(crate) struct Recent {
     ended: HashMap<u32, Tick>,
     /// Of keys that were written up to here, some are forgotten.
     forgotten: Tick,
+    /// Of collections that ended up to here, some are forgotten.
+    forgotten_ends: Tick,
 }
 
 /// What a transaction has read.
@@ -162,12 +168,18 @@ impl Recent {
     /// Notes a commit that clears or drops a collection.
     pub(crate) fn note_end_of(&mut self, collection: u32) {
         self.now += 1;
-        if let Some((oldest, _)) = self.open.first_key_value() {
-            // It has another number from now on: those would pile up.
+        let Some((oldest, _)) = self.open.first_key_value() else { return };
+        // It has another number from now on: those would pile up. Whoever has scanned it has touched it, too.
+        self.collections.remove(&collection);
+        if self.ended.len() >= ENDS_MAX {
             self.ended.retain(|_, tick| *tick > *oldest);
-            self.collections.retain(|_, tick| *tick > *oldest);
-            self.ended.insert(collection, self.now);
+            if self.ended.len() > ENDS_MAX / 2 {
+                // So few would go each time that every clear would look at all of them.
+                self.ended.clear();
+                self.forgotten_ends = self.now;
+            }
         }
+        self.ended.insert(collection, self.now);
     }
 
     /// Whether nothing that was read has been written since.
@@ -177,7 +189,9 @@ impl Recent {
         let is_written =
             |key: &KeyHash| is_newer(self.keys.get(key)) || later().any(|(_, keys)| keys.has(*key));
         let is_known = reads.keys.is_empty() || reads.since >= self.forgotten;
+        let are_ends_known = reads.touched.is_empty() || reads.since >= self.forgotten_ends;
         is_known
+            && are_ends_known
             && !reads.keys.iter().any(is_written)
             && !reads.scanned.iter().any(|one| is_newer(self.collections.get(one)))
             && !reads.touched.iter().any(|one| is_newer(self.ended.get(one)))
@@ -273,6 +287,34 @@ mod tests {
         recent.end(new);
         let room = (recent.keys.capacity(), recent.order.capacity());
         assert!(room.0 + room.1 <= 4 * KEYS_KEPT_MAX, "{room:?}");
+    }
+
+    #[test]
+    fn of_collections_that_end_beside_an_open_transaction_only_so_many_are_remembered() {
+        let mut recent = Recent::default();
+        let max = u32::try_from(ENDS_MAX).unwrap();
+        let old = recent.begin();
+        let touched =
+            |since: Tick, of: &[u32]| Reads { touched: of.to_vec(), ..reads(since, &[], of) };
+        for ended in 1..=max {
+            note(&mut recent, 1, ended);
+            recent.note_end_of(ended);
+        }
+        assert!(recent.is_current(&touched(old, &[max + 10])));
+        assert!(!recent.is_current(&touched(old, &[1])));
+        let new = recent.begin();
+        for ended in max + 1..=max + 5 {
+            note(&mut recent, 1, ended);
+            recent.note_end_of(ended);
+        }
+        assert!(recent.ended.len() <= ENDS_MAX && recent.collections.len() < 10);
+        assert!(!recent.is_current(&touched(old, &[1])), "forgotten");
+        let unaware = Reads { touched: Vec::new(), ..reads(old, &[], &[]) };
+        assert!(recent.is_current(&unaware), "it knows of no collection");
+        let later = recent.begin();
+        assert!(recent.is_current(&touched(later, &[1])));
+        [old, new, later].into_iter().for_each(|since| recent.end(since));
+        assert!(recent.ended.is_empty());
     }
 
     #[test]
