@@ -12,6 +12,7 @@ use crate::catalog::DEFAULT;
 use crate::clean::WRITE_WAIT_MAX;
 use crate::collection::{Collection, RawCollection};
 use crate::error::{Error, Result};
+use crate::memtable::ENTRY_OVERHEAD_BYTES;
 use crate::options::Durability;
 use crate::spill::{Spilled, Wish, Wishes, write_of};
 use crate::store::{Store, encode_key};
@@ -231,14 +232,18 @@ impl Store {
         }
         self.before_writing(durability)?;
         self.check_batch(&batch)?;
-        if batch.wishes.bytes_in_memory().is_some_and(|bytes| self.fits_buffer(bytes)) {
+        if self.fits_buffer(&batch) {
             return self.write_few(&batch, durability);
         }
         self.write_many(batch, durability)
     }
 
-    fn fits_buffer(&self, bytes: usize) -> bool {
-        bytes <= self.shared().options.memory_buffer_bytes
+    /// Whether it takes no more memory than a buffer may: short records take more than they are long.
+    fn fits_buffer(&self, batch: &WriteBatch) -> bool {
+        batch.wishes.bytes_in_memory().is_some_and(|bytes| {
+            let overhead = batch.len().saturating_mul(ENTRY_OVERHEAD_BYTES);
+            bytes.saturating_add(overhead) <= self.shared().options.memory_buffer_bytes
+        })
     }
 
     fn check_batch(&self, batch: &WriteBatch) -> Result<()> {

@@ -294,6 +294,33 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_of_short_records_that_take_more_than_a_buffer_goes_to_the_log() {
+        const BYTES: usize = 64 << 10;
+        let storage = Arc::new(MemoryStorage::new());
+        let options = Options::new().storage(storage).memory_buffer_bytes(BYTES);
+        let store = options.flush_interval(Duration::from_secs(3600)).open("store.zkv").unwrap();
+        let buffered = || store.shared().front().active.bytes();
+        for (keys, is_buffered) in [(0..100, true), (1000..3000u32, false)] {
+            let before = buffered();
+            let mut batch = WriteBatch::new();
+            for key in keys.clone() {
+                batch.set_bytes(&key.to_le_bytes(), b"");
+            }
+            store.write(batch).unwrap();
+            let behind = buffered();
+            assert_eq!(behind > before, is_buffered, "a batch: {before}, then {behind}");
+            let keys = keys.map(|key| (key + 10_000).to_le_bytes());
+            store
+                .transaction(|tx| keys.clone().try_for_each(|key| tx.set_bytes(&key, b"")))
+                .unwrap();
+            let last = buffered();
+            assert_eq!(last > behind, is_buffered, "a transaction: {behind}, then {last}");
+        }
+        assert!(buffered() < BYTES);
+        assert_eq!(store.len(), 4200);
+    }
+
+    #[test]
     fn a_close_behind_one_that_could_not_sync_fails_as_well() {
         let (one, other, fails) = two_handles(Act::Sync, io::ErrorKind::Other);
         fails.store(true, Ordering::SeqCst);

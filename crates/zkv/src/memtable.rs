@@ -22,7 +22,7 @@ use slots::Slots;
 
 /// What a record costs besides its own bytes: its entry, and slots for it, twice as many of both
 /// as are in use at the worst.
-const ENTRY_OVERHEAD_BYTES: usize = 96;
+pub(crate) const ENTRY_OVERHEAD_BYTES: usize = 96;
 
 /// Where no older record of the key is in the buffer.
 const NONE: u32 = u32::MAX;

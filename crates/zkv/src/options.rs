@@ -166,8 +166,9 @@ impl Options {
         self
     }
 
-    /// Bytes of keys and values that gather in memory before they are compressed together: 64 KiB
-    /// to 1 GiB, default 4 MiB. Up to three such buffers exist at a time. Larger ones compress a
+    /// Bytes of keys and values, and 96 for each of them, that gather in memory before they are compressed
+    /// together: 64 KiB to 1 GiB, default 4 MiB. Up to three such buffers exist at a time. A batch or
+    /// transaction that takes more than one is written at once. Larger ones compress a
     /// little better; a smaller one bounds what a crash of the process can lose.
     pub fn memory_buffer_bytes(mut self, bytes: usize) -> Self {
         self.memory_buffer_bytes = bytes;

@@ -8,6 +8,7 @@ use zkv_record::Record;
 
 use crate::error::{Error, Result};
 use crate::keys::Keys;
+use crate::memtable::ENTRY_OVERHEAD_BYTES;
 use crate::options::Durability;
 use crate::recent::Reads;
 use crate::shared::Shared;
@@ -283,7 +284,8 @@ impl<'a> WriteSet<'a> {
         }
     }
 
-    /// Whether it may wait in a buffer of `bytes_max`, which takes any one record.
+    /// Whether it may wait in a buffer of `bytes_max`, which takes any one record. Several count as what they
+    /// will take in memory there.
     pub(crate) fn fits_buffer(&self, bytes_max: usize) -> bool {
         debug_assert!(self.moves.is_none() && !matches!(self.writes, Writes::Many(_)));
         if self.durability != Durability::Buffered {
@@ -292,8 +294,9 @@ impl<'a> WriteSet<'a> {
         match self.writes.in_memory() {
             [one] => one.is_record(),
             several => {
+                let overhead = several.len() * ENTRY_OVERHEAD_BYTES;
                 let bytes = several.iter().map(Write::record_bytes).sum::<Option<usize>>();
-                bytes.is_some_and(|bytes| bytes <= bytes_max)
+                bytes.is_some_and(|bytes| bytes + overhead <= bytes_max)
             }
         }
     }
