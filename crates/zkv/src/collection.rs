@@ -28,11 +28,13 @@ pub use view::{SnapshotCollection, TransactionCollection};
 /// A named part of a store, with keys and values of one type each. See [`Store::collection`].
 ///
 /// Its keys are its own: the same key may stand in any number of collections. Clones are handles of
-/// the same collection. A key may be given as whatever `K` borrows as, so long as serde writes it
+/// the same collection. Each holds a handle of the store, which so stays open until the last of them is dropped
+/// or [`Store::close`] is called. A key may be given as whatever `K` borrows as, so long as serde writes it
 /// alike: a `String` as a `str`, but not an array as a slice, or a struct as one of its fields. Else it is refused,
 /// of kind `Misuse`.
 ///
 /// [`Store::collection`]: crate::Store::collection
+/// [`Store::close`]: crate::Store::close
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;

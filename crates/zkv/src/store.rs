@@ -43,7 +43,8 @@ use crate::view::View;
 /// A key has up to 64 KiB, a value up to 4 GiB - 1, encoded.
 ///
 /// Dropping the last handle flushes and closes the store; [`Store::close`] does the same and
-/// reports errors.
+/// reports errors. Each [`Collection`](crate::Collection), [`RawCollection`](crate::RawCollection) and
+/// [`Transaction`](crate::Transaction) holds a handle: while one of them is there, the store stays open.
 ///
 /// A store belongs to the process that has opened it: behind a `fork`, as some programs make to become a daemon,
 /// the child opens it anew. What it does with a handle of its parent's is not written, or fails with
@@ -383,7 +384,7 @@ impl Store {
     /// less time than it takes to make the file durable. Where [`Options::cleaning`] is automatic and has not
     /// begun by then, as much as was written, or a segment, is cleaned first where it is due.
     /// Other handles of it read on, and can write no longer; the files are free for another opening once the
-    /// last handle, snapshot, transaction and iteration is dropped. A store that is closed already, or open
+    /// last handle, collection, snapshot, transaction and iteration is dropped. A store that is closed already, or open
     /// to be read, has nothing to do.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ use crate::write_set::CollectionState;
 /// It suits tools that know no types. What is written here is not held against the collection's types: whoever
 /// reads it with them gets an error of kind `Encoding` or, since postcard does not tell types, another value than
 /// was meant, and never finds keys that are written otherwise.
+///
+/// It holds a handle of the store, as a [`Collection`](crate::Collection) does.
 #[derive(Clone)]
 pub struct RawCollection {
     store: Store,
