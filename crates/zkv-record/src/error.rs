@@ -44,11 +44,17 @@ pub enum RecordError {
     },
     /// The value nests deeper than it may, or its bytes are forged.
     #[error(
-        "the value nests deeper than {max} levels: raise `Options::max_decode_depth`, \
-         or store a flatter type"
+        "the value nests deeper than {max} levels: raise `Options::max_decode_depth`, and for a batch \
+         `WriteBatch::max_decode_depth`, too, or store a flatter type"
     )]
     TooDeep {
         /// How deep it may nest.
+        max: u32,
+    },
+    /// A key nests deeper than any key may.
+    #[error("the key nests deeper than {max} levels, which no option raises: use a flatter type")]
+    KeyTooDeep {
+        /// [`DECODE_DEPTH_MAX`](crate::DECODE_DEPTH_MAX).
         max: u32,
     },
     /// The value has more elements than its bytes can hold and 65,536, such as a long `Vec<()>`, or its bytes are

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::Codec;
+use zkv_record::{Codec, RecordError};
 
 use crate::error::Result;
 use crate::shared::Shared;
@@ -42,5 +42,13 @@ impl Shared {
     /// That of a store's own values.
     pub(crate) fn postcard(&self) -> Coding {
         self.coding(Codec::Postcard)
+    }
+}
+
+/// What is wrong with a key, as is told of it: no option lets one nest deeper.
+pub(crate) fn of_key(error: RecordError) -> RecordError {
+    match error {
+        RecordError::TooDeep { max } => RecordError::KeyTooDeep { max },
+        error => error,
     }
 }

@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use zkv_record::decode;
 
 use crate::catalog::Entry;
-use crate::coding::Coding;
+use crate::coding::{Coding, of_key};
 use crate::error::{Error, Result};
 use crate::iter::{IterBytes, KeysBytes};
 use crate::modify::Place;
@@ -336,7 +336,7 @@ where
     fn next(&mut self) -> Option<Self::Item> {
         let decoded = |(key, value): (Vec<u8>, Vec<u8>)| {
             // Keys are always postcard's.
-            let key = decode(&key)?;
+            let key = decode(&key).map_err(of_key)?;
             Ok((key, self.coding.decode(&value)?))
         };
         self.entries.next().map(|entry| entry.and_then(decoded))
@@ -369,7 +369,7 @@ where
     type Item = Result<K>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.keys.next().map(|key| Ok(decode(&key?)?))
+        self.keys.next().map(|key| Ok(decode(&key?).map_err(of_key)?))
     }
 }
 

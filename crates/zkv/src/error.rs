@@ -352,6 +352,7 @@ fn kind_of_record(error: &RecordError) -> ErrorKind {
         RecordError::KeyTooLong { .. }
         | RecordError::ValueTooLong { .. }
         | RecordError::TooDeep { .. }
+        | RecordError::KeyTooDeep { .. }
         | RecordError::TooManyElements { .. } => ErrorKind::Limit,
         _ => ErrorKind::Encoding,
     }

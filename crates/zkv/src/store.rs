@@ -12,6 +12,7 @@ use zkv_record::encode;
 use crate::cache::ValueCache;
 use crate::catalog::DEFAULT;
 use crate::clean::{self, Cleaner};
+use crate::coding::of_key;
 use crate::collections::Collections;
 use crate::error::{Error, Result};
 use crate::flusher;
@@ -489,6 +490,6 @@ impl Drop for Handle {
 
 pub(crate) fn encode_key<K: Serialize + ?Sized>(key: &K) -> Result<Vec<u8>> {
     let mut encoded = Vec::with_capacity(64);
-    encode(key, &mut encoded)?;
+    encode(key, &mut encoded).map_err(of_key)?;
     Ok(encoded)
 }

@@ -7,7 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use zkv::{Codec, CollectionOptions, Error, ErrorKind, Options, SalvageEvent, Store, WriteBatch};
+use zkv::{
+    Codec, Collection, CollectionOptions, Error, ErrorKind, Options, SalvageEvent, Store,
+    WriteBatch,
+};
 use zkv_index::{Checkpoint, CheckpointMeta, Run, write_first};
 use zkv_io::{MemoryStorage, OpenMode, Storage};
 use zkv_log::{Access, LogOptions, OpenFile};
@@ -170,6 +173,23 @@ fn a_value_that_nests_deeper_than_the_option_says_is_neither_written_nor_read() 
     store.write(batch_of(&nested(10), 128)).unwrap();
     assert_eq!(store.get::<_, Nested>("batch").unwrap(), Some(nested(10)));
     assert!(!store.contains("other").unwrap());
+}
+
+#[test]
+fn what_is_too_deep_is_told_what_helps_where_it_is_a_key_or_in_a_batch() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new()));
+    let (store, deep) = (options.max_decode_depth(300).open(DATA).unwrap(), nested(100));
+    let mut batch = WriteBatch::new();
+    batch.set(&deep, &1u8);
+    let keys: Collection<Nested, u8> = store.collection("deep").unwrap();
+    for refused in [store.set(&deep, &1u8), store.write(batch), keys.set(&deep, &1)] {
+        let error = refused.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Limit);
+        let message = error.to_string();
+        assert!(message.contains("the key") && !message.contains("max_decode_depth"), "{message}");
+    }
+    let message = store.write(batch_of(&deep, 128)).unwrap_err().to_string();
+    assert!(message.contains("`WriteBatch::max_decode_depth`"), "{message}");
 }
 
 fn batch_of(value: &Nested, levels: u32) -> WriteBatch {
