@@ -228,7 +228,7 @@ impl Store {
         self.set_in(Place::Default, key, value)
     }
 
-    /// The value of `key`.
+    /// The value of `key`. None can have been set of a key over 64 KiB: that is `None`, and no error.
     ///
     /// # Errors
     /// Of kind `Corrupt` where the record is damaged: never a wrong value, never a wrong `None`.
@@ -250,7 +250,7 @@ impl Store {
         self.delete_in(Place::Default, key)
     }
 
-    /// Whether `key` has a value.
+    /// Whether `key` has a value; one over 64 KiB has none.
     ///
     /// # Errors
     /// As [`Store::get_bytes`].
@@ -371,6 +371,7 @@ impl Store {
     /// Of kind `Corrupt` where the data is damaged: which keys a damaged block held cannot be
     /// known. Of kind `Io` where the index cannot be written. The store then goes on with the index
     /// that it had; if only the last steps failed, the new file, which is as good, is in its place.
+    /// `ReadOnly`, and `Misuse` after `close`.
     pub fn rebuild_index(&self) -> Result<()> {
         let shared = self.shared();
         let mut writer = shared.writer()?;
