@@ -145,9 +145,10 @@ fn gaps(data: &[u8]) -> Vec<Range<usize>> {
 
 /// Where the log of a closed store ends, behind its end mark. Zeros fill up the page.
 fn log_end(data: &[u8]) -> usize {
-    /// Of a block's header: the tag of a commit block that is an end mark, and the payload's length.
-    const END_MARK: [u8; 4] = [0x16, COMMIT_BYTES as u8, 0, 0];
-    let header = data.windows(END_MARK.len()).rposition(|bytes| bytes == END_MARK).unwrap();
+    // Of a block's header: the tag of a commit block that is an end mark, and the payload's length.
+    let [l0, l1, l2, ..] = COMMIT_BYTES.to_le_bytes();
+    let end_mark = [0x16, l0, l1, l2];
+    let header = data.windows(end_mark.len()).rposition(|bytes| bytes == end_mark).unwrap();
     header - 4 + COMMIT_BLOCK_BYTES as usize
 }
 
