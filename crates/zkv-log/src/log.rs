@@ -38,8 +38,10 @@ pub(crate) struct Shared {
     pub decoders: DecoderPool,
     pub interner: Interner,
     pub packer: Packer,
-    /// The end of the last commit that is in the operating system's hands.
+    /// The end of the last commit that is in the operating system's hands, of those since the opening.
     pub finished_upto: Mutex<Position>,
+    /// The log's end when it was opened: a sync is asked for it where it was mended.
+    pub opened_upto: Position,
     /// Up to where the log is known to be durable.
     pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
@@ -162,7 +164,8 @@ impl Log {
         self.shared.packer.repack(packed, entries, is_kept)
     }
 
-    /// Makes everything up to `upto`, the end of a finished commit, durable.
+    /// Makes everything up to `upto`, the end of a finished commit, durable. What lies behind the log's
+    /// end stands for that end.
     ///
     /// # Errors
     /// [`LogError::Io`]; from then on [`LogError::SyncFailed`], until the log is opened again: a
@@ -171,6 +174,8 @@ impl Log {
         if !self.is_sync_failed() && upto <= self.synced_upto() {
             return Ok(());
         }
+        // What is not written yet is not vouched for: the next opening would miss it.
+        let upto = upto.min(self.finished_upto().max(self.shared.opened_upto));
         let _waiting = self.shared.gather.enter(upto);
         let answer = || match self.is_sync_failed() {
             true => Some(Err(LogError::SyncFailed)),
@@ -182,11 +187,15 @@ impl Log {
         };
         self.shared.gather.wait_for_others(self.synced_upto());
         // Whoever has committed by now need not sync again.
-        let finished = *self.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner);
+        let finished = self.finished_upto();
         let start = Instant::now();
         let synced = self.sync_file(upto.max(finished));
         self.shared.gather.note_time(start.elapsed());
         synced
+    }
+
+    fn finished_upto(&self) -> Position {
+        *self.shared.finished_upto.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether a sync has failed since the log was opened: nothing is written any more.

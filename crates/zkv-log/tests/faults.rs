@@ -455,3 +455,26 @@ fn of_two_threads_that_sync_none_succeeds_where_the_disk_failed() {
     assert!(log.synced_upto() < end);
     assert!(matches!(writer.append(&[b"two"]), Err(LogError::SyncFailed)));
 }
+
+#[test]
+fn a_sync_vouches_for_nothing_behind_the_logs_end() {
+    let (storage, mut writer) = new_log();
+    writer.append(&[b"one"]).unwrap();
+    let (log, first) = (writer.log(), writer.end());
+    log.sync(log.view().seen_upto()).unwrap();
+    assert_eq!(log.synced_upto(), first);
+    writer.append(&[b"two"]).unwrap();
+    log.sync(writer.end()).unwrap();
+    assert_eq!(log.synced_upto(), writer.end());
+    writer.append(&[b"three"]).unwrap();
+    let end = writer.end();
+    drop((writer, log));
+    let mut writer = open(&storage);
+    writer.mend().unwrap();
+    // Nothing was committed since it was opened, and there is something to sync all the same.
+    writer.log().sync(writer.log().view().seen_upto()).unwrap();
+    assert_eq!((writer.log().synced_upto(), writer.end()), (end, end));
+    writer.close().unwrap();
+    drop(writer);
+    open(&storage);
+}

@@ -136,6 +136,7 @@ impl Recovery<'_> {
             synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
             finished_upto: Mutex::new(Position::default()),
+            opened_upto: self.end.position,
             gather: Gather::default(),
         });
         let replay_from = self.replay_from;
