@@ -39,6 +39,8 @@ pub struct Commit<'a> {
     begun_slots: Vec<u32>,
     is_end_mark: bool,
     has_written: bool,
+    /// Whether a part of it could not be put in: what is there is not all that belongs together.
+    is_failed: bool,
     is_finished: bool,
 }
 
@@ -55,15 +57,31 @@ impl<'a> Commit<'a> {
             begun_slots: Vec::new(),
             is_end_mark: false,
             has_written: false,
+            is_failed: false,
             is_finished: false,
         }
     }
 
-    /// Appends packed entries, and returns where each of them is.
+    /// Appends packed entries, and returns where each of them is. Where that fails, the commit has come to
+    /// nothing: it takes no more, and [`Commit::finish`] refuses it.
     ///
     /// # Errors
-    /// [`LogError::Io`].
+    /// [`LogError::Io`], and [`LogError::CommitFailed`] behind an earlier failure.
     pub fn append(&mut self, packed: &Packed) -> Result<Vec<EntryAddress>> {
+        self.or_fail(|commit| commit.append_blocks(packed))
+    }
+
+    /// Does a part of the commit. It is whole or absent, so none that lacks a part may be finished.
+    fn or_fail<T>(&mut self, part: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.is_failed {
+            return Err(LogError::CommitFailed);
+        }
+        let done = part(self);
+        self.is_failed = done.is_err();
+        done
+    }
+
+    fn append_blocks(&mut self, packed: &Packed) -> Result<Vec<EntryAddress>> {
         let mut addresses = Vec::with_capacity(packed.entry_count);
         for chunk in &packed.chunks {
             let mut start = 0;
@@ -83,7 +101,7 @@ impl<'a> Commit<'a> {
     /// As [`Commit::append`], with the locations by which an index finds the entries again.
     ///
     /// # Errors
-    /// [`LogError::Io`].
+    /// As [`Commit::append`].
     pub fn append_located(&mut self, packed: &Packed) -> Result<Vec<Location>> {
         let addresses = self.append(packed)?;
         let located = addresses.iter().map(|address| {
@@ -154,11 +172,13 @@ impl<'a> Commit<'a> {
         members: &[SegmentId],
     ) -> Result<Position> {
         let (first, rest) = members.split_at(members.len().min(MEMBERS_PER_BLOCK));
-        let position = self.put_member_block(kind, first)?;
-        for members in rest.chunks(MEMBERS_PER_BLOCK) {
-            self.put_member_block(kind, members)?;
-        }
-        Ok(position)
+        self.or_fail(|commit| {
+            let position = commit.put_member_block(kind, first)?;
+            for members in rest.chunks(MEMBERS_PER_BLOCK) {
+                commit.put_member_block(kind, members)?;
+            }
+            Ok(position)
+        })
     }
 
     fn put_member_block(&mut self, kind: BlockKind, members: &[SegmentId]) -> Result<Position> {
@@ -256,7 +276,7 @@ impl<'a> Commit<'a> {
     /// Seals the tail's segment and begins one that opens with a roll call, which comes next.
     pub(crate) fn begin_base(&mut self) -> Result<()> {
         let (slot, slot_count) = self.writer.take_forgotten_slot(self.slot_count);
-        self.begin_segment(slot, slot_count, true)
+        self.or_fail(|commit| commit.begin_segment(slot, slot_count, true))
     }
 
     fn begin_segment(&mut self, slot: u32, slot_count: u32, is_base: bool) -> Result<()> {
@@ -335,8 +355,12 @@ impl<'a> Commit<'a> {
     /// views taken from now on, and durable after [`crate::Log::sync`].
     ///
     /// # Errors
-    /// [`LogError::Io`]; the commit is then undone.
+    /// [`LogError::Io`], and [`LogError::CommitFailed`] where a part of the commit could not be appended;
+    /// the commit is then undone.
     pub fn finish(mut self, room: Room) -> Result<Committed> {
+        if self.is_failed {
+            return Err(LogError::CommitFailed);
+        }
         self.make_room(COMMIT_BYTES)?;
         let number = self.writer.last_commit + u64::from(!self.is_end_mark);
         let mark = CommitMark { chain: self.tail.chain, ..self.writer.mark(number) };

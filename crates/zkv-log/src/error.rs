@@ -73,6 +73,9 @@ pub enum LogError {
     /// An earlier sync failed, so that nothing is known of what is on the disk.
     #[error("a sync failed earlier: reopen the store to write again")]
     SyncFailed,
+    /// A part of the commit could not be appended, so that it cannot be whole.
+    #[error("a part of this commit could not be written: nothing of it is kept, begin it anew")]
+    CommitFailed,
     /// The checkpoint given to recovery is not one of this log's past.
     #[error("the checkpoint does not belong to this log's present state")]
     CheckpointMismatch,

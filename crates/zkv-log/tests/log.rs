@@ -2,12 +2,15 @@
 
 mod common;
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use zkv_io::MemoryStorage;
 use zkv_log::layout::COMMIT_BLOCK_BYTES;
 use zkv_log::{Access, EntryAddress, LogError, LogOptions, LogWriter, OpenFile, Room, create};
+use zkv_sim::{Act, Watched};
 
 use common::{
     PATH, SLOT, all, bytes_of, new_log, noise, open, open_file, options, storage_of, try_open,
@@ -255,6 +258,43 @@ fn an_unfinished_commit_leaves_nothing_behind() {
     assert_eq!(all(&writer.log()), expected(6000));
     drop(writer);
     assert_eq!(all(&open(&storage).log()), expected(6000));
+}
+
+#[test]
+fn a_commit_of_which_a_part_could_not_be_appended_is_not_finished() {
+    let entries: Vec<Vec<u8>> = (0..50).map(|seed| noise(seed, 3000)).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    let mut failures = 0;
+    for failing in 0.. {
+        let storage = MemoryStorage::new();
+        let writes_left = Arc::new(AtomicI64::new(i64::MAX));
+        let left = Arc::clone(&writes_left);
+        let full_disk = Watched::new(Arc::new(storage.clone()), move |act, _| {
+            let is_refused = act == Act::Write && left.fetch_sub(1, Ordering::SeqCst) == 0;
+            if is_refused { Err(ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        let options = LogOptions { write_buffer_bytes: 4096, ..options() };
+        create(&full_disk, Path::new(PATH), &options).unwrap();
+        let shared = Arc::new(full_disk);
+        let file = OpenFile::open(shared, Path::new(PATH), Access::ReadWrite, options).unwrap();
+        let mut writer = file.recover(None).unwrap().writer.unwrap();
+        append(&mut writer, 0..3);
+        let packed = writer.log().pack(&slices).unwrap();
+        writes_left.store(failing, Ordering::SeqCst);
+        let mut commit = writer.begin().unwrap();
+        if commit.append(&packed).is_ok() {
+            break;
+        }
+        failures += 1;
+        // The disk has room again.
+        assert!(commit.append(&packed).is_err(), "write {failing}");
+        assert!(commit.finish(Room::Exact).is_err(), "write {failing}");
+        assert_eq!(all(&writer.log()), expected(3), "write {failing}");
+        append(&mut writer, 3..5);
+        drop((writer, file));
+        assert_eq!(all(&open(&storage).log()), expected(5), "write {failing}");
+    }
+    assert!(failures > 20, "{failures}");
 }
 
 #[test]

@@ -325,7 +325,7 @@ fn kind_of_log(error: &LogError) -> ErrorKind {
             ErrorKind::UnsupportedVersion
         }
         LogError::EntryTooLarge { .. } => ErrorKind::Limit,
-        LogError::InvalidOption { .. } => ErrorKind::Misuse,
+        LogError::InvalidOption { .. } | LogError::CommitFailed => ErrorKind::Misuse,
         LogError::ReadOnly => ErrorKind::ReadOnly,
         LogError::SyncFailed | LogError::Zstd => ErrorKind::Io,
         _ => ErrorKind::Corrupt,
