@@ -68,7 +68,7 @@ impl<'a> Commit<'a> {
     /// # Errors
     /// [`LogError::Io`], and [`LogError::CommitFailed`] behind an earlier failure.
     pub fn append(&mut self, packed: &Packed) -> Result<Vec<EntryAddress>> {
-        self.or_fail(|commit| commit.append_blocks(packed))
+        self.or_fail(|commit| commit.append_blocks(packed, |_, address| Some(address)))
     }
 
     /// Does a part of the commit. It is whole or absent, so none that lacks a part may be finished.
@@ -81,8 +81,13 @@ impl<'a> Commit<'a> {
         done
     }
 
-    fn append_blocks(&mut self, packed: &Packed) -> Result<Vec<EntryAddress>> {
-        let mut addresses = Vec::with_capacity(packed.entry_count);
+    /// Keeps of each address what `of` makes of it: an address takes three times what a location does.
+    fn append_blocks<T>(
+        &mut self,
+        packed: &Packed,
+        of: impl Fn(&LogWriter, EntryAddress) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let mut places = Vec::with_capacity(packed.entry_count);
         for chunk in &packed.chunks {
             let mut start = 0;
             for block in &chunk.blocks {
@@ -90,12 +95,14 @@ impl<'a> Commit<'a> {
                 start = block.end;
                 let dictionary = packed.dictionary.as_ref().filter(|_| block.with_dictionary);
                 let offset = self.put_entries(block.kind, payload, dictionary)?;
-                let slot = self.tail.segment.place.id.slot;
-                let ordinals = 0..block.entry_count;
-                addresses.extend(ordinals.map(|ordinal| EntryAddress { slot, offset, ordinal }));
+                let SegmentId { sequence, slot, .. } = self.tail.segment.id();
+                for ordinal in 0..block.entry_count {
+                    let address = EntryAddress { sequence, slot, offset, ordinal };
+                    places.push(of(self.writer, address).ok_or(LogError::CheckpointMismatch)?);
+                }
             }
         }
-        Ok(addresses)
+        Ok(places)
     }
 
     /// As [`Commit::append`], with the locations by which an index finds the entries again.
@@ -103,12 +110,9 @@ impl<'a> Commit<'a> {
     /// # Errors
     /// As [`Commit::append`].
     pub fn append_located(&mut self, packed: &Packed) -> Result<Vec<Location>> {
-        let addresses = self.append(packed)?;
-        let located = addresses.iter().map(|address| {
-            // Cell 0 of a slot is its segment's header, so no block starts there.
-            self.writer.location(address.slot, address.offset)
-        });
-        located.collect::<Option<_>>().ok_or(LogError::CheckpointMismatch)
+        // Cell 0 of a slot is its segment's header, so no block starts there.
+        let location = |writer: &LogWriter, at: EntryAddress| writer.location(at.slot, at.offset);
+        self.or_fail(|commit| commit.append_blocks(packed, location))
     }
 
     fn put_entries(

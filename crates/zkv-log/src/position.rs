@@ -143,9 +143,12 @@ impl CellId {
     }
 }
 
-/// The exact place of one entry.
+/// The exact place of one entry, from the end of its commit on: that of a commit that was given up, or that
+/// a crash has taken, may lead to what was appended there instead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct EntryAddress {
+    /// The sequence number of the entry's segment: once that is freed, another one may fill its slot.
+    pub sequence: u64,
     /// The slot that the entry's segment fills.
     pub slot: u32,
     /// The start of the entry's block, in bytes from the segment's start.

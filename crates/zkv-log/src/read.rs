@@ -1,5 +1,7 @@
 //! Reading entries by location or address: one block, copied out of the map, checked, decompressed.
 
+use std::sync::Arc;
+
 use crate::block::{BlockHeader, BlockKind, Tag, is_whole};
 use crate::codec::Decoder;
 use crate::entries::Entries;
@@ -251,13 +253,15 @@ impl LogView {
     /// The entry at `address`.
     ///
     /// # Errors
-    /// [`LogError::Corrupt`] where the block is damaged or has no such entry, and
-    /// [`LogError::Io`].
+    /// [`LogError::Corrupt`] where the block is damaged or has no such entry, and where this view does not
+    /// have the entry's segment, as it was freed; [`LogError::Io`].
     pub fn read(&self, address: EntryAddress) -> Result<Vec<u8>> {
         let offset = address.offset;
         let at = self.shared.identity.slot_start(address.slot) + u64::from(offset);
         let missing = || LogError::Corrupt { offset: at, what: "no such entry" };
-        let segment = self.segments.get(address.slot).ok_or_else(missing)?;
+        let found = self.segments.get(address.slot);
+        let is_its_own = |segment: &&Arc<Segment>| segment.id().sequence == address.sequence;
+        let segment = found.filter(is_its_own).ok_or_else(missing)?;
         let mut decoder = self.shared.decoders.take();
         if !self.load_block(segment, offset, &mut decoder)? {
             return Err(missing());

@@ -8,7 +8,7 @@ use std::sync::{Arc, Barrier};
 
 use zkv_io::MemoryStorage;
 use zkv_log::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, seal_offset, slot_start};
-use zkv_log::{Access, LogError, LogWriter, OpenFile};
+use zkv_log::{Access, EntryAddress, LogError, LogWriter, OpenFile};
 use zkv_sim::{Act, Watched};
 
 use common::{
@@ -18,6 +18,27 @@ use common::{
 /// Fills a segment but for less than another one of these takes.
 fn fill(writer: &mut LogWriter, seed: u64) {
     writer.append(&[&noise(seed, 40_000)]).unwrap();
+}
+
+#[test]
+fn an_address_does_not_outlive_its_segment() {
+    let (_storage, mut writer) = new_log();
+    let first = writer.append(&[&noise(0, 40_000)]).unwrap()[0];
+    (1..4).for_each(|seed| fill(&mut writer, seed));
+    let before = writer.view();
+    writer.free(&[first.slot]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let is_gone = |writer: &LogWriter| {
+        matches!(writer.view().read(first), Err(LogError::Corrupt { what: "no such entry", .. }))
+    };
+    assert!(is_gone(&writer));
+    assert_eq!(before.read(first).unwrap(), noise(0, 40_000), "a view keeps what it has");
+    drop(before);
+    let again = (4..9).map(|seed| writer.append(&[&noise(seed, 40_000)]).unwrap()[0]);
+    let again: Vec<EntryAddress> = again.collect();
+    let alike = again.iter().find(|address| address.slot == first.slot).unwrap();
+    assert_eq!((alike.offset, alike.ordinal), (first.offset, first.ordinal));
+    assert!(is_gone(&writer), "another entry stands there");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use zkv_log::{
     Access, EntryAddress, Location, LogOptions, LogView, LogWriter, OpenFile, Recovered, Room,
+    SegmentInfo,
 };
 
 use super::data::DATA;
@@ -52,7 +53,8 @@ fn read(view: &LogView) {
             }
         }
         let offset = segment.data_bytes / 2;
-        let _ = view.read(EntryAddress { slot: segment.slot, offset, ordinal: 1 });
+        let SegmentInfo { slot, sequence, .. } = *segment;
+        let _ = view.read(EntryAddress { sequence, slot, offset, ordinal: 1 });
     }
     for location in locations.into_iter().step_by(3).take(50) {
         // No entry is the one looked for, so all of the cell is read.
