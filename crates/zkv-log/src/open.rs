@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, Weak};
 
 use zkv_io::{
     FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically, parent_directory,
@@ -11,11 +11,12 @@ use zkv_io::{
 use crate::error::{LogError, Result};
 use crate::header::{FileHeader, Identity, SegmentHeader};
 use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_PAGE, PAGE_BYTES, SEGMENT_HEADER_FIELD_BYTES};
-use crate::log::Log;
+use crate::log::{Log, Shared};
 use crate::options::LogOptions;
 use crate::position::{FIRST_END, Position};
 use crate::recover::recover;
 use crate::salvage::identity_by_any_header;
+use crate::sync::Mutex;
 use crate::writer::LogWriter;
 
 /// What a log is opened for.
@@ -41,6 +42,8 @@ pub struct OpenFile {
     pub(crate) is_headless: bool,
     pub(crate) access: Access,
     pub(crate) options: LogOptions,
+    /// What was recovered to be written, for as long as anybody has it.
+    pub(crate) written: Arc<Mutex<Weak<Shared>>>,
 }
 
 /// A log, recovered.
@@ -108,7 +111,19 @@ impl OpenFile {
         let is_headless = false;
         let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
-        Ok(Self { storage, path, file, map, identity, first_nonce, is_headless, access, options })
+        let written = Arc::default();
+        Ok(Self {
+            storage,
+            path,
+            file,
+            map,
+            identity,
+            first_nonce,
+            is_headless,
+            access,
+            options,
+            written,
+        })
     }
 
     /// As [`OpenFile::open`] for reading, to be verified: where the file header and the one in the first
@@ -134,7 +149,19 @@ impl OpenFile {
         };
         let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
-        Ok(Self { storage, path, file, map, identity, first_nonce, is_headless, access, options })
+        let written = Arc::default();
+        Ok(Self {
+            storage,
+            path,
+            file,
+            map,
+            identity,
+            first_nonce,
+            is_headless,
+            access,
+            options,
+            written,
+        })
     }
 
     /// What makes this log this log: an index that names another one is foreign.
@@ -163,14 +190,27 @@ impl OpenFile {
     /// writes nothing. Where nothing proves that the log was ever synced, the file's name is made
     /// durable for a writer: whoever made the file may have died, or failed, before that.
     ///
+    /// Of a file that is open to be written, and its clones, one log lives at a time: it can be recovered
+    /// again once the writer, the [`Log`]s and all views are dropped.
+    ///
     /// # Errors
     /// [`LogError::Corrupt`] where the log is damaged below a place that was durable, as far as log
-    /// and checkpoint tell. [`LogError::Io`].
+    /// and checkpoint tell. [`LogError::Locked`] where a log of this file that was recovered to be written
+    /// lives on. [`LogError::Io`].
     pub fn recover(&self, checkpoint: Option<&[u8]>) -> Result<Recovered> {
+        // Two writers would overwrite each other's commits, and the slots that the other's readers hold. The
+        // file's lock keeps off other handles alone.
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if written.strong_count() > 0 {
+            return Err(LogError::Locked);
+        }
         let recovered = recover(self, checkpoint)?;
         if recovered.writer.is_some() && recovered.log.synced_upto() <= FIRST_END {
             let synced = self.storage.sync_dir(parent_directory(&self.path));
             synced.map_err(LogError::io("sync the folder of"))?;
+        }
+        if recovered.writer.is_some() {
+            *written = Arc::downgrade(&recovered.log.shared);
         }
         Ok(recovered)
     }

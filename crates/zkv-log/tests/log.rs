@@ -390,6 +390,31 @@ fn a_second_writer_is_locked_out() {
 }
 
 #[test]
+fn a_file_that_is_open_has_one_log_to_write_at_a_time() {
+    let (storage, writer) = new_log();
+    drop(writer);
+    let file = open_file(&storage, Access::ReadWrite).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    append(&mut writer, 0..3);
+    for file in [&file, &file.clone()] {
+        assert!(matches!(file.recover(None), Err(LogError::Locked)));
+    }
+    // Whoever reads counts on what the view has: another writer would fill the slots that it holds.
+    let view = writer.view();
+    drop(writer);
+    assert!(matches!(file.recover(None), Err(LogError::Locked)));
+    drop(view);
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    append(&mut writer, 3..5);
+    writer.close().unwrap();
+    drop((file, writer));
+    assert_eq!(all(&open(&storage).log()), expected(5));
+    let file = open_file(&storage, Access::ReadOnly).unwrap();
+    let readers = [file.recover(None).unwrap().log, file.recover(None).unwrap().log];
+    assert!(readers.iter().all(|log| all(log) == expected(5)));
+}
+
+#[test]
 fn blocks_fit_the_smallest_slots_however_large_they_may_be() {
     let storage = Arc::new(MemoryStorage::new());
     let options = LogOptions { block_bytes: 65_536, ..options() };

@@ -331,3 +331,16 @@ fn a_commit_that_was_dropped_where_the_next_one_fills_the_segment_leaves_no_star
     assert_ne!(bytes_of(&storage), bytes);
     seal_behind(open(), &storage);
 }
+
+#[test]
+fn a_file_is_verified_while_its_log_is_open_to_write() {
+    let (storage, writer) = new_log();
+    drop(writer);
+    let file = open_file(&storage, Access::ReadWrite).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    writer.append(&[b"entry"]).unwrap();
+    writer.close().unwrap();
+    let mut seen = Seen::default();
+    file.verifier(None).run(&mut seen);
+    assert_eq!((seen.findings, seen.entries), (vec![], vec![b"entry".to_vec()]));
+}

@@ -14,7 +14,7 @@ use crate::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES,
 use crate::log::LogView;
 use crate::open::OpenFile;
 use crate::position::Position;
-use crate::recover::{decode_members, header_in, slots_of};
+use crate::recover::{decode_members, header_in, recover, slots_of};
 use crate::resync::Resync;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Seeds, block_at};
@@ -25,7 +25,8 @@ use super::{End, LogFinding, LogVerifier, Member, Severity};
 pub(super) fn of_file(open: &OpenFile, checkpoint: Option<&[u8]>) -> LogVerifier {
     let decoded = decode(checkpoint, &open.identity);
     let headless = open.is_headless.then_some(HEADLESS);
-    match open.recover(checkpoint) {
+    // Not as one that shall write: somebody may have the log open to be written.
+    match recover(open, checkpoint) {
         Ok(recovered) => {
             let verifier = recovered.log.view().verifier(checkpoint, false);
             LogVerifier { findings: headless.into_iter().collect(), ..verifier }
