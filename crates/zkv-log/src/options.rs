@@ -79,8 +79,30 @@ impl LogOptions {
             return Err(LogError::InvalidOption { option: "compression_level", value, allowed });
         }
         let buffer = "from 4096 to 67108864";
-        check("disk_buffer_bytes", self.write_buffer_bytes, 4096..=64 << 20, buffer)?;
-        check("max_parallel_reads", self.parallel_reads_max, 1..=4096, "from 1 to 4096")?;
+        check("write_buffer_bytes", self.write_buffer_bytes, 4096..=64 << 20, buffer)?;
+        check("parallel_reads_max", self.parallel_reads_max, 1..=4096, "from 1 to 4096")?;
         check("compression_threads", self.compression_threads, 1..=256, "from 1 to 256")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_out_of_range_has_the_name_of_its_field() {
+        let default = LogOptions::default;
+        let cases = [
+            (LogOptions { slot_bytes: 3 << 20, ..default() }, "slot_bytes is 3145728"),
+            (LogOptions { block_bytes: 63, ..default() }, "block_bytes is 63"),
+            (LogOptions { compression_level: 0, ..default() }, "compression_level is 0"),
+            (LogOptions { write_buffer_bytes: 1, ..default() }, "write_buffer_bytes is 1"),
+            (LogOptions { parallel_reads_max: 0, ..default() }, "parallel_reads_max is 0"),
+            (LogOptions { compression_threads: 0, ..default() }, "compression_threads is 0"),
+        ];
+        for (options, named) in cases {
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.starts_with(named), "{error}");
+        }
     }
 }

@@ -275,6 +275,12 @@ impl Error {
     pub(crate) fn data(path: &Path) -> impl FnOnce(LogError) -> Self + '_ {
         move |source| match source {
             LogError::InvalidOption { option, value, allowed } => {
+                // The others are called here as they are there.
+                let option = match option {
+                    "write_buffer_bytes" => "disk_buffer_bytes",
+                    "parallel_reads_max" => "max_parallel_reads",
+                    option => option,
+                };
                 Self::InvalidOption { option, value, allowed }
             }
             LogError::ReadOnly => Self::ReadOnly,
