@@ -1,13 +1,14 @@
 //! Reading a whole index file to find out what is wrong with it.
 //!
 //! It goes on after damage. Every byte is read from the file, none through a map, so that what
-//! cannot be read is a finding like any other.
+//! cannot be read is a finding like any other; unless it may be there, and could not be read this time: then
+//! nothing can be said of it.
 
 use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use zkv_io::{ReadMode, Storage, StorageFile, crc32c, unmapped};
+use zkv_io::{ReadMode, Reads, Storage, StorageFile, crc32c, unmapped};
 
 use crate::bucket::{BUCKET_BYTES, Bucket};
 use crate::checkpoint::{Checkpoint, IndexFile, Tail, header_at};
@@ -61,7 +62,8 @@ impl Default for VerifiedIndex {
 /// them, of all checkpoints that the file holds.
 ///
 /// # Errors
-/// As [`Checkpoint::open`], but for damage.
+/// As [`Checkpoint::open`], but for damage. [`IndexError::Io`] where a read fails though what it was after may be
+/// there, as for want of memory: nothing is found on the ground of it.
 pub fn verify(
     storage: &Arc<dyn Storage>,
     path: &Path,
@@ -77,17 +79,24 @@ pub fn verify(
         }
         Err(error) => return Err(error),
     };
-    let file = Arc::clone(&checkpoint.file.file);
-    let mut check = Check::new(&*file, found);
+    let file = Reads::of(&checkpoint.file.file);
+    let mut check = Check::new(&file, found);
     check.all(&checkpoint.header);
     check.check_behind(checkpoint.header.body_end);
-    Ok(check.finish(Some(checkpoint)))
+    check.finish(Some(checkpoint))
 }
 
 impl Checkpoint {
     /// As [`verify`], of the file up to this checkpoint's end. Appending may go on meanwhile.
-    pub fn verify_with(&self, found: &mut dyn FnMut(IndexFinding)) -> VerifiedIndex {
-        let mut check = Check::new(&*self.file.file, found);
+    ///
+    /// # Errors
+    /// [`IndexError::Io`] where a read fails though what it was after may be there.
+    pub fn verify_with(
+        &self,
+        found: &mut dyn FnMut(IndexFinding),
+    ) -> Result<VerifiedIndex, IndexError> {
+        let file = Reads::of(&self.file.file);
+        let mut check = Check::new(&file, found);
         check.all(&self.header);
         check.finish(Some(self.unmapped()))
     }
@@ -96,12 +105,12 @@ impl Checkpoint {
     /// format's rules.
     ///
     /// # Errors
-    /// [`IndexError::Corrupt`] for the first thing that is not what was written.
+    /// [`IndexError::Corrupt`] for the first thing that is not what was written; as [`Checkpoint::verify_with`].
     pub fn verify(&self) -> Result<(), IndexError> {
         let mut first = None;
         self.verify_with(&mut |finding| {
             first.get_or_insert(finding);
-        });
+        })?;
         match first {
             Some(IndexFinding { offset, what, .. }) => Err(IndexError::corrupt(offset, what)),
             None => Ok(()),
@@ -118,7 +127,7 @@ impl Checkpoint {
 }
 
 struct Check<'a> {
-    file: &'a dyn StorageFile,
+    file: &'a Reads,
     found: &'a mut dyn FnMut(IndexFinding),
     buckets: u64,
     bytes: u64,
@@ -126,18 +135,26 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    fn new(file: &'a dyn StorageFile, found: &'a mut dyn FnMut(IndexFinding)) -> Self {
+    fn new(file: &'a Reads, found: &'a mut dyn FnMut(IndexFinding)) -> Self {
         Self { file, found, buckets: 0, bytes: 0, is_whole: true }
     }
 
-    fn finish(self, checkpoint: Option<Checkpoint>) -> VerifiedIndex {
+    fn finish(self, checkpoint: Option<Checkpoint>) -> Result<VerifiedIndex, IndexError> {
+        self.file.check()?;
         let Self { buckets, bytes, is_whole, .. } = self;
-        VerifiedIndex { checkpoint, buckets, bytes, is_whole }
+        Ok(VerifiedIndex { checkpoint, buckets, bytes, is_whole })
+    }
+
+    fn tell(&mut self, finding: IndexFinding) {
+        // What a read that failed was after may be as it should be.
+        if !self.file.has_failed() {
+            (self.found)(finding);
+        }
     }
 
     fn damage(&mut self, offset: u64, what: &'static str) {
         self.is_whole = false;
-        (self.found)(IndexFinding { offset, what, is_damage: true });
+        self.tell(IndexFinding { offset, what, is_damage: true });
     }
 
     /// Checks every checkpoint of the file up to the one with `last` for its header.
@@ -215,7 +232,7 @@ impl<'a> Check<'a> {
         } else {
             "the body of a checkpoint that was never completed"
         };
-        (self.found)(IndexFinding { offset: end, what, is_damage: false });
+        self.tell(IndexFinding { offset: end, what, is_damage: false });
     }
 
     /// Whether a header's magic stands there, but for one byte at the most.

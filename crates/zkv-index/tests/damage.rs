@@ -4,7 +4,9 @@
 mod support;
 
 use std::fs::OpenOptions;
+use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use support::{
     ALWAYS_APPEND, FaultStorage, Model, Places, STORE_ID, check, expected, find, first_run, hash,
@@ -13,6 +15,7 @@ use support::{
 use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, SECTION_BYTES_MAX, TABLE};
 use zkv_index::{Checkpoint, IndexError, IndexFinding, Location, verify, write_first};
 use zkv_io::{FileStorage, MemoryStorage, OpenMode, Storage, crc32c};
+use zkv_sim::{Act, Watched};
 
 const KEYS: u64 = 80;
 /// Sections of 64 bytes need no padding, so that every byte of the file has a meaning.
@@ -376,6 +379,31 @@ fn verifying_finds_a_header_that_has_changed_since() {
     file.write_at(sample.ends[1] as u64 + 83, &[1]).unwrap();
     let error = checkpoint.verify().unwrap_err();
     assert!(error.to_string().contains("a header has changed"), "{error}");
+}
+
+#[test]
+fn verifying_fails_where_a_read_has_no_memory_and_finds_nothing() {
+    let before = Arc::new(AtomicU32::new(u32::MAX));
+    let left = Arc::clone(&before);
+    let storage = Watched::new(Arc::new(storage_with(&sample().bytes)), move |act, _| {
+        let is_read = matches!(act, Act::Read { .. });
+        match is_read && left.fetch_sub(1, Ordering::Relaxed) == 0 {
+            true => Err(io::ErrorKind::OutOfMemory.into()),
+            false => Ok(()),
+        }
+    });
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let mut number = 0;
+    loop {
+        before.store(number, Ordering::Relaxed);
+        let verified = verify(&storage, path(), STORE_ID, &mut |found| panic!("{found:?}"));
+        if before.load(Ordering::Relaxed) <= number {
+            break;
+        }
+        assert!(matches!(verified, Err(IndexError::Io(_))), "read {number}");
+        number += 1;
+    }
+    assert!(number > 5, "{number}");
 }
 
 #[test]

@@ -30,6 +30,7 @@ mod memory_storage;
 mod memory_watch;
 mod read_around;
 mod read_mode;
+mod reads;
 mod scratch;
 mod storage;
 
@@ -44,5 +45,6 @@ pub use lost::is_lost;
 pub use memory_storage::MemoryStorage;
 pub use memory_watch::memory_is_scarce;
 pub use read_mode::{ReadMode, unmapped};
+pub use reads::Reads;
 pub use scratch::Scratch;
 pub use storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};

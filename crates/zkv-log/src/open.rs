@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, Weak};
 
 use zkv_io::{
-    FileMap, LockKind, OpenMode, Storage, StorageFile, create_atomically, parent_directory,
+    FileMap, LockKind, OpenMode, Reads, Storage, StorageFile, create_atomically, parent_directory,
 };
 
 use crate::error::{LogError, Result};
@@ -130,7 +130,8 @@ impl OpenFile {
     /// slot are both lost, the headers and seals that are left tell whose file it is.
     ///
     /// # Errors
-    /// As [`OpenFile::open`]; [`LogError::NotALog`] where no header in the file is whole.
+    /// As [`OpenFile::open`]; [`LogError::NotALog`] where no header in the file is whole; [`LogError::Io`] where a
+    /// read fails though what it was after may be there.
     pub fn open_to_verify(
         storage: Arc<dyn Storage>,
         path: &Path,
@@ -139,14 +140,10 @@ impl OpenFile {
         options.check()?;
         let access = Access::ReadOnly;
         let file = open_locked(&*storage, path, access)?;
-        let (identity, first_nonce, is_headless) = match read_identity(&*file) {
-            Ok((identity, first_nonce)) => (identity, first_nonce, false),
-            Err(error @ (LogError::NotALog | LogError::Io { .. })) => {
-                let file_bytes = file.len().map_err(LogError::io("measure"))?;
-                (identity_by_any_header(&*file, file_bytes)?.ok_or(error)?, None, true)
-            }
-            Err(error) => return Err(error),
-        };
+        let reads = Reads::of(&file);
+        let told = read_any_identity(&reads);
+        reads.check().map_err(LogError::io("read"))?;
+        let (identity, first_nonce, is_headless) = told?;
         let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
         let written = Arc::default();
@@ -245,6 +242,18 @@ fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
         // A newer version would have left its mark there, too.
         Some(Ok(header)) => Ok((header.identity, None)),
         _ => Err(fault),
+    }
+}
+
+/// As [`read_identity`], by whichever headers are whole; and whether neither of the first two is.
+fn read_any_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>, bool)> {
+    match read_identity(file) {
+        Ok((identity, first_nonce)) => Ok((identity, first_nonce, false)),
+        Err(error @ (LogError::NotALog | LogError::Io { .. })) => {
+            let file_bytes = file.len().map_err(LogError::io("measure"))?;
+            Ok((identity_by_any_header(file, file_bytes)?.ok_or(error)?, None, true))
+        }
+        Err(error) => Err(error),
     }
 }
 

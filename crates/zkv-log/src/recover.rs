@@ -9,14 +9,13 @@ mod finish;
 #[cfg(test)]
 mod hostile;
 mod judge;
-mod reads;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::sync::Arc;
 
-use zkv_io::{Cursor, StorageFile};
+use zkv_io::{Cursor, Reads, StorageFile};
 
 use crate::block::{BlockKind, END_MARK};
 use crate::checkpoint::LogCheckpoint;
@@ -34,8 +33,6 @@ use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, Chain, Seeds};
 use crate::writer::RollCallPlace;
-
-use reads::Reads;
 
 /// Where recovery starts, and what it has found so far.
 struct Recovery<'a> {

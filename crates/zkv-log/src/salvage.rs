@@ -2,7 +2,8 @@
 //!
 //! Nothing here is guessed: each block is held against its checksum, which binds it to its store,
 //! segment and place. Behind a bad block the next whole one is searched byte by byte. Files are
-//! read, not mapped, so that a sector that cannot be read is lost and nothing else is.
+//! read, not mapped, so that a sector that cannot be read is lost and nothing else is. Where a read fails for
+//! another reason, as for want of memory, nothing is known of what is there, and salvage gives up.
 
 mod blocks;
 mod checksums;
@@ -18,7 +19,7 @@ mod survey;
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
+use zkv_io::{LockKind, OpenMode, Reads, Storage, StorageFile};
 
 use crate::block::{BlockKind, is_whole};
 use crate::checkpoint::LogCheckpoint;
@@ -52,7 +53,7 @@ use survey::Survey;
 /// segment that is found belongs to it. What a retire entry names does not, in either case, nor
 /// what stood in a slot before its newest segment.
 pub struct Salvage {
-    file: Arc<dyn StorageFile>,
+    file: Arc<Reads>,
     file_bytes: u64,
     has_file_header: bool,
     slot_bytes: u32,
@@ -154,7 +155,8 @@ impl Salvage {
     /// Nothing is written.
     ///
     /// # Errors
-    /// [`LogError::Io`] where the file cannot be opened or locked, [`LogError::Locked`];
+    /// [`LogError::Io`] where the file cannot be opened or locked, or a read fails though what it was after may be
+    /// there, as for want of memory; [`LogError::Locked`];
     /// [`LogError::NothingToSalvage`] where nothing in it says whose it is;
     /// [`LogError::UnsupportedVersion`] and [`LogError::UnsupportedFeatures`].
     pub fn open(
@@ -167,6 +169,17 @@ impl Salvage {
         if !file.try_lock(LockKind::Shared).map_err(LogError::io("lock"))? {
             return Err(LogError::Locked);
         }
+        let reads = Arc::new(Reads::of(&file));
+        let opened = Self::of_file(Arc::clone(&reads), index, progress);
+        reads.check().map_err(LogError::io("read"))?;
+        opened
+    }
+
+    fn of_file(
+        file: Arc<Reads>,
+        index: Option<&SalvageIndex>,
+        progress: &mut dyn FnMut(u64, u64),
+    ) -> Result<Self> {
         let file_bytes = file.len().map_err(LogError::io("measure"))?;
         let by_headers = identity::find(&*file, file_bytes)?;
         let named = by_headers.or_else(|| by_index(&*file, file_bytes, index?));
@@ -233,7 +246,12 @@ impl Salvage {
     }
 
     /// What comes next, going from the newest to the oldest; `None` before the first block.
-    pub fn next_older(&mut self) -> Option<Salvaged<'_>> {
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a read fails though what it was after may be there, and from then on: see
+    /// [`Salvage::read`].
+    pub fn next_older(&mut self) -> Result<Option<Salvaged<'_>>> {
+        self.check_reads()?;
         let Some(current) = &mut self.current else { return self.next_turn() };
         let Some(item) = current.items.pop() else {
             self.current = None;
@@ -248,11 +266,11 @@ impl Salvage {
             })
         };
         let block = match item {
-            Item::Lost { range, block_count } => return Some(lost(range, block_count)),
-            Item::Doubt => return Some(Salvaged::Doubt),
-            Item::Torn => return Some(Salvaged::Torn),
+            Item::Lost { range, block_count } => return Ok(Some(lost(range, block_count))),
+            Item::Doubt => return Ok(Some(Salvaged::Doubt)),
+            Item::Torn => return Ok(Some(Salvaged::Torn)),
             Item::Block(block) if block.tag.kind == BlockKind::Commit => {
-                return Some(Salvaged::CommitEnd);
+                return Ok(Some(Salvaged::CommitEnd));
             }
             Item::Block(block) => block,
         };
@@ -265,28 +283,30 @@ impl Salvage {
             dictionary,
             payload,
         );
+        self.file.check().map_err(LogError::io("read"))?;
         let range = block.offset..block.end();
-        if decoded.is_none() {
-            return Some(lost(range, 1));
-        }
-        let Some(entries) = entries(&self.decoder.payload) else { return Some(lost(range, 1)) };
+        let entries = decoded.and_then(|()| entries(&self.decoder.payload));
+        let Some(entries) = entries else { return Ok(Some(lost(range, 1))) };
         let position = Position { sequence: place.id.sequence, offset: block.offset };
-        Some(Salvaged::Block(SalvagedBlock {
+        Ok(Some(Salvaged::Block(SalvagedBlock {
             address: address(turn, &block, &self.digests),
             is_committed: position < self.order.committed,
             entries,
-        }))
+        })))
     }
 
-    fn next_turn(&mut self) -> Option<Salvaged<'static>> {
-        self.turns_left = self.turns_left.checked_sub(1)?;
-        let turn = self.turns_left;
+    fn next_turn(&mut self) -> Result<Option<Salvaged<'static>>> {
+        let Some(turn) = self.turns_left.checked_sub(1) else { return Ok(None) };
+        self.turns_left = turn;
         let member = match &self.order.turns[turn] {
             Turn::Found(member) => member,
-            Turn::Missing(Missing { count }) => return Some(Salvaged::MissingSegments(*count)),
+            Turn::Missing(Missing { count }) => {
+                return Ok(Some(Salvaged::MissingSegments(*count)));
+            }
         };
         let place = member.place;
         let image = Image::read(&*self.file, place.start, place.slot_bytes, self.file_bytes);
+        self.check_reads()?;
         let limit = image.end().min(seal_offset(place.slot_bytes)) as usize;
         let parts = BlockSearch::new(&image.bytes[..limit], place.seed, &self.digests).parts();
         let mut items = classify(parts, member, &image, &self.order);
@@ -296,11 +316,24 @@ impl Salvage {
             has_seal: member.is_newest || member.seal.is_some(),
         };
         self.current = Some(Current { turn, place, image, items });
-        Some(Salvaged::Segment(found))
+        Ok(Some(Salvaged::Segment(found)))
     }
 
     /// The entries of a block that was found before; `None` where it can no longer be read.
-    pub fn read(&mut self, address: BlockAddress) -> Option<Vec<&[u8]>> {
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a read fails though what it was after may be there, as for want of memory. Nothing can
+    /// be said of that place, and so of nothing that is older: all later calls fail, too, and salvage has to be begun
+    /// anew.
+    pub fn read(&mut self, address: BlockAddress) -> Result<Option<Vec<&[u8]>>> {
+        self.check_reads()?;
+        let decoded = self.decode(address);
+        self.check_reads()?;
+        Ok(decoded.and_then(|()| entries(&self.decoder.payload)))
+    }
+
+    /// Puts the entries of a block that was found before into `decoder.payload`.
+    fn decode(&mut self, address: BlockAddress) -> Option<()> {
         let Turn::Found(Member { place, .. }) = self.order.turns.get(address.turn as usize)? else {
             return None;
         };
@@ -315,14 +348,11 @@ impl Salvage {
             return None;
         }
         let payload = &block[BLOCK_HEADER_BYTES as usize..];
-        self.dictionaries.decode(
-            &*self.file,
-            &mut self.decoder,
-            address.kind,
-            dictionary,
-            payload,
-        )?;
-        entries(&self.decoder.payload)
+        self.dictionaries.decode(&*self.file, &mut self.decoder, address.kind, dictionary, payload)
+    }
+
+    fn check_reads(&self) -> Result<()> {
+        self.file.check().map_err(LogError::io("read"))
     }
 }
 

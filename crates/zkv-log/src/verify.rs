@@ -1,7 +1,8 @@
 //! Reading a whole log to find out what is wrong with it.
 //!
 //! It goes on after damage, and reads a log that cannot be recovered, too. Every byte is read from
-//! the file, none through a map, so that what cannot be read is a finding like any other.
+//! the file, none through a map, so that what cannot be read is a finding like any other; unless it may be there,
+//! and could not be read this time: then nothing can be said of it, and the whole fails.
 
 mod block;
 mod end;
@@ -15,9 +16,10 @@ mod segment;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use zkv_io::StorageFile;
+use zkv_io::Reads;
 
 use crate::checkpoint::LogCheckpoint;
+use crate::error::{LogError, Result};
 use crate::header::Identity;
 use crate::log::SegmentList;
 use crate::open::OpenFile;
@@ -99,7 +101,8 @@ pub struct VerifiedLog {
 /// A log that is about to be read from end to end. Made by [`OpenFile::verifier`] of a log that
 /// need not be whole, or by [`LogView::verifier`](crate::LogView::verifier) of an open one.
 pub struct LogVerifier {
-    file: Arc<dyn StorageFile>,
+    /// Through which the file was read to find out what there is to read, too.
+    file: Arc<Reads>,
     identity: Identity,
     /// By sequence.
     members: BTreeMap<u64, Member>,
@@ -160,8 +163,18 @@ impl LogVerifier {
     }
 
     /// Reads the log.
-    pub fn run(&self, visitor: &mut dyn LogVisitor) -> VerifiedLog {
+    ///
+    /// # Errors
+    /// [`LogError::Io`] where a read fails though what it was after may be there, as for want of memory: the
+    /// segment in which it does was told of in part, and nothing was found on the ground of it. It may be one that
+    /// came before this call; another verifier has to be made then.
+    pub fn run(&self, visitor: &mut dyn LogVisitor) -> Result<VerifiedLog> {
         Run::new(self, visitor).all()
+    }
+
+    /// Fails where nothing more can be said of the log.
+    fn check_reads(&self) -> Result<()> {
+        self.file.check().map_err(LogError::io("read"))
     }
 }
 

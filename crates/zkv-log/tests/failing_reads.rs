@@ -9,7 +9,10 @@ use std::sync::{Arc, Mutex};
 
 use zkv_io::{MemoryStorage, ReadMode, Storage};
 use zkv_log::layout::slot_start;
-use zkv_log::{Access, EntryAddress, LogError, LogOptions, LogView, OpenFile, create};
+use zkv_log::{
+    Access, EntryAddress, LogError, LogFinding, LogOptions, LogView, LogVisitor, OpenFile, Salvage,
+    Salvaged, VerifiedEntry, create,
+};
 use zkv_sim::{Act, Watched};
 
 use common::PATH;
@@ -61,9 +64,9 @@ fn filled() -> Filled {
 }
 
 impl Filled {
-    fn open(&self, mode: ReadMode, faults: &Arc<Mutex<Faults>>) -> LogView {
+    fn watched(&self, faults: &Arc<Mutex<Faults>>) -> Watched {
         let faults = Arc::clone(faults);
-        let storage = Watched::new(Arc::new(self.storage.clone()), move |act, _| {
+        Watched::new(Arc::new(self.storage.clone()), move |act, _| {
             let mut faults = faults.lock().unwrap();
             let (Act::Read { offset, bytes }, Some(error)) = (act, faults.error) else {
                 return Ok(());
@@ -76,7 +79,11 @@ impl Filled {
             faults.left = faults.left.saturating_sub(1);
             faults.failed += 1;
             Err(error.into())
-        });
+        })
+    }
+
+    fn open(&self, mode: ReadMode, faults: &Arc<Mutex<Faults>>) -> LogView {
+        let storage = self.watched(faults);
         let storage = mode.storage(&(Arc::new(storage) as Arc<dyn Storage>));
         let file = OpenFile::open(storage, Path::new(PATH), Access::ReadOnly, options()).unwrap();
         file.recover(Some(&self.checkpoint)).unwrap().log.view()
@@ -136,4 +143,69 @@ fn what_the_disk_cannot_read_is_looked_for_in_one_place_at_a_time_and_found_once
     }
     *faults.lock().unwrap() = Faults::default();
     assert!(filled.read(&view).all(|read| read.is_ok()));
+}
+
+/// Counts what a verification tells of.
+#[derive(Default)]
+struct Findings(usize);
+
+impl LogVisitor for Findings {
+    fn finding(&mut self, _: LogFinding) {
+        self.0 += 1;
+    }
+    fn entry(&mut self, _: &VerifiedEntry<'_>) {}
+    fn done(&mut self, _: u64) {}
+}
+
+#[test]
+fn a_verification_fails_where_a_page_cannot_be_read_for_want_of_memory_and_finds_nothing() {
+    let filled = filled();
+    let faults: Arc<Mutex<Faults>> = Arc::default();
+    let view = filled.open(ReadMode::Pread, &faults);
+    let verifier = view.verifier(Some(&filled.checkpoint), false);
+    let page = slot_start(1, SLOT) + 40_000;
+    let bad = std::iter::once(page..page + 1).collect();
+    let kind = io::ErrorKind::OutOfMemory;
+    *faults.lock().unwrap() = Faults { error: Some(kind), bad, ..Faults::default() };
+    let mut findings = Findings::default();
+    let error = verifier.run(&mut findings).unwrap_err();
+    assert!(matches!(&error, LogError::Io { source, .. } if source.kind() == kind), "{error}");
+    *faults.lock().unwrap() = Faults::default();
+    assert!(verifier.run(&mut findings).is_err(), "nobody knows what it was told before");
+    view.verifier(Some(&filled.checkpoint), false).run(&mut findings).unwrap();
+    assert_eq!(findings.0, 0);
+}
+
+#[test]
+fn a_salvage_of_which_a_read_had_no_memory_fails_from_then_on() {
+    let filled = filled();
+    let faults: Arc<Mutex<Faults>> = Arc::default();
+    let storage = filled.watched(&faults);
+    let begin = || Salvage::open(&storage, Path::new(PATH), None, &mut |_, _| {});
+    let fail = |left| {
+        let error = Some(io::ErrorKind::OutOfMemory);
+        *faults.lock().unwrap() = Faults { error, left, ..Faults::default() };
+    };
+    fail(1);
+    assert!(matches!(begin(), Err(LogError::Io { .. })));
+    let mut salvage = begin().unwrap();
+    let mut newest = None;
+    while newest.is_none() {
+        if let Salvaged::Block(block) = salvage.next_older().unwrap().unwrap() {
+            newest = Some(block.address);
+        }
+    }
+    let address = newest.unwrap();
+    assert!(salvage.read(address).unwrap().is_some());
+    fail(1);
+    assert!(matches!(salvage.read(address), Err(LogError::Io { .. })));
+    assert!(matches!(salvage.next_older(), Err(LogError::Io { .. })));
+    assert!(matches!(salvage.read(address), Err(LogError::Io { .. })));
+    let mut anew = begin().unwrap();
+    while let Some(found) = anew.next_older().unwrap() {
+        assert!(!matches!(
+            found,
+            Salvaged::Lost(_) | Salvaged::MissingSegments(_) | Salvaged::Doubt
+        ));
+    }
 }

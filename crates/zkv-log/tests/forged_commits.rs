@@ -93,7 +93,7 @@ fn forged_commits_in_a_free_slot_are_neither_damage_nor_salvaged() {
         let storage = storage_of(&bytes);
         let mut salvage = Salvage::open(&storage, Path::new(PATH), None, &mut |_, _| {}).unwrap();
         let mut is_newest_kept = None;
-        while let Some(next) = salvage.next_older() {
+        while let Some(next) = salvage.next_older().unwrap() {
             assert!(!matches!(next, Salvaged::MissingSegments(_) | Salvaged::Lost(_)), "{next:?}");
             if let Salvaged::Block(block) = next {
                 is_newest_kept.get_or_insert(block.entries == [b"kept"]);

@@ -37,7 +37,7 @@ impl LogVisitor for Seen {
 fn verified_with(storage: &MemoryStorage, checkpoint: Option<&[u8]>) -> (Seen, VerifiedLog) {
     let mut seen = Seen::default();
     let verifier = open_file(storage, Access::ReadOnly).unwrap().verifier(checkpoint);
-    let counts = verifier.run(&mut seen);
+    let counts = verifier.run(&mut seen).unwrap();
     assert!(seen.positions.is_sorted(), "entries come in the order of the log");
     assert!(seen.bytes <= verifier.bytes());
     (seen, counts)

@@ -304,7 +304,7 @@ fn use_checkpoint(checkpoint: Checkpoint, file: &OpenFile) -> Option<(UsableChec
         return None;
     }
     let log_section = checkpoint.section(LOG_SECTION).ok()??;
-    let tables = Tables::read(&checkpoint)?;
+    let tables = Tables::read(&checkpoint).ok()??;
     Some((UsableCheckpoint { checkpoint, tables }, log_section))
 }
 

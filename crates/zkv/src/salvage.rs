@@ -3,10 +3,11 @@
 mod collect;
 mod report;
 
+use std::io;
 use std::path::Path;
 
 use zkv_index::{Checkpoint, IndexError};
-use zkv_io::{OpenMode, Storage};
+use zkv_io::{OpenMode, Storage, is_lost};
 use zkv_log::{Salvage, SalvageIndex, Salvaged};
 
 use crate::backup::{check_is_free, make_whole};
@@ -14,7 +15,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::open::{index_path, when_unlocked};
 use crate::options::Options;
-use crate::sections::{self, CATALOG_SECTION, LOG_SECTION};
+use crate::sections::{self, CATALOG_SECTION, LOG_SECTION, section_of};
 use crate::store::Store;
 use collect::Collector;
 pub use report::{LostRange, SalvageReport};
@@ -85,7 +86,8 @@ pub enum SalvageEvent<'a> {
 /// # Errors
 /// Of kind `NotFound`, `Locked`, `UnsupportedVersion`; `Corrupt` where nothing in the file says
 /// that it is a store. Of kind `Io` where `destination` exists or cannot be written, `NotFound` also where
-/// its folder does not exist. As
+/// its folder does not exist; and where a read of the source fails though what it was after may be there, as for want
+/// of memory: whether that is lost is not known, and another salvage may tell. As
 /// [`Options::open`].
 pub fn salvage(
     source: impl AsRef<Path>,
@@ -97,7 +99,7 @@ pub fn salvage(
     let storage = std::sync::Arc::clone(&options.storage);
     check_is_free(&*storage, destination)?;
     let mut done_bytes = 0;
-    let index = read_index(&*storage, source);
+    let index = read_index(&*storage, source)?;
     let mut read = |bytes, file_bytes: u64| {
         done_bytes = file_bytes.min(done_bytes + bytes);
         listen(SalvageEvent::Progress { done_bytes, total_bytes: file_bytes * 2 });
@@ -110,12 +112,13 @@ pub fn salvage(
     let known = index.filter(|_| salvage.goes_by_index()).map(|(_, catalog)| catalog);
     let known = known.unwrap_or_default();
     make_whole(source, destination, options, |store| {
-        collect(&mut salvage, store, known, &mut listen)
+        collect(source, &mut salvage, store, known, &mut listen)
     })
 }
 
 /// Reads the log from its end.
 fn collect(
+    source: &Path,
     salvage: &mut Salvage,
     store: &Store,
     known: Catalog,
@@ -123,9 +126,9 @@ fn collect(
 ) -> Result<SalvageReport> {
     let (slot_bytes, file_bytes) = (u64::from(salvage.slot_bytes()), salvage.file_bytes());
     let (mut done_bytes, total_bytes) = (file_bytes, file_bytes * 2);
-    let mut collector = Collector::new(store, known, listen);
+    let mut collector = Collector::new(source, store, known, listen);
     collector.report.lost_headers = u64::from(!salvage.has_file_header());
-    while let Some(found) = salvage.next_older() {
+    while let Some(found) = salvage.next_older().map_err(Error::data(source))? {
         if matches!(found, Salvaged::Segment(_)) {
             done_bytes = total_bytes.min(done_bytes + slot_bytes);
             (collector.listen)(SalvageEvent::Progress { done_bytes, total_bytes });
@@ -138,19 +141,44 @@ fn collect(
 /// What the index file knows of the log, and of collections, whichever store's it is: where the data file has lost all
 /// its headers, it alone tells whose that is. One whose sections are longer than those of such a data file
 /// is not read any further: a forged one may say so of gigabytes that are not there.
-fn read_index(storage: &dyn Storage, source: &Path) -> Option<(SalvageIndex, Catalog)> {
+///
+/// `None` where there is none that can be read. One of which a read fails though it may be there is an error: what it
+/// alone knows of would be called lost.
+fn read_index(storage: &dyn Storage, source: &Path) -> Result<Option<(SalvageIndex, Catalog)>> {
     let path = index_path(source);
-    let open = |store_id| Checkpoint::open(storage, &path, store_id, false);
-    let (store_id, checkpoint) = match open([0; 16]) {
-        Err(IndexError::Foreign { found, .. }) => (found, open(found).ok()?),
-        opened => ([0; 16], opened.ok()?),
-    };
-    let data_bytes = storage.open(source, OpenMode::ReadOnly).and_then(|file| file.len()).ok()?;
-    if !sections::may_be_of(&checkpoint, data_bytes) {
-        return None;
+    let Some((store_id, checkpoint)) = open_index(storage, &path)? else { return Ok(None) };
+    let data_bytes = storage.open(source, OpenMode::ReadOnly).and_then(|file| file.len());
+    if !sections::may_be_of(&checkpoint, data_bytes.map_err(Error::file(source))?) {
+        return Ok(None);
     }
-    let of_log = SalvageIndex { store_id, checkpoint: checkpoint.section(LOG_SECTION).ok()?? };
-    let catalog = checkpoint.section(CATALOG_SECTION).ok().flatten();
-    let catalog = catalog.and_then(|section| Catalog::decode(&section));
-    Some((of_log, catalog.unwrap_or_default()))
+    let section = |kind| section_of(&checkpoint, kind).map_err(Error::index(&path));
+    let Some(of_log) = section(LOG_SECTION)? else { return Ok(None) };
+    let catalog = section(CATALOG_SECTION)?.and_then(|section| Catalog::decode(&section));
+    Ok(Some((SalvageIndex { store_id, checkpoint: of_log }, catalog.unwrap_or_default())))
+}
+
+/// The index file at `path`, and the store that it says it is of.
+fn open_index(storage: &dyn Storage, path: &Path) -> Result<Option<([u8; 16], Checkpoint)>> {
+    let open = |store_id| {
+        let opened = Checkpoint::open(storage, path, store_id, false);
+        opened.map(|checkpoint| (store_id, checkpoint))
+    };
+    let opened = match open([0; 16]) {
+        Err(IndexError::Foreign { found, .. }) => open(found),
+        opened => opened,
+    };
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(IndexError::Io(error)) if may_be_there(&error) => {
+            Err(Error::index(path)(IndexError::Io(error)))
+        }
+        Err(_) => Ok(None),
+    }
+}
+
+/// Whether a file of which the system says so may be an index that can be read another time. A folder of that name
+/// is none, and one that this user may not read will not be read the next time either.
+fn may_be_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, PermissionDenied};
+    !is_lost(error) && !matches!(error.kind(), IsADirectory | PermissionDenied)
 }

@@ -1,6 +1,7 @@
 //! What the store keeps in its index file beside the index.
 
-use zkv_index::{Checkpoint, CheckpointMeta};
+use zkv_index::{Checkpoint, CheckpointMeta, IndexError};
+use zkv_io::is_lost;
 
 use crate::catalog::Catalog;
 use crate::counts::{self, KeyCounts};
@@ -33,14 +34,35 @@ pub(crate) struct Tables {
 
 impl Tables {
     /// `None` where one is missing, or damaged.
-    pub(crate) fn read(checkpoint: &Checkpoint) -> Option<Self> {
-        let section = |kind| checkpoint.section(kind).ok().flatten();
+    ///
+    /// # Errors
+    /// As [`section_of`].
+    pub(crate) fn read(checkpoint: &Checkpoint) -> Result<Option<Self>, IndexError> {
+        let section = |kind| section_of(checkpoint, kind);
         let (segments, live) = (section(live::SEGMENTS_SECTION)?, section(live::LIVE_SECTION)?);
-        Some(Self {
-            live: LiveTable::decode(&segments, &live).ok()?,
-            counts: KeyCounts::decode(&section(counts::SECTION)?).ok()?,
-            catalog: Catalog::decode(&section(CATALOG_SECTION)?)?,
-        })
+        let (counts, catalog) = (section(counts::SECTION)?, section(CATALOG_SECTION)?);
+        let decoded = || {
+            Some(Self {
+                live: LiveTable::decode(&segments?, &live?).ok()?,
+                counts: KeyCounts::decode(&counts?).ok()?,
+                catalog: Catalog::decode(&catalog?)?,
+            })
+        };
+        Ok(decoded())
+    }
+}
+
+/// The section of this `kind`; `None` where it is missing, or damaged.
+///
+/// # Errors
+/// [`IndexError::Io`] where reading it failed, and it may be there all the same.
+pub(crate) fn section_of(
+    checkpoint: &Checkpoint,
+    kind: u32,
+) -> Result<Option<Vec<u8>>, IndexError> {
+    match checkpoint.section(kind) {
+        Err(IndexError::Io(error)) if !is_lost(&error) => Err(IndexError::Io(error)),
+        found => Ok(found.ok().flatten()),
     }
 }
 

@@ -12,7 +12,7 @@ use zkv_index::Run;
 use zkv_io::ReadMode;
 use zkv_log::{LogError, LogVerifier, OpenFile, Severity};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, is_lost};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::open::{index_path, index_place, when_unlocked};
@@ -113,18 +113,24 @@ impl VerifyReport {
 
     /// A sound store may depend on its index all the same: until a later header names a newer roll call, the log
     /// alone is read through segments that were freed since.
-    fn check_without_index(&mut self, file: &OpenFile) {
+    fn check_without_index(&mut self, file: &OpenFile) -> Result<(), LogError> {
         let has_index = matches!(self.index, IndexState::Compared | IndexState::NotCompared);
         if !has_index || !self.is_sound() {
-            return;
+            return Ok(());
         }
-        if let Err(LogError::Corrupt { offset, .. }) = file.recover(None) {
-            let what = "a segment that was freed; without the index file the store does not open, until \
+        match file.recover(None) {
+            Err(LogError::Corrupt { offset, .. }) => {
+                let what = "a segment that was freed; without the index file the store does not open, until \
                         another segment is begun";
-            let severity = Severity::Mendable;
-            let (file, what) = (StoreFile::Data, what.into());
-            self.findings.push(Finding { file, offset, what, severity });
-            self.worst = Some(severity);
+                let severity = Severity::Mendable;
+                let (file, what) = (StoreFile::Data, what.into());
+                self.findings.push(Finding { file, offset, what, severity });
+                self.worst = Some(severity);
+                Ok(())
+            }
+            // Nothing is known of what may be there.
+            Err(error @ LogError::Io { .. }) if !is_lost(&error) => Err(error),
+            _ => Ok(()),
         }
     }
 }
@@ -158,7 +164,9 @@ impl VerifyReport {
 /// Of kind `Locked` where the store is open for writing, and stays so for [`Options::lock_wait`]:
 /// [`Store::verify`] serves its holder.
 /// `NotFound`; `Corrupt` where no header in the file says that it is a data file; `UnsupportedVersion`; `Io`
-/// where a file cannot be opened, or there is no room for temporary files.
+/// where a file cannot be opened, or there is no room for temporary files; or where a read of the data file fails
+/// though what it was after may be there, as for want of memory: nothing is known of that, and another verification
+/// may tell. One of the index file is a [`Severity::Notice`], or such an error.
 pub fn verify(
     path: impl AsRef<Path>,
     options: &Options,
@@ -176,7 +184,7 @@ pub fn verify(
     let known = work.check_index_file(store_id)?;
     let verifier = file.verifier(known.as_ref().map(|known| &*known.log_section));
     let mut report = work.check_all(&verifier, &Keys::new(file.identity().hash_key), known)?;
-    report.check_without_index(&file);
+    report.check_without_index(&file).map_err(Error::data(path))?;
     Ok(report)
 }
 
@@ -185,7 +193,7 @@ impl Store {
     /// is flushed first; then it is the store of this moment that is read. Writes go on meanwhile.
     ///
     /// # Errors
-    /// As [`Store::flush`]; of kind `Io` where there is no room for temporary files.
+    /// As [`Store::flush`]; of kind `Io` where there is no room for temporary files, or a read fails as there.
     pub fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         let shared = self.shared();
         let mut work = Work::new(&shared.path, &shared.options, &mut progress);
@@ -196,7 +204,7 @@ impl Store {
             return work.check_all(&log.verifier(section, false), &shared.keys, known);
         };
         let log = opened.committed.log.clone();
-        let known = work.check_open_index(opened);
+        let known = work.check_open_index(opened)?;
         let section = known.as_ref().map(|known| &*known.log_section);
         let verifier = log.verifier(section.filter(|section| !section.is_empty()), true);
         work.check_all(&verifier, &shared.keys, known)
@@ -297,12 +305,13 @@ impl<'a> Work<'a> {
         keys: &Keys,
         known: Option<KnownIndex>,
     ) -> Result<VerifyReport> {
+        let path = self.path;
         self.bytes_total = self.bytes_done + verifier.bytes();
         let known = known.filter(|known| self.is_of_log(known, verifier));
         let until = known.as_ref().and_then(|known| known.is_of_file.then(|| verifier.watermark()));
         let facts = known.is_some().then(|| Facts::new(&self.place));
         let mut records = Records::new(&mut self, keys, facts, until.flatten());
-        let read = verifier.run(&mut records);
+        let read = verifier.run(&mut records).map_err(Error::data(path))?;
         let facts = records.finish().map_err(Error::index(&self.place.scratch))?;
         self.report.segments = read.segments;
         self.report.blocks = read.blocks;

@@ -75,7 +75,7 @@ impl Sample {
         let at = usize::try_from(offset).unwrap();
         file.write_at(offset, changed).unwrap();
         let mut count = Count::default();
-        open(&self.storage, Access::ReadOnly).verifier(None).run(&mut count);
+        open(&self.storage, Access::ReadOnly).verifier(None).run(&mut count).unwrap();
         file.write_at(offset, &self.bytes[at..at + changed.len()]).unwrap();
         count.0
     }
@@ -166,6 +166,6 @@ fn a_header_whose_roll_call_stands_behind_everything_makes_no_panic() {
     forged[checked..].copy_from_slice(&checksum.to_le_bytes());
     file.write_at(FILE_HEADER_BYTES, &forged).unwrap();
     let mut count = Count::default();
-    open(&storage, Access::ReadOnly).verifier(None).run(&mut count);
+    open(&storage, Access::ReadOnly).verifier(None).run(&mut count).unwrap();
     assert!(count.0 > 0);
 }

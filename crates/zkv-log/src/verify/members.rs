@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
-use zkv_io::StorageFile;
+use zkv_io::{Reads, StorageFile};
 
 use crate::block::BlockKind;
 use crate::checkpoint::LogCheckpoint;
@@ -25,18 +25,19 @@ use super::{End, LogFinding, LogVerifier, Member, Severity};
 pub(super) fn of_file(open: &OpenFile, checkpoint: Option<&[u8]>) -> LogVerifier {
     let decoded = decode(checkpoint, &open.identity);
     let headless = open.is_headless.then_some(HEADLESS);
+    let reads = Arc::new(Reads::of(&open.file));
+    let open = &OpenFile { file: Arc::clone(&reads) as _, ..open.clone() };
     // Not as one that shall write: somebody may have the log open to be written.
     match recover(open, checkpoint) {
         Ok(recovered) => {
             let verifier = recovered.log.view().verifier(checkpoint, false);
-            LogVerifier { findings: headless.into_iter().collect(), ..verifier }
+            LogVerifier { file: reads, findings: headless.into_iter().collect(), ..verifier }
         }
         Err(error) => {
             let found = Search::new(open, decoded.as_ref()).members();
             let mut findings: Vec<_> = headless.into_iter().chain([refusal(&error)]).collect();
             findings.extend(found.missing);
-            let file = Arc::clone(&open.file);
-            LogVerifier::new(file, &open.identity, found.members, decoded, false, findings)
+            LogVerifier::new(reads, &open.identity, found.members, decoded, false, findings)
         }
     }
 }
@@ -77,7 +78,7 @@ impl LogView {
         });
         let identity = self.identity();
         let checkpoint = decode(checkpoint, identity);
-        let file = Arc::clone(&self.shared.file);
+        let file = Arc::new(Reads::of(&self.shared.file));
         let members = members.collect();
         let held = Arc::clone(&self.segments);
         let findings = Vec::new();
@@ -88,7 +89,7 @@ impl LogView {
 
 impl LogVerifier {
     fn new(
-        file: Arc<dyn StorageFile>,
+        file: Arc<Reads>,
         identity: &Identity,
         members: BTreeMap<u64, Member>,
         checkpoint: Option<LogCheckpoint>,

@@ -6,6 +6,7 @@ use zkv_io::StorageFile;
 
 use crate::codec::Decoder;
 use crate::dictionary::Interner;
+use crate::error::Result;
 use crate::header::{FileHeader, SegmentHeader};
 use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_HEADER_PAGE};
 use crate::position::Position;
@@ -73,10 +74,14 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn finding(&mut self, offset: u64, what: &'static str, severity: Severity) {
-        self.visitor.finding(LogFinding { offset, what, severity });
+        // What a read that failed was after may be as it should be.
+        if !self.verifier.file.has_failed() {
+            self.visitor.finding(LogFinding { offset, what, severity });
+        }
     }
 
-    pub(super) fn all(mut self) -> VerifiedLog {
+    pub(super) fn all(mut self) -> Result<VerifiedLog> {
+        self.verifier.check_reads()?;
         for finding in &self.verifier.findings {
             self.visitor.finding(*finding);
         }
@@ -92,6 +97,7 @@ impl<'a> Run<'a> {
             let bytes = SegmentCheck::new(&mut self, *member).all();
             self.counts.segments += 1;
             self.counts.bytes += bytes;
+            self.verifier.check_reads()?;
             self.visitor.done(bytes);
         }
         self.check_roll_calls();
@@ -99,7 +105,8 @@ impl<'a> Run<'a> {
         if !self.verifier.is_live {
             self.check_strays();
         }
-        self.counts
+        self.verifier.check_reads()?;
+        Ok(self.counts)
     }
 
     fn check_file_header(&mut self) {

@@ -90,6 +90,7 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
             End::Tail(end) if is_live_tail => end,
             _ => place.slot_bytes,
         };
+        // What failed for another reason the verifier's file has noted.
         let Image { bytes: image, unreadable, .. } =
             read_image(&*verifier.file, place, verifier.file_bytes, upto);
         for offset in unreadable {

@@ -70,7 +70,7 @@ impl Found {
 fn try_salvage(storage: &dyn Storage, index: Option<&SalvageIndex>) -> Result<Found, LogError> {
     let mut salvage = Salvage::open(storage, Path::new(PATH), index, &mut |_, _| {})?;
     let mut found = Found::default();
-    while let Some(next) = salvage.next_older() {
+    while let Some(next) = salvage.next_older()? {
         match next {
             Salvaged::Block(block) => {
                 let numbers = block.entries.iter().rev().map(|entry| {

@@ -1,13 +1,14 @@
 //! The newest record of each key, as the log is read from its end.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
 
 use zkv_index::KeyHash;
 use zkv_log::{BlockAddress, Salvage, Salvaged, SalvagedBlock};
 use zkv_record::{Codec, Head, Kind, Record};
 
 use crate::catalog::{CATALOG, Catalog, DEFAULT, Entry, FIRST_NAMED};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::modify::Place;
 use crate::store::Store;
 
@@ -18,6 +19,7 @@ use super::{SalvageEvent, SalvageReport};
 /// Records come from the newest to the oldest, so that the first one of a key is the one that
 /// counts, and whatever is lost before it is newer.
 pub(super) struct Collector<'a> {
+    source: &'a Path,
     store: &'a Store,
     pub listen: &'a mut dyn FnMut(SalvageEvent<'_>),
     pub report: SalvageReport,
@@ -65,11 +67,13 @@ struct CommitState {
 
 impl<'a> Collector<'a> {
     pub(super) fn new(
+        source: &'a Path,
         store: &'a Store,
         known: Catalog,
         listen: &'a mut dyn FnMut(SalvageEvent<'_>),
     ) -> Self {
         Self {
+            source,
             store,
             listen,
             report: SalvageReport::default(),
@@ -261,7 +265,7 @@ impl<'a> Collector<'a> {
             if !is_lost && !self.catalog.is_alive(place.collection) {
                 continue;
             }
-            let entries = salvage.read(place.address);
+            let entries = salvage.read(place.address).map_err(Error::data(self.source))?;
             let record = entries
                 .as_ref()
                 .and_then(|entries| Record::decode(entries.get(place.ordinal)?).ok());
@@ -273,7 +277,11 @@ impl<'a> Collector<'a> {
             let key = record.key.to_vec();
             let head = Head::decode(record.value).ok();
             let own = head.filter(|head| values.insert(head.value_id));
-            match own.and_then(|head| self.gather(&head, salvage)) {
+            let value = match own {
+                Some(head) => self.gather(&head, salvage)?,
+                None => None,
+            };
+            match value {
                 Some(value) => self.bring(place.collection, &key, &value, place.is_newer_lost)?,
                 None => {
                     self.report.incomplete_values += 1;
@@ -288,19 +296,22 @@ impl<'a> Collector<'a> {
 
     /// The value that `head` names; `None` where a piece is lost, or not as long as the head says. It grows
     /// only as pieces are found.
-    fn gather(&self, head: &Head, salvage: &mut Salvage) -> Option<Vec<u8>> {
+    fn gather(&self, head: &Head, salvage: &mut Salvage) -> Result<Option<Vec<u8>>> {
         let mut value = Vec::new();
         for number in 0..head.piece_count() {
             let key = head.piece_key(number).encode();
-            let address = (*self.pieces.get(&self.store.shared().keys.hash_piece(&key))?)?;
-            let entries = salvage.read(address)?;
+            let address = self.pieces.get(&self.store.shared().keys.hash_piece(&key));
+            let Some(address) = address.copied().flatten() else { return Ok(None) };
+            let entries = salvage.read(address).map_err(Error::data(self.source))?;
+            let entries = entries.unwrap_or_default();
             let mut records = entries.iter().filter_map(|entry| Record::decode(entry).ok());
-            let piece = records.find(|record| record.kind == Kind::Piece && record.key == key)?;
-            if piece.value.len() != head.piece_bytes_at(number) as usize {
-                return None;
-            }
+            let piece = records.find(|record| record.kind == Kind::Piece && record.key == key);
+            let bytes = head.piece_bytes_at(number) as usize;
+            let Some(piece) = piece.filter(|piece| piece.value.len() == bytes) else {
+                return Ok(None);
+            };
             value.extend_from_slice(piece.value);
         }
-        Some(value)
+        Ok(Some(value))
     }
 }

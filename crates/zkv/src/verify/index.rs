@@ -1,5 +1,7 @@
 //! The index: checked for itself, and held against the records.
 
+use std::io;
+
 use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex};
 use zkv_io::{OpenMode, is_lost};
 use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
@@ -8,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
 use crate::open::check_is_index;
 use crate::rebuild::RebuiltIndex;
-use crate::sections::{self, Tables};
+use crate::sections::{self, Tables, section_of};
 
 use super::{
     Error, Facts, IndexState, LOG_SECTION, LiveTable, Opened, Result, Run, Severity, StoreFile,
@@ -44,16 +46,14 @@ impl Work<'_> {
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
             return Ok(None);
         }
+        let data = options.storage.open(self.path, OpenMode::ReadOnly);
+        let data_bytes = data.and_then(|data| data.len()).map_err(Error::file(self.path))?;
         let verified = zkv_index::verify(&options.storage, &path, store_id, &mut |found| {
             self.add_index_finding(found);
         });
-        let set_aside = match verified {
-            Ok(verified) => {
-                let data = options.storage.open(self.path, OpenMode::ReadOnly);
-                let data_bytes =
-                    data.and_then(|data| data.len()).map_err(Error::file(self.path))?;
-                return Ok(self.known_of(verified, data_bytes));
-            }
+        let known = verified.and_then(|verified| self.known_of(verified, data_bytes));
+        let set_aside = match known {
+            Ok(known) => return Ok(known),
             Err(IndexError::Missing) => return Ok(None),
             Err(IndexError::Foreign { .. }) => {
                 "it is of another store; opening the store sets it aside"
@@ -62,11 +62,7 @@ impl Work<'_> {
                 "a newer version wrote it; opening the store sets it aside"
             }
             Err(IndexError::Io(error)) => {
-                self.report.index = IndexState::NotCompared;
-                // A file that this user may not read, or not now, is as good as ever.
-                let severity = if is_lost(&error) { Severity::Mendable } else { Severity::Notice };
-                let what = format!("the index file cannot be read: {error}");
-                self.add_in(StoreFile::Index, 0, what, severity);
+                self.add_unreadable_index(&error);
                 return Ok(None);
             }
             Err(error) => return Err(Error::index(&path)(error)),
@@ -74,6 +70,14 @@ impl Work<'_> {
         self.report.index = IndexState::SetAside;
         self.add_in(StoreFile::Index, 0, set_aside, Severity::Notice);
         Ok(None)
+    }
+
+    fn add_unreadable_index(&mut self, error: &io::Error) {
+        self.report.index = IndexState::NotCompared;
+        // A file that this user may not read, or not now, is as good as ever.
+        let severity = if is_lost(error) { Severity::Mendable } else { Severity::Notice };
+        let what = format!("the index file cannot be read: {error}");
+        self.add_in(StoreFile::Index, 0, what, severity);
     }
 
     fn add_index_finding(&mut self, finding: IndexFinding) {
@@ -89,30 +93,33 @@ impl Work<'_> {
         self.done(verified.bytes);
     }
 
-    fn known_of(&mut self, verified: VerifiedIndex, data_bytes: u64) -> Option<KnownIndex> {
+    fn known_of(
+        &mut self,
+        verified: VerifiedIndex,
+        data_bytes: u64,
+    ) -> Result<Option<KnownIndex>, IndexError> {
         self.count_index(&verified);
         let is_whole = verified.is_whole;
-        let checkpoint = verified.checkpoint?;
+        let Some(checkpoint) = verified.checkpoint else { return Ok(None) };
         if !sections::may_be_of(&checkpoint, data_bytes) {
             let what = "the index file's sections are longer than any of such a data file";
             self.add_in(StoreFile::Index, checkpoint.file_bytes(), what, Severity::Mendable);
-            return None;
+            return Ok(None);
         }
         // Damage to the sections is found already.
-        let section = |kind| checkpoint.section(kind).ok().flatten();
-        let tables = Tables::read(&checkpoint);
-        let (Some(log_section), Some(tables)) = (section(LOG_SECTION), tables) else {
+        let (section, tables) = (section_of(&checkpoint, LOG_SECTION)?, Tables::read(&checkpoint)?);
+        let (Some(log_section), Some(tables)) = (section, tables) else {
             if is_whole {
                 let what = "the index file lacks a section";
                 self.add_in(StoreFile::Index, checkpoint.file_bytes(), what, Severity::Mendable);
             }
-            return None;
+            return Ok(None);
         };
         if checkpoint.key_count() != tables.counts.total() {
             let what = "the index file's header counts more or fewer keys than its section";
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
         }
-        Some(KnownIndex {
+        Ok(Some(KnownIndex {
             changes: Run::from_changes(Vec::new()),
             live: tables.live,
             counts: tables.counts,
@@ -121,19 +128,36 @@ impl Work<'_> {
             is_of_file: true,
             is_whole,
             checkpoint: Some(checkpoint),
-        })
+        }))
     }
 
-    /// Checks the index of a store that is open for writing.
-    pub(super) fn check_open_index(&mut self, opened: Opened) -> Option<KnownIndex> {
+    /// Checks the index of a store that is open for writing; `None` where it cannot be read.
+    pub(super) fn check_open_index(&mut self, opened: Opened) -> Result<Option<KnownIndex>> {
+        match self.known_of_open(opened) {
+            Ok(known) => Ok(Some(known)),
+            Err(IndexError::Io(error)) => {
+                self.add_unreadable_index(&error);
+                Ok(None)
+            }
+            Err(error) => Err(Error::index(&self.place.path)(error)),
+        }
+    }
+
+    fn known_of_open(&mut self, opened: Opened) -> Result<KnownIndex, IndexError> {
         let Opened { committed, live } = opened;
-        let verified = committed.checkpoint.map_or_else(VerifiedIndex::default, |checkpoint| {
-            checkpoint.verify_with(&mut |found| self.add_index_finding(found))
-        });
+        let verified = match committed.checkpoint {
+            Some(checkpoint) => {
+                checkpoint.verify_with(&mut |found| self.add_index_finding(found))?
+            }
+            None => VerifiedIndex::default(),
+        };
         self.count_index(&verified);
         let checkpoint = verified.checkpoint;
-        let section = checkpoint.as_ref().and_then(|known| known.section(LOG_SECTION).ok()?);
-        Some(KnownIndex {
+        let section = match &checkpoint {
+            Some(checkpoint) => section_of(checkpoint, LOG_SECTION)?,
+            None => None,
+        };
+        Ok(KnownIndex {
             changes: merge_all(&committed.runs),
             live,
             counts: KeyCounts::clone(&committed.counts),
@@ -171,7 +195,11 @@ impl Work<'_> {
             self.add_in(StoreFile::Data, offset, what, Severity::Mendable);
         };
         let compared = index.compare(known.checkpoint.as_ref(), &known.changes, &mut differ);
-        if compared.is_err() {
+        if let Err(error) = compared {
+            // Nothing is known of what may be there.
+            if matches!(&error, IndexError::Io(error) if !is_lost(error)) {
+                return Err(error);
+            }
             let what = "the index file has changed, or cannot be read any longer";
             self.add_in(StoreFile::Index, 0, what, Severity::Mendable);
             return Ok(());
