@@ -341,6 +341,6 @@ fn a_file_is_verified_while_its_log_is_open_to_write() {
     writer.append(&[b"entry"]).unwrap();
     writer.close().unwrap();
     let mut seen = Seen::default();
-    file.verifier(None).run(&mut seen);
+    file.verifier(None).run(&mut seen).unwrap();
     assert_eq!((seen.findings, seen.entries), (vec![], vec![b"entry".to_vec()]));
 }
