@@ -81,6 +81,7 @@ fn prepare_file(
     number: u64,
 ) -> Result<Prepared, IndexError> {
     meta.check_limits()?;
+    check_place(storage, path, meta.store_id)?;
     let salt = random_salt(storage)?;
     let mut failure = None;
     let written = Draft::write(storage, path, path, |file| {
@@ -93,6 +94,14 @@ fn prepare_file(
         (Some(error), _) => Err(error),
         (None, Err(error)) => Err(error.into()),
         (None, Ok((draft, ()))) => Ok(Prepared { draft, store_id: meta.store_id }),
+    }
+}
+
+/// Refuses to take the place of somebody else's file. What cannot be read may be an index in a bad sector.
+fn check_place(storage: &dyn Storage, path: &Path, store_id: [u8; 16]) -> Result<(), IndexError> {
+    match may_be_index(storage, path, Some(store_id)) {
+        Ok(false) => Err(IndexError::NotAnIndex),
+        _ => Ok(()),
     }
 }
 
@@ -111,9 +120,10 @@ impl Prepared {
     /// [`IndexError::Io`]. It may be there all the same, now or behind a crash. [`IndexError::NotAnIndex`] where
     /// somebody else's file has that name, as another store since this one was opened; that stays.
     pub fn publish(self, storage: &dyn Storage, path: &Path) -> Result<Checkpoint, IndexError> {
-        if matches!(may_be_index(storage, path, Some(self.store_id)), Ok(false)) {
+        // Again: it may have come while this was written.
+        if let Err(error) = check_place(storage, path, self.store_id) {
             self.discard(storage);
-            return Err(IndexError::NotAnIndex);
+            return Err(error);
         }
         self.draft.replace(storage, path)?;
         Checkpoint::open(storage, path, self.store_id, true)

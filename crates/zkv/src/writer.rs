@@ -32,13 +32,22 @@ impl WriteError {
     fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Log(LogError::Io { .. } | LogError::SyncFailed) | Self::Index(IndexError::Io(_))
+            Self::Log(LogError::Io { .. } | LogError::SyncFailed)
+                | Self::Index(IndexError::Io(_) | IndexError::NotAnIndex)
         )
     }
 
-    /// Whether the index file cannot grow, or be made.
-    fn is_index_without_room(&self) -> bool {
-        matches!(self, Self::Index(IndexError::Io(error)) if is_without_room(error))
+    /// Whether the index file cannot grow, or be made, and most likely cannot in a moment, either: there is
+    /// no room, it may not be written, or something else has its name.
+    fn is_index_refused(&self) -> bool {
+        match self {
+            Self::Index(IndexError::Io(error)) => {
+                let kinds = [io::ErrorKind::PermissionDenied, io::ErrorKind::IsADirectory];
+                is_without_room(error) || kinds.contains(&error.kind())
+            }
+            Self::Index(IndexError::NotAnIndex) => true,
+            _ => false,
+        }
     }
 }
 
@@ -110,7 +119,7 @@ pub(crate) struct Writer {
     pub has_rewrite_failed: bool,
     /// Whether the index is in memory because its file could not be written.
     is_index_file_missing: bool,
-    /// Whether the index file was removed because there was no room for the next one.
+    /// Whether the index file was removed, or has lost its name, and the next one could not be written.
     is_index_file_removed: bool,
     /// Set while the index learns of a commit. It stays set where that panics: the index then lacks
     /// what the log has.
@@ -190,10 +199,11 @@ impl Writer {
         self.free_cleaned()
     }
 
-    /// Frees what was cleaned without an index file, where a checkpoint has failed for want of room for
-    /// one. [`Writer::restore_index_file`] makes up for it.
+    /// Frees what was cleaned without an index file, where a checkpoint has failed since none can be
+    /// written: otherwise the data file would grow for as long as that lasts.
+    /// [`Writer::restore_index_file`] makes up for it.
     pub(crate) fn free_instead(&mut self, error: WriteError) -> Result<(), WriteError> {
-        let may_go = error.is_index_without_room() && !self.cleaned.is_empty();
+        let may_go = error.is_index_refused() && !self.cleaned.is_empty();
         if !may_go || self.is_applying || self.remove_index_file().is_err() {
             return Err(error);
         }
@@ -201,14 +211,24 @@ impl Writer {
     }
 
     /// Removes the index file, so that no opening finds one that leads into segments which are freed
-    /// next. What is open of it stays readable.
+    /// next. What is open of it stays readable. What has its name and is none stays, too.
     fn remove_index_file(&mut self) -> io::Result<()> {
         let (storage, path) = (&*self.index.storage, &*self.index.path);
         self.retire_checkpoint();
-        match storage.remove(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => self.is_index_file_removed = true,
+        let store_id = self.log.log().identity().store_id;
+        let is_foreign = match zkv_index::may_be_index(storage, path, Some(store_id)) {
+            Ok(may_be) => !may_be,
+            Err(IndexError::Io(error)) => error.kind() == io::ErrorKind::IsADirectory,
+            Err(_) => false,
+        };
+        if !is_foreign {
+            match storage.remove(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
         }
+        self.is_index_file_removed = true;
+        // Also where somebody else has removed it: a crash could bring it back.
         storage.sync_dir(parent_directory(path))
     }
 

@@ -7,11 +7,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zkv::{ErrorKind, Options, Store, verify};
-use zkv_io::{FileStorage, TEMPORARY_SUFFIX};
+use zkv::{Cleaning, ErrorKind, Options, Store, verify};
+use zkv_io::{FileStorage, MemoryStorage, Storage, TEMPORARY_SUFFIX};
 use zkv_sim::{Act, Watched};
 
-use common::faulty::noise;
+use common::faulty::{FaultyStorage, INDEX, PATH, noise, read_file, write_file};
 use common::{check, filled, index_path, place};
 
 #[test]
@@ -154,4 +154,127 @@ fn whoever_makes_a_store_that_another_one_has_made_by_then_opens_that() {
     });
     let store = Options::new().storage(Arc::new(watched)).open(&place.path).unwrap();
     assert_eq!(store.get::<_, u64>(&1u64).unwrap(), Some(1));
+}
+
+/// A store of 300 keys that is cleaned by hand, on a disk that refuses drafts of the index where there is
+/// something to refuse them with.
+fn store_whose_index_is_refused(
+    memory: &MemoryStorage,
+    refusal: Option<std::io::ErrorKind>,
+) -> (Store, Arc<AtomicBool>) {
+    let is_refused = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&is_refused);
+    let storage = FaultyStorage::new(memory, move |act, path| {
+        let is_draft = path.to_string_lossy().ends_with(TEMPORARY_SUFFIX);
+        match refusal {
+            Some(kind) if act == Act::Write && is_draft && switch.load(Ordering::SeqCst) => {
+                Err(kind.into())
+            }
+            _ => Ok(()),
+        }
+    });
+    let options = storage.options().slot_bytes(256 << 10).memory_buffer_bytes(64 << 10);
+    let store = options.cleaning(Cleaning::Off).open(PATH).unwrap();
+    overwrite(&store, 0);
+    (store, is_refused)
+}
+
+/// 300 keys, in a good half of a slot.
+fn overwrite(store: &Store, round: u64) {
+    for key in 0..300u64 {
+        store.set_bytes(&key.to_be_bytes(), &noise(round << 32 | key, 500)).unwrap();
+    }
+    store.flush().unwrap();
+}
+
+/// What stands there behind twenty rounds of writing and cleaning, each of which has freed what it cleaned.
+fn check_that_space_comes_back(store: &Store) {
+    for round in 1..=20 {
+        overwrite(store, round);
+        store.clean().unwrap();
+    }
+    let stats = store.stats().unwrap();
+    assert!(stats.data_file_bytes <= 5 * (256 << 10), "{stats:?}");
+    for key in 0..300u64 {
+        let value = store.get_bytes(&key.to_be_bytes()).unwrap();
+        assert_eq!(value, Some(noise(20 << 32 | key, 500)));
+    }
+}
+
+#[test]
+fn cleaning_leaves_a_file_that_has_the_name_of_the_index_as_it_is() {
+    for refusal in [Some(std::io::ErrorKind::StorageFull), None] {
+        let memory = MemoryStorage::new();
+        let (store, is_refused) = store_whose_index_is_refused(&memory, refusal);
+        overwrite(&store, 1);
+        store.clean().unwrap();
+        let _ = memory.remove(Path::new(INDEX));
+        write_file(&memory, INDEX, b"precious");
+        is_refused.store(true, Ordering::SeqCst);
+        check_that_space_comes_back(&store);
+        assert_eq!(read_file(&memory, INDEX), b"precious");
+        // Whoever closes the store is told, and nothing is lost.
+        let error = store.close().unwrap_err().to_string();
+        assert!(error.contains("store.zkv.idx"), "{error}");
+        assert_eq!(read_file(&memory, INDEX), b"precious");
+        memory.remove(Path::new(INDEX)).unwrap();
+        let store = common::faulty::options(&memory).open(PATH).unwrap();
+        assert_eq!(store.len(), 300);
+        assert!(store.verify(|_| {}).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn space_comes_back_where_the_index_file_may_not_be_written() {
+    let memory = MemoryStorage::new();
+    let refusal = Some(std::io::ErrorKind::PermissionDenied);
+    let (store, is_refused) = store_whose_index_is_refused(&memory, refusal);
+    is_refused.store(true, Ordering::SeqCst);
+    check_that_space_comes_back(&store);
+    is_refused.store(false, Ordering::SeqCst);
+    store.close().unwrap();
+    assert_eq!(common::faulty::options(&memory).open(PATH).unwrap().len(), 300);
+}
+
+#[test]
+fn what_a_file_has_taken_the_place_of_is_still_read() {
+    let memory = MemoryStorage::new();
+    let (store, _) = store_whose_index_is_refused(&memory, None);
+    store.close().unwrap();
+    let store = common::faulty::options(&memory).open(PATH).unwrap();
+    // As by a program that writes its file over the index.
+    let index = memory.open(Path::new(INDEX), zkv_io::OpenMode::ReadWrite).unwrap();
+    let bytes = usize::try_from(index.len().unwrap()).unwrap();
+    index.write_at(0, &noise(9, bytes)).unwrap();
+    for key in 0..300u64 {
+        assert_eq!(store.get_bytes(&key.to_be_bytes()).unwrap(), Some(noise(key, 500)));
+    }
+    assert_eq!(read_file(&memory, INDEX), noise(9, bytes));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_name_is_refused_that_leaves_no_room_for_those_of_temporary_files() {
+    let place = place();
+    for bytes in 220..=255 {
+        let path = place.path.with_file_name("s".repeat(bytes));
+        let index = place.path.with_file_name("s".repeat(bytes) + ".idx");
+        match Store::open(&path) {
+            // The name of a draft of the index is 29 bytes longer.
+            Ok(store) => {
+                assert!(bytes + 29 <= 255, "{bytes}");
+                store.set(&1u64, &1u64).unwrap();
+                store.close().unwrap();
+                assert!(index.exists());
+            }
+            Err(error) => {
+                assert!(bytes + 29 > 255, "{bytes}");
+                assert!(error.to_string().contains("name is too long"), "{error}");
+                assert!(!path.exists());
+            }
+        }
+    }
+    // Without an index file there is more room.
+    let path = place.path.with_file_name("s".repeat(230));
+    Options::new().use_index_file(false).open(&path).unwrap();
 }
