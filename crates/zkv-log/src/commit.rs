@@ -37,6 +37,8 @@ pub struct Commit<'a> {
     sealed: Vec<Arc<Segment>>,
     begun: Vec<Arc<Segment>>,
     begun_slots: Vec<u32>,
+    /// Where the file ended before it.
+    file_end: u64,
     is_end_mark: bool,
     has_written: bool,
     /// Whether a part of it could not be put in: what is there is not all that belongs together.
@@ -46,7 +48,8 @@ pub struct Commit<'a> {
 
 impl<'a> Commit<'a> {
     pub(crate) fn new(writer: &'a mut LogWriter) -> Self {
-        let (tail, slot_count) = (writer.tail.clone(), writer.slot_count);
+        let (tail, slot_count, file_end) =
+            (writer.tail.clone(), writer.slot_count, writer.file_end);
         Self {
             writer,
             tail,
@@ -55,6 +58,7 @@ impl<'a> Commit<'a> {
             sealed: Vec::new(),
             begun: Vec::new(),
             begun_slots: Vec::new(),
+            file_end,
             is_end_mark: false,
             has_written: false,
             is_failed: false,
@@ -447,6 +451,7 @@ impl Drop for Commit<'_> {
             stray_slots: std::mem::take(&mut self.begun_slots),
             unproven: None,
             renew_tail: true,
+            file_end: Some(self.file_end),
         });
         // At once, since a crash would find it whole where only its end was refused. What cannot be
         // wiped now is wiped before the next commit.

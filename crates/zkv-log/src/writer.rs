@@ -95,6 +95,8 @@ pub(crate) struct Repair {
     pub unproven: Option<Unproven>,
     /// An aborted commit has used up the tail segment's dictionary numbers and cells.
     pub renew_tail: bool,
+    /// Where the file ended before that commit.
+    pub file_end: Option<u64>,
 }
 
 /// What nothing proves to be on the disk.
@@ -276,6 +278,11 @@ impl LogWriter {
         } else {
             self.shared.identity.slot_start(slot_count)
         };
+        self.cut_to(end)
+    }
+
+    /// Makes the file end there, unless it ends before; `false` where the system does not now.
+    fn cut_to(&mut self, end: u64) -> Result<bool> {
         if end >= self.file_end {
             return Ok(true);
         }
@@ -350,6 +357,11 @@ impl LogWriter {
         }
         self.file_end = self.file_end.max(filled);
         self.repair = None;
+        if let Some(end) = repair.file_end {
+            // All that led there is wiped, durably, and no view has seen it. A crash that keeps the length leaves
+            // what was before this. Where the file is not cut now, the next close does it.
+            let _ = self.cut_to(end.next_multiple_of(PAGE_BYTES));
+        }
         Ok(())
     }
 

@@ -314,8 +314,11 @@ fn an_abandoned_segment_whose_header_is_wiped_is_no_damage() {
     drop(commit);
     let end = writer.end();
     drop(writer);
-    assert!(bytes_of(&storage).len() > 4096 + SLOT as usize + 512);
+    let mut bytes = bytes_of(&storage);
     assert_eq!(open(&storage).end(), end);
+    // A crash may keep the length that the file had before it was cut: its second slot has a page.
+    bytes.resize(4096 + SLOT as usize + 4096, 0);
+    assert_eq!(open(&storage_of(&bytes)).end(), end);
 }
 
 #[test]

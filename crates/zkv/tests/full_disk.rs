@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, verify};
+use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, WriteBatch, verify};
 use zkv_io::Storage;
 use zkv_sim::{Image, SimDisk};
 
@@ -186,6 +186,34 @@ fn cleaning_in_closing_takes_no_room_from_what_waits_in_buffers() {
         };
         assert_eq!(close(Cleaning::default()), close(Cleaning::Off), "{room} bytes of room");
     }
+}
+
+#[test]
+fn a_batch_that_is_refused_takes_no_room_behind_it() {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = options(&disk).open(PATH).unwrap();
+    store.set_bytes(b"first", &noise(1, 400)).unwrap();
+    store.sync().unwrap();
+    let (before, used) = (file_bytes(&store), disk.used_bytes());
+    disk.set_capacity(Some(used + 20 * u64::from(SLOT)));
+    let mut batch = WriteBatch::new();
+    for key in 0..8_000u64 {
+        batch.set_bytes(&key.to_be_bytes(), &noise(key, 1_000));
+    }
+    assert_eq!(store.write(batch).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!((file_bytes(&store), disk.used_bytes()), (before, used));
+    store.set_bytes(b"second", &noise(2, 400)).unwrap();
+    store.sync().unwrap();
+    let expected = [("first", 1), ("second", 2)];
+    let check = |store: &Store| {
+        assert_eq!(store.len(), 2);
+        for (key, seed) in expected {
+            assert_eq!(store.get_bytes(key.as_bytes()).unwrap(), Some(noise(seed, 400)));
+        }
+    };
+    check(&store);
+    store.close().unwrap();
+    check(&options(&disk).open(PATH).unwrap());
 }
 
 /// More records than a rebuild of the index holds in memory.

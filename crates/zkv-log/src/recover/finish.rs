@@ -54,7 +54,12 @@ impl Recovery<'_> {
             from: self.proven,
             segments: self.segments_from(self.proven.sequence),
         });
-        let repair = Repair { stray_slots: leftover.stray_slots, unproven, renew_tail: false };
+        let repair = Repair {
+            stray_slots: leftover.stray_slots,
+            unproven,
+            renew_tail: false,
+            file_end: None,
+        };
         // A torn write has ended it there, and what is written next could be hidden behind that end.
         let ends_within_page = !self.file_bytes.is_multiple_of(PAGE_BYTES);
         let clean = !leftover.needs_wipe

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 mod failing_reads;
+mod refused;
 mod slots_used_again;
 
 use std::path::Path;
