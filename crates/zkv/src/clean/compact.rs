@@ -15,6 +15,10 @@ const PIECE_BYTES: usize = 20 << 20;
 /// Bytes that are cleaned for each that freeing them writes, which are dead in the file that is made.
 const CLEANED_A_ROLL_CALL: u64 = 32;
 
+/// How many segments at least may stand in the file's way to its end, one after another: of a store of a few, what
+/// is moved may do so, too.
+const LAST_TURNS_MIN: usize = 16;
+
 /// How to compact a store.
 #[derive(Clone, Debug, Default)]
 #[must_use]
@@ -118,7 +122,8 @@ impl Shared {
             report(left.len());
         }
         // Beside writers, what stands in the way next may be theirs: there is an end to it all the same.
-        for _ in 0..self.log.view().segments().len() {
+        let segments = self.log.view().segments().len();
+        for _ in 0..segments.max(LAST_TURNS_MIN) {
             if !self.write_last_anew(packing)? {
                 break;
             }
