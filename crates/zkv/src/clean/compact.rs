@@ -51,8 +51,8 @@ impl Store {
     /// cut where it ends then. Reads and writes go on meanwhile.
     ///
     /// It takes two slots of room on the disk, and 1,280 bytes a segment, and nothing that a snapshot holds comes
-    /// back before that is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts it. A store that is
-    /// written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
+    /// back before that is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts
+    /// it. A store that is written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
