@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zkv_index::{Checkpoint, IndexError};
-use zkv_io::{
-    MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory, temporary_path,
-};
+use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
 use zkv_log::layout::FILE_MAGIC;
 use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
@@ -151,9 +149,7 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
         {
             if options.use_index_file {
                 // Where it would have to be refused, nothing is made.
-                let (storage, index) = (options.index_storage(), index_path(path));
-                check_is_index(&*storage, &index, None)?;
-                check_draft_has_name(&*storage, &index)?;
+                check_is_index(&*options.index_storage(), &index_path(path), None)?;
             }
             let without = match zkv_log::create(&*options.storage, path, &options.log) {
                 Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
@@ -261,23 +257,6 @@ pub(crate) fn check_is_index(
         return Ok(());
     };
     Err(Error::file(index)(io::Error::new(io::ErrorKind::AlreadyExists, refused)))
-}
-
-/// Refuses a name behind which there is no room for that of an index file that is being written: such a
-/// store would never get one.
-fn check_draft_has_name(storage: &dyn Storage, index: &Path) -> Result<()> {
-    let draft = temporary_path(storage, index).map_err(Error::file(index))?;
-    match storage.open(&draft, OpenMode::ReadOnly) {
-        Err(error) if error.kind() == io::ErrorKind::InvalidFilename => {
-            let ending = draft.as_os_str().len() - index.as_os_str().len();
-            let refused = format!(
-                "the name is too long, since temporary files beside it have names that are {ending} bytes longer \
-                 ({error})"
-            );
-            Err(Error::file(index)(io::Error::new(error.kind(), refused)))
-        }
-        _ => Ok(()),
-    }
 }
 
 /// Removes an index file that is of another state than the log's past, before anything is appended:

@@ -251,30 +251,3 @@ fn what_a_file_has_taken_the_place_of_is_still_read() {
     }
     assert_eq!(read_file(&memory, INDEX), noise(9, bytes));
 }
-
-#[cfg(unix)]
-#[test]
-fn a_name_is_refused_that_leaves_no_room_for_those_of_temporary_files() {
-    let place = place();
-    for bytes in 220..=255 {
-        let path = place.path.with_file_name("s".repeat(bytes));
-        let index = place.path.with_file_name("s".repeat(bytes) + ".idx");
-        match Store::open(&path) {
-            // The name of a draft of the index is 29 bytes longer.
-            Ok(store) => {
-                assert!(bytes + 29 <= 255, "{bytes}");
-                store.set(&1u64, &1u64).unwrap();
-                store.close().unwrap();
-                assert!(index.exists());
-            }
-            Err(error) => {
-                assert!(bytes + 29 > 255, "{bytes}");
-                assert!(error.to_string().contains("name is too long"), "{error}");
-                assert!(!path.exists());
-            }
-        }
-    }
-    // Without an index file there is more room.
-    let path = place.path.with_file_name("s".repeat(230));
-    Options::new().use_index_file(false).open(&path).unwrap();
-}
