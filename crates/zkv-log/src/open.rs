@@ -108,22 +108,7 @@ impl OpenFile {
         options.check()?;
         let file = open_locked(&*storage, path, access)?;
         let (identity, first_nonce) = read_identity(&*file)?;
-        let is_headless = false;
-        let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
-        let path = path.to_owned();
-        let written = Arc::default();
-        Ok(Self {
-            storage,
-            path,
-            file,
-            map,
-            identity,
-            first_nonce,
-            is_headless,
-            access,
-            options,
-            written,
-        })
+        Self::of(storage, path, access, options, file, (identity, first_nonce, false))
     }
 
     /// As [`OpenFile::open`] for reading, to be verified: where the file header and the one in the first
@@ -138,12 +123,21 @@ impl OpenFile {
         options: LogOptions,
     ) -> Result<Self> {
         options.check()?;
-        let access = Access::ReadOnly;
-        let file = open_locked(&*storage, path, access)?;
+        let file = open_locked(&*storage, path, Access::ReadOnly)?;
         let reads = Reads::of(&file);
         let told = read_any_identity(&reads);
         reads.check().map_err(LogError::io("read"))?;
-        let (identity, first_nonce, is_headless) = told?;
+        Self::of(storage, path, Access::ReadOnly, options, file, told?)
+    }
+
+    fn of(
+        storage: Arc<dyn Storage>,
+        path: &Path,
+        access: Access,
+        options: LogOptions,
+        file: Arc<dyn StorageFile>,
+        (identity, first_nonce, is_headless): (Identity, Option<u64>, bool),
+    ) -> Result<Self> {
         let map = options.read_mode.reader_of(&file).map_err(LogError::io("map"))?;
         let path = path.to_owned();
         let written = Arc::default();
