@@ -9,7 +9,6 @@ use zkv_index::KeyHash;
 use zkv_record::{DECODE_DEPTH_MAX, KEY_BYTES_MAX, RecordError, encode_within};
 
 use crate::catalog::DEFAULT;
-use crate::clean::WRITE_WAIT_MAX;
 use crate::collection::{Collection, RawCollection};
 use crate::error::{Error, Result};
 use crate::memtable::ENTRY_OVERHEAD_BYTES;
@@ -290,7 +289,7 @@ impl Store {
 
     fn write_many(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         let shared = self.shared();
-        shared.cleaner.wait_while_behind(WRITE_WAIT_MAX);
+        shared.wait_to_commit(batch.wishes.bytes());
         let mut batch = batch;
         loop {
             let collections = batch.numbered()?;

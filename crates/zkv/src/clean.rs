@@ -174,10 +174,11 @@ impl Cleaner {
     }
 
     /// Where writing is faster than cleaning, waits until a piece was packed, or writes are waited for,
-    /// but no longer than `wait_max`. The caller holds no lock, and writes one buffer then.
-    pub(crate) fn wait_while_behind(&self, wait_max: Duration) {
+    /// but no longer than `wait_max`. The caller holds no lock, and writes one buffer then. Whether a piece
+    /// was packed, so that who writes more may wait for another one.
+    pub(crate) fn wait_while_behind(&self, wait_max: Duration) -> bool {
         if !self.is_behind.load(Ordering::Relaxed) {
-            return;
+            return false;
         }
         let (start, mut state) = (Instant::now(), self.state());
         state.waiting += 1;
@@ -191,6 +192,7 @@ impl Cleaner {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
+        state.pieces >= awaited
     }
 
     /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
@@ -216,6 +218,19 @@ impl Cleaner {
     fn note_packed(&self) {
         self.state().pieces += 1;
         self.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// Waits for the cleaning before `bytes` are written in one commit: as often as who hands them over
+    /// buffer by buffer. The caller holds no lock.
+    pub(crate) fn wait_to_commit(&self, bytes: u64) {
+        let buffers = bytes / self.options.memory_buffer_bytes as u64;
+        for _ in 0..buffers.max(1) {
+            if !self.cleaner.wait_while_behind(WRITE_WAIT_MAX) {
+                break;
+            }
+        }
     }
 }
 

@@ -8,7 +8,6 @@ use zkv_log::{Position, Room};
 
 use crate::append::Append;
 use crate::buffer::check;
-use crate::clean::WRITE_WAIT_MAX;
 use crate::error::{Error, Result};
 use crate::hashed::KeyMap;
 use crate::operation::Operation;
@@ -145,7 +144,7 @@ impl Shared {
             Err(turn) => turn,
         };
         // While this waits, others join.
-        self.cleaner.wait_while_behind(WRITE_WAIT_MAX);
+        self.wait_to_commit(set.writes.bytes_in_memory());
         let mut writer = match self.writer() {
             Ok(writer) => writer,
             Err(error) => {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use crate::catalog::DEFAULT;
-use crate::clean::WRITE_WAIT_MAX;
 use crate::error::{Error, Result};
 use crate::options::Durability;
 use crate::recent::{Reads, Tick};
@@ -80,7 +79,7 @@ impl Store {
             let (id, collections) = place.now()?;
             let mut write = Write::put(shared.key(id, key), value, shared.inline_bytes_max());
             let committed = if !write.is_record() {
-                shared.cleaner.wait_while_behind(WRITE_WAIT_MAX);
+                shared.wait_to_commit(value.len() as u64);
                 // It is not copied.
                 shared.commit_alone(&WriteSet { collections, ..WriteSet::one(write, durability) })
             } else if durability == Durability::Buffered {

@@ -106,6 +106,11 @@ impl Wishes {
         self.count
     }
 
+    /// What they take in memory and in a file.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.memory.len() as u64 + self.file.as_ref().map_or(0, |file| file.bytes)
+    }
+
     /// How much memory they take; `None` where some are in a file.
     pub(crate) fn bytes_in_memory(&self) -> Option<usize> {
         self.file.is_none().then_some(self.memory.len())

@@ -49,6 +49,15 @@ pub(crate) enum Body<'a> {
     Large(Box<Large<'a>>),
 }
 
+impl Body<'_> {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Record(record) => record.len(),
+            Self::Large(large) => large.value.len(),
+        }
+    }
+}
+
 /// A key with a value that is stored in pieces.
 pub(crate) struct Large<'a> {
     pub key: Cow<'a, [u8]>,
@@ -248,6 +257,11 @@ impl<'a> Writes<'a> {
             Self::Few(writes) => writes,
             Self::Many(_) => &mut [],
         }
+    }
+
+    /// The records and long values that are in memory.
+    pub(crate) fn bytes_in_memory(&self) -> u64 {
+        self.in_memory().iter().map(|write| write.body.bytes() as u64).sum()
     }
 
     /// All keys, with their collections.

@@ -87,6 +87,29 @@ fn a_store_that_is_overwritten_over_and_over_stays_near_the_size_of_what_it_hold
 }
 
 #[test]
+fn batches_of_many_buffers_wait_for_the_cleaning_as_their_records_would() {
+    let storage = MemoryStorage::new();
+    let store = open(&storage);
+    let mut random = fastrand::Rng::with_seed(2);
+    let batches = (0..24).map(|_| {
+        let mut batch = WriteBatch::new();
+        for _ in 0..12_500 {
+            batch.set_bytes(&random.u32(..20_000).to_be_bytes(), &value(random.u64(..)));
+        }
+        batch
+    });
+    let batches: Vec<_> = batches.collect();
+    let mut longest = 0;
+    for batch in batches {
+        store.write(batch).unwrap();
+        longest = longest.max(file_bytes(&store));
+    }
+    let live = store.stats().unwrap().live_bytes;
+    // Half as much as is live may be dead, and a batch of five megabytes has been written since.
+    assert!(longest < live * 5 / 2, "{longest} bytes for {live}");
+}
+
+#[test]
 fn programs_that_open_a_store_write_once_and_close_it_give_space_back() {
     let storage = MemoryStorage::new();
     let mut largest = 0;
