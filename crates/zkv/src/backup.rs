@@ -10,7 +10,9 @@ use zkv_record::VALUE_BYTES_MAX;
 use crate::error::{Error, Result};
 use crate::open::{check_is_index, index_path};
 use crate::options::{Cleaning, Durability, Options};
+use crate::shared::Shared;
 use crate::store::Store;
+use crate::writer::Writer;
 
 impl Store {
     /// Copies the store, as it is now, to `destination`, which must not exist. It appears whole or
@@ -26,23 +28,18 @@ impl Store {
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
         check_is_free(&*shared.options.storage, destination)?;
-        let view = if shared.writer.is_some() {
+        let (view, has_index) = if shared.writer.is_some() {
             shared.mended(|| {
                 let mut writer = shared.writer()?;
                 shared.flush_all(&mut writer)?;
-                if writer.log.needs_freed_slots() || !writer.cleaned.is_empty() {
-                    // Whoever opens the copy without its index would miss them, and those that the
-                    // checkpoint frees.
-                    shared.rebase(&mut writer)?;
-                }
-                let written = writer.checkpoint();
+                let ready = shared.make_ready_to_copy(&mut writer);
                 shared.publish_committed(&writer);
-                written.map_err(|error| shared.write_error(error))?;
+                ready?;
                 // Nothing more is freed before this is taken.
-                Ok(shared.view.load_full())
+                Ok((shared.view.load_full(), !writer.is_index_file_removed()))
             })?
         } else {
-            shared.view.load_full()
+            (shared.view.load_full(), true)
         };
         let storage = &*shared.options.storage;
         let log = &view.committed.log;
@@ -53,7 +50,7 @@ impl Store {
         };
         let (data, ()) = Draft::write(storage, destination, &shared.path, copy)
             .map_err(Error::file(destination))?;
-        let index = view.committed.checkpoint.as_ref();
+        let index = view.committed.checkpoint.as_ref().filter(|_| has_index);
         // A store that is read without an index file has made one that no log would accept.
         if let Some(index) = index.filter(|index| !index.watermark().is_empty())
             && let Err(error) = copy_index(storage, &shared.path, destination, index)
@@ -92,6 +89,25 @@ impl Store {
             }
             Ok(())
         })
+    }
+}
+
+impl Shared {
+    /// Writes what makes a copy of both files open at once, and without its index, too. On a disk without room
+    /// for that, they are copied as they are, which is what a crash may leave.
+    fn make_ready_to_copy(&self, writer: &mut Writer) -> Result<()> {
+        let (has_cleaned, needs_freed) =
+            (!writer.cleaned.is_empty(), writer.log.needs_freed_slots());
+        // Whoever opens the copy without its index would miss them, and those that the checkpoint frees.
+        let rebased = if needs_freed || has_cleaned { self.rebase(writer) } else { Ok(()) };
+        let ready =
+            rebased.and_then(|()| writer.checkpoint().map_err(|error| self.write_error(error)));
+        match ready {
+            Err(error) if error.is_without_room() && !writer.log.needs_freed_slots() => {
+                self.log.sync(writer.log.end()).map_err(Error::data(&self.path))
+            }
+            done => done,
+        }
     }
 }
 

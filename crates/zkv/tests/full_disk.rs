@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, WriteBatch, verify};
 use zkv_io::Storage;
-use zkv_sim::{Image, SimDisk};
+use zkv_sim::{Act, Image, SimDisk, Watched};
 
 const PATH: &str = "store.zkv";
 const SLOT: u32 = 256 << 10;
@@ -245,4 +246,38 @@ fn without_an_index_and_without_room_for_another_one_all_is_still_read() {
     store.close().unwrap();
     let store = options(&disk).open_read_only(PATH).unwrap();
     assert_eq!((store.len(), get(&store, 7)), (KEYS - 1, None));
+}
+
+#[test]
+fn a_backup_to_another_disk_needs_no_room_on_the_stores_own() {
+    const COPY: &str = "other/copy.zkv";
+    for is_cleaned in [false, true] {
+        let disk = SimDisk::from_image(&Image::new(), 1);
+        let (store, mut expected) = filled(&disk);
+        store.close().unwrap();
+        let is_full = Arc::new(AtomicBool::new(false));
+        let of_disk = Arc::clone(&is_full);
+        let storage = Watched::new(Arc::new(disk.clone()), move |act, path| {
+            let is_refused = act == Act::Write && !path.starts_with("other");
+            match is_refused && of_disk.load(Ordering::Relaxed) {
+                true => Err(std::io::ErrorKind::StorageFull.into()),
+                false => Ok(()),
+            }
+        });
+        let store = options(&disk).storage(Arc::new(storage)).open(PATH).unwrap();
+        if is_cleaned {
+            delete(&store, &mut expected, |key| key < 3_000);
+            store.clean().unwrap();
+        }
+        // Behind the index file.
+        delete(&store, &mut expected, |key| key > 7_000);
+        is_full.store(true, Ordering::Relaxed);
+        store.backup(COPY).unwrap();
+        check(&store, &expected);
+        for use_index_file in [true, false] {
+            let copy = options(&disk).use_index_file(use_index_file).open_read_only(COPY).unwrap();
+            check(&copy, &expected);
+        }
+        assert!(verify(COPY, &options(&disk), |_| {}).unwrap().is_sound());
+    }
 }
