@@ -9,10 +9,11 @@ use crate::block::BlockKind;
 use crate::checkpoint::{CheckpointDictionary, CheckpointSegment, LogCheckpoint};
 use crate::commit::Commit;
 use crate::error::{LogError, Result};
+use crate::header::FileHeader;
 use crate::layout::{COMMIT_BLOCK_BYTES, DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, LogView, SegmentList, Shared};
 use crate::mark::CommitMark;
-use crate::position::{EntryAddress, Location, Position};
+use crate::position::{EntryAddress, FIRST_END, Location, Position};
 use crate::reclaim::FreeSlot;
 use crate::segment::{Segment, SegmentId};
 use crate::walk::Chain;
@@ -378,6 +379,9 @@ impl LogWriter {
     /// Writes the log anew where a sync that failed may have left pages that the system takes for clean
     /// and the disk never saw (Rebello et al., ATC 2020).
     fn write_again(&self, Unproven { from, segments }: &Unproven) -> Result<()> {
+        if *from <= FIRST_END {
+            self.write_file_header_again(segments)?;
+        }
         for segment in segments {
             let first = if segment.place.id.sequence == from.sequence { from.offset } else { 0 };
             let last = if segment.is_sealed() { segment.place.slot_bytes } else { segment.end() };
@@ -390,6 +394,16 @@ impl LogWriter {
             self.shared.file.write_at(start, &bytes).map_err(LogError::io("write"))?;
         }
         Ok(())
+    }
+
+    /// Nothing proves the sync with which the file was made, either.
+    fn write_file_header_again(&self, segments: &[Arc<Segment>]) -> Result<()> {
+        let Some(first) = segments.iter().find(|segment| segment.id().sequence == 1) else {
+            return Ok(());
+        };
+        let identity = self.log().identity().clone();
+        let header = FileHeader { identity, first_nonce: first.id().nonce };
+        self.shared.file.write_at(0, &header.encode()).map_err(LogError::io("write"))
     }
 
     /// The sync behind an end mark may have failed, and the system takes its page for clean. It goes to
