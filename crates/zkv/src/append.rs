@@ -89,7 +89,7 @@ impl Append<'_> {
 
     pub(crate) fn resolve<'r>(
         &mut self,
-        operations: impl ExactSizeIterator<Item = Operation<'r>>,
+        operations: impl ExactSizeIterator<Item = Operation<'r>> + Clone,
     ) -> Result<Resolution<'r>, WriteError> {
         let Self { committed, keys, is_written, .. } = self;
         let resolver = Resolver { committed, keys, is_written };

@@ -3,14 +3,18 @@
 use std::collections::HashSet;
 
 use zkv_index::KeyHash;
-use zkv_log::LogError;
+use zkv_log::{Location, LogError};
 use zkv_record::{Head, Kind, Record};
 
 use crate::keys::Keys;
 use crate::live::{LiveChange, raw_bytes, slot_of};
 use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
-use crate::view::{Committed, KeyRef, LookupError, from_index};
+use crate::view::{Committed, KeyRef, LookupError, Places, from_index, to_index};
 use crate::writer::WriteError;
+
+/// So many operations ahead of the one that is looked up in the index, and so many cells ahead of the one
+/// that is read, cache lines are asked for.
+const AHEAD: usize = 8;
 
 /// What a key had before.
 #[derive(Debug)]
@@ -57,6 +61,14 @@ pub(crate) enum RecordKind {
     Delete,
     /// A piece that is gone: a piece's record without bytes.
     PieceDelete,
+}
+
+impl Existing {
+    fn of(record: &Record<'_>, location: zkv_index::Location) -> Self {
+        let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok());
+        let (raw_bytes, head) = (raw_bytes(record), head.flatten().map(Box::new));
+        Self { location, raw_bytes, head, damaged: Box::default() }
+    }
 }
 
 impl Before {
@@ -147,6 +159,13 @@ pub(crate) struct Resolution<'r> {
     pub added: Vec<Resolved<'r>>,
 }
 
+/// A key that the index leads to one place, which has the number `number` among the operations.
+struct Wanted<'r> {
+    location: Location,
+    key: KeyRef<'r>,
+    number: usize,
+}
+
 /// Finds out what the records of one commit supersede.
 pub(crate) struct Resolver<'a> {
     pub committed: &'a Committed,
@@ -159,29 +178,95 @@ impl Resolver<'_> {
     /// Resolves `operations`. What has to be written with them, but is `added` already, is left out.
     pub(crate) fn resolve<'r>(
         &self,
-        operations: impl ExactSizeIterator<Item = Operation<'r>>,
+        operations: impl ExactSizeIterator<Item = Operation<'r>> + Clone,
         added: &mut HashSet<KeyHash>,
     ) -> Result<Resolution<'r>, WriteError> {
-        let resolved = Vec::with_capacity(operations.len());
-        let mut resolution = Resolution { resolved, ..Resolution::default() };
-        for (place, operation) in operations.enumerate() {
-            let Operation { hash, record, key_start, collection, raw_bytes, kind } = operation;
-            let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
-            let old = resolve(self.committed, hash, key)?;
+        let mut resolution =
+            Resolution { resolved: self.look_up(operations)?, ..Resolution::default() };
+        let Resolution { resolved, dropped, added: more } = &mut resolution;
+        let mut place = 0;
+        resolved.retain(|one| {
             // What may be there and cannot be read is deleted, too: without a mark, an older record counts again.
-            if kind == RecordKind::Delete && matches!(old, Before::Nothing) {
-                resolution.dropped.push(place);
-                continue;
+            let is_kept = one.kind != RecordKind::Delete || !matches!(one.old, Before::Nothing);
+            if !is_kept {
+                dropped.push(place);
             }
-            if let Some(head) = old.existing().and_then(|old| old.head.as_deref()) {
-                self.delete_pieces(head, collection, added, &mut resolution.added)?;
+            place += 1;
+            is_kept
+        });
+        for one in resolved {
+            if let Some(head) = one.old.existing().and_then(|old| old.head.as_deref()) {
+                self.delete_pieces(head, one.collection, added, more)?;
             }
-            let record = RecordBytes::Given(record);
-            let one = Resolved { hash, record, key_start, collection, raw_bytes, kind, old };
-            resolution.resolved.push(one);
         }
         self.move_twins(&mut resolution, added)?;
         Ok(resolution)
+    }
+
+    /// Looks up what was there before. Operations come in the order of their hashes, and records lie in that
+    /// of their keys: so each block is read once, for all that it holds of them, in the order of the file.
+    fn look_up<'r>(
+        &self,
+        operations: impl ExactSizeIterator<Item = Operation<'r>> + Clone,
+    ) -> Result<Vec<Resolved<'r>>, WriteError> {
+        let mut resolved = Vec::with_capacity(operations.len());
+        let (mut wanted, mut ahead) = (Vec::new(), operations.clone().skip(AHEAD));
+        for operation in operations {
+            if let Some(ahead) = ahead.next() {
+                self.committed.prefetch(ahead.hash);
+            }
+            let Operation { hash, record, key_start, collection, raw_bytes, kind } = operation;
+            let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
+            let old = match self.committed.places(hash)? {
+                Places::Nowhere => Before::Nothing,
+                Places::Several => resolve(self.committed, hash, key)?,
+                Places::One { location, .. } => {
+                    wanted.push(Wanted { location, key: key(), number: resolved.len() });
+                    Before::Nothing
+                }
+            };
+            let record = RecordBytes::Given(record);
+            resolved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
+        }
+        wanted.sort_unstable_by(|left, right| {
+            left.location.cmp(&right.location).then_with(|| left.key.key.cmp(right.key.key))
+        });
+        let cells = || wanted.chunk_by(|left, right| left.location == right.location);
+        let mut ahead = cells().skip(AHEAD);
+        for cell in cells() {
+            if let Some([first, ..]) = ahead.next() {
+                self.committed.log.prefetch(first.location);
+            }
+            for (one, existing) in cell.iter().zip(self.read_cell(cell)) {
+                resolved[one.number].old = match existing {
+                    Some(existing) => Before::At(existing),
+                    // It is not there, or cannot be read.
+                    None => resolve(self.committed, one.key.hash, || one.key)?,
+                };
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// What can be read of one cell at once. The first record of a key is the newest.
+    fn read_cell(&self, wanted: &[Wanted<'_>]) -> Vec<Option<Existing>> {
+        let mut found: Vec<Option<Existing>> = wanted.iter().map(|_| None).collect();
+        let Some(location) = wanted.first().map(|one| one.location) else { return found };
+        let mut left = wanted.len();
+        // Where that fails, each is looked for by itself.
+        let _ = self.committed.log.find(location, |entry| {
+            let record = Record::decode(entry).ok()?;
+            let first = wanted.partition_point(|one| one.key.key < record.key);
+            let of_key = wanted[first..].iter().zip(&mut found[first..]);
+            for (one, found) in of_key.take_while(|(one, _)| one.key.key == record.key) {
+                if found.is_none() && one.key.is_of(&record) {
+                    *found = to_index(location).map(|location| Existing::of(&record, location));
+                    left -= 1;
+                }
+            }
+            (left == 0).then_some(())
+        });
+        found
     }
 
     /// Adds a copy of each live record that an index file cannot tell from one that this commit
@@ -352,11 +437,7 @@ pub(crate) fn existing_at(
     location: zkv_index::Location,
 ) -> Result<Option<Existing>, LogError> {
     read_again(|| {
-        committed.read(key, from_index(location), |record| {
-            let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok());
-            let (raw_bytes, head) = (raw_bytes(record), head.flatten().map(Box::new));
-            Existing { location, raw_bytes, head, damaged: Box::default() }
-        })
+        committed.read(key, from_index(location), |record| Existing::of(record, location))
     })
 }
 

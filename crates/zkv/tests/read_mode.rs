@@ -4,8 +4,10 @@ mod common;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use zkv::{ErrorKind, Options, ReadMode};
+use zkv::{Cleaning, ErrorKind, Options, ReadMode};
 use zkv_io::MemoryStorage;
 use zkv_sim::{Act, Watched};
 
@@ -38,6 +40,34 @@ fn nothing_is_read_through_a_map_where_the_mode_says_so() {
     store.delete_bytes(b"long").unwrap();
     store.close().unwrap();
     check(&options.open_read_only(PATH).unwrap(), 3100);
+}
+
+#[test]
+fn what_is_superseded_is_read_block_by_block() {
+    const KEYS: u64 = 5_000;
+    let reads = Arc::new(AtomicU64::new(0));
+    let of_disk = Arc::clone(&reads);
+    let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+        if matches!(act, Act::Read { .. }) && path.ends_with("store.zkv") {
+            of_disk.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    });
+    let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+    let options = options.read_mode(ReadMode::Pread).flush_interval(Duration::from_secs(3600));
+    let store = options.open(PATH).unwrap();
+    for what in ["made", "overwritten"] {
+        let before = reads.load(Ordering::Relaxed);
+        for key in 0..KEYS {
+            store.set_bytes(&key.to_be_bytes(), what.as_bytes()).unwrap();
+        }
+        store.flush().unwrap();
+        let count = reads.load(Ordering::Relaxed) - before;
+        // A block of a kilobyte holds dozens, and its cell has a place in a table, too.
+        assert!(count < KEYS / 5, "{what}: {count} reads");
+        store.rebuild_index().unwrap();
+    }
+    assert_eq!(store.len(), KEYS);
 }
 
 #[test]
