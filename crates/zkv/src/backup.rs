@@ -22,7 +22,8 @@ impl Store {
     /// there is some. [`verify`](crate::verify()) reads the copy before it takes an older one's place.
     ///
     /// # Errors
-    /// Of kind `Io` where `destination` exists or cannot be written, `NotFound` where its folder does not
+    /// Of kind `Io` where `destination` exists or cannot be written, or the disk cannot read a part of the store:
+    /// [`salvage`](crate::salvage()) takes what it can. `NotFound` where the folder of `destination` does not
     /// exist; as [`Store::sync`]. Only where the folder cannot be synced is the copy there, whole, until a
     /// power cut perhaps.
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
