@@ -11,10 +11,11 @@ mod compact;
 mod gather;
 mod loose;
 mod mover;
+mod share;
 mod thread;
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
+use std::sync::{PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use zkv_log::{FreeSlots, SegmentInfo};
@@ -29,6 +30,7 @@ use crate::writer::Writer;
 use choose::Survey;
 pub use compact::{CompactOptions, CompactProgress};
 pub(crate) use gather::Forgotten;
+use share::FirstShare;
 pub(crate) use thread::{start, stop};
 
 /// Records that are moved together, before compression, at the least and at the most.
@@ -71,8 +73,8 @@ pub(crate) struct Cleaner {
 #[derive(Debug, Default)]
 struct State {
     has_news: bool,
-    /// Whether the thread has begun to look at what there is.
-    has_looked: bool,
+    /// Who has cleaned, since the thread was started.
+    first_share: FirstShare,
     /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
     is_unfinished: bool,
     /// How many compactions go on.
@@ -128,6 +130,13 @@ pub struct CleaningStats {
     pub bytes_cut: u64,
 }
 
+impl State {
+    /// Whether the thread has to leave the store alone.
+    fn is_left_to_others(&self) -> bool {
+        self.compactions > 0 || self.first_share == FirstShare::OfWrite
+    }
+}
+
 impl Cleaner {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -136,6 +145,15 @@ impl Cleaner {
     /// Who cleans, one at a time.
     pub(crate) fn take_turn(&self) -> MutexGuard<'_, ()> {
         self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// As [`Cleaner::take_turn`]; `None` where somebody cleans now.
+    fn try_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        match self.turn.try_lock() {
+            Ok(turn) => Some(turn),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     fn is_damaged(&self, segment: &SegmentInfo) -> bool {

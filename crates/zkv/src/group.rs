@@ -129,10 +129,10 @@ impl Shared {
     }
 
     fn sync_for(&self, durability: Durability, end: Position) -> Result<()> {
-        match durability {
+        self.clean_behind(match durability {
             Durability::Synced => self.log.sync(end).map_err(Error::data(&self.path)),
             Durability::Buffered | Durability::Flushed => Ok(()),
-        }
+        })
     }
 
     fn commit_in_turn(&self, set: &Arc<WriteSet<'static>>) -> Result<Position> {

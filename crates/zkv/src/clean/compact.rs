@@ -221,6 +221,7 @@ mod tests {
 
     use zkv_io::MemoryStorage;
 
+    use super::super::share::FirstShare;
     use super::*;
     use crate::options::{Cleaning, Options};
 
@@ -313,7 +314,7 @@ mod tests {
         let store = Options::new().storage(storage).open("store.zkv").unwrap();
         store.set_bytes(b"key", b"value").unwrap();
         let shared = store.shared();
-        shared.cleaner.state().has_looked = false;
+        shared.cleaner.state().first_share = FirstShare::Open;
         let _compacting = shared.cleaner.begin_compaction();
         let _turn = shared.cleaner.take_turn();
         shared.clean_in_closing().unwrap();

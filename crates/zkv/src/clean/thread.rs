@@ -9,6 +9,7 @@ use zkv_log::layout::slot_start;
 use super::Cleaner;
 use super::burst::Manner;
 use super::loose::SEALS_READ_MAX;
+use super::share::{FirstShare, Share};
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -39,7 +40,7 @@ const SEGMENTS_PER_SPARE: usize = 10;
 /// Starts the thread; `None` where the system has no more of them.
 pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     let of_thread = Arc::clone(shared);
-    shared.cleaner.state().has_looked = false;
+    shared.cleaner.state().first_share = FirstShare::Open;
     let thread = Builder::new().name("zkv-clean".to_owned());
     thread.spawn(move || of_thread.clean_on()).ok()
 }
@@ -73,8 +74,8 @@ impl Cleaner {
     fn wait_for_news(&self) -> bool {
         self.pause(LOOK_INTERVAL);
         let mut state = self.state();
-        while (!state.has_news || state.compactions > 0) && !state.is_ending {
-            if state.is_unfinished && state.compactions == 0 {
+        while (!state.has_news || state.is_left_to_others()) && !state.is_ending {
+            if state.is_unfinished && !state.is_left_to_others() {
                 let waited = self.changed.wait_timeout(state, RETRY_INTERVAL);
                 (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
                 break;
@@ -82,6 +83,9 @@ impl Cleaner {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.has_news = false;
+        if state.first_share == FirstShare::Open && !state.is_ending {
+            state.first_share = FirstShare::OfThread;
+        }
         !state.is_ending
     }
 
@@ -136,10 +140,12 @@ impl Budget {
 
     /// Waits until others have filled the segment that they write, where `payload_bytes` would fill a
     /// good part of one: what is moved then begins with a segment. At least half a segment of theirs
-    /// lies between what is moved and what is moved next.
+    /// lies between what is moved and what is moved next. What is moved first waits for nobody: the program may
+    /// end soon.
     pub(super) fn wait_for_segment(&mut self, shared: &Shared, payload_bytes: u64) -> Result<()> {
         let slot_bytes = u64::from(shared.log.identity().slot_bytes);
-        if payload_bytes >= slot_bytes / 2 {
+        let is_first = shared.cleaner.state().first_share == FirstShare::OfThread;
+        if payload_bytes >= slot_bytes / 2 && !is_first {
             shared.cleaner.state().is_waiting = true;
             let waited = self.wait_for_end_of_segment(shared, slot_bytes / 2);
             shared.cleaner.state().is_waiting = false;
@@ -226,9 +232,11 @@ impl Shared {
         };
         let _running = self.cleaner.begin_running();
         let mut budget = Budget::new(dead_percent, write_percent);
+        let dead_percent = dead_percent.into();
         while self.cleaner.wait_for_news() {
-            self.cleaner.state().has_looked = true;
-            let cleaned = self.clean_what_is_due(dead_percent.into(), Some(&mut budget), u64::MAX);
+            let cleaned = self
+                .clean_first_share(dead_percent, &mut budget)
+                .and_then(|()| self.clean_what_is_due(dead_percent, Some(&mut budget), None));
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
             self.cleaner.changed.notify_all();
             if cleaned.is_err() {
@@ -249,21 +257,24 @@ impl Shared {
         };
         // The thread comes to the others look by look.
         self.learn_what_is_loose(usize::MAX);
-        self.clean_what_is_due(dead_percent.into(), None, u64::MAX)
+        self.clean_what_is_due(dead_percent.into(), None, None)
     }
 
-    /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or `bytes_max`
-    /// were moved. The thread, which has a budget, leaves a store alone that is compacted.
-    fn clean_what_is_due(
+    /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or what
+    /// `share` allows is done. The thread, which has a budget, leaves a store alone that is compacted; others who
+    /// have a share alone leave it to whoever cleans now.
+    pub(super) fn clean_what_is_due(
         &self,
         dead_percent: u64,
         mut budget: Option<&mut Budget>,
-        bytes_max: u64,
+        mut share: Option<Share>,
     ) -> Result<()> {
-        let moved_bytes = || self.cleaner.moved_bytes.load(Ordering::Relaxed);
-        let moved_before = moved_bytes();
-        while moved_bytes() - moved_before < bytes_max {
-            let _turn = self.cleaner.take_turn();
+        while share.as_ref().is_none_or(|share| share.is_left(&self.cleaner)) {
+            let turn = match budget.is_none() && share.is_some() {
+                true => self.cleaner.try_turn(),
+                false => Some(self.cleaner.take_turn()),
+            };
+            let Some(_turn) = turn else { break };
             if budget.is_some() && self.cleaner.is_compacting() {
                 self.cleaner.state().has_news = true;
                 break;
@@ -273,7 +284,10 @@ impl Shared {
                 Some(budget) => Asker::Thread { others_write: budget.others_write(&self.cleaner) },
                 None => Asker::Caller,
             };
-            let victims = self.next_victims(dead_percent, asker)?;
+            let mut victims = self.next_victims(dead_percent, asker)?;
+            if let Some(share) = &mut share {
+                share.take(&mut victims);
+            }
             if victims.is_empty() {
                 break;
             }
@@ -299,30 +313,8 @@ impl Shared {
         Ok(())
     }
 
-    /// Where the store is closed before the thread has looked, cleans in its place, but moves no more than was
-    /// written: a program that opens a store, writes little and closes it would never clean.
-    pub(crate) fn clean_in_closing(&self) -> Result<()> {
-        let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning else { return Ok(()) };
-        // A compaction ends by itself where the store is closed: nobody waits for its turn.
-        if self.cleaner.state().has_looked || self.cleaner.is_compacting() {
-            return Ok(());
-        }
-        let dead_percent = dead_percent.into();
-        self.learn_what_is_loose(SEALS_READ_MAX);
-        {
-            let mut writer = self.writer()?;
-            // What waits in buffers has the first claim to the room that there is.
-            self.flush_all(&mut writer)?;
-            if writer.survey().victims(dead_percent, self.burst_bytes(), |_| false).is_empty() {
-                return Ok(());
-            }
-        }
-        let bytes_max = self.burst_bytes().max(self.cleaner.written_bytes());
-        self.clean_what_is_due(dead_percent, None, bytes_max)
-    }
-
     /// Frees what was cleaned, if anything was: there may be room then.
-    fn has_freed_cleaned(&self) -> Result<bool> {
+    pub(super) fn has_freed_cleaned(&self) -> Result<bool> {
         let mut writer = self.writer()?;
         let has_cleaned = !writer.cleaned.is_empty();
         if has_cleaned {

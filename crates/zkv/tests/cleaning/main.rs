@@ -4,6 +4,7 @@
 mod common;
 mod compaction;
 mod loose;
+mod unclosed;
 
 use std::collections::HashMap;
 use std::path::Path;
