@@ -11,7 +11,8 @@ pub const VALUE_BYTES_INLINE_MAX: usize = 1 << 20;
 /// The longest value of all, in bytes: 4 GiB - 1.
 pub const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
 
-/// How long the pieces are into which a long value is cut, in bytes; the last may be shorter.
+/// The longest pieces, in bytes, into which a writer should cut a long value: they are packed by several
+/// threads, and each is read as a whole.
 pub const PIECE_BYTES: usize = 512 * 1024;
 
 /// The shortest piece length that a [`Head`](crate::Head) may name, in bytes. It bounds the number

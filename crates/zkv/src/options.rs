@@ -223,7 +223,11 @@ impl Options {
 
     /// Bytes of a segment in a new store: a power of two from 256 KiB to 16 MiB, default 8 MiB.
     /// Space is reclaimed by segments: smaller ones come back sooner, and cost more for the
-    /// dictionaries that each repeats.
+    /// dictionaries that each repeats. No record spans two segments, so each ends with a gap where the next
+    /// record did not fit. Values longer than 1 MiB, or than a quarter of a slot, are cut into pieces: 3 fill a slot
+    /// of 256 KiB, 7 one of 512 KiB, 8 one of 1 to 4 MiB, and 16 one of 8 MiB. Where those do not compress, they fill
+    /// the file but for 5 % with slots of 256 KiB, and for 1 % with the default. Values of a few pieces or less leave
+    /// longer gaps, of up to a quarter of a slot where they are not much longer or shorter than that.
     pub fn slot_bytes(mut self, bytes: u32) -> Self {
         self.log.slot_bytes = bytes;
         self
