@@ -56,6 +56,32 @@ fn a_page_before_a_slot_and_its_first_one_bring_no_older_log_back() {
     }
 }
 
+/// As before, where the segment has room left: a base ends it early, and so does an entry that does not fit.
+#[test]
+fn a_page_before_a_slot_and_its_first_one_bring_no_older_log_back_beside_an_index() {
+    let base = |writer: &mut LogWriter| _ = writer.rebase().unwrap();
+    let long_entry = |writer: &mut LogWriter| append_synced(writer, 12..13, 40_000);
+    for (what, begin) in [("a base", &base as &dyn Fn(&mut _)), ("a long entry", &long_entry)] {
+        let (storage, mut writer) = new_log();
+        append_synced(&mut writer, 0..3, 40_000);
+        writer.rebase().unwrap();
+        let freed = writer.free(&[0, 1]).unwrap();
+        writer.log().sync(freed.end).unwrap();
+        append_synced(&mut writer, 10..11, 40_000);
+        let checkpoint = writer.checkpoint().unwrap();
+        append_synced(&mut writer, 11..12, 40_000);
+        let older = bytes_of(&storage);
+        begin(&mut writer);
+        append_synced(&mut writer, 20..30, 2000);
+        let [.., (0, 5), (1, 6)] = slots(&writer.log())[..] else { panic!("other slots") };
+        drop(writer);
+        let mut damaged = bytes_of(&storage);
+        let lost = at(1) - PAGE..at(1) + PAGE;
+        damaged[lost.clone()].copy_from_slice(&older[lost]);
+        check_refused(&damaged, Some(&checkpoint), what);
+    }
+}
+
 #[test]
 fn first_pages_that_changed_places_bring_no_older_log_back() {
     let (storage, mut writer) = new_log();

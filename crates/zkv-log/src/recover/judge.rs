@@ -20,8 +20,6 @@ use super::{Leftover, Recovery, header_at_start, read_header, read_or_zeros, slo
 /// How many slots of each [`Start`] are read for proof. Damage leaves one of them or two; a commit that was given
 /// up, segments that were freed, or a file made for it, may leave thousands.
 const DOUBTFUL_TRIED_MAX: usize = 4;
-/// A segment that is full has room for less than one of so many blocks: longer values are cut into pieces.
-const BLOCKS_A_SLOT_MIN: u32 = 4;
 /// The least that a disk loses at once.
 const SECTOR_BYTES: usize = 512;
 
@@ -82,7 +80,7 @@ impl Recovery<'_> {
                 leftover.stray_slots.push(slot);
             }
         }
-        proof = proof.max(self.proof_without_headers(stop, doubtful));
+        proof = proof.max(self.proof_without_headers(doubtful));
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
@@ -102,18 +100,16 @@ impl Recovery<'_> {
 
     /// What stands in `slots`, of which no header says that a segment goes on there. It may, where its first page
     /// is lost, or has gone back to what it was before, and the seal that leads to it, which is the page before.
-    fn proof_without_headers(&self, stop: u32, mut slots: Vec<Doubtful>) -> Position {
+    fn proof_without_headers(&self, mut slots: Vec<Doubtful>) -> Position {
         let (file, identity) = (&*self.open.file, &self.open.identity);
-        let walked = self.walked.place;
+        let walked = self.walked.place.id.slot;
         // A seal and the page behind it may be lost with one write. Else the file grows at its end.
-        let is_next = |slot: &Doubtful| Some(slot.slot) == walked.id.slot.checked_add(1);
+        let is_next = |slot: &Doubtful| Some(slot.slot) == walked.checked_add(1);
         slots.sort_by_key(|slot| (!is_next(slot), Reverse(slot.slot)));
         // Where an index spares reading the log, no slot that was freed is read in place of that, but the one
-        // that such a write leaves: where the segment before it was full.
-        let is_full = seal_offset(walked.slot_bytes).saturating_sub(stop)
-            <= walked.slot_bytes / BLOCKS_A_SLOT_MIN;
+        // that such a write leaves. How full the segment before it is does not matter: a base may have ended it.
         let is_worth_it = |slot: &&Doubtful| {
-            slot.start != Start::Older || self.replay_from.is_none() || (is_full && is_next(slot))
+            slot.start != Start::Older || self.replay_from.is_none() || is_next(slot)
         };
         let of = |start: Start| {
             slots.iter().filter(move |slot| slot.start == start).take(DOUBTFUL_TRIED_MAX)
