@@ -71,11 +71,17 @@ pub(crate) fn signed_segment(
     slot: u32,
     offset: u32,
 ) -> Option<SegmentId> {
+    let id = named_segment(payload, slot)?;
     let (fields, found) = payload.split_last_chunk::<SIGNATURE_BYTES>()?;
-    let mut cursor = Cursor::new(fields);
+    (*found == signature(store_id, slot, offset, fields)).then_some(id)
+}
+
+/// The segment of `slot` that the payload of a commit block names, signed or not.
+fn named_segment(payload: &[u8], slot: u32) -> Option<SegmentId> {
+    let mut cursor = Cursor::new(payload);
     cursor.u64().ok()?;
     let id = SegmentId { sequence: cursor.u64().ok()?, slot, nonce: cursor.u64().ok()? };
-    (id.sequence < NUMBER_MAX && *found == signature(store_id, slot, offset, fields)).then_some(id)
+    (id.sequence < NUMBER_MAX).then_some(id)
 }
 
 /// Signs the payload of a commit block that will stand at `offset` of `slot`.
@@ -105,10 +111,13 @@ pub(crate) fn commits_in<'a>(
         let block = bytes.get(start..start + COMMIT_BLOCK_BYTES as usize)?;
         let offset = offset + u32::try_from(start).ok()?;
         let payload = &block[BLOCK_HEADER_BYTES as usize..];
-        let id = signed_segment(payload, &identity.store_id, slot, offset)?;
         let mark = CommitMark::decode(payload)?;
-        is_whole(block, Seed::of_segment(&identity.store_id, id), offset)
-            .then_some(SignedCommit { id, synced_upto: mark.synced_upto })
+        let id = named_segment(payload, slot)?;
+        // The checksum first: bytes that look like commits may fill a file, and a signature takes three times as long.
+        let seed = Seed::of_segment(&identity.store_id, id);
+        let is_ours = is_whole(block, seed, offset)
+            && signed_segment(payload, &identity.store_id, slot, offset).is_some();
+        is_ours.then_some(SignedCommit { id, synced_upto: mark.synced_upto })
     })
 }
 
