@@ -32,6 +32,8 @@ pub(crate) struct CommitMark {
 pub(crate) struct SignedCommit {
     /// The segment that it was written for.
     pub id: SegmentId,
+    /// Where it stands there.
+    pub offset: u32,
     pub synced_upto: Position,
 }
 
@@ -117,7 +119,7 @@ pub(crate) fn commits_in<'a>(
         let seed = Seed::of_segment(&identity.store_id, id);
         let is_ours = is_whole(block, seed, offset)
             && signed_segment(payload, &identity.store_id, slot, offset).is_some();
-        is_ours.then_some(SignedCommit { id, synced_upto: mark.synced_upto })
+        is_ours.then_some(SignedCommit { id, offset, synced_upto: mark.synced_upto })
     })
 }
 
@@ -171,7 +173,7 @@ mod tests {
     #[test]
     fn a_commit_is_found_wherever_it_stands_and_says_whose_it_is() {
         let found: Vec<SignedCommit> = commits_in(&bytes(), 256, &identity(1), 2).collect();
-        assert_eq!(found, [SignedCommit { id: ID, synced_upto: MARK.synced_upto }]);
+        assert_eq!(found, [SignedCommit { id: ID, offset: 300, synced_upto: MARK.synced_upto }]);
         assert_eq!(latest_proof(&bytes(), 256, &identity(1), 2), Some(MARK.synced_upto));
         let block = &bytes()[44..44 + COMMIT_BLOCK_BYTES as usize];
         let decoded = CommitMark::decode(&block[BLOCK_HEADER_BYTES as usize..]);

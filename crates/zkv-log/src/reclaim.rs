@@ -4,13 +4,17 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
+use zkv_io::Reads;
+
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
-use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::Shared;
+use crate::mark::commits_in;
 use crate::position::Position;
 use crate::recover::{header_in, is_in_both_places, try_header_in};
+use crate::salvage::Image;
 use crate::segment::SegmentId;
 use crate::writer::{Committed, LogWriter, Room};
 
@@ -191,7 +195,8 @@ impl LogWriter {
     /// stays, where nothing of a later one has arrived: a reader of the log alone may look for it. Where a later
     /// one names a newer roll call than all headers of the log, that header stays until the next segment's
     /// names it, too: it is what leads such a reader past the segment that was there. One that names a
-    /// roll call of its own leads nobody.
+    /// roll call of its own leads nobody. Of no stray a commit stays: behind a header, or in a slot that a later
+    /// segment fills, it would pass for one that counts where no more than that is left.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
         let newest = self
             .members
@@ -206,6 +211,7 @@ impl LogWriter {
             if header.as_ref().is_some_and(|header| header.sequence <= last) {
                 continue;
             }
+            self.wipe_commits_behind(last, *slot, file_bytes)?;
             let leads = |header: SegmentHeader| newest < header.roll_call && !header.is_base();
             let stray = self.shared.identity.slot_start(*slot);
             let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
@@ -222,6 +228,21 @@ impl LogWriter {
                 self.write_zeros(stray, header_end.min(file_bytes))?;
             }
             self.write_zeros(seal_start, seal_end.min(file_bytes))?;
+        }
+        Ok(())
+    }
+
+    /// Wipes the commits in `slot` of segments behind number `last`.
+    fn wipe_commits_behind(&self, last: u64, slot: u32, file_bytes: u64) -> Result<()> {
+        let identity = &self.shared.identity;
+        let start = identity.slot_start(slot);
+        let reads = Reads::of(&self.shared.file);
+        let image = Image::read(&reads, start, identity.slot_bytes, file_bytes);
+        reads.check().map_err(LogError::io("read"))?;
+        let commits = commits_in(&image.bytes, 0, identity, slot);
+        for commit in commits.filter(|commit| last < commit.id.sequence) {
+            let at = start + u64::from(commit.offset);
+            self.write_zeros(at, at + u64::from(COMMIT_BLOCK_BYTES))?;
         }
         Ok(())
     }

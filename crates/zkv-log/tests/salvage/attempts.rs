@@ -73,3 +73,21 @@ fn a_log_that_goes_on_behind_an_abandoned_commit_is_certain() {
     assert!(found.is_certain() && found.uncommitted.is_empty(), "{found:?}");
     assert_eq!(found.set(), own_and(300..310));
 }
+
+/// All of the commit has arrived but a page in the segment before the abandoned one, which keeps its header.
+#[test]
+fn a_commit_that_was_given_up_is_not_brought_as_the_newest() {
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..20);
+    writer.checkpoint().unwrap();
+    append(&mut writer, 20..90);
+    assert_eq!(slots(&writer.log()), [(0, 1), (1, 2)]);
+    let mut bytes = bytes_of(&storage);
+    let lost = slot_start(0, SLOT) + (40 << 10);
+    zero(&mut bytes, lost..lost + 4096);
+    let storage = storage_of(&bytes);
+    gone_on(&storage, 300..301);
+    let found = salvage(&storage);
+    assert!(found.is_certain() && found.uncommitted.is_empty(), "{found:?}");
+    assert_eq!(found.set(), own_and(300..301));
+}

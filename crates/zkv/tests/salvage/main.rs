@@ -1,6 +1,7 @@
 //! Salvage, held against a model that knows every block: all that is in undamaged blocks comes, and
 //! nothing else does.
 
+mod attempts;
 #[path = "../common/mod.rs"]
 mod common;
 mod model;
