@@ -1,5 +1,6 @@
 //! Which of the segments found belong to the log, in which order, and which are missing.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::checkpoint::LogCheckpoint;
@@ -104,7 +105,8 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
 /// The segments by number, without those of an attempt that was given up, or of another copy of the
 /// file that went another way: the segment before, or a roll call, names another one in their place.
 /// Where nothing does, one that has left more than a header counts, first one whose header stands in
-/// its slot: later ones wrote over the others.
+/// its slot, then the one that knows the log to be durable the furthest, or whose blocks stand first:
+/// later ones were begun behind what the others knew, and wrote over them from the start.
 fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
     let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed);
     let listed: HashSet<SegmentId> = listed.copied().collect();
@@ -112,7 +114,8 @@ fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
     let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().flatten().collect();
     found.sort_by_key(|seen| {
         let id = seen.place.id;
-        (id.sequence, !seen.has_blocks, !seen.has_header, id)
+        let is_worse = (!seen.has_blocks, !seen.has_header);
+        (id.sequence, is_worse, Reverse(seen.proven), seen.first_block, id)
     });
     let mut by_sequence: BTreeMap<u64, Seen> = BTreeMap::new();
     for seen in found {

@@ -43,6 +43,8 @@ pub(super) struct Seen {
     pub has_header: bool,
     pub seal: Option<SealFacts>,
     pub has_blocks: bool,
+    /// Where the first of its blocks stands.
+    pub first_block: Option<u32>,
     /// Something else than its blocks stands where they should.
     pub is_broken: bool,
     /// Where the last whole commit in it ends.
@@ -270,6 +272,7 @@ impl<'a> Survey<'a> {
             has_header: stands_first,
             seal: None,
             has_blocks: false,
+            first_block: None,
             is_broken: false,
             commits_end: None,
             proven: header.map_or(Position::default(), |header| header.synced_upto),
@@ -281,6 +284,7 @@ impl<'a> Survey<'a> {
         let parts = BlockSearch::new(&image.bytes[..limit], place.seed, &digests).parts();
         for block in parts.iter().filter_map(Part::block) {
             seen.has_blocks = true;
+            seen.first_block.get_or_insert(block.offset);
             self.look_at_block(&mut seen, block, block.payload(&image.bytes));
         }
         let end = seen.seal.map_or(limit, |seal| seal.data_end as usize);

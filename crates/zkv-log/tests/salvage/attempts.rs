@@ -91,3 +91,30 @@ fn a_commit_that_was_given_up_is_not_brought_as_the_newest() {
     assert!(found.is_certain() && found.uncommitted.is_empty(), "{found:?}");
     assert_eq!(found.set(), own_and(300..301));
 }
+
+/// Both have lost their headers and the seals that name them, the abandoned one in the crash that tore it.
+#[test]
+fn a_segment_without_a_name_is_told_from_an_abandoned_one_in_its_slot() {
+    // Which of the two has the smaller nonce is a matter of chance.
+    for _ in 0..20 {
+        let (storage, mut writer) = new_log();
+        append(&mut writer, 0..20);
+        append(&mut writer, 20..130);
+        assert_eq!(slots(&writer.log()), [(0, 1), (1, 2)]);
+        let mut bytes = bytes_of(&storage);
+        for lost in [slot_start(0, SLOT) + (40 << 10), slot_start(1, SLOT)] {
+            zero(&mut bytes, lost..lost + 4096);
+        }
+        let storage = storage_of(&bytes);
+        // Not closed, which would cut off what the abandoned one has left.
+        let mut writer = open(&storage);
+        for number in 300..370 {
+            append(&mut writer, number..number + 1);
+            writer.log().sync(writer.end()).unwrap();
+        }
+        let mut bytes = bytes_of(&storage);
+        zero(&mut bytes, slot_start(1, SLOT) - 4096..slot_start(1, SLOT) + 4096);
+        let found = salvage(&storage_of(&bytes)).set();
+        assert!(found.contains(&369) && found.is_subset(&own_and(300..370)), "{found:?}");
+    }
+}
