@@ -205,9 +205,9 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a flush leaves what is in memory there",
         file: "crates/zkv/src/store.rs",
-        right: "        shared.mended(|| shared.flush_all(&mut *shared.writer()?))",
+        right: "        shared.clean_behind(shared.mended(|| shared.flush_all(&mut *shared.writer()?)))",
         wrong: "        if PLANTED {\n            return Ok(());\n        }\n        \
-                shared.mended(|| shared.flush_all(&mut *shared.writer()?))",
+                shared.clean_behind(shared.mended(|| shared.flush_all(&mut *shared.writer()?)))",
     },
     Bug {
         name: "a backup leaves out what is in memory",
