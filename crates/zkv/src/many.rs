@@ -193,24 +193,11 @@ impl Shared {
         let cached = |one| Some(Found::Value(self.cache.get(&place_of(one)?)?));
         let mut found: Vec<Option<Found>> = wanted.iter().map(cached).collect();
         let is_cached: Vec<bool> = found.iter().map(Option::is_some).collect();
-        let mut left = found.iter().filter(|found| found.is_none()).count();
-        if left > 0 {
-            let read = committed.log.find(location, |entry| {
-                let record = Record::decode(entry).ok()?;
-                let first = wanted.partition_point(|one| keys[one.number].key < record.key);
-                for (one, found) in wanted.iter().zip(&mut found).skip(first) {
-                    if keys[one.number].key != record.key {
-                        break;
-                    }
-                    if found.is_none() && keys[one.number].is_of(&record) {
-                        *found = Some(Found::of(&record, committed));
-                        left -= 1;
-                    }
-                }
-                (left == 0).then_some(())
-            });
-            read.map_err(|error| self.lookup_error(error.into()))?;
-        }
+        let (key_of, take) =
+            (|one: &Wanted| keys[one.number], |record: &Record<'_>| Found::of(record, committed));
+        committed
+            .read_each(location, wanted, key_of, &mut found, take)
+            .map_err(|error| self.lookup_error(error.into()))?;
         for ((one, found), is_cached) in wanted.iter().zip(found).zip(is_cached) {
             if let (Some(place), Some(Found::Value(value)), false) =
                 (place_of(one), &found, is_cached)

@@ -248,24 +248,15 @@ impl Resolver<'_> {
         Ok(resolved)
     }
 
-    /// What can be read of one cell at once. The first record of a key is the newest.
+    /// What can be read of one cell at once.
     fn read_cell(&self, wanted: &[Wanted<'_>]) -> Vec<Option<Existing>> {
         let mut found: Vec<Option<Existing>> = wanted.iter().map(|_| None).collect();
         let Some(location) = wanted.first().map(|one| one.location) else { return found };
-        let mut left = wanted.len();
         // Where that fails, each is looked for by itself.
-        let _ = self.committed.log.find(location, |entry| {
-            let record = Record::decode(entry).ok()?;
-            let first = wanted.partition_point(|one| one.key.key < record.key);
-            let of_key = wanted[first..].iter().zip(&mut found[first..]);
-            for (one, found) in of_key.take_while(|(one, _)| one.key.key == record.key) {
-                if found.is_none() && one.key.is_of(&record) {
-                    *found = to_index(location).map(|location| Existing::of(&record, location));
-                    left -= 1;
-                }
-            }
-            (left == 0).then_some(())
-        });
+        if let Some(place) = to_index(location) {
+            let take = |record: &Record<'_>| Existing::of(record, place);
+            let _ = self.committed.read_each(location, wanted, |one| one.key, &mut found, take);
+        }
         found
     }
 

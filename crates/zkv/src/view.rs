@@ -424,6 +424,37 @@ impl Committed {
             key.is_of(&record).then(|| take(&record))
         })
     }
+
+    /// Reads the cell at `location` once for all of `wanted`, which come in the order of their keys and may be
+    /// there: each that is not `found` yet gets what `take` makes of its first record, which is the newest.
+    pub(crate) fn read_each<'k, W, T>(
+        &self,
+        location: Location,
+        wanted: &[W],
+        key_of: impl Fn(&W) -> KeyRef<'k>,
+        found: &mut [Option<T>],
+        mut take: impl FnMut(&Record<'_>) -> T,
+    ) -> Result<(), LogError> {
+        let mut left = found.iter().filter(|found| found.is_none()).count();
+        if left == 0 {
+            return Ok(());
+        }
+        let read = self.log.find(location, |entry| {
+            let record = Record::decode(entry).ok()?;
+            let first = wanted.partition_point(|one| key_of(one).key < record.key);
+            for (one, found) in wanted.iter().zip(found.iter_mut()).skip(first) {
+                if key_of(one).key != record.key {
+                    break;
+                }
+                if found.is_none() && key_of(one).is_of(&record) {
+                    *found = Some(take(&record));
+                    left -= 1;
+                }
+            }
+            (left == 0).then_some(())
+        });
+        read.map(|_| ())
+    }
 }
 
 /// Whether the key of a buffered record has a value in what is older than its buffer.
