@@ -40,6 +40,7 @@ mod entries;
 mod error;
 mod gather;
 mod header;
+mod image;
 #[doc(hidden)]
 pub mod layout;
 mod log;

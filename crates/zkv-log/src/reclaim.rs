@@ -4,17 +4,15 @@
 use std::collections::HashSet;
 use std::sync::{Arc, Weak};
 
-use zkv_io::Reads;
-
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
+use crate::image::Image;
 use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::Shared;
 use crate::mark::commits_in;
 use crate::position::Position;
 use crate::recover::{header_in, is_in_both_places, try_header_in};
-use crate::salvage::Image;
 use crate::segment::SegmentId;
 use crate::writer::{Committed, LogWriter, Room};
 
@@ -236,10 +234,9 @@ impl LogWriter {
     fn wipe_commits_behind(&self, last: u64, slot: u32, file_bytes: u64) -> Result<()> {
         let identity = &self.shared.identity;
         let start = identity.slot_start(slot);
-        let reads = Reads::of(&self.shared.file);
-        let image = Image::read(&reads, start, identity.slot_bytes, file_bytes);
-        reads.check().map_err(LogError::io("read"))?;
-        let commits = commits_in(&image.bytes, 0, identity, slot);
+        let image = Image::read(&*self.shared.file, start, identity.slot_bytes, file_bytes);
+        let Image { bytes, .. } = image.for_certain()?;
+        let commits = commits_in(&bytes, 0, identity, slot);
         for commit in commits.filter(|commit| last < commit.id.sequence) {
             let at = start + u64::from(commit.offset);
             self.write_zeros(at, at + u64::from(COMMIT_BLOCK_BYTES))?;

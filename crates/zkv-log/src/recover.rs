@@ -22,6 +22,7 @@ use crate::checkpoint::LogCheckpoint;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
 use crate::header::{Identity, SegmentHeader};
+use crate::image::Image;
 use crate::layout::{
     CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
     seal_block_bytes, seal_offset,
@@ -33,6 +34,8 @@ use crate::seal::Seal;
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, Chain, Seeds};
 use crate::writer::RollCallPlace;
+
+use judge::check_is_read;
 
 /// Where recovery starts, and what it has found so far.
 struct Recovery<'a> {
@@ -163,17 +166,16 @@ impl<'a> Recovery<'a> {
     /// Walks to the log's end, segment after segment.
     fn follow(&mut self) -> Result<Leftover> {
         let leftover = loop {
-            let image = self.read_slot(self.walked.place, self.walked.offset)?;
             let start = self.walked.offset;
-            let stop = self.walk_segment(&image, start)?;
-            let seal = self.seal_behind(&image, start);
+            let image = self.read_slot(self.walked.place, start);
+            let stop = self.walk_segment(&image.bytes, start)?;
+            let seal = self.seal_behind(&image.bytes, start);
             if let Some(seal) = &seal {
                 self.proven = self.proven.max(seal.synced_upto);
             }
-            let rest = image.get((stop - start) as usize..).unwrap_or(&[]);
             match seal {
                 Some(seal) if seal.data_end == stop && self.goes_on(&seal)? => self.next(&seal),
-                seal => break self.judge_end(stop, rest, seal.as_ref())?,
+                seal => break self.judge_end(&image, start, seal.as_ref())?,
             }
         };
         self.read_listed()?;
@@ -304,10 +306,14 @@ impl<'a> Recovery<'a> {
         if let Some(header) = header_at_start(self.open, place.id.slot) {
             return Ok(header.id() == place.id);
         }
-        let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
-        let mut walk = BlockWalk::new(&image, SEGMENT_HEADER_BYTES, Seeds::new(place.seed));
-        Ok(walk.next().is_some()
-            || read_header(self.open, place.id.slot).is_some_and(|header| header.id() == place.id))
+        let image = self.read_slot(place, SEGMENT_HEADER_BYTES);
+        let mut walk = BlockWalk::new(&image.bytes, SEGMENT_HEADER_BYTES, Seeds::new(place.seed));
+        let is_begun = walk.next().is_some()
+            || read_header(self.open, place.id.slot).is_some_and(|header| header.id() == place.id);
+        if !is_begun {
+            check_is_read(&image, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES, place)?;
+        }
+        Ok(is_begun)
     }
 
     fn next_place(&self, seal: &Seal) -> Place {
@@ -332,17 +338,11 @@ impl<'a> Recovery<'a> {
         members.chain(self.listed.values().copied())
     }
 
-    /// All that the file holds of a slot from `from` on.
-    fn read_slot(&self, place: Place, from: u32) -> Result<Vec<u8>> {
-        let slot_end = place.start + u64::from(place.slot_bytes);
-        let start = place.start + u64::from(from);
-        if self.file_bytes <= start {
-            return Ok(Vec::new());
-        }
-        let bytes = slot_end.min(self.file_bytes) - start;
-        let mut image = vec![0; usize::try_from(bytes).unwrap_or(0)];
-        self.open.file.read_at(start, &mut image).map_err(LogError::io("read"))?;
-        Ok(image)
+    /// All that the file holds of a slot from `from` on, as far as the disk gives it.
+    fn read_slot(&self, place: Place, from: u32) -> Image {
+        let (start, bytes_max) =
+            (place.start + u64::from(from), place.slot_bytes.saturating_sub(from));
+        Image::read(&*self.open.file, start, bytes_max, self.file_bytes)
     }
 }
 

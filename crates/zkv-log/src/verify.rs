@@ -8,7 +8,6 @@ mod block;
 mod end;
 #[cfg(test)]
 mod forged;
-pub(crate) mod image;
 mod members;
 mod run;
 mod segment;

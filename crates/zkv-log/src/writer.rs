@@ -440,7 +440,9 @@ impl LogWriter {
         static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
         let mut at = from;
         while at < to {
-            let count = usize::try_from(to - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+            // Whole pages, but for the first and the last: one that the disk cannot read need not be read for it.
+            let upto = to.min((at + 1).next_multiple_of(ZEROS.len() as u64));
+            let count = usize::try_from(upto - at).unwrap_or(ZEROS.len());
             self.shared.file.write_at(at, &ZEROS[..count]).map_err(LogError::io("write"))?;
             at += count as u64;
         }

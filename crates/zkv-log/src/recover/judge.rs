@@ -5,13 +5,14 @@ use std::collections::{HashMap, HashSet};
 
 use zkv_io::StorageFile;
 
+use crate::block::BlockHeader;
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
 use crate::header::{Identity, SegmentHeader};
-use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
+use crate::image::Image;
+use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::mark::{commits_in, latest_proof};
 use crate::position::Position;
-use crate::salvage::Image;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 
@@ -41,15 +42,19 @@ enum Start {
 }
 
 impl Recovery<'_> {
-    /// The walk has stopped at `stop`, with `rest` behind it, and perhaps a seal that leads nowhere.
-    /// Whatever was synced has left proof in a later commit block, wherever that stands.
+    /// The walk has stopped, within `image`, which begins at `first` of its segment, and perhaps with a seal behind
+    /// it that leads nowhere. Whatever was synced has left proof in a later commit block, wherever that stands.
     pub(super) fn judge_end(
         &mut self,
-        stop: u32,
-        rest: &[u8],
+        image: &Image,
+        first: u32,
         seal: Option<&Seal>,
     ) -> Result<Leftover> {
-        let place = self.walked.place;
+        let (place, stop) = (self.walked.place, self.walked.offset);
+        if seal.is_none_or(|seal| seal.data_end != stop) {
+            check_is_read(image, first, stop, place)?;
+        }
+        let rest = image.bytes.get((stop - first) as usize..).unwrap_or(&[]);
         // What older segments of the slot have left proves nothing, since it was durable before this one was
         // begun. A later one is there where the slot's first pages have gone back to what they were before it.
         let behind = latest_proof(rest, stop, &self.open.identity, place.id.slot);
@@ -85,7 +90,8 @@ impl Recovery<'_> {
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
         }
-        leftover.needs_wipe = self.end.position != stopped_at || rest.iter().any(|byte| *byte != 0);
+        leftover.needs_wipe =
+            self.end.position != stopped_at || !image.is_zero(stop - first..image.end());
         Ok(leftover)
     }
 
@@ -124,7 +130,7 @@ impl Recovery<'_> {
     }
 
     fn proof_within(&self, place: Place) -> Result<Position> {
-        let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
+        let Image { bytes: image, .. } = self.read_slot(place, SEGMENT_HEADER_BYTES);
         let seal =
             Segment::sealed(place, seal_offset(place.slot_bytes)).read_seal(&*self.open.file)?;
         let in_seal = seal.map(|seal| seal.synced_upto);
@@ -149,7 +155,7 @@ impl Recovery<'_> {
         };
         let is_its_past = tail
             .is_some_and(|tail| checkpoint.segments.iter().any(|segment| segment.id == tail.id));
-        if end < checkpoint.watermark && self.has_later_of(checkpoint)? {
+        if end < checkpoint.watermark && self.has_later_of(checkpoint) {
             let what = "a segment that the index knows to be durable";
             return Err(LogError::corrupt(self.walked.place.start, end, what));
         }
@@ -163,20 +169,36 @@ impl Recovery<'_> {
     }
 
     /// Whether a commit of a segment stands here that `checkpoint` has and the log has not, behind its end.
-    fn has_later_of(&self, checkpoint: &LogCheckpoint) -> Result<bool> {
+    fn has_later_of(&self, checkpoint: &LogCheckpoint) -> bool {
         let end = self.end.position.sequence.max(self.walked.place.id.sequence);
         let slots = slot_count(self.open, self.file_bytes);
         let later = checkpoint.segments.iter().map(|segment| segment.id);
         for id in later.filter(|id| end < id.sequence && id.slot < slots) {
             let place = Place::new(&self.open.identity, id);
-            let image = self.read_slot(place, SEGMENT_HEADER_BYTES)?;
+            let Image { bytes, .. } = self.read_slot(place, SEGMENT_HEADER_BYTES);
             let mut commits =
-                commits_in(&image, SEGMENT_HEADER_BYTES, &self.open.identity, id.slot);
+                commits_in(&bytes, SEGMENT_HEADER_BYTES, &self.open.identity, id.slot);
             if commits.any(|commit| commit.id == id) {
-                return Ok(true);
+                return true;
             }
         }
-        Ok(false)
+        false
+    }
+}
+
+/// Where the disk cannot read the block that may stand at `offset` of a segment, of which `image` has what stands
+/// from `first` on, nothing says whether the log ends there.
+pub(super) fn check_is_read(image: &Image, first: u32, offset: u32, place: Place) -> Result<()> {
+    let at = offset - first;
+    let header = image.bytes.get(at as usize..).and_then(|rest| rest.first_chunk());
+    let header = header.and_then(|bytes| BlockHeader::decode(*bytes));
+    let block_bytes = header.map_or(BLOCK_HEADER_BYTES, |header| header.block_bytes());
+    match image.is_unreadable(at..at.saturating_add(block_bytes)) {
+        true => {
+            let stopped_at = Position { sequence: place.id.sequence, offset };
+            Err(LogError::corrupt(place.start, stopped_at, "bytes that the disk cannot read"))
+        }
+        false => Ok(()),
     }
 }
 

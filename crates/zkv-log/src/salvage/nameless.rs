@@ -19,7 +19,7 @@ use crate::segment::{Place, SegmentId};
 
 use super::checksums::seed_of_block;
 use super::identity::Origin;
-use super::image::Image;
+use crate::image::Image;
 
 /// The segment in the first slot, if its blocks agree on a seed. Where further ones are, nobody
 /// knows, since nothing tells how long the slots are.

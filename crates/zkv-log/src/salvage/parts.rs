@@ -5,8 +5,8 @@ use std::ops::Range;
 use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 
 use super::blocks::{FoundBlock, Part};
-use super::image::Image;
 use super::order::{Member, Order};
+use crate::image::Image;
 
 /// A part of a segment, or what is known to be lost of it.
 #[derive(Clone, Debug)]

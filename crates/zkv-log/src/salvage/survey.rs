@@ -27,8 +27,8 @@ use crate::segment::{Place, SegmentId};
 use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
 use super::identity::{Origin, headers_in, slot_count};
-use super::image::Image;
 use super::past::contradicts;
+use crate::image::Image;
 
 /// Ids that only other segments name, of which a slot is searched for blocks. Each search takes as
 /// long as reading the slot some times over; more than one is rare.

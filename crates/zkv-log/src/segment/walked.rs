@@ -8,13 +8,13 @@ use zkv_io::{StorageFile, is_lost};
 
 use super::{ContentsBuilder, Place};
 use crate::error::{LogError, Result};
+use crate::image::{Image, UNIT_BYTES};
 use crate::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARIES_MAX, SEAL_FIELD_BYTES, SEGMENT_HEADER_BYTES,
     seal_offset,
 };
 use crate::resync::Resync;
 use crate::seal::Seal;
-use crate::verify::image::{Image, PAGE_BYTES, read_image};
 use crate::walk::Seeds;
 
 /// What a walk found.
@@ -43,11 +43,8 @@ impl Walked {
     pub fn of(file: &dyn StorageFile, place: Place, end: u32) -> Result<Self> {
         let slot_bytes = place.slot_bytes;
         let file_bytes = place.start + u64::from(slot_bytes);
-        let Image { bytes: image, unreadable, failed } =
-            read_image(file, place, file_bytes, slot_bytes);
-        if let Some(source) = failed {
-            return Err(LogError::Io { action: "read", source });
-        }
+        let image = Image::read(file, place.start, slot_bytes, file_bytes);
+        let Image { bytes: image, unreadable, .. } = image.for_certain()?;
         if !unreadable.is_empty() && image.iter().all(|byte| *byte == 0) {
             let source = io::Error::other("no page of a segment can be read");
             return Err(LogError::Io { action: "read", source });
@@ -89,7 +86,10 @@ impl Walked {
                 *within = *told;
             }
         }
-        let unread = if lossy.is_empty() { Vec::new() } else { unreadable };
+        let unread = match lossy.is_empty() {
+            true => Vec::new(),
+            false => unreadable.into_iter().map(|run| run.start).collect(),
+        };
         Ok(Self { dictionary_offsets, cells, lossy, unread, looks: AtomicUsize::new(0) })
     }
 
@@ -115,7 +115,7 @@ impl Walked {
         }
         let look = self.looks.fetch_add(1, Ordering::Relaxed) % self.unread.len();
         let at = place.start + u64::from(self.unread[look]);
-        match file.read_at(at, &mut [0; PAGE_BYTES]) {
+        match file.read_at(at, &mut [0; UNIT_BYTES]) {
             Ok(()) => Ok(true),
             Err(error) if is_lost(&error) => Ok(false),
             Err(error) => Err(LogError::io("read")(error)),

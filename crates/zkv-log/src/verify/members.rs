@@ -10,6 +10,7 @@ use crate::block::BlockKind;
 use crate::checkpoint::LogCheckpoint;
 use crate::error::LogError;
 use crate::header::{Identity, SegmentHeader};
+use crate::image::Image;
 use crate::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::LogView;
 use crate::open::OpenFile;
@@ -19,7 +20,6 @@ use crate::resync::Resync;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Seeds, block_at};
 
-use super::image::read_image;
 use super::{End, LogFinding, LogVerifier, Member, Severity};
 
 pub(super) fn of_file(open: &OpenFile, checkpoint: Option<&[u8]>) -> LogVerifier {
@@ -238,9 +238,9 @@ impl<'a> Search<'a> {
         from: u32,
     ) -> impl Iterator<Item = (BlockKind, Vec<u8>)> + use<> {
         let place = self.place(id);
-        let mut image =
-            read_image(&*self.open.file, place, self.file_bytes, place.slot_bytes).bytes;
-        image.truncate(seal_offset(place.slot_bytes) as usize);
+        let blocks_end = seal_offset(place.slot_bytes);
+        let Image { bytes: image, .. } =
+            Image::read(&*self.open.file, place.start, blocks_end, self.file_bytes);
         let (mut offset, mut seeds) = (from, Seeds::new(place.seed));
         let mut resync = Resync::new(place.slot_bytes);
         std::iter::from_fn(move || {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::block::{BlockHeader, BlockKind};
 use crate::dictionary::Dictionary;
 use crate::header::SegmentHeader;
+use crate::image::Image;
 use crate::layout::{
     BLOCK_HEADER_BYTES, CELL_BYTES, DICTIONARIES_MAX, SEGMENT_HEADER_BYTES,
     SEGMENT_HEADER_FIELD_BYTES, seal_offset,
@@ -15,7 +16,6 @@ use crate::seal::Seal;
 use crate::segment::ContentsBuilder;
 use crate::walk::{Block, Chain, Seeds};
 
-use super::image::{Image, read_image};
 use super::run::Run;
 use super::{End, Member, Severity};
 
@@ -92,13 +92,13 @@ impl<'a, 'run> SegmentCheck<'a, 'run> {
         };
         // What failed for another reason the verifier's file has noted.
         let Image { bytes: image, unreadable, .. } =
-            read_image(&*verifier.file, place, verifier.file_bytes, upto);
-        for offset in unreadable {
+            Image::read(&*verifier.file, place.start, upto, verifier.file_bytes);
+        for run in unreadable {
             let what = "bytes that the disk cannot read";
-            match offset < self.blocks_end() {
-                true => self.lost(offset, what),
+            match run.start < self.blocks_end() {
+                true => self.lost(run.start, what),
                 // Behind the blocks stand zeros, and what the seal repeats.
-                false => self.finding(offset, what, Severity::Mendable),
+                false => self.finding(run.start, what, Severity::Mendable),
             }
         }
         let header = self.check_header(&image);

@@ -3,9 +3,9 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use crate::image::Image;
 use crate::mark::commits_in;
 use crate::position::Position;
-use crate::salvage::image::Image;
 use crate::segment::SegmentId;
 
 use super::Survey;
