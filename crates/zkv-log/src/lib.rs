@@ -38,7 +38,6 @@ mod copy;
 mod dictionary;
 mod entries;
 mod error;
-mod gather;
 mod header;
 mod image;
 #[doc(hidden)]
@@ -62,6 +61,7 @@ mod seal;
 mod segment;
 mod sync;
 mod train;
+mod turn;
 mod verify;
 mod walk;
 mod writer;

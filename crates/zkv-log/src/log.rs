@@ -5,14 +5,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, PoisonError};
-use std::time::Instant;
 
 use zkv_io::{FileMap, StorageFile};
 
 use crate::codec::DecoderPool;
 use crate::dictionary::{DictionaryPlace, Interner};
 use crate::error::{LogError, Result};
-use crate::gather::Gather;
 use crate::header::Identity;
 use crate::layout::{CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::pack::{PackJob, Packed, Packer};
@@ -21,6 +19,7 @@ use crate::scan::SegmentScan;
 use crate::segment::Segment;
 use crate::sync::atomic::{self, AtomicBool};
 use crate::sync::{ArcSwap, Mutex};
+use crate::turn::SyncTurns;
 
 /// A compressed segment log, open for reading. Clones share everything.
 ///
@@ -47,7 +46,7 @@ pub(crate) struct Shared {
     /// Whether a sync has failed; each buffered write asks.
     pub is_sync_failed: AtomicBool,
     /// Who syncs, and who waits for that.
-    pub gather: Gather,
+    pub sync_turns: SyncTurns,
 }
 
 /// The segments of the log at one moment, by slot.
@@ -176,22 +175,17 @@ impl Log {
         }
         // What is not written yet is not vouched for: the next opening would miss it.
         let upto = upto.min(self.finished_upto().max(self.shared.opened_upto));
-        let _waiting = self.shared.gather.enter(upto);
         let answer = || match self.is_sync_failed() {
             true => Some(Err(LogError::SyncFailed)),
             false => (upto <= self.synced_upto()).then_some(Ok(())),
         };
-        let _turn = match self.shared.gather.wait_for_turn(answer) {
+        let _turn = match self.shared.sync_turns.wait(answer) {
             Ok(turn) => turn,
             Err(answer) => return answer,
         };
-        self.shared.gather.wait_for_others(self.synced_upto());
         // Whoever has committed by now need not sync again.
         let finished = self.finished_upto();
-        let start = Instant::now();
-        let synced = self.sync_file(upto.max(finished));
-        self.shared.gather.note_time(start.elapsed());
-        synced
+        self.sync_file(upto.max(finished))
     }
 
     fn finished_upto(&self) -> Position {
@@ -228,7 +222,7 @@ impl Log {
 
     /// As [`Log::sync`], though `upto` may have been durable before: what was written again was not.
     pub(crate) fn sync_again(&self, upto: Position) -> Result<()> {
-        let _turn = self.shared.gather.wait_for_turn(|| None::<()>);
+        let _turn = self.shared.sync_turns.wait(|| None::<()>);
         self.sync_file(upto)
     }
 

@@ -1,7 +1,10 @@
 //! Commits that go straight to the log. Those that wait together are written together.
 
+mod queue;
+
 use std::mem::take;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
+use std::time::Instant;
 
 use zkv_index::KeyHash;
 use zkv_log::{Position, Room};
@@ -15,94 +18,10 @@ use crate::options::Durability;
 use crate::reserve::Reserved;
 use crate::shared::Shared;
 use crate::spill::Spilled;
-use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::write_set::{Body, Condition, Large, Move, Write, WriteSet, Writes};
 use crate::writer::{WriteError, Writer};
-
-/// Commits that wait for the writer. The first of them that finds nobody at it writes them all.
-#[derive(Default)]
-pub(crate) struct Queue {
-    state: Mutex<Waiting>,
-    /// Tells that outcomes are known, or that nobody writes any more.
-    changed: Condvar,
-}
-
-#[derive(Default)]
-struct Waiting {
-    tickets: Vec<Arc<Ticket>>,
-    has_leader: bool,
-}
-
-/// One commit that waits.
-struct Ticket {
-    set: Arc<WriteSet<'static>>,
-    outcome: Mutex<Option<Result<Position>>>,
-}
-
-impl Ticket {
-    fn set_outcome(&self, outcome: Result<Position>) {
-        *self.outcome.lock().unwrap_or_else(PoisonError::into_inner) = Some(outcome);
-    }
-
-    fn take_outcome(&self) -> Option<Result<Position>> {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    fn is_waiting(&self) -> bool {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).is_none()
-    }
-}
-
-/// Ends a leader's turn, also where it panics.
-struct Turn<'a> {
-    queue: &'a Queue,
-    tickets: Vec<Arc<Ticket>>,
-}
-
-impl Queue {
-    fn state(&self) -> MutexGuard<'_, Waiting> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until the outcome of `ticket` is known, or it is this thread's turn to write.
-    fn wait(&self, ticket: &Arc<Ticket>) -> std::result::Result<Result<Position>, Turn<'_>> {
-        let mut state = self.state();
-        state.tickets.push(Arc::clone(ticket));
-        loop {
-            if let Some(outcome) = ticket.take_outcome() {
-                return Ok(outcome);
-            }
-            if !state.has_leader {
-                state.has_leader = true;
-                return Err(Turn { queue: self, tickets: Vec::new() });
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-impl Turn<'_> {
-    /// Takes all that wait by now.
-    fn take_tickets(&mut self) -> &[Arc<Ticket>] {
-        self.tickets = take(&mut self.queue.state().tickets);
-        &self.tickets
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let mut state = self.queue.state();
-        if self.tickets.is_empty() {
-            // It panicked before it took any.
-            self.tickets = take(&mut state.tickets);
-        }
-        for ticket in self.tickets.iter().filter(|ticket| ticket.is_waiting()) {
-            ticket.set_outcome(Err(Error::Interrupted));
-        }
-        state.has_leader = false;
-        self.queue.changed.notify_all();
-    }
-}
+pub(crate) use queue::Queues;
+use queue::Ticket;
 
 impl Shared {
     /// Commits writes that are in memory and move no collection, and waits for what `set` asks for.
@@ -114,7 +33,7 @@ impl Shared {
         }
         let set = Arc::new(set);
         let end = self.mended(|| self.commit_in_turn(&set))?;
-        self.sync_for(set.durability, end)
+        self.clean_behind(self.sync_for(set.durability, end))
     }
 
     /// As [`Shared::commit`], by itself: `set` may borrow what it holds.
@@ -125,61 +44,53 @@ impl Shared {
             self.after_commit(&mut writer);
             committed
         })?;
-        self.sync_for(set.durability, end)
+        self.clean_behind(self.sync_for(set.durability, end))
     }
 
     fn sync_for(&self, durability: Durability, end: Position) -> Result<()> {
-        self.clean_behind(match durability {
+        match durability {
             Durability::Synced => self.log.sync(end).map_err(Error::data(&self.path)),
             Durability::Buffered | Durability::Flushed => Ok(()),
-        })
+        }
     }
 
     fn commit_in_turn(&self, set: &Arc<WriteSet<'static>>) -> Result<Position> {
         // Before the queue: whose turn it was when the process was forked never ends it here.
         self.check_writable()?;
-        let ticket = Arc::new(Ticket { set: Arc::clone(set), outcome: Mutex::new(None) });
-        let mut turn = match self.queue.wait(&ticket) {
-            Ok(outcome) => return outcome,
-            Err(turn) => turn,
+        let mut turn = match self.queues.of(set.durability).wait(set) {
+            Ok(turn) => turn,
+            Err(outcome) => return outcome,
         };
+        if set.durability == Durability::Synced {
+            turn.gather();
+        }
         // While this waits, others join.
         self.wait_to_commit(set.writes.bytes_in_memory());
-        let mut writer = match self.writer() {
-            Ok(writer) => writer,
-            Err(error) => {
-                turn.take_tickets()
-                    .iter()
-                    .for_each(|ticket| ticket.set_outcome(Err(Error::Closed)));
-                return Err(error);
-            }
-        };
-        self.commit_tickets(&mut writer, turn.take_tickets());
-        drop(turn);
-        self.after_commit(&mut writer);
-        ticket.take_outcome().unwrap_or(Err(Error::Interrupted))
+        let outcomes = self.commit_tickets(turn.begin());
+        let end = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).max();
+        let start = Instant::now();
+        let synced = end.map_or(Ok(()), |end| self.sync_for(set.durability, *end));
+        turn.note_sync(start.elapsed());
+        // Where the sync has failed, the others learn that when they ask for their own.
+        let outcome = turn.tell(outcomes);
+        synced.and(outcome)
     }
 
-    fn commit_tickets(&self, writer: &mut Writer, tickets: &[Arc<Ticket>]) {
+    fn commit_tickets(&self, tickets: &[Arc<Ticket>]) -> Vec<Result<Position>> {
+        let Ok(mut writer) = self.writer() else {
+            return tickets.iter().map(|_| Err(Error::Closed)).collect();
+        };
         let sets: Vec<&WriteSet<'_>> = tickets.iter().map(|ticket| &*ticket.set).collect();
-        match self.commit_sets(writer, &sets) {
-            Ok(outcomes) => {
-                for (ticket, outcome) in tickets.iter().zip(outcomes) {
-                    ticket.set_outcome(outcome);
-                }
-            }
+        let outcomes = match self.commit_sets(&mut writer, &sets) {
+            Ok(outcomes) => outcomes,
             // One of them may be to blame: each gets an outcome of its own.
-            Err(_) if tickets.len() > 1 => {
-                for ticket in tickets {
-                    ticket.set_outcome(self.commit_set(writer, &ticket.set));
-                }
+            Err(_) if sets.len() > 1 => {
+                sets.iter().map(|set| self.commit_set(&mut writer, set)).collect()
             }
-            Err(error) => {
-                if let Some(ticket) = tickets.first() {
-                    ticket.set_outcome(Err(error));
-                }
-            }
-        }
+            Err(error) => vec![Err(error)],
+        };
+        self.after_commit(&mut writer);
+        outcomes
     }
 
     fn commit_set(&self, writer: &mut Writer, set: &WriteSet<'_>) -> Result<Position> {
@@ -316,7 +227,7 @@ impl Shared {
         appended.map_err(|error| self.write_error(error))
     }
 
-    /// Whether anything waits in buffers.
+    /// Makes what `sets` write visible. Returns whether anything waits in buffers.
     fn publish_sets(&self, writer: &Writer, sets: &[&WriteSet<'_>]) -> bool {
         let mut front = self.front();
         for set in sets {

@@ -17,7 +17,7 @@ use crate::clean::Cleaner;
 use crate::collections::Collections;
 use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
-use crate::group::Queue;
+use crate::group::Queues;
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::memtable::{Arena, Memtable};
@@ -50,8 +50,8 @@ pub(crate) struct Shared {
     pub writer: Option<Mutex<Writer>>,
     pub pipeline: Pipeline,
     pub cleaner: Cleaner,
-    /// Commits that wait for the writer.
-    pub queue: Queue,
+    /// Commits that wait for the log.
+    pub queues: Queues,
     /// The named collections that somebody has opened.
     pub collections: Collections,
     /// What of each segment was in use when the store was opened.

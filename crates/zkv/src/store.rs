@@ -16,7 +16,7 @@ use crate::coding::of_key;
 use crate::collections::Collections;
 use crate::error::{Error, Result};
 use crate::flusher;
-use crate::group::Queue;
+use crate::group::Queues;
 use crate::iter::IterBytes;
 use crate::memtable::{Arena, Memtable};
 use crate::modify::Place;
@@ -139,7 +139,7 @@ impl Store {
             writer: writer.map(Mutex::new),
             pipeline: Pipeline::default(),
             cleaner: Cleaner::default(),
-            queue: Queue::default(),
+            queues: Queues::default(),
             collections: Collections::default(),
             snapshots: AtomicU64::new(0),
             mends_left: AtomicU32::new(MENDS_MAX),

@@ -8,7 +8,6 @@ use crate::checkpoint::CheckpointDictionary;
 use crate::codec::DecoderPool;
 use crate::dictionary::DictionaryPlace;
 use crate::error::Result;
-use crate::gather::Gather;
 use crate::layout::{DICTIONARIES_MAX, PAGE_BYTES};
 use crate::log::{Log, SegmentList, Shared};
 use crate::open::{Access, Recovered};
@@ -19,6 +18,7 @@ use crate::sampler::Scale;
 use crate::segment::Segment;
 use crate::sync::atomic::AtomicBool;
 use crate::sync::{ArcSwap, Mutex};
+use crate::turn::SyncTurns;
 use crate::writer::{LogWriter, Repair, Tail, Unproven};
 
 use super::{Leftover, Recovery, WalkedSegment, slot_count};
@@ -142,7 +142,7 @@ impl Recovery<'_> {
             is_sync_failed: AtomicBool::new(false),
             finished_upto: Mutex::new(Position::default()),
             opened_upto: self.end.position,
-            gather: Gather::default(),
+            sync_turns: SyncTurns::default(),
         });
         let replay_from = self.replay_from;
         let writer = (self.open.access == Access::ReadWrite).then(|| LogWriter {
