@@ -87,6 +87,7 @@ mod tail;
 mod transaction;
 mod verify;
 mod view;
+mod wanted;
 mod write_set;
 mod writer;
 

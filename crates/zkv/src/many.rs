@@ -3,7 +3,6 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_log::Location;
-use zkv_record::Record;
 
 use crate::cache::Place;
 use crate::catalog::DEFAULT;
@@ -14,19 +13,7 @@ use crate::snapshot::{Reader, Snapshot};
 use crate::store::{Store, encode_key};
 use crate::transaction::Transaction;
 use crate::view::{Committed, KeyRef, LookupError, Moment, Places};
-
-/// So many keys ahead of the one that is looked up in the index, and so many cells ahead of the one
-/// that is read, cache lines are asked for: a look takes less time than a line takes to come.
-const AHEAD: usize = 8;
-
-/// A key of which the index knows where it is.
-struct Wanted {
-    location: Location,
-    /// Its number among the keys.
-    number: usize,
-    /// Whether the place holds the key, whatever stands there.
-    is_certain: bool,
-}
+use crate::wanted::Wanted;
 
 /// A value for each key, once all are found.
 type Values = Vec<Option<Vec<u8>>>;
@@ -143,66 +130,50 @@ impl Shared {
             keys.iter().map(|key| self.key(collection, key.as_ref())).collect();
         let mut values = vec![None; keys.len()];
         let mut wanted = Vec::with_capacity(keys.len());
-        keys.iter().take(AHEAD).for_each(|key| committed.prefetch(key.hash));
-        for (number, key) in keys.iter().enumerate() {
-            if let Some(ahead) = keys.get(number + AHEAD) {
-                committed.prefetch(ahead.hash);
-            }
-            let buffered = moment.find_buffered(*key, |record| Found::of(record, committed));
+        let numbered = keys.iter().copied().enumerate();
+        for (number, key) in committed.ahead_of(numbered, |(_, key)| key.hash) {
+            let buffered = moment.find_buffered(key, |record| Found::of(record, committed));
             match buffered {
-                Some(found) => values[number] = self.value_of(*key, Ok(Some(found)))?,
+                Some(found) => values[number] = self.value_of(key, Ok(Some(found)))?,
                 None => match committed.places(key.hash) {
                     Ok(Places::Nowhere) => {}
                     Ok(Places::One { location, is_certain }) => {
-                        wanted.push(Wanted { location, number, is_certain });
+                        wanted.push(Wanted { key, location, is_certain, number });
                     }
                     Ok(Places::Several) => {
-                        values[number] = self.value_of(*key, self.find_logged(committed, *key))?;
+                        values[number] = self.value_of(key, self.find_logged(committed, key))?;
                     }
                     Err(error) => return Err(self.lookup_error(error)),
                 },
             }
         }
-        // Keys of one cell in their own order, so that each record finds whoever wants it.
-        wanted.sort_unstable_by(|left, right| {
-            let by_key = || keys[left.number].key.cmp(keys[right.number].key);
-            left.location.cmp(&right.location).then_with(by_key)
-        });
-        let cells = || wanted.chunk_by(|left, right| left.location == right.location);
-        let mut ahead = cells().skip(AHEAD);
-        for cell in cells() {
-            if let Some([first, ..]) = ahead.next() {
-                committed.log.prefetch(first.location);
-            }
-            self.read_cell(committed, &keys, cell, &mut values)?;
-        }
+        committed.for_each_cell(wanted, |location, wanted| {
+            self.get_of_cell(committed, location, wanted, &mut values)
+        })?;
         Ok(values)
     }
 
     /// Reads what is wanted of one cell.
-    fn read_cell(
+    fn get_of_cell(
         &self,
         committed: &Committed,
-        keys: &[KeyRef<'_>],
-        wanted: &[Wanted],
+        location: Location,
+        wanted: &[Wanted<'_>],
         values: &mut Values,
     ) -> Result<()> {
-        let Some(location) = wanted.first().map(|one| one.location) else { return Ok(()) };
         let cell = if self.cache.is_off() { None } else { committed.log.cell_id(location) };
-        let place_of = |one: &Wanted| cell.map(|cell| Place::new(keys[one.number].hash, cell));
+        let place_of = |one: &Wanted<'_>| cell.map(|cell| Place::new(one.key.hash, cell));
         let cached = |one| Some(Found::Value(self.cache.get(&place_of(one)?)?));
         let mut found: Vec<Option<Found>> = wanted.iter().map(cached).collect();
         let is_cached: Vec<bool> = found.iter().map(Option::is_some).collect();
-        let (key_of, take) =
-            (|one: &Wanted| keys[one.number], |record: &Record<'_>| Found::of(record, committed));
         committed
-            .read_each(location, wanted, key_of, &mut found, take)
+            .read_cell(location, wanted, &mut found, |record| Found::of(record, committed))
             .map_err(|error| self.lookup_error(error.into()))?;
         for ((one, found), is_cached) in wanted.iter().zip(found).zip(is_cached) {
             if let (Some(place), Some(Found::Value(value)), false) =
                 (place_of(one), &found, is_cached)
             {
-                let is_led = !one.is_certain && committed.has_led_all_to(one.location);
+                let is_led = !one.is_certain && committed.has_led_all_to(location);
                 let led_by = is_led.then_some(committed.checkpoint_id);
                 self.keep(committed, &place, led_by, value);
             }
@@ -210,7 +181,7 @@ impl Shared {
                 None if one.is_certain => Err(LookupError::Disagreement),
                 found => Ok(found),
             };
-            values[one.number] = self.value_of(keys[one.number], found)?;
+            values[one.number] = self.value_of(one.key, found)?;
         }
         Ok(())
     }

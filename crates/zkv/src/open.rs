@@ -70,16 +70,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
     let (recovered, usable) = recover(&file, path, options)?;
     let place = index_place(path, options);
     let Recovered { log, writer, replay_from } = recovered;
-    let lookup = |error: LookupError| match error {
-        LookupError::Log(error) => Error::data(path)(error),
-        LookupError::Index(error) => Error::index(&index_path(path))(error),
-        LookupError::Disagreement => Error::Disagreement { path: path.to_owned() },
-    };
-    let write = |error: WriteError| match error {
-        WriteError::Log(error) => Error::data(path)(error),
-        WriteError::Index(error) => Error::index(&index_path(path))(error),
-        WriteError::Lookup(error) => lookup(error),
-    };
+    let write = |error: WriteError| error.of(path, &place.path);
     let mut tail = Tail::default();
     let from = replay_from.unwrap_or_default();
     // What is appended later may stand in the cell in which the log ends now.
@@ -113,7 +104,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
         (Ok(None) | Err(LookupError::Index(_) | LookupError::Disagreement), None) => {
             (rebuild::in_memory(&log.view(), &keys, &place).map_err(write)?, None)
         }
-        (Err(error), _) => return Err(lookup(error)),
+        (Err(error), _) => return Err(error.of(path, &place.path)),
     };
     let Indexed { mut committed, live } = indexed;
     committed.known = live.known();

@@ -10,11 +10,8 @@ use crate::keys::Keys;
 use crate::live::{LiveChange, raw_bytes, slot_of};
 use crate::operation::{KeyStart, Operation, key_of, sorted_by_key};
 use crate::view::{Committed, KeyRef, LookupError, Places, from_index, to_index};
+use crate::wanted::Wanted;
 use crate::writer::WriteError;
-
-/// So many operations ahead of the one that is looked up in the index, and so many cells ahead of the one
-/// that is read, cache lines are asked for.
-const AHEAD: usize = 8;
 
 /// What a key had before.
 #[derive(Debug)]
@@ -159,13 +156,6 @@ pub(crate) struct Resolution<'r> {
     pub added: Vec<Resolved<'r>>,
 }
 
-/// A key that the index leads to one place, which has the number `number` among the operations.
-struct Wanted<'r> {
-    location: Location,
-    key: KeyRef<'r>,
-    number: usize,
-}
-
 /// Finds out what the records of one commit supersede.
 pub(crate) struct Resolver<'a> {
     pub committed: &'a Committed,
@@ -210,52 +200,42 @@ impl Resolver<'_> {
         operations: impl ExactSizeIterator<Item = Operation<'r>> + Clone,
     ) -> Result<Vec<Resolved<'r>>, WriteError> {
         let mut resolved = Vec::with_capacity(operations.len());
-        let (mut wanted, mut ahead) = (Vec::new(), operations.clone().skip(AHEAD));
-        for operation in operations {
-            if let Some(ahead) = ahead.next() {
-                self.committed.prefetch(ahead.hash);
-            }
+        let mut wanted = Vec::new();
+        for operation in self.committed.ahead_of(operations, |operation| operation.hash) {
             let Operation { hash, record, key_start, collection, raw_bytes, kind } = operation;
             let key = || KeyRef { hash, key: key_of(record), collection, is_piece: false };
             let old = match self.committed.places(hash)? {
                 Places::Nowhere => Before::Nothing,
                 Places::Several => resolve(self.committed, hash, key)?,
-                Places::One { location, .. } => {
-                    wanted.push(Wanted { location, key: key(), number: resolved.len() });
+                Places::One { location, is_certain } => {
+                    let number = resolved.len();
+                    wanted.push(Wanted { key: key(), location, is_certain, number });
                     Before::Nothing
                 }
             };
             let record = RecordBytes::Given(record);
             resolved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
         }
-        wanted.sort_unstable_by(|left, right| {
-            left.location.cmp(&right.location).then_with(|| left.key.key.cmp(right.key.key))
-        });
-        let cells = || wanted.chunk_by(|left, right| left.location == right.location);
-        let mut ahead = cells().skip(AHEAD);
-        for cell in cells() {
-            if let Some([first, ..]) = ahead.next() {
-                self.committed.log.prefetch(first.location);
-            }
-            for (one, existing) in cell.iter().zip(self.read_cell(cell)) {
+        self.committed.for_each_cell(wanted, |location, wanted| {
+            for (one, existing) in wanted.iter().zip(self.existing_of_cell(location, wanted)) {
                 resolved[one.number].old = match existing {
                     Some(existing) => Before::At(existing),
                     // It is not there, or cannot be read.
                     None => resolve(self.committed, one.key.hash, || one.key)?,
                 };
             }
-        }
+            Ok::<_, WriteError>(())
+        })?;
         Ok(resolved)
     }
 
     /// What can be read of one cell at once.
-    fn read_cell(&self, wanted: &[Wanted<'_>]) -> Vec<Option<Existing>> {
+    fn existing_of_cell(&self, location: Location, wanted: &[Wanted<'_>]) -> Vec<Option<Existing>> {
         let mut found: Vec<Option<Existing>> = wanted.iter().map(|_| None).collect();
-        let Some(location) = wanted.first().map(|one| one.location) else { return found };
         // Where that fails, each is looked for by itself.
         if let Some(place) = to_index(location) {
             let take = |record: &Record<'_>| Existing::of(record, place);
-            let _ = self.committed.read_each(location, wanted, |one| one.key, &mut found, take);
+            let _ = self.committed.read_cell(location, wanted, &mut found, take);
         }
         found
     }

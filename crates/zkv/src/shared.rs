@@ -266,19 +266,11 @@ impl Shared {
     }
 
     pub(crate) fn write_error(&self, error: WriteError) -> Error {
-        match error {
-            WriteError::Log(error) => Error::data(&self.path)(error),
-            WriteError::Index(error) => Error::index(&self.index.path)(error),
-            WriteError::Lookup(error) => self.lookup_error(error),
-        }
+        error.of(&self.path, &self.index.path)
     }
 
     pub(crate) fn lookup_error(&self, error: LookupError) -> Error {
-        match error {
-            LookupError::Log(error) => Error::data(&self.path)(error),
-            LookupError::Index(error) => Error::index(&self.index.path)(error),
-            LookupError::Disagreement => Error::Disagreement { path: self.path.clone() },
-        }
+        error.of(&self.path, &self.index.path)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use zkv_index::{Candidates, Change, Checkpoint, KeyHash, Run};
@@ -12,7 +13,7 @@ use zkv_record::{Kind, Record};
 use crate::cache::CheckpointId;
 use crate::catalog::Catalog;
 use crate::counts::KeyCounts;
-use crate::error::is_lost;
+use crate::error::{Error, is_lost};
 use crate::known::KnownSegments;
 use crate::memtable::{Memtable, Seen, is_put};
 use crate::sync::ArcSwap;
@@ -92,6 +93,17 @@ pub(crate) enum LookupError {
     Index(zkv_index::IndexError),
     /// The index names a place that does not hold the key.
     Disagreement,
+}
+
+impl LookupError {
+    /// As the error of the store whose files these are.
+    pub(crate) fn of(self, path: &Path, index_path: &Path) -> Error {
+        match self {
+            Self::Log(error) => Error::data(path)(error),
+            Self::Index(error) => Error::index(index_path)(error),
+            Self::Disagreement => Error::Disagreement { path: path.to_owned() },
+        }
+    }
 }
 
 impl From<LogError> for LookupError {
@@ -423,37 +435,6 @@ impl Committed {
             let record = Record::decode(entry).ok()?;
             key.is_of(&record).then(|| take(&record))
         })
-    }
-
-    /// Reads the cell at `location` once for all of `wanted`, which come in the order of their keys and may be
-    /// there: each that is not `found` yet gets what `take` makes of its first record, which is the newest.
-    pub(crate) fn read_each<'k, W, T>(
-        &self,
-        location: Location,
-        wanted: &[W],
-        key_of: impl Fn(&W) -> KeyRef<'k>,
-        found: &mut [Option<T>],
-        mut take: impl FnMut(&Record<'_>) -> T,
-    ) -> Result<(), LogError> {
-        let mut left = found.iter().filter(|found| found.is_none()).count();
-        if left == 0 {
-            return Ok(());
-        }
-        let read = self.log.find(location, |entry| {
-            let record = Record::decode(entry).ok()?;
-            let first = wanted.partition_point(|one| key_of(one).key < record.key);
-            for (one, found) in wanted.iter().zip(found.iter_mut()).skip(first) {
-                if key_of(one).key != record.key {
-                    break;
-                }
-                if found.is_none() && key_of(one).is_of(&record) {
-                    *found = Some(take(&record));
-                    left -= 1;
-                }
-            }
-            (left == 0).then_some(())
-        });
-        read.map(|_| ())
     }
 }
 

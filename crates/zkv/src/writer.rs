@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use zkv_index::{Checkpoint, IndexError, Run, Thresholds, write_first};
@@ -10,7 +10,7 @@ use zkv_io::{MemoryStorage, Storage, parent_directory};
 use zkv_log::{LogError, LogWriter};
 
 use crate::cache::CheckpointId;
-use crate::error::is_without_room;
+use crate::error::{Error, is_without_room};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::rebuild::{self, Indexed, RebuiltIndex};
@@ -28,6 +28,15 @@ pub(crate) enum WriteError {
 }
 
 impl WriteError {
+    /// As the error of the store whose files these are.
+    pub(crate) fn of(self, path: &Path, index_path: &Path) -> Error {
+        match self {
+            Self::Log(error) => Error::data(path)(error),
+            Self::Index(error) => Error::index(index_path)(error),
+            Self::Lookup(error) => error.of(path, index_path),
+        }
+    }
+
     /// Whether nothing is wrong but that files cannot be written.
     fn is_refusal(&self) -> bool {
         matches!(

@@ -137,9 +137,9 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "many keys are read at several moments",
         file: "crates/zkv/src/many.rs",
-        right: "            let buffered = moment.find_buffered(*key, |record| Found::of(record, committed));",
+        right: "            let buffered = moment.find_buffered(key, |record| Found::of(record, committed));",
         wrong: "            let later = PLANTED.then(|| self.now());
             let moment = later.as_ref().unwrap_or(moment);
-            let buffered = moment.find_buffered(*key, |record| Found::of(record, committed));",
+            let buffered = moment.find_buffered(key, |record| Found::of(record, committed));",
     },
 ];
