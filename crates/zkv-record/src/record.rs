@@ -46,7 +46,8 @@ pub struct Record<'a> {
     pub kind: Kind,
     /// The collection that the key belongs to; 0 is the default one and takes no byte.
     pub collection: u32,
-    /// When the record expires, in milliseconds since the Unix epoch; `None` takes no byte.
+    /// When the record expires, in milliseconds since the Unix epoch; `None` takes no byte. No store writes
+    /// it yet, nor goes by it.
     pub expires_at_ms: Option<u64>,
     /// Of a mark that was moved, the sequence number of the segment in which it was first written:
     /// what it speaks of stands there or before. `None` takes no byte.

@@ -226,8 +226,8 @@ impl Cleaner {
         self.segments_freed.fetch_add(moved.segments, Ordering::Relaxed);
     }
 
-    /// Notes that segments were freed by somebody else than who cleans, which may be more than who cleans
-    /// waits for.
+    /// Notes that segments were freed by another thread, behind an index file that it has written: there may be
+    /// something to cut off.
     pub(crate) fn note_freed(&self) {
         self.state().has_news = true;
         self.changed.notify_all();

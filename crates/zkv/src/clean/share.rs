@@ -14,8 +14,8 @@ use crate::options::Cleaning;
 use crate::shared::Shared;
 use crate::sync::atomic::Ordering;
 
-/// For each byte that a share moves, so many are read at the most: where hardly anything is left to be moved, it
-/// ends, too. What is read and not moved is given back, so that this is more than was written.
+/// A share reads so many bytes for each that it may move, at the most, so that it ends, too, where next to nothing of
+/// what it reads has to be moved: all that is given back.
 const LOOKED_TIMES: u64 = 4;
 
 /// Who has cleaned since the thread was started.

@@ -31,8 +31,9 @@ const ALLOWANCE_BYTES: u64 = 8 << 20;
 /// The longest that what is packed waits for others to fill a segment.
 const SEGMENT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Dead space beyond the bound, in percent of all, up to which cleaning waits until there is a segment of
-/// records to move; and that at which nothing waits for a segment to be full.
+/// records to move,
 const PATIENCE_PERCENT: u64 = 1;
+/// and that from which on what is packed no longer waits for others to fill a segment.
 const URGENT_PERCENT: u64 = 5;
 /// Free slots that are kept for what is written next: one, and one more for so many segments.
 const SEGMENTS_PER_SPARE: usize = 10;
