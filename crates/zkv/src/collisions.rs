@@ -164,3 +164,127 @@ fn twins_may_both_go_in_one_commit() {
         store = reopened(store, &storage);
     }
 }
+
+/// A store in which the mark of a deleted key, the second of a pair, stands in the cell of its live twin.
+fn mark_beside_twin() -> (MemoryStorage, Store, Vec<[Vec<u8>; 2]>) {
+    let (storage, mut store, pairs) = new_store();
+    for [_, second] in &pairs {
+        store.set_bytes(second, b"second").unwrap();
+    }
+    store.flush().unwrap();
+    add_others(&store);
+    store = reopened(store, &storage);
+    for [first, second] in &pairs {
+        assert!(store.delete_bytes(second).unwrap());
+        store.set_bytes(first, b"first").unwrap();
+    }
+    add_others(&store);
+    store = reopened(store, &storage);
+    for [first, second] in &pairs {
+        assert_eq!(store.get_bytes(first).unwrap().unwrap(), b"first");
+        assert_eq!(store.get_bytes(second).unwrap(), None);
+    }
+    assert_eq!(store.len(), (OTHERS + pairs.len()) as u64);
+    (storage, store, pairs)
+}
+
+#[test]
+fn a_key_that_is_set_again_counts_where_its_mark_stands_beside_its_twin() {
+    let (_storage, store, pairs) = mark_beside_twin();
+    store.set_bytes(&pairs[0][1], b"again").unwrap();
+    store.flush().unwrap();
+    assert_eq!(store.len(), (OTHERS + pairs.len() + 1) as u64);
+}
+
+#[test]
+fn the_twin_of_a_key_that_is_set_again_stays_where_the_mark_stands_beside_it() {
+    let (storage, mut store, pairs) = mark_beside_twin();
+    for [_, second] in &pairs {
+        store.set_bytes(second, b"again").unwrap();
+    }
+    store.flush().unwrap();
+    for _ in 0..3 {
+        add_others(&store);
+        for [first, second] in &pairs {
+            assert_eq!(store.get_bytes(first).unwrap().as_deref(), Some(&b"first"[..]));
+            assert_eq!(store.get_bytes(second).unwrap().as_deref(), Some(&b"again"[..]));
+        }
+        store = reopened(store, &storage);
+    }
+}
+
+#[test]
+fn the_twin_of_a_key_that_is_deleted_again_stays() {
+    let (storage, mut store, pairs) = mark_beside_twin();
+    for [_, second] in &pairs {
+        let mut batch = crate::WriteBatch::new();
+        batch.delete_bytes(second);
+        store.write(batch).unwrap();
+    }
+    store.flush().unwrap();
+    for _ in 0..3 {
+        for [first, second] in &pairs {
+            assert_eq!(store.get_bytes(first).unwrap().as_deref(), Some(&b"first"[..]));
+            assert_eq!(store.get_bytes(second).unwrap(), None);
+        }
+        assert_eq!(store.len(), (OTHERS + pairs.len()) as u64);
+        add_others(&store);
+        store = reopened(store, &storage);
+    }
+}
+
+#[test]
+fn cleaning_keeps_a_mark_that_stands_beside_its_live_twin() {
+    let (storage, mut store, pairs) = loop {
+        let storage = MemoryStorage::new();
+        let options = Options::new().storage(Arc::new(storage.clone())).slot_bytes(256 << 10);
+        let store = options.cleaning(crate::Cleaning::Off).open("store.zkv").unwrap();
+        let pairs = pairs(&store);
+        if !pairs.is_empty() {
+            break (storage, store, pairs);
+        }
+    };
+    let open = |with| {
+        let options = Options::new().storage(Arc::new(storage.clone())).use_index_file(with);
+        options.cleaning(crate::Cleaning::Off).open("store.zkv").unwrap()
+    };
+    let fill = |store: &Store, from: u64| {
+        for number in from..from + 100 {
+            let mut noise = vec![0; 4_000];
+            fastrand::Rng::with_seed(number).fill(&mut noise);
+            store.set_bytes(&[b"fill", &number.to_le_bytes()[..]].concat(), &noise).unwrap();
+        }
+        store.flush().unwrap();
+    };
+    for [_, second] in &pairs {
+        store.set_bytes(second, b"second").unwrap();
+    }
+    store.flush().unwrap();
+    fill(&store, 0);
+    store.close().unwrap();
+    store = open(true);
+    for [first, second] in &pairs {
+        assert!(store.delete_bytes(second).unwrap());
+        store.set_bytes(first, b"first").unwrap();
+    }
+    store.flush().unwrap();
+    fill(&store, 1000);
+    fill(&store, 2000);
+    store.close().unwrap();
+    store = open(true);
+    let shared = store.shared();
+    let mut full = shared.view.load().committed.log.segments();
+    full.retain(|segment| segment.is_sealed);
+    full.drain(..1);
+    shared.move_all(full).unwrap();
+    shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
+    for [_, second] in &pairs {
+        assert_eq!(store.get_bytes(second).unwrap(), None);
+    }
+    store.close().unwrap();
+    store = open(false);
+    for [first, second] in &pairs {
+        assert_eq!(store.get_bytes(first).unwrap().as_deref(), Some(&b"first"[..]));
+        assert_eq!(store.get_bytes(second).unwrap(), None);
+    }
+}

@@ -61,10 +61,14 @@ pub(crate) enum RecordKind {
 }
 
 impl Existing {
-    fn of(record: &Record<'_>, location: zkv_index::Location) -> Self {
+    /// `None` where the record is a mark: no index leads there from its key.
+    fn of(record: &Record<'_>, location: zkv_index::Location) -> Option<Self> {
+        if record.is_mark() {
+            return None;
+        }
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok());
         let (raw_bytes, head) = (raw_bytes(record), head.flatten().map(Box::new));
-        Self { location, raw_bytes, head, damaged: Box::default() }
+        Some(Self { location, raw_bytes, head, damaged: Box::default() })
     }
 }
 
@@ -230,14 +234,18 @@ impl Resolver<'_> {
     }
 
     /// What can be read of one cell at once.
-    fn existing_of_cell(&self, location: Location, wanted: &[Wanted<'_>]) -> Vec<Option<Existing>> {
-        let mut found: Vec<Option<Existing>> = wanted.iter().map(|_| None).collect();
+    fn existing_of_cell(
+        &self,
+        location: Location,
+        wanted: &[Wanted<'_>],
+    ) -> impl Iterator<Item = Option<Existing>> + use<> {
+        let mut found: Vec<Option<Option<Existing>>> = wanted.iter().map(|_| None).collect();
         // Where that fails, each is looked for by itself.
         if let Some(place) = to_index(location) {
             let take = |record: &Record<'_>| Existing::of(record, place);
             let _ = self.committed.read_cell(location, wanted, &mut found, take);
         }
-        found
+        found.into_iter().map(Option::flatten)
     }
 
     /// Adds a copy of each live record that an index file cannot tell from one that this commit
@@ -379,9 +387,11 @@ pub(crate) fn resolve<'a>(
     for location in committed.newest_first(&candidates).iter() {
         match existing_at(committed, key(), *location) {
             Ok(None) => {}
-            Ok(Some(existing)) => {
+            Ok(Some(Some(existing))) => {
                 return Ok(Before::At(Existing { damaged: damaged.into(), ..existing }));
             }
+            // The index leads here from another hash, which begins alike. What is older is deleted.
+            Ok(Some(None)) => break,
             Err(error) if committed.is_lost(&error) => damaged.push(*location),
             Err(error) => return Err(error.into()),
         }
@@ -396,17 +406,18 @@ pub(crate) fn certain_at(
     location: zkv_index::Location,
 ) -> Result<Existing, LogError> {
     match existing_at(committed, key, location) {
-        Ok(Some(existing)) => Ok(existing),
+        Ok(Some(Some(existing))) => Ok(existing),
         Err(error) if !committed.is_lost(&error) => Err(error),
         _ => Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() }),
     }
 }
 
-pub(crate) fn existing_at(
+/// What the key's newest record there is, if there is one: nothing where that is a mark.
+fn existing_at(
     committed: &Committed,
     key: KeyRef<'_>,
     location: zkv_index::Location,
-) -> Result<Option<Existing>, LogError> {
+) -> Result<Option<Option<Existing>>, LogError> {
     read_again(|| {
         committed.read(key, from_index(location), |record| Existing::of(record, location))
     })

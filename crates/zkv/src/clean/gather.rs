@@ -216,8 +216,9 @@ impl Needed<'_> {
         if !self.committed.catalog.is_alive(record.collection) {
             return Ok(false);
         }
-        match self.committed.find(key_of(hash, record), |_| ()) {
-            Ok(found) => Ok(found.is_none()),
+        match self.committed.find(key_of(hash, record), |found| found.is_mark()) {
+            // The mark itself is found where the index leads to its cell from another hash, which begins alike.
+            Ok(found) => Ok(found != Some(false)),
             // Whose record a damaged place holds is not known.
             Err(LookupError::Log(error)) if self.committed.is_lost(&error) => Ok(true),
             Err(error) => Err(error),
