@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::coding::Coding;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::modify::{Fate, Place};
 use crate::store::{Store, encode_key};
 
@@ -14,13 +14,53 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::get`] and [`Store::set`]; `make` may set the key itself, and that value is returned then.
-    pub fn get_or_insert_with<K, V>(&self, key: &K, make: impl FnMut() -> V) -> Result<V>
+    pub fn get_or_insert_with<K, V>(&self, key: &K, mut make: impl FnMut() -> V) -> Result<V>
     where
         K: Serialize + ?Sized,
         V: Serialize + DeserializeOwned,
     {
+        self.get_or_try_insert_with(key, || Ok(make()))
+    }
+
+    /// As [`Store::get_or_insert_with`], with a `make` that may fail, as one that fetches what a cache lacks.
+    /// Where it fails or panics, nothing is written, and it is not called again.
+    ///
+    /// Nobody waits for `make`: threads that lack the same key at once each call their own, and those that do not
+    /// fail get the value that was written first. One that takes long is called again also where about a million
+    /// other keys were written meanwhile, if the key has no value then.
+    ///
+    /// ```
+    /// # type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+    /// fn fetch(url: &str) -> Result<String> {
+    ///     # if url.ends_with("lost") { return Err("404".into()) }
+    ///     // A request that may fail.
+    ///     # Ok("Home".into())
+    /// }
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let url = "https://example.org/";
+    /// let page = store.get_or_try_insert_with(url, || fetch(url))?;
+    /// # assert_eq!(page, "Home");
+    /// assert_eq!(store.get(url)?, Some(page));
+    /// # assert!(store.get_or_try_insert_with("lost", || fetch("lost")).is_err());
+    /// # assert_eq!(store.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `make` returns, as it is; as [`Store::get_or_insert_with`], in the same type.
+    pub fn get_or_try_insert_with<K, V, E>(
+        &self,
+        key: &K,
+        make: impl FnMut() -> Result<V, E>,
+    ) -> Result<V, E>
+    where
+        K: Serialize + ?Sized,
+        V: Serialize + DeserializeOwned,
+        E: From<Error>,
+    {
         let coding = self.shared().postcard();
-        self.get_or_insert_in(Place::Default, &encode_key(key)?, coding, make)
+        self.get_or_try_insert_in(Place::Default, &encode_key(key)?, coding, make)
     }
 
     /// Gives `key` the value that `change` makes of the one that it has, or none where `change`
@@ -36,20 +76,55 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`Store::get`] and [`Store::set`]; [`Error::Conflict`] where `change` itself writes to the key.
-    ///
-    /// [`Error::Conflict`]: crate::Error::Conflict
+    /// As [`Store::get`] and [`Store::set`]; [`Error::Conflict`] where somebody writes to the key during each of
+    /// the ten thousand calls, as where `change` itself does. But a `change` that is given `None` and returns it
+    /// leaves nothing to be written, and so to conflict: what it has written itself stays, and `None` is returned.
     pub fn update<K, V>(
         &self,
         key: &K,
-        change: impl FnMut(Option<V>) -> Option<V>,
+        mut change: impl FnMut(Option<V>) -> Option<V>,
     ) -> Result<Option<V>>
     where
         K: Serialize + ?Sized,
         V: Serialize + DeserializeOwned,
     {
+        self.try_update(key, |old| Ok(change(old)))
+    }
+
+    /// As [`Store::update`], with a `change` that may fail. Where it fails or panics, nothing is written, and it is
+    /// not called again, even if others have written to the key meanwhile. Nobody waits for it; one that takes
+    /// long is called again also where about a million other keys were written meanwhile.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;
+    /// # store.set("alice", &30u64)?;
+    /// let withdraw = |amount: u64| {
+    ///     store.try_update("alice", |balance: Option<u64>| {
+    ///         let left = balance.unwrap_or(0).checked_sub(amount);
+    ///         left.map(Some).ok_or(Box::<dyn std::error::Error>::from("the balance is too low"))
+    ///     })
+    /// };
+    /// assert_eq!(withdraw(20)?, Some(10));
+    /// assert!(withdraw(20).is_err());
+    /// assert_eq!(store.get("alice")?, Some(10u64));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `change` returns, as it is; as [`Store::update`], in the same type.
+    pub fn try_update<K, V, E>(
+        &self,
+        key: &K,
+        change: impl FnMut(Option<V>) -> Result<Option<V>, E>,
+    ) -> Result<Option<V>, E>
+    where
+        K: Serialize + ?Sized,
+        V: Serialize + DeserializeOwned,
+        E: From<Error>,
+    {
         let coding = self.shared().postcard();
-        self.update_in(Place::Default, &encode_key(key)?, coding, change)
+        self.try_update_in(Place::Default, &encode_key(key)?, coding, change)
     }
 
     /// Gives `key` the value `new`, or none, if it has the value `expected`, or none; says whether it
@@ -87,41 +162,54 @@ impl Store {
         self.remove_in(Place::Default, &encode_key(key)?, self.shared().postcard())
     }
 
-    pub(crate) fn get_or_insert_in<V: Serialize + DeserializeOwned>(
+    pub(crate) fn get_or_try_insert_in<V, E>(
         &self,
         place: Place<'_>,
         key: &[u8],
         coding: Coding,
-        mut make: impl FnMut() -> V,
-    ) -> Result<V> {
-        self.decide(place, key, |moment, key| match self.shared().get_at(moment, key)? {
-            Some(value) => Ok((coding.decode(&value)?, Fate::Keep)),
-            None => {
-                let value = make();
-                let encoded = coding.encode(&value)?;
-                Ok((value, Fate::Set(encoded)))
+        mut make: impl FnMut() -> Result<V, E>,
+    ) -> Result<V, E>
+    where
+        V: Serialize + DeserializeOwned,
+        E: From<Error>,
+    {
+        self.decide(place, key, |moment, key| {
+            if let Some(value) = self.shared().get_at(moment, key)? {
+                return Ok((Ok(coding.decode(&value)?), Fate::Keep));
             }
-        })
+            let made = make();
+            let fate = match &made {
+                Ok(value) => Fate::Set(coding.encode(value)?),
+                // Handed through as what was decided: as the store's own it might be tried again.
+                Err(_) => Fate::Keep,
+            };
+            Ok((made, fate))
+        })?
     }
 
-    pub(crate) fn update_in<V: Serialize + DeserializeOwned>(
+    pub(crate) fn try_update_in<V, E>(
         &self,
         place: Place<'_>,
         key: &[u8],
         coding: Coding,
-        mut change: impl FnMut(Option<V>) -> Option<V>,
-    ) -> Result<Option<V>> {
+        mut change: impl FnMut(Option<V>) -> Result<Option<V>, E>,
+    ) -> Result<Option<V>, E>
+    where
+        V: Serialize + DeserializeOwned,
+        E: From<Error>,
+    {
         self.decide(place, key, |moment, key| {
             let old = self.shared().get_at(moment, key)?;
             let is_there = old.is_some();
-            let new = change(old.map(|value| coding.decode(&value)).transpose()?);
-            let fate = match &new {
-                Some(value) => Fate::Set(coding.encode(value)?),
-                None if is_there => Fate::Delete,
-                None => Fate::Keep,
+            let changed = change(old.map(|value| coding.decode(&value)).transpose()?);
+            let fate = match &changed {
+                Ok(Some(value)) => Fate::Set(coding.encode(value)?),
+                Ok(None) if is_there => Fate::Delete,
+                // An error, too, is what was decided: as the store's own it might be tried again.
+                Ok(None) | Err(_) => Fate::Keep,
             };
-            Ok((new, fate))
-        })
+            Ok((changed, fate))
+        })?
     }
 
     /// `is_expected` says whether what is stored, which is its first argument, is the value that is expected.

@@ -132,30 +132,78 @@ where
     ///
     /// # Errors
     /// As [`Collection::get`] and [`Collection::set`].
-    pub fn get_or_insert_with<Q>(&self, key: &Q, make: impl FnMut() -> V) -> Result<V>
+    pub fn get_or_insert_with<Q>(&self, key: &Q, mut make: impl FnMut() -> V) -> Result<V>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let place = Place::Named(self.state());
-        self.raw.store().get_or_insert_in(place, &self.encode_key(key)?, self.coding, make)
+        self.get_or_try_insert_with(key, || Ok(make()))
+    }
+
+    /// As [`Store::get_or_try_insert_with`](crate::Store::get_or_try_insert_with).
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// # let path = directory.path().join("home.html");
+    /// # std::fs::write(&path, "Welcome")?;
+    /// # let read = |_: &str| std::fs::read_to_string(&path);
+    /// let pages: zkv::Collection<String, String> = store.collection("pages")?;
+    /// let page = pages.get_or_try_insert_with("home.html", || {
+    ///     Ok::<_, Box<dyn std::error::Error>>(read("home.html")?)
+    /// })?;
+    /// assert_eq!(pages.get("home.html")?, Some(page));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `make` returns, as it is; as [`Collection::get`] and [`Collection::set`].
+    pub fn get_or_try_insert_with<Q, E>(
+        &self,
+        key: &Q,
+        make: impl FnMut() -> Result<V, E>,
+    ) -> Result<V, E>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        E: From<Error>,
+    {
+        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
+        self.raw.store().get_or_try_insert_in(place, &key, self.coding, make)
     }
 
     /// As [`Store::update`](crate::Store::update).
     ///
     /// # Errors
-    /// As [`Collection::get`] and [`Collection::set`].
+    /// As [`Collection::get`] and [`Collection::set`]; [`Error::Conflict`] as there.
     pub fn update<Q>(
         &self,
         key: &Q,
-        change: impl FnMut(Option<V>) -> Option<V>,
+        mut change: impl FnMut(Option<V>) -> Option<V>,
     ) -> Result<Option<V>>
     where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let place = Place::Named(self.state());
-        self.raw.store().update_in(place, &self.encode_key(key)?, self.coding, change)
+        self.try_update(key, |old| Ok(change(old)))
+    }
+
+    /// As [`Store::try_update`](crate::Store::try_update).
+    ///
+    /// # Errors
+    /// What `change` returns, as it is; as [`Collection::update`].
+    pub fn try_update<Q, E>(
+        &self,
+        key: &Q,
+        change: impl FnMut(Option<V>) -> Result<Option<V>, E>,
+    ) -> Result<Option<V>, E>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+        E: From<Error>,
+    {
+        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
+        self.raw.store().try_update_in(place, &key, self.coding, change)
     }
 
     /// As [`Store::compare_and_set`](crate::Store::compare_and_set), but for what is the same: what is stored is

@@ -1,4 +1,4 @@
-//! Transactions, snapshots, batches and single-key atomics, one after another and side by side.
+//! Transactions, snapshots and batches, one after another and side by side.
 
 mod common;
 
@@ -310,47 +310,6 @@ struct NotEncodable;
 impl serde::Serialize for NotEncodable {
     fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
         Err(serde::ser::Error::custom("on purpose"))
-    }
-}
-
-#[test]
-fn one_key_is_read_and_written_in_one_step() {
-    for durability in ALL {
-        let store = new_store(durability);
-        assert_eq!(store.get_or_insert_with("a", || 5u32).unwrap(), 5);
-        assert_eq!(store.get_or_insert_with("a", || 6u32).unwrap(), 5);
-        assert!(!store.compare_and_set("a", Some(&4u32), Some(&7)).unwrap());
-        assert!(!store.compare_and_set("a", None, Some(&7u32)).unwrap());
-        assert!(store.compare_and_set("a", Some(&5u32), Some(&7)).unwrap());
-        assert!(store.compare_and_set("b", None, Some(&1u32)).unwrap());
-        assert!(store.compare_and_set("b", Some(&1u32), None).unwrap());
-        assert_eq!(store.remove::<_, u32>("b").unwrap(), None);
-        assert_eq!(store.update("a", |old: Option<u32>| old.map(|old| old + 1)).unwrap(), Some(8));
-        assert_eq!(store.update("b", |old: Option<u32>| old).unwrap(), None);
-        let wrong = store.remove::<_, String>("a");
-        assert_eq!(wrong.unwrap_err().kind(), ErrorKind::Encoding);
-        assert_eq!(store.remove::<_, u32>("a").unwrap(), Some(8));
-        assert!(store.is_empty());
-    }
-}
-
-#[test]
-fn a_closure_that_writes_to_the_key_itself_is_not_called_for_ever() {
-    for durability in ALL {
-        let store = new_store(durability);
-        let mut calls = 0;
-        let updated = store.update("key", |old: Option<u32>| {
-            calls += 1;
-            store.set("key", &calls).unwrap();
-            old.or(Some(0))
-        });
-        assert!(matches!(updated, Err(Error::Conflict)), "{updated:?}");
-        assert_eq!(store.get("key").unwrap(), Some(calls));
-        let inserted = store.get_or_insert_with("other", || {
-            store.set("other", &1).unwrap();
-            2
-        });
-        assert_eq!((inserted.unwrap(), store.get("other").unwrap()), (1, Some(1)));
     }
 }
 
