@@ -161,10 +161,12 @@ impl Store {
         &self.handle.shared
     }
 
-    /// Gives `key` the value `value`, as postcard encodes them. A key is what its encoding is: one with a
-    /// `HashMap` or a `HashSet` in it, whose order is another one each time, is not found again. Two keys of a
-    /// type that asks the data what it is, such as an untagged enum or a `serde_json::Value`, may be the same
-    /// bytes, and are then one: [`Store::collection`] refuses such types.
+    /// Gives `key` the value `value`, as postcard encodes them. A key is its bytes, whatever its type: `1_u32` and
+    /// `1_u64` are one key, and so are `1_u64` and `true`, `"ab"` and `b"ab"[..]`, `Some(5_u8)` and `(1_u8, 5_u8)`.
+    /// A [`Collection`](crate::Collection) for each type keeps them apart. A key with a `HashMap` or a `HashSet`
+    /// in it, whose order is another one each time, is not found again. Two keys of one type that asks the data
+    /// what it is, such as an untagged enum or a `serde_json::Value`, may be the same bytes, too:
+    /// [`Store::collection`] refuses such types.
     ///
     /// # Errors
     /// Of kind `Encoding` where a key or value cannot be encoded; `Limit` where a value nests deeper than
@@ -181,10 +183,11 @@ impl Store {
 
     /// The value of `key`, as postcard encodes the key and decodes the value.
     ///
-    /// The stored bytes do not tell of which types they are. A key of another type is another key: `7` is
-    /// `7_i32`, and not what `7_u64` was set as, and a `[u8; 3]` is not a `[u8]`. A value may decode as a type
-    /// that it is not: an array of bytes as a `Vec<u8>`, a `u64` read as `i64` is another number, and fields of one type that have changed places
-    /// are swapped. [`Store::collection`] checks types.
+    /// The stored bytes do not tell of which types they are. A key of another type may have the same bytes, and is
+    /// then the same key ([`Store::set`]), or others: `7` is `7_i32`, which has those of `14_u64`, and a `[u8; 3]`
+    /// has not those of a `[u8]`. A value may decode as a type that it is not: an array of bytes as a `Vec<u8>`, a
+    /// `u64` read as `i64` is another number, and fields of one type that have changed places are swapped.
+    /// [`Store::collection`] checks types.
     ///
     /// # Errors
     /// Of kind `Encoding` where the stored bytes are no value of type `V`, or more than one, and
@@ -311,10 +314,9 @@ impl Store {
     }
 
     /// All keys and values of the store's own, as it has them now, in no particular order; those of named
-    /// collections are not among them. Writes that come
-    /// later are not seen, and do not wait for the iteration, so that what it yields may be deleted on the way; to begin
-    /// anew for each key looks at all that were deleted before. Each damaged place yields one error, and what lies
-    /// behind it comes: see [`IterBytes`].
+    /// collections are not among them. Writes that come later are not seen, and do not wait for the iteration, so
+    /// that what it yields may be deleted on the way; to begin anew for each key looks at all that were deleted
+    /// before. Each damaged place yields one error, and what lies behind it comes: see [`IterBytes`].
     ///
     /// From about 1 MiB on, up to three threads help to decompress until all is read or the iteration
     /// is dropped, as far as there are processors and [`Options::max_parallel_reads`] allows; each takes

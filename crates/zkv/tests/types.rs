@@ -132,6 +132,37 @@ fn types_that_read_something_else_than_they_write_are_refused_but_where_json_has
     assert!(matches!(states.get(&1), Ok(Some(State::Done(7)))));
 }
 
+/// Whether what is set under one key is got under the other.
+fn is_one_key<A, B>(one: &A, other: &B) -> bool
+where
+    A: Serialize + ?Sized,
+    B: Serialize + ?Sized,
+{
+    let store = open();
+    store.set(one, &1u8).unwrap();
+    store.set(other, &2u8).unwrap();
+    let is_one = store.get(one).unwrap() == Some(2u8);
+    assert_eq!(store.len(), if is_one { 1 } else { 2 });
+    is_one
+}
+
+#[test]
+fn keys_of_different_types_that_are_written_alike_are_one_but_in_collections() {
+    assert!(is_one_key(&1u32, &1u64));
+    assert!(is_one_key("ab", &b"ab"[..]));
+    assert!(is_one_key(&1u64, &true));
+    assert!(is_one_key(&Some(5u8), &(1u8, 5u8)));
+    assert!(is_one_key(&7i32, &14u64) && !is_one_key(&7i32, &7u64));
+    assert!(!is_one_key(&[1u8, 2, 3], &[1u8, 2, 3][..]));
+
+    let store = open();
+    let numbers: Collection<u64, u8> = store.collection("numbers").unwrap();
+    let flags: Collection<bool, u8> = store.collection("flags").unwrap();
+    numbers.set(&1, &1).unwrap();
+    flags.set(&true, &2).unwrap();
+    assert_eq!((numbers.get(&1).unwrap(), flags.get(&true).unwrap()), (Some(1), Some(2)));
+}
+
 /// Borrows as text, and is written as a number.
 #[derive(Debug, PartialEq)]
 struct Language(&'static str);
