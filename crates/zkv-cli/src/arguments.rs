@@ -274,8 +274,8 @@ pub struct Del {
 /// Print keys, one a line, in no particular order.
 ///
 /// Control characters are escaped on a terminal. Elsewhere, keys with a line end are left out and counted, and with
-/// --value-type those with a tab and values with a line end; the exit code is then 5. Keys of collections are counted
-/// on standard error where --collection is not given.
+/// --value-type those with a tab and values with a line end; everywhere, what is not of the type asked for. The exit
+/// code is then 5. Keys of collections are counted on standard error where --collection is not given.
 #[derive(Args, Debug)]
 pub struct List {
     /// The store's data file
@@ -289,7 +289,7 @@ pub struct List {
     /// Print at most this many keys
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// What keys are: keys that are something else are left out, counted, and give exit code 2
+    /// What keys are: keys that are something else are left out and counted
     #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
     pub key_type: Type,
     /// Print values, too, of this type, behind a tab

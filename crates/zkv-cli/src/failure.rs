@@ -21,7 +21,7 @@ pub enum Failure {
     File { name: String, error: io::Error },
     /// A line of the input is no record.
     Line { name: String, number: u64, problem: String },
-    /// Records could not be written in the format asked for.
+    /// Records could not be written in the format, or as the type, asked for.
     LeftOut { count: u64, problem: &'static str },
     /// Keys are in collections, of which none was named.
     CollectionsLeftOut { keys: u64, collections: usize },
@@ -131,7 +131,7 @@ pub fn records(count: u64) -> String {
 }
 
 /// As [`records`], with the verb that fits.
-pub fn records_were(count: u64) -> String {
+fn records_were(count: u64) -> String {
     format!("{} {}", records(count), if count == 1 { "was" } else { "were" })
 }
 

@@ -1,7 +1,7 @@
 //! `zkv list`.
 
 use crate::arguments::List;
-use crate::failure::{Failure, records_were};
+use crate::failure::Failure;
 use crate::output::{self, Output, say};
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
@@ -105,10 +105,8 @@ impl Lines<'_> {
                 if no_line_count > 0 {
                     say(format_args!("zkv: {no_line}"));
                 }
-                Err(Failure::Usage(format!(
-                    "{} left out: the key or the value is not of the type asked for",
-                    records_were(count)
-                )))
+                let problem = "the key or the value is not of the type asked for";
+                Err(Failure::LeftOut { count, problem })
             }
         }
     }
