@@ -209,17 +209,18 @@ pub enum ExportFormat {
 /// How the keys and values of a command are given and shown.
 #[derive(Args, Clone, Debug)]
 pub struct Types {
-    /// Work on the keys of this collection, which a program has made, instead of the store's own. There, u64 and
-    /// i64 are shorter numbers, too, and bytes what it has as bytes or as JSON; of other types, what is stored is
-    /// shown, and nothing is written
+    /// Work on the keys of this collection, which a program has made, instead of the store's own. Its types are
+    /// known: shorter numbers are given as u64 and i64 are, and as bytes what it has as bytes or as JSON. Of other
+    /// types, what is stored is shown, and nothing is written
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
-    /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
-    pub key_type: Type,
-    /// What values are
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
-    pub value_type: Type,
+    /// What keys are: bytes unless told otherwise, and those of a collection of its own type. str, u64 and i64 are
+    /// what a program wrote with `store.set(key, ..)`
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub key_type: Option<Type>,
+    /// What values are: as --key-type
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub value_type: Option<Type>,
 }
 
 /// Print the value of a key: bytes as they are, other types as text and a line end.
@@ -263,9 +264,10 @@ pub struct Del {
     /// Delete keys of this collection, instead of the store's own
     #[arg(long, value_name = "NAME")]
     pub collection: Option<String>,
-    /// What keys are: str, u64 and i64 are what a program wrote with `store.set(key, ..)`
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
-    pub key_type: Type,
+    /// What keys are: bytes unless told otherwise, and those of a collection of its own type. str, u64 and i64 are
+    /// what a program wrote with `store.set(key, ..)`
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub key_type: Option<Type>,
     /// Taken for likeness with the other commands; deleting does not look at values
     #[arg(long, value_enum, value_name = "TYPE", hide = true)]
     pub value_type: Option<Type>,
@@ -289,9 +291,10 @@ pub struct List {
     /// Print at most this many keys
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
-    /// What keys are: keys that are something else are left out and counted
-    #[arg(long, value_enum, value_name = "TYPE", default_value_t = Type::Bytes)]
-    pub key_type: Type,
+    /// What keys are: bytes unless told otherwise, and those of a collection of its own type. Keys that are
+    /// something else are left out and counted
+    #[arg(long, value_enum, value_name = "TYPE")]
+    pub key_type: Option<Type>,
     /// Print values, too, of this type, behind a tab
     #[arg(long, value_enum, value_name = "TYPE")]
     pub value_type: Option<Type>,

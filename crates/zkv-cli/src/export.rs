@@ -10,7 +10,7 @@ use crate::failure::Failure;
 use crate::json;
 use crate::output::{self, Output, say};
 use crate::progress::Progress;
-use crate::store::{self, Keys, Part};
+use crate::store::{self, Access, Keys, Part};
 use crate::types::Form;
 
 /// Why a record has no line of its own.
@@ -28,8 +28,14 @@ const UNKNOWN_KEYS: &str =
 /// A key and a value as a person has them.
 type Plain<'a> = (Cow<'a, [u8]>, Cow<'a, [u8]>);
 
-/// How keys, where the command knows it, and values are stored.
-type Forms = (Option<Form>, Form);
+/// How keys and values are stored.
+#[derive(Clone, Copy)]
+struct Forms {
+    key: Form,
+    value: Form,
+    /// Of keys of a type that the command does not know, there is nothing to hold a field against.
+    is_key_known: bool,
+}
 
 /// Writes every record of a store, or of one of its collections. One is held in memory at a time.
 pub fn run(arguments: &Export) -> Result<(), Failure> {
@@ -38,8 +44,9 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
     let store = store::open_to_read(&arguments.store)?;
     let keys = Keys::of(&store, collection)?;
     let collections = store::collections_left_out(&store, collection);
-    let form = |part| store::known_form(&store, collection, part);
-    let forms = (form(Part::Key), form(Part::Value).unwrap_or(Form::Bytes));
+    let form = |part| store::form_of(&store, collection, part, None, Access::Read);
+    let is_key_known = store::known_form(&store, collection, Part::Key).is_some();
+    let forms = Forms { key: form(Part::Key)?, value: form(Part::Value)?, is_key_known };
     let left_out = match format {
         Format::Files(folder) => files::export(&keys, folder, forms, &mut progress(&keys, true))?,
         Format::Lines(lines) => {
@@ -115,9 +122,9 @@ fn export_lines(
         }
         _ => output.finish()?,
     }
-    let problem = match (lines, forms.0) {
-        (Lines::Json(_), None) => UNKNOWN_KEYS,
-        (Lines::Json(_), Some(_)) => NO_JSON_LINE,
+    let problem = match lines {
+        Lines::Json(_) if forms.is_key_known => NO_JSON_LINE,
+        Lines::Json(_) => UNKNOWN_KEYS,
         _ => NO_LINE,
     };
     Ok(left_out(left_out_count, problem))
@@ -145,7 +152,7 @@ impl Lines<'_> {
         match self {
             Self::Pairs => output.write_with(|into| json::wrap_into(key, value, into))?,
             // JSON has what a program has, as it is imported with the collection's types.
-            Self::Json(_) if forms.0.is_none() => return Ok(false),
+            Self::Json(_) if !forms.is_key_known => return Ok(false),
             Self::Json(field) => match plain(key, value, forms) {
                 Some((key, text)) if json::holds_key(&text, field, &key) => output.write(&text)?,
                 _ => return Ok(false),
@@ -163,10 +170,10 @@ impl Lines<'_> {
     }
 }
 
-/// Key and value as an import takes them that is told the collection's types; where the command does not know
-/// them, there is none, and they are as they are stored. `None` where they are not of these types.
-fn plain<'a>(key: &'a [u8], value: &'a [u8], (key_form, value_form): Forms) -> Option<Plain<'a>> {
-    Some((key_form.unwrap_or(Form::Bytes).decode(key)?, value_form.decode(value)?))
+/// Key and value as an import into the collection takes them; where the command does not know their types, there
+/// is none, and they are as they are stored. `None` where they are not of these types.
+fn plain<'a>(key: &'a [u8], value: &'a [u8], forms: Forms) -> Option<Plain<'a>> {
+    Some((forms.key.decode(key)?, forms.value.decode(value)?))
 }
 
 /// Whether the line would be read back as this record.

@@ -9,17 +9,20 @@ use crate::types::{Form, Type, argument_bytes};
 /// Prints keys, and values where their type is given.
 pub fn run(arguments: &List) -> Result<(), Failure> {
     let prefix = arguments.prefix.as_deref().map_or(&b""[..], argument_bytes);
-    if !prefix.is_empty() && matches!(arguments.key_type, Type::U64 | Type::I64) {
-        return Err(Failure::Usage("--prefix is for keys of type bytes and str".to_owned()));
-    }
     let store = store::open_to_read(&arguments.store)?;
-    let mut output = Output::open(None, &arguments.store)?;
     let collection = arguments.collection.as_deref();
     let keys = store::Keys::of(&store, collection)?;
     let form = |part, given| store::form_of(&store, collection, part, given, Access::Read);
+    let key_form = form(Part::Key, arguments.key_type)?;
+    if !prefix.is_empty() && matches!(key_form.given_as(), Type::U64 | Type::I64) {
+        return Err(Failure::Usage("--prefix is for keys of type bytes and str".to_owned()));
+    }
+    let value_form =
+        arguments.value_type.map(|given| form(Part::Value, Some(given))).transpose()?;
+    let mut output = Output::open(None, &arguments.store)?;
     let mut lines = Lines {
-        key_form: form(Part::Key, arguments.key_type)?,
-        value_form: arguments.value_type.map(|given| form(Part::Value, given)).transpose()?,
+        key_form,
+        value_form,
         prefix,
         escapes: output::is_terminal(None),
         other_type_count: 0,

@@ -8,7 +8,7 @@ use zkv::Options;
 use crate::arguments::{Set, Types};
 use crate::failure::Failure;
 use crate::store::{self, Access, Part};
-use crate::types::{Form, argument_bytes};
+use crate::types::{Form, Type, argument_bytes};
 
 /// Sets the value of a key.
 pub fn run(arguments: &Set) -> Result<(), Failure> {
@@ -20,7 +20,8 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
     let collection = collection.as_deref();
     // Nothing is created for what cannot be stored; a collection is in a store that exists.
     if collection.is_none() {
-        encode(arguments, &text, Form::own(*key_type), Form::own(*value_type))?;
+        let own = |given: Option<Type>| Form::own(given.unwrap_or(Type::Bytes));
+        encode(arguments, &text, own(*key_type), own(*value_type))?;
     }
     let store = store::open_to_write(&arguments.store, Options::new(), collection)?;
     let done = store::Keys::of(&store, collection).and_then(|keys| {

@@ -153,30 +153,34 @@ pub enum Access {
     Write,
 }
 
-/// How keys or values are stored that are given as `given`: what a collection's programs read.
+/// How keys or values are stored that are given as `given`: what a collection's programs read. Where nothing is
+/// given, they are of the collection's own type, and bytes where there is none that the command knows.
 pub fn form_of(
     store: &Store,
     collection: Option<&str>,
     part: Part,
-    given: Type,
+    given: Option<Type>,
     access: Access,
 ) -> Result<Form, Failure> {
+    let own = Form::own(given.unwrap_or(Type::Bytes));
     if collection.is_none() {
-        return Ok(Form::own(given));
+        return Ok(own);
     }
     let what = match part {
         Part::Key => "key",
         Part::Value => "value",
     };
     match known_form(store, collection, part) {
-        Some(form) if form.given_as() == given => Ok(form),
-        Some(form) => {
-            let (wanted, given) = (form.given_as().name(), given.name());
-            Err(Failure::Usage(format!(
-                "the collection has no {what}s of the type {given}: give --{what}-type {wanted}"
-            )))
-        }
-        None if access == Access::Read => Ok(Form::own(given)),
+        Some(form) => match given.filter(|given| *given != form.given_as()) {
+            None => Ok(form),
+            Some(given) => {
+                let (wanted, given) = (form.given_as().name(), given.name());
+                Err(Failure::Usage(format!(
+                    "the collection has no {what}s of the type {given}: give --{what}-type {wanted}"
+                )))
+            }
+        },
+        None if access == Access::Read => Ok(own),
         None => Err(Failure::Usage(format!(
             "the command cannot encode the type of the collection's {what}s: only `zkv import` of an export \
              with `--format pairs` can write it"

@@ -84,7 +84,8 @@ pub fn check(arguments: &Import) -> Result<Vec<Source>, Failure> {
         ));
     }
     let Types { key_type, value_type, .. } = &arguments.types;
-    let has_types = *key_type != Type::Bytes || *value_type != Type::Bytes;
+    let is_other = |given: &Option<Type>| given.is_some_and(|given| given != Type::Bytes);
+    let has_types = is_other(key_type) || is_other(value_type);
     if has_types && sources.iter().any(Source::has_pairs) {
         return Err(Failure::Usage(
             "pairs hold what is stored, so that --key-type and --value-type are not for them; of other JSON \
@@ -163,7 +164,7 @@ mod tests {
             sources: vec![source.into()],
             format,
             key: key.map(str::to_owned),
-            types: Types { collection: None, key_type: Type::Bytes, value_type: Type::Bytes },
+            types: Types { collection: None, key_type: None, value_type: None },
             compression: Compression { settings: Settings::Balanced, level: None },
             durability: Waits::Buffered,
             acknowledge: None,

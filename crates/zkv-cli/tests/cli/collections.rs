@@ -81,16 +81,17 @@ fn what_is_exported_from_a_collection_is_what_an_import_into_it_takes() {
 fn what_a_collections_programs_could_not_read_is_neither_set_nor_imported() {
     let folder = Folder::new();
     let store = store_with_collections(&folder);
-    let set = |rest: &[&str]| {
-        zkv(&[&["set", &*store, "8", "Notes", "--collection", "titles"], rest].concat())
+    let with = |start: &[&str], rest: &[&str]| {
+        zkv(&[start, &["--collection", "titles"][..], rest].concat())
     };
-    let messages = set(&[]).check_messages(2);
+    let set = |rest: &[&str]| with(&["set", &*store, "8", "Notes"], rest);
+    let messages = set(&["--key-type", "bytes"]).check_messages(2);
     assert!(messages.contains("give --key-type u64"), "{messages}");
     let messages = set(&["--key-type", "u64", "--value-type", "bytes"]).check_messages(2);
     assert!(messages.contains("give --value-type str"), "{messages}");
     let source = folder.write("a.tsv", "8\tNotes\n");
-    let import = |source: &str| zkv(&["import", &store, source, "--collection", "titles"]);
-    let messages = import(&source).check_messages(2);
+    let import = |source: &str, rest: &[&str]| with(&["import", &store, source], rest);
+    let messages = import(&source, &["--key-type", "str"]).check_messages(2);
     assert!(messages.contains("give --key-type u64"), "{messages}");
     let of = ["--collection", "titles", "--key-type", "u64", "--value-type", "str"];
     let list = || zkv(&[&["list", &*store], &of[..]].concat()).check(0);
@@ -100,9 +101,51 @@ fn what_a_collections_programs_could_not_read_is_neither_set_nor_imported() {
     let pairs = folder.text("pairs.jsonl");
     let export = ["export", &*store, "--collection", "titles", "--format", "pairs", "-o", &pairs];
     zkv(&export).check(0);
-    import(&pairs).check(0);
+    import(&pairs, &[]).check(0);
     assert_eq!(sorted(&list()), sorted(&before));
     set(&["--key-type", "u64", "--value-type", "str"]).check(0);
+}
+
+#[test]
+fn a_collections_own_types_need_not_be_given() {
+    let folder = Folder::new();
+    let store = store_of_many_types(&folder);
+    let run = |name: &str, command: &[&str]| {
+        let (command, rest) = command.split_first().unwrap();
+        zkv(&[&[command, &*store], rest, &["--collection", name, "--wait", "10"]].concat())
+    };
+    assert_eq!(run("numbers", &["get", "5"]).check(0), "7\n");
+    assert_eq!(run("numbers", &["list"]).check(0), "5\n");
+    run("small", &["set", "255", "-5"]).check(0);
+    assert_eq!(
+        sorted(&run("small", &["list", "--value-type", "i64"]).check(0)),
+        ["200\t-300", "255\t-5"]
+    );
+    run("small", &["del", "200"]).check(0);
+    run("blobs", &["set", "b", "text"]).check(0);
+    assert_eq!(run("blobs", &["get", "b"]).check(0), "text");
+    assert_eq!(run("blobs", &["list", "--prefix", "b"]).check(0), "b\n");
+    assert_eq!(run("json", &["get", "1"]).check(0), "\"x\"");
+    let table = folder.write("a.tsv", "6\t300\n");
+    run("numbers", &["import", &table]).check(0);
+    assert_eq!(run("numbers", &["get", "6"]).check(0), "300\n");
+    // One of them may be given, and what does not fit is refused as it is with both.
+    assert_eq!(run("numbers", &["get", "6", "--key-type", "u64"]).check(0), "300\n");
+    for (name, command, problem) in [
+        ("numbers", ["set", "6", "-1"].as_slice(), "the value: no u32"),
+        ("numbers", &["set", "x", "1"], "the key: no u32"),
+        ("numbers", &["list", "--prefix", "6"], "--prefix is for keys of type bytes and str"),
+        ("flags", &["set", "1", "1"], "cannot encode the type of the collection's values"),
+    ] {
+        let messages = run(name, command).check_messages(2);
+        assert!(messages.contains(problem), "{name} {command:?}: {messages}");
+    }
+    // Of a type that the command does not know, the stored bytes are shown.
+    assert_eq!(run("flags", &["get", "1"]).check(0), "\u{1}");
+    assert_eq!(run("tuples", &["list"]).check(0), "\u{1}\u{1}a\n");
+    // The store's own keys have no type: they are bytes.
+    zkv(&["set", &store, "k", "v", "--wait", "10"]).check(0);
+    assert_eq!(zkv(&["get", &store, "k", "--wait", "10"]).check(0), "v");
 }
 
 /// A store with collections of many types, each with one record.

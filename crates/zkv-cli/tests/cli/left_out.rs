@@ -127,9 +127,8 @@ fn json_lines_of_a_collection_have_the_keys_that_its_programs_have() {
     assert_eq!(found.check(5), "");
     // What came out of it goes back in.
     let lines = folder.write("crawl.jsonl", text);
-    let of = ["--collection", "crawl", "--key", "id", "--key-type", "str"];
-    zkv(&["del", &path, "https://a.example/", "--collection", "crawl", "--key-type", "str"])
-        .check(0);
+    let of = ["--collection", "crawl", "--key", "id"];
+    zkv(&["del", &path, "https://a.example/", "--collection", "crawl"]).check(0);
     zkv(&[&["import", &*path, &lines], &of[..]].concat()).check(0);
     assert_eq!(export("crawl").check(0).lines().count(), 1);
 }
