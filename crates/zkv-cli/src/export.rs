@@ -84,9 +84,9 @@ fn format(arguments: &Export) -> Result<Format<'_>, Failure> {
         (Some(ExportFormat::Jsonl), None) => Err(Failure::Usage(
             "--format jsonl needs --key FIELD; --format pairs writes any record".to_owned(),
         )),
-        (Some(_), Some(_)) => {
-            Err(Failure::Usage("--key names a field of JSON lines: --format jsonl".to_owned()))
-        }
+        (Some(_), Some(_)) => Err(Failure::Usage(
+            "--key names a field of JSON lines, and goes with --format jsonl alone".to_owned(),
+        )),
     }
 }
 

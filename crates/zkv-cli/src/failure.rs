@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 
-use zkv::ErrorKind;
+use zkv::{ErrorKind, RecordError};
 
 /// Why a command failed. No variant holds a key or a value; a name is that of a file of the user's.
 #[derive(Debug)]
@@ -83,14 +83,7 @@ impl fmt::Display for Failure {
                 write!(formatter, "{missing} of {asked} keys were not found")
             }
             Self::Usage(problem) => formatter.write_str(problem),
-            // The library's text is of a program's own handles.
-            Self::Store(zkv::Error::Locked { path }) => write!(
-                formatter,
-                "{} is open in another process: try again when that has closed it, or let the command wait for it \
-                 with --wait SECONDS",
-                path.display()
-            ),
-            Self::Store(error) => formatter.write_str(&chain(error)),
+            Self::Store(error) => formatter.write_str(&store_problem(error)),
             Self::File { name, error } => write!(formatter, "{name}: {error}"),
             Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),
             Self::LeftOut { count, problem } => {
@@ -135,8 +128,31 @@ fn records_were(count: u64) -> String {
     format!("{} {}", records(count), if count == 1 { "was" } else { "were" })
 }
 
+/// What a store refuses, in the command's terms: the library's text is of a program's own handles and options.
+pub fn store_problem(error: &zkv::Error) -> String {
+    match error {
+        zkv::Error::Locked { path } => format!(
+            "{} is open in another process: try again when that has closed it, or let the command wait for it \
+             with --wait SECONDS",
+            path.display()
+        ),
+        zkv::Error::InvalidOption { option, value, allowed } => {
+            let name = match *option {
+                "compression_level" => "level".to_owned(),
+                option => option.replace('_', "-"),
+            };
+            format!("--{name} is {value}, and must be {allowed}")
+        }
+        // The command leaves the limit where it is, and no store has a higher one.
+        zkv::Error::Record(RecordError::ValueTooLong { bytes, max }) => {
+            format!("a value of {bytes} bytes exceeds the limit of {max}")
+        }
+        error => chain(error),
+    }
+}
+
 /// An error's message and those of its sources, each once.
-pub fn chain(error: &dyn Error) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut message = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -147,4 +163,24 @@ pub fn chain(error: &dyn Error) -> String {
         source = error.source();
     }
     message
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_refuses_speaks_of_what_the_command_takes() {
+        let error: zkv::Error =
+            RecordError::ValueTooLong { bytes: 1 << 32, max: 4_294_967_295 }.into();
+        let expected = "a value of 4294967296 bytes exceeds the limit of 4294967295";
+        assert_eq!(Failure::from(error).to_string(), expected);
+        for (option, expected) in [
+            ("compression_level", "--level is 99, and must be less"),
+            ("slot_bytes", "--slot-bytes is 99, and must be less"),
+        ] {
+            let error = zkv::Error::InvalidOption { option, value: 99, allowed: "less" };
+            assert_eq!(store_problem(&error), expected);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use std::time::Instant;
 use zkv::{ErrorKind, KEY_BYTES_MAX, Options, Store, WriteBatch};
 
 use crate::arguments::{Import, Types};
-use crate::failure::{Failure, chain, records};
+use crate::failure::{Failure, records, store_problem};
 use crate::output::say;
 use crate::progress::Progress;
 use crate::store::{self, Access, Keys, Part};
@@ -147,7 +147,7 @@ impl Sink<'_> {
                 }
             }
             None => self.keys.set(&key, &value).map_err(|error| match error.kind() {
-                ErrorKind::Limit => refused(chain(&error)),
+                ErrorKind::Limit => refused(store_problem(&error)),
                 _ => Failure::Store(error),
             })?,
         }

@@ -3,12 +3,15 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-use zkv::Options;
+use zkv::{KEY_BYTES_MAX, Options, RecordError};
 
 use crate::arguments::{Set, Types};
 use crate::failure::Failure;
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
+
+/// The longest value, as it is stored.
+const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Sets the value of a key.
 pub fn run(arguments: &Set) -> Result<(), Failure> {
@@ -21,7 +24,8 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
     // Nothing is created for what cannot be stored; a collection is in a store that exists.
     if collection.is_none() {
         let own = |given: Option<Type>| Form::own(given.unwrap_or(Type::Bytes));
-        encode(arguments, &text, own(*key_type), own(*value_type))?;
+        let (key, value) = encode(arguments, &text, own(*key_type), own(*value_type))?;
+        check_lengths(key.len(), value.len() as u64)?;
     }
     let store = store::open_to_write(&arguments.store, Options::new(), collection)?;
     let done = store::Keys::of(&store, collection).and_then(|keys| {
@@ -47,12 +51,41 @@ fn encode<'a>(
     Ok((key, value.map_err(|problem| Failure::Usage(format!("the value: {problem}")))?))
 }
 
+/// What the store would refuse once it is made.
+fn check_lengths(key_bytes: usize, value_bytes: u64) -> Result<(), Failure> {
+    let refused = |error: RecordError| Err(Failure::Store(error.into()));
+    if key_bytes > KEY_BYTES_MAX {
+        return refused(RecordError::KeyTooLong { bytes: key_bytes, max: KEY_BYTES_MAX });
+    }
+    if value_bytes > VALUE_BYTES_MAX {
+        return refused(RecordError::ValueTooLong { bytes: value_bytes, max: VALUE_BYTES_MAX });
+    }
+    Ok(())
+}
+
 fn read_standard_input() -> Result<Vec<u8>, Failure> {
     let mut value = Vec::new();
-    // One byte more than the longest value: the store refuses it, and endless input ends.
-    let enough = u64::from(u32::MAX) + 1;
+    // One byte more than the longest value: that is refused, and endless input ends.
+    let enough = VALUE_BYTES_MAX + 1;
     match io::stdin().lock().take(enough).read_to_end(&mut value) {
         Ok(_) => Ok(value),
         Err(error) => Err(Failure::File { name: "standard input".to_owned(), error }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_refused_before_there_is_a_store() {
+        assert!(check_lengths(KEY_BYTES_MAX, VALUE_BYTES_MAX).is_ok());
+        for (key_bytes, value_bytes, part) in [
+            (KEY_BYTES_MAX + 1, 0, "a key of 65537 bytes"),
+            (0, 1 << 32, "a value of 4294967296 bytes"),
+        ] {
+            let problem = check_lengths(key_bytes, value_bytes).unwrap_err().to_string();
+            assert!(problem.starts_with(part), "{problem}");
+        }
     }
 }

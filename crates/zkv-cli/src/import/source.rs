@@ -106,8 +106,15 @@ fn source_of(path: &Path, arguments: &Import) -> Result<Source, Failure> {
     };
     let format = match arguments.format {
         ImportFormat::Auto if is_folder => ImportFormat::Files,
-        ImportFormat::Auto => format_by_name(path)
-            .ok_or_else(|| usage("the name does not tell the format; name it with --format"))?,
+        ImportFormat::Auto if input == Input::StandardInput => {
+            return Err(usage("standard input has no name that tells the format; use --format tsv or jsonl"));
+        }
+        ImportFormat::Auto => format_by_name(path).ok_or_else(|| {
+            usage(
+                "the name does not tell the format: --format tsv or jsonl reads records from its lines, \
+                 --format files stores the file itself, under its name",
+            )
+        })?,
         format => format,
     };
     match (format, input) {

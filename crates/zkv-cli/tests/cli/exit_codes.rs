@@ -52,16 +52,28 @@ fn wrong_usage_is_2() {
 #[test]
 fn a_key_that_is_too_long_is_2() {
     let folder = Folder::new();
-    let found = zkv(&["set", &folder.text("s.zkv"), &"x".repeat(65_537), "value"]);
-    assert!(!found.messages.is_empty());
-    assert_eq!(found.check(2), "");
+    let store = folder.text("s.zkv");
+    // A text takes a length in front of it, which counts.
+    for (bytes, types) in [(65_537, &[][..]), (65_536, &["--key-type", "str"])] {
+        let found = zkv(&[&["set", &*store, &"x".repeat(bytes), "value"], types].concat());
+        assert!(found.messages.contains("exceeds the limit of 65536"), "{found:?}");
+        assert_eq!(found.check(2), "");
+        assert!(!folder.path("s.zkv").exists(), "made for nothing");
+    }
 }
 
 #[test]
 fn an_unknown_level_is_2() {
     let folder = Folder::new();
     let source = folder.write("a.tsv", "k\tv\n");
-    zkv(&["import", &folder.text("s.zkv"), &source, "--level", "99"]).check(2);
+    let store = folder.text("s.zkv");
+    let import =
+        |option, value| zkv(&["import", &*store, &source, option, value]).check_messages(2);
+    let messages = import("--level", "99");
+    assert!(messages.starts_with("zkv: --level is 99, and must be from -7 to 22"), "{messages}");
+    let messages = import("--slot-bytes", "99");
+    assert!(messages.starts_with("zkv: --slot-bytes is 99, and must be"), "{messages}");
+    assert!(!folder.path("s.zkv").exists());
 }
 
 #[test]

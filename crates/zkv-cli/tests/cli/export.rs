@@ -126,8 +126,15 @@ fn json_lines_are_those_that_the_same_field_gives_back() {
     }
     let messages = zkv(&["export", &store, "--format", "jsonl"]).check_messages(2);
     assert!(messages.contains("--key"), "{messages}");
-    let messages = zkv(&["export", &store, "--format", "tsv", "--key", "id"]).check_messages(2);
-    assert!(messages.contains("--key"), "{messages}");
+    for format in ["tsv", "pairs"] {
+        let export = ["export", &*store, "--format", format, "--key", "id"];
+        let messages = zkv(&export).check_messages(2);
+        assert!(
+            messages.contains("--key names a field of JSON lines, and goes with"),
+            "{messages}"
+        );
+        assert!(messages.contains("--format jsonl"), "{messages}");
+    }
 }
 
 #[test]

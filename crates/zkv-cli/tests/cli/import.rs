@@ -60,6 +60,18 @@ fn a_single_file_is_a_record_under_its_name() {
 }
 
 #[test]
+fn a_name_that_tells_no_format_is_met_with_the_formats_that_there_are() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let photo = folder.write("photo", b"\xFF");
+    let messages = zkv(&["import", &store, &photo]).check_messages(2);
+    assert!(messages.contains("--format files stores the file itself"), "{messages}");
+    let messages = zkv(&["import", &store, "-"]).check_messages(2);
+    assert!(messages.contains("use --format tsv or jsonl"), "{messages}");
+    assert!(!folder.path("s.zkv").exists());
+}
+
+#[test]
 fn the_store_in_the_imported_folder_is_left_out() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");

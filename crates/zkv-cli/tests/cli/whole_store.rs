@@ -58,6 +58,10 @@ fn a_backup_holds_the_same_and_replaces_nothing() {
     zkv(&["set", &copy, "key 1", "changed"]).check(0);
     assert_ne!(zkv(&["backup", &store, &copy]).code, Some(0));
     assert_eq!(zkv(&["get", &copy, "key 1"]).check(0), "changed");
+    let messages = zkv(&["backup", &store, &folder.text("no/copy.zkv")]).check_messages(5);
+    let reason = "copy.zkv: the folder for it does not exist: make it first";
+    assert!(messages.contains(reason), "{messages}");
+    assert!(!folder.path("no").exists());
 }
 
 #[test]
