@@ -8,7 +8,7 @@ use crate::output::Output;
 use crate::progress::Progress;
 use crate::store;
 
-/// Writes a store anew, as small as it gets, and prints by how much it has shrunk.
+/// Writes a store anew, without what is dead in it, and prints by how much it has shrunk.
 pub fn run(arguments: &Compact) -> Result<(), Failure> {
     let store = store::open_to_change_with(&arguments.store, arguments.compression.options())?;
     let before = store.stats()?;

@@ -37,7 +37,10 @@ pub enum RecordError {
     Decode(#[source] CodecError),
     /// The bytes hold a value of the type asked for, and more behind it: most likely they were
     /// written as another type.
-    #[error("{bytes} bytes are left behind the decoded value; it was stored as another type")]
+    #[error(
+        "{} left behind the decoded value; it was stored as another type",
+        if *bytes == 1 { "1 byte is".to_owned() } else { format!("{bytes} bytes are") }
+    )]
     TrailingBytes {
         /// How many bytes are left.
         bytes: usize,
@@ -189,3 +192,16 @@ impl fmt::Display for CodecError {
 }
 
 impl std::error::Error for CodecError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_behind_a_value_is_counted_in_words_that_fit() {
+        for (bytes, expected) in [(1, "1 byte is left behind"), (2, "2 bytes are left behind")] {
+            let message = RecordError::TrailingBytes { bytes }.to_string();
+            assert!(message.starts_with(expected), "{message}");
+        }
+    }
+}
