@@ -333,7 +333,12 @@ Severities:
   mendable  damaged, and derived from the rest or repeated there: no record is lost by it alone
   notice    no damage: what a crash may have left behind, or an index that opening sets aside
 
-Each finding has its place, in bytes from the start of the data file or the index file.")]
+Each finding has its place, in bytes from the start of the data file or the index file.
+
+What mends them is said at the end, and in \"remedies\" of --json, in the order in which it is to be
+done: `zkv rebuild-index` mends the index, `zkv compact` what is mendable in the data file. Where
+something is lost, or the header of the data file is damaged, `zkv salvage` is the only remedy: it
+brings all that is left into a new store.")]
 pub struct Verify {
     /// The store's data file
     pub store: PathBuf,
@@ -376,8 +381,8 @@ Exit codes:
   3  something was lost, or may be: the new store has the rest, and the report says what is missing;
      or nothing in the file says that it is a store, and there is no new one
 
-Names and types of collections that are lost in the data file are taken from the index file, where that is
-left; without it, such a collection is called recovered-NUMBER, and its types are lost, too.
+Names and types of collections that are lost in the data file are taken from the index file, where
+that is left; without it, such a collection is called recovered-NUMBER, and its types are lost, too.
 
 In the report, a key is possibly superseded where something newer was lost that may have been another
 value of it, or its deletion. Records that are uncommitted were of a write that a crash cut short, for

@@ -11,6 +11,9 @@ use crate::output::print_report;
 use crate::progress::Progress;
 use crate::store::patient;
 
+/// Bytes of the data file's header, which is written once: a compaction leaves it as it is.
+const FILE_HEADER_BYTES: u64 = 4096;
+
 /// What `--json` prints, in this order.
 #[derive(Serialize)]
 struct Report {
@@ -24,6 +27,17 @@ struct Report {
     bytes: u64,
     findings: Vec<Finding>,
     findings_left_out: u64,
+    /// What mends it, to be run in this order.
+    remedies: Vec<Remedy>,
+}
+
+/// A command that mends a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+enum Remedy {
+    RebuildIndex,
+    Compact,
+    Salvage,
 }
 
 #[derive(Serialize)]
@@ -71,6 +85,7 @@ impl Report {
             bytes: report.bytes,
             findings: report.findings.iter().map(finding).collect(),
             findings_left_out: report.findings_left_out,
+            remedies: remedies(report),
         }
     }
 
@@ -100,12 +115,47 @@ impl Report {
         }
         text.push_str(&format!("{:<16}{:>16}\n", "index", self.index));
         text.push_str(&format!("{:<16}{:>16}\n", "store", self.verdict()));
+        for remedy in &self.remedies {
+            text.push_str(&format!("to mend it: {}\n", remedy.advice()));
+        }
         text
     }
 
     fn verdict(&self) -> &'static str {
         if self.sound { "sound" } else { "damaged" }
     }
+}
+
+impl Remedy {
+    fn advice(self) -> &'static str {
+        match self {
+            Self::RebuildIndex => "`zkv rebuild-index STORE` writes the index file anew",
+            Self::Compact => {
+                "`zkv compact STORE` writes anew what the data file holds, and loses no record"
+            }
+            Self::Salvage => "`zkv salvage STORE NEW` brings all that is left into a new store",
+        }
+    }
+}
+
+/// What mends all that was found.
+fn remedies(report: &VerifyReport) -> Vec<Remedy> {
+    let damage = || report.findings.iter().filter(|found| found.severity != Severity::Notice);
+    let is_of_header =
+        |found: &zkv::Finding| found.file == StoreFile::Data && found.offset < FILE_HEADER_BYTES;
+    // The other ones refuse what is lost, and the index file may be all that still tells of it.
+    if report.worst == Some(Severity::Loss) || damage().any(is_of_header) {
+        return vec![Remedy::Salvage];
+    }
+    let mut remedies = Vec::new();
+    // First: a compaction goes by the index.
+    if damage().any(|found| found.is_of_index) {
+        remedies.push(Remedy::RebuildIndex);
+    }
+    if damage().any(|found| !found.is_of_index) {
+        remedies.push(Remedy::Compact);
+    }
+    remedies
 }
 
 fn name_of_file(file: StoreFile) -> &'static str {

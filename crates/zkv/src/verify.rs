@@ -52,6 +52,9 @@ pub struct Finding {
     pub what: Cow<'static, str>,
     /// How bad it is.
     pub severity: Severity,
+    /// Whether it is the index that is at fault, wherever the place is: [`Store::rebuild_index`] mends that, and
+    /// a compaction, which goes by the index, would lose what that does not know.
+    pub is_of_index: bool,
 }
 
 /// What became of the index.
@@ -124,7 +127,7 @@ impl VerifyReport {
                         another segment is begun";
                 let severity = Severity::Mendable;
                 let (file, what) = (StoreFile::Data, what.into());
-                self.findings.push(Finding { file, offset, what, severity });
+                self.findings.push(Finding { file, offset, what, severity, is_of_index: false });
                 self.worst = Some(severity);
                 Ok(())
             }
@@ -288,7 +291,14 @@ impl<'a> Work<'a> {
         what: impl Into<Cow<'static, str>>,
         severity: Severity,
     ) {
-        self.add(Finding { file, offset, what: what.into(), severity });
+        let is_of_index = file == StoreFile::Index;
+        self.add(Finding { file, offset, what: what.into(), severity, is_of_index });
+    }
+
+    /// Adds a place in the data file of which the index says something else.
+    fn add_differing(&mut self, offset: u64, what: &'static str) {
+        let (file, severity) = (StoreFile::Data, Severity::Mendable);
+        self.add(Finding { file, offset, what: what.into(), severity, is_of_index: true });
     }
 
     fn done(&mut self, bytes: u64) {

@@ -197,6 +197,7 @@ fn an_index_at_odds_with_the_records_is_found_out() {
     assert_eq!(report.findings_left_out, keys + 2 - 1000);
     assert_eq!(report.worst, Some(Severity::Mendable));
     assert_eq!(report.index, IndexState::Compared);
+    assert!(report.findings.iter().all(|finding| finding.is_of_index), "{:?}", report.findings[0]);
 
     let memory = MemoryStorage::new();
     let store = options(&memory).open(PATH).unwrap();

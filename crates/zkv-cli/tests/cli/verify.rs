@@ -2,9 +2,9 @@
 
 use std::fs;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::{Folder, contents, zkv};
+use crate::{Folder, contents, sorted, zkv};
 
 fn filled(folder: &Folder) -> String {
     let store = folder.text("s.zkv");
@@ -33,6 +33,7 @@ fn a_sound_store_is_0_with_every_figure() {
     assert_eq!((&report["records"], &report["segments"]), (&1000.into(), &1.into()));
     assert_eq!(report["findings"], Value::Array(Vec::new()));
     assert_eq!((&report["findings_left_out"], &report["index"]), (&0.into(), &"compared".into()));
+    assert_eq!(report["remedies"], Value::Array(Vec::new()));
     for name in ["blocks", "index_buckets", "bytes"] {
         assert!(report[name].as_u64().unwrap() > 0, "{name} in {text}");
     }
@@ -51,7 +52,9 @@ fn a_damaged_store_is_3_and_every_place_is_named() {
     let text = found.check(3);
     assert!(text.starts_with("mendable  index            640  a bucket"), "{text}");
     assert!(text.lines().nth(1).unwrap().starts_with("loss      data "), "{text}");
-    assert!(text.ends_with("damaged\n"), "{text}");
+    // That is all: whoever rebuilds the index of such a store may lose more.
+    let advice = "to mend it: `zkv salvage STORE NEW` brings all that is left into a new store\n";
+    assert!(text.ends_with(&format!("damaged\n{advice}")), "{text}");
 
     let text = zkv(&["verify", &store, "--json"]).check(3);
     let report: Value = serde_json::from_str(&text).unwrap();
@@ -60,6 +63,7 @@ fn a_damaged_store_is_3_and_every_place_is_named() {
     assert_eq!(findings.len(), 2, "{text}");
     assert_eq!((&findings[0]["file"], &findings[0]["offset"]), (&"index".into(), &640.into()));
     assert_eq!(findings[1]["severity"], "loss");
+    assert_eq!(report["remedies"], json!(["salvage"]));
 }
 
 #[test]
@@ -67,10 +71,89 @@ fn a_damaged_index_alone_is_3_and_loses_nothing() {
     let folder = Folder::new();
     let store = filled(&folder);
     flip(&folder, "s.zkv.idx", 700);
-    let messages = zkv(&["verify", &store]).check_messages(3);
-    assert!(messages.contains("no record is lost"), "{messages}");
+    let found = zkv(&["verify", &store]);
+    assert!(found.messages.contains("no record is lost"), "{found:?}");
+    let text = found.check(3);
+    let advice = "to mend it: `zkv rebuild-index STORE` writes the index file anew\n";
+    assert!(text.ends_with(&format!("damaged\n{advice}")), "{text}");
+    assert_eq!(remedies(&store), json!(["rebuild-index"]));
     zkv(&["rebuild-index", &store]).check(0);
     zkv(&["verify", &store]).check(0);
+}
+
+/// What `verify --json` advises.
+fn remedies(store: &str) -> Value {
+    let report: Value = serde_json::from_str(&zkv(&["verify", store, "--json"]).check(3)).unwrap();
+    report["remedies"].clone()
+}
+
+const SLOT_BYTES: usize = 256 << 10;
+
+/// A store of three segments at least.
+fn filled_segments(folder: &Folder) -> String {
+    let store = folder.text("s.zkv");
+    let mut state = 1u64;
+    let mut noise = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        format!("{:08x}", state >> 32)
+    };
+    let mut line = |n| format!("key {n}\t{}\n", (0..100).map(|_| noise()).collect::<String>());
+    let table: String = (0..2000).map(&mut line).collect();
+    let source = folder.write("a.tsv", table);
+    zkv(&["import", &store, &source, "--slot-bytes", &SLOT_BYTES.to_string()]).check(0);
+    store
+}
+
+#[test]
+fn what_is_mendable_in_the_data_file_is_mended_by_a_compaction() {
+    // The header of the third segment, the seal of the first one, and both beside the index.
+    let (header, seal) = (
+        (4096 + 2 * SLOT_BYTES + 20, "a segment's header"),
+        (4096 + SLOT_BYTES - 200, "a segment's seal"),
+    );
+    for (places, damages_index) in
+        [(&[header][..], false), (&[seal], false), (&[header, seal], true)]
+    {
+        let folder = Folder::new();
+        let store = filled_segments(&folder);
+        let before = zkv(&["export", &store]).check(0);
+        for (offset, _) in places {
+            flip(&folder, "s.zkv", *offset);
+        }
+        if damages_index {
+            flip(&folder, "s.zkv.idx", 700);
+        }
+        let text = zkv(&["verify", &store]).check(3);
+        for (_, what) in places {
+            assert!(text.contains(what), "{text}");
+        }
+        let advice = "to mend it: `zkv compact STORE` writes anew what the data file holds, and loses no record\n";
+        assert!(text.ends_with(advice), "{text}");
+        // A compaction goes by the index.
+        let expected =
+            if damages_index { vec!["rebuild-index", "compact"] } else { vec!["compact"] };
+        assert_eq!(remedies(&store), json!(expected));
+        for remedy in expected {
+            zkv(&[remedy, &store]).check(0);
+        }
+        assert!(zkv(&["verify", &store]).check(0).ends_with("sound\n"));
+        assert_eq!(sorted(&zkv(&["export", &store]).check(0)), sorted(&before));
+    }
+}
+
+#[test]
+fn what_no_compaction_mends_is_salvaged() {
+    let folder = Folder::new();
+    let (store, rescued) = (filled(&folder), folder.text("new.zkv"));
+    let before = zkv(&["export", &store]).check(0);
+    flip(&folder, "s.zkv", 20);
+    assert_eq!(remedies(&store), json!(["salvage"]));
+    zkv(&["compact", &store]).check(0);
+    zkv(&["verify", &store]).check(3);
+    zkv(&["salvage", &store, &rescued]).check(0);
+    zkv(&["verify", &rescued]).check(0);
+    assert_eq!(sorted(&zkv(&["export", &rescued]).check(0)), sorted(&before));
 }
 
 #[test]

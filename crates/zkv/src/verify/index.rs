@@ -192,7 +192,7 @@ impl Work<'_> {
                 _ => return,
             };
             let offset = FILE_HEADER_BYTES + location.get().saturating_mul(CELL_BYTES.into());
-            self.add_in(StoreFile::Data, offset, what, Severity::Mendable);
+            self.add_differing(offset, what);
         };
         let compared = index.compare(known.checkpoint.as_ref(), &known.changes, &mut differ);
         if let Err(error) = compared {
@@ -214,7 +214,7 @@ impl Work<'_> {
         }
         for slot in live.differing_slots(&known.live) {
             let what = "the index counts other records in this segment than there are";
-            self.add_in(StoreFile::Data, slot_start(slot, slot_bytes), what, Severity::Mendable);
+            self.add_differing(slot_start(slot, slot_bytes), what);
         }
         self.report.index = IndexState::Compared;
         Ok(())
