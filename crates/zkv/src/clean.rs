@@ -201,6 +201,12 @@ impl Cleaner {
         let (start, mut state) = (Instant::now(), self.state());
         state.waiting += 1;
         let awaited = state.pieces + state.waiting;
+        if self.is_waited_for(&state) {
+            // Somebody else than the thread may have found the store behind: the thread looks, and ends the wait
+            // where it finds nothing.
+            state.has_news = true;
+            self.changed.notify_all();
+        }
         while self.is_waited_for(&state) && state.pieces < awaited {
             let left = wait_max.saturating_sub(start.elapsed());
             if left.is_zero() {

@@ -1,5 +1,6 @@
 //! What the thread cleans, and when.
 
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use zkv_index::Thresholds;
@@ -7,7 +8,7 @@ use zkv_io::{MemoryStorage, TEMPORARY_SUFFIX};
 use zkv_sim::{Act, Watched};
 
 use super::*;
-use crate::options::Options;
+use crate::options::{Durability, Options};
 
 const SLOT: u64 = 256 << 10;
 
@@ -49,6 +50,31 @@ fn nobody_waits_for_segments_that_cannot_be_cleaned() {
     assert!(!is_behind());
     shared.cleaner.state().damaged.clear();
     assert!(is_behind());
+}
+
+/// As a `clean()` leaves the store that has failed: whoever writes waited for a thread that slept.
+#[test]
+fn nobody_waits_for_a_thread_that_has_nothing_to_do() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+    let store = options.durability(Durability::Flushed).open("store.zkv").unwrap();
+    store.set_bytes(b"first", b"1").unwrap();
+    let cleaner = &store.shared().cleaner;
+    let is_asleep = || {
+        let state = cleaner.state();
+        state.first_share == FirstShare::Done && !state.has_news
+    };
+    while !is_asleep() {
+        std::thread::yield_now();
+    }
+    cleaner.is_behind.store(true, Ordering::Relaxed);
+    let (done, is_done) = channel();
+    let shared = Arc::clone(store.shared());
+    std::thread::spawn(move || {
+        shared.cleaner.wait_while_behind(Duration::from_secs(3600));
+        done.send(()).unwrap();
+    });
+    is_done.recv_timeout(Duration::from_secs(60)).expect("it hangs");
+    assert!(!cleaner.is_behind.load(Ordering::Relaxed));
 }
 
 #[test]
