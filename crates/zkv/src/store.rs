@@ -329,7 +329,8 @@ impl Store {
 
     /// Hands what waits in buffers to the operating system: it then survives a crash of the
     /// process. Where the store was left with far more dead than [`Options::cleaning`] allows, the first call cleans
-    /// about as much as was written, or a segment; so does the first write that goes straight to the log.
+    /// about as much as was written, or a segment, for about a second at the most; so does the first write that goes
+    /// straight to the log.
     ///
     /// # Errors
     /// Of kind `Io` where it cannot be written; it then stays in the buffers. `ReadOnly`, `Misuse`
@@ -387,7 +388,8 @@ impl Store {
     /// Flushes, makes everything durable and closes the store. The index file is brought up to date,
     /// unless it lacks no more than 64 records in 16 KiB of the log: the next opening replays those in
     /// less time than it takes to make the file durable. Where [`Options::cleaning`] is automatic and has
-    /// cleaned nothing by then, as much as was written, or a segment, is cleaned first where it is due.
+    /// cleaned nothing by then, as much as was written, or a segment, is cleaned first where it is due, for about
+    /// a second at the most.
     /// Other handles of it read on, and can write no longer; the files are free for another opening once the
     /// last handle, collection, snapshot, transaction and iteration is dropped. A store that is closed already, or open
     /// to be read, has nothing to do.

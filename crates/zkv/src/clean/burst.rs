@@ -2,9 +2,11 @@
 //! soon. So about a segment of pieces goes to the log's end at once, and few segments hold both.
 
 use std::collections::HashSet;
+use std::time::Instant;
 
 use zkv_log::{LogError, Packed, SegmentInfo};
 
+use super::Cleaner;
 use super::gather::Gatherer;
 use super::mover::PackedPiece;
 use super::thread::Budget;
@@ -21,7 +23,16 @@ pub(super) struct Manner<P> {
     pub piece_bytes: usize,
     /// Pieces are appended together as soon as they take so much of the log.
     pub burst_bytes: u64,
+    /// When to end, behind the piece that it is at: somebody waits.
+    pub until: Option<Instant>,
     pub pack: P,
+}
+
+impl<P> Manner<P> {
+    /// Whether to end behind the pieces that there are.
+    fn is_over(&self, cleaner: &Cleaner) -> bool {
+        cleaner.is_ending() || self.until.is_some_and(|until| until <= Instant::now())
+    }
 }
 
 /// Pieces that are compressed, and wait to be appended.
@@ -82,7 +93,7 @@ impl Shared {
             if let Some(budget) = &mut budget {
                 budget.wait(&self.cleaner);
             }
-            if self.cleaner.is_ending() {
+            if manner.is_over(&self.cleaner) {
                 return Ok(());
             }
         }
@@ -105,7 +116,7 @@ impl Shared {
             let packed = PackedPiece::new(piece, &manner.pack).map_err(Error::data(&self.path))?;
             burst.push(packed);
             self.cleaner.note_packed();
-            if burst.is_full(manner.burst_bytes) || self.cleaner.is_ending() {
+            if burst.is_full(manner.burst_bytes) || manner.is_over(&self.cleaner) {
                 break;
             }
         }
@@ -143,7 +154,8 @@ mod tests {
         pub(crate) fn move_all(&self, segments: Vec<SegmentInfo>) -> Result<()> {
             let _turn = self.cleaner.take_turn();
             let pack = |entries: &[&[u8]]| self.log.pack(entries);
-            self.clean(segments, &Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack }, None)
+            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+            self.clean(segments, &manner, None)
         }
     }
 
@@ -170,7 +182,8 @@ mod tests {
             shared.log.pack(entries)
         };
         let _turn = shared.cleaner.take_turn();
-        shared.clean(full, &Manner { piece_bytes: 500 << 10, burst_bytes, pack }, None).unwrap();
+        let manner = Manner { piece_bytes: 500 << 10, burst_bytes, until: None, pack };
+        shared.clean(full, &manner, None).unwrap();
         assert!(others.load(Ordering::Relaxed) > 1_004);
         let log = shared.view.load().committed.log.clone();
         let mut moved = Vec::new();

@@ -162,7 +162,8 @@ impl Shared {
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
         let pack = |entries: &[&[u8]]| packing.pack(&self.log, entries);
         // Each piece by itself: it takes the memory of several.
-        self.clean(segments, &Manner { piece_bytes: PIECE_BYTES, burst_bytes: 0, pack }, None)?;
+        let manner = Manner { piece_bytes: PIECE_BYTES, burst_bytes: 0, until: None, pack };
+        self.clean(segments, &manner, None)?;
         if self.cleaner.is_ending() {
             // Whoever closes the store waits for this.
             return Err(Error::Closed);

@@ -198,7 +198,8 @@ mod tests {
             meanwhile();
             shared.log.pack(entries)
         };
-        shared.clean(full, &Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack }, None).unwrap();
+        let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+        shared.clean(full, &manner, None).unwrap();
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
         shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
         assert!(shared.cleaner.stats().segments > 1);
@@ -304,7 +305,7 @@ mod tests {
             victims.retain(|segment| segment.is_sealed && segment.sequence > 1);
             let _turn = shared.cleaner.take_turn();
             let pack = |entries: &[&[u8]]| shared.log.pack(entries);
-            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, pack };
+            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
             shared.clean(victims, &manner, None).unwrap();
             shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
             let marks = marks(&store);

@@ -2,7 +2,7 @@
 //! pieces that take their time: programs that end before that, each time, would never clean.
 
 use std::sync::PoisonError;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use zkv_log::SegmentInfo;
 
@@ -17,6 +17,10 @@ use crate::sync::atomic::Ordering;
 /// A share reads so many bytes for each that it may move, at the most, so that it ends, too, where next to nothing of
 /// what it reads has to be moved: all that is given back.
 const LOOKED_TIMES: u64 = 4;
+/// How long a share takes at the most, but for the piece that it is at and for freeing what was cleaned.
+const SHARE_TIME: Duration = Duration::from_secs(1);
+/// Records that a share moves together: few enough that it can end in time at high levels, too.
+pub(super) const SHARE_PIECE_BYTES: usize = 256 << 10;
 
 /// Who has cleaned since the thread was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,12 +41,18 @@ pub(super) enum FirstShare {
 pub(super) struct Share {
     moved_bytes_max: u64,
     looked_bytes_left: u64,
+    /// It ends then, but for the piece that it is at.
+    pub(super) until: Instant,
 }
 
 impl Share {
     pub(super) fn is_left(&self, cleaner: &Cleaner) -> bool {
         let moved_bytes = cleaner.moved_bytes.load(Ordering::Relaxed);
         moved_bytes < self.moved_bytes_max && self.looked_bytes_left > 0
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.until <= Instant::now()
     }
 
     /// Leaves of `victims`, of which each is to be read, as many as it takes.
@@ -120,7 +130,7 @@ impl Shared {
         let others = self.cleaner.written_bytes().saturating_sub(moved);
         let bytes = self.burst_bytes().max(others);
         let looked_bytes_left = LOOKED_TIMES * bytes.saturating_sub(moved);
-        Share { moved_bytes_max: bytes, looked_bytes_left }
+        Share { moved_bytes_max: bytes, looked_bytes_left, until: Instant::now() + SHARE_TIME }
     }
 
     /// What the thread does first, for which a write may wait.
@@ -237,6 +247,37 @@ mod tests {
         assert_eq!(cleaned_segments(&store), stats.cleaning.segments);
         store.clean().unwrap();
         assert_eq!(store.len(), 20);
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+    }
+
+    /// Programs that never close their store would leave it for ever as it is otherwise.
+    #[test]
+    fn a_share_whose_time_is_over_moves_one_piece() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+        let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+        for number in 0..400u64 {
+            // A segment holds several pieces.
+            let value = [&noise(number)[..3_000], &[0; 27_000]].concat();
+            store.set_bytes(&number.to_be_bytes(), &value).unwrap();
+        }
+        for number in (0..400u64).filter(|number| number % 3 > 0) {
+            store.delete_bytes(&number.to_be_bytes()).unwrap();
+        }
+        store.flush().unwrap();
+        let shared = store.shared();
+        let (mut shares, mut before) = (0, 0);
+        while shared.survey(&shared.writer().unwrap()).is_behind(25) {
+            let share = Share { until: Instant::now(), ..shared.share() };
+            shared.clean_what_is_due(25, None, Some(share)).unwrap();
+            shared.has_freed_cleaned().unwrap();
+            let moved = store.stats().unwrap().cleaning.moved_records - before;
+            let piece_records = SHARE_PIECE_BYTES as u64 / 30_000 + 1;
+            assert!((1..=piece_records).contains(&moved), "{moved} records");
+            before += moved;
+            shares += 1;
+        }
+        assert!(shares > 1, "{shares} shares");
+        assert_eq!(store.len(), 134);
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
     }
 

@@ -9,7 +9,7 @@ use zkv_log::layout::slot_start;
 use super::Cleaner;
 use super::burst::Manner;
 use super::loose::SEALS_READ_MAX;
-use super::share::{FirstShare, Share};
+use super::share::{FirstShare, SHARE_PIECE_BYTES, Share};
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -294,8 +294,10 @@ impl Shared {
             }
             let cleaned = self.mended(|| {
                 let pack = |entries: &[&[u8]]| self.log.pack(entries);
-                let (piece_bytes, burst_bytes) = (self.piece_bytes(), self.burst_bytes());
-                let manner = Manner { piece_bytes, burst_bytes, pack };
+                let piece_bytes = share.as_ref().map_or(self.piece_bytes(), |_| SHARE_PIECE_BYTES);
+                let (burst_bytes, until) =
+                    (self.burst_bytes(), share.as_ref().map(|share| share.until));
+                let manner = Manner { piece_bytes, burst_bytes, until, pack };
                 self.clean(victims.clone(), &manner, budget.as_deref_mut())
             });
             if self.cleaner.is_ending() {
@@ -309,6 +311,10 @@ impl Shared {
                 // It stays as it is, and the others are cleaned without it.
                 let damaged = self.damaged_one(&error, &victims).ok_or(error)?;
                 self.cleaner.state().damaged.insert(damaged.sequence);
+            }
+            // Not before: each share moves something, however late it is.
+            if share.as_ref().is_some_and(Share::is_over) {
+                break;
             }
         }
         Ok(())
