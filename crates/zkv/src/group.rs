@@ -38,13 +38,18 @@ impl Shared {
 
     /// As [`Shared::commit`], by itself: `set` may borrow what it holds.
     pub(crate) fn commit_alone(&self, set: &WriteSet<'_>) -> Result<()> {
+        self.clean_behind(self.commit_within_gate(set))
+    }
+
+    /// As [`Shared::commit_alone`], without a share of the cleaning: for who holds a lock that others wait for.
+    pub(crate) fn commit_within_gate(&self, set: &WriteSet<'_>) -> Result<()> {
         let end = self.mended(|| {
             let mut writer = self.writer()?;
             let committed = self.commit_set(&mut writer, set);
             self.after_commit(&mut writer);
             committed
         })?;
-        self.clean_behind(self.sync_for(set.durability, end))
+        self.sync_for(set.durability, end)
     }
 
     fn sync_for(&self, durability: Durability, end: Position) -> Result<()> {

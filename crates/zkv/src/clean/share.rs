@@ -195,11 +195,13 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
     use std::sync::mpsc::{RecvTimeoutError, channel};
+    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
     use zkv_io::MemoryStorage;
+    use zkv_sim::{Act, Watched};
 
     use super::*;
     use crate::options::Options;
@@ -209,9 +211,12 @@ mod tests {
 
     /// A store of 60 segments, of which two or three are live. Its thread is not there before something is written.
     fn behind() -> Store {
-        let storage = Arc::new(MemoryStorage::new());
-        let storage = || Arc::clone(&storage) as Arc<dyn zkv_io::Storage>;
-        let options = || Options::new().storage(storage()).slot_bytes(256 << 10);
+        behind_on(MemoryStorage::new())
+    }
+
+    fn behind_on(storage: impl zkv_io::Storage + 'static) -> Store {
+        let storage: Arc<dyn zkv_io::Storage> = Arc::new(storage);
+        let options = || Options::new().storage(Arc::clone(&storage)).slot_bytes(256 << 10);
         let store = options().cleaning(Cleaning::Off).open("store.zkv").unwrap();
         for number in 0..500u64 {
             store.set_bytes(&(number % 20).to_be_bytes(), &noise(number)).unwrap();
@@ -319,6 +324,35 @@ mod tests {
             assert!(cleaning.segments >= 5, "{cleaning:?}");
             assert!(free_bytes + cleaning.bytes_cut >= 5 * SLOT, "{cleaning:?}");
         });
+    }
+
+    #[test]
+    fn who_makes_a_collection_keeps_nobody_from_others_while_it_cleans() {
+        let is_watched = Arc::new(AtomicBool::new(false));
+        let (entered, is_entered) = channel();
+        let (leave, may_leave) = channel::<()>();
+        let (of_disk, may_leave) = (Arc::clone(&is_watched), Mutex::new(may_leave));
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            let is_index = act == Act::Write && path.to_string_lossy().contains(".idx");
+            if is_index && of_disk.swap(false, Ordering::Relaxed) {
+                entered.send(()).unwrap();
+                let _ = may_leave.lock().unwrap().recv_timeout(Duration::from_secs(120));
+            }
+            Ok(())
+        });
+        let store = behind_on(storage);
+        is_watched.store(true, Ordering::Relaxed);
+        let (done, is_done) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| store.collection::<u64, u64>("new").unwrap());
+            // Nothing else writes an index file than what frees the share.
+            is_entered.recv_timeout(Duration::from_secs(60)).expect("it does not clean");
+            scope.spawn(|| done.send(store.raw_collection("new").is_some()).unwrap());
+            let outcome = is_done.recv_timeout(Duration::from_secs(60));
+            leave.send(()).unwrap();
+            assert_eq!(outcome, Ok(true));
+        });
+        assert!(cleaned_segments(&store) >= 5);
     }
 
     #[test]

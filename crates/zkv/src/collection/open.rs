@@ -147,16 +147,20 @@ impl Store {
         V: Serialize + DeserializeOwned,
     {
         check_encodings::<K, V>(options.codec)?;
-        let asked = options.entry::<K, V>();
+        let (shared, asked) = (self.shared(), options.entry::<K, V>());
         // Nobody drops it between the look at the catalog and the handle.
-        let _gate = self.shared().collections.gate();
-        let found = match self.shared().collection_entry(name) {
-            Some(found) => found,
-            None => self.make_collection(name, &asked)?,
+        let gate = shared.collections.gate();
+        let (found, is_made) = match shared.collection_entry(name) {
+            Some(found) => (found, false),
+            None => (self.make_collection(name, &asked)?, true),
         };
         check_types(name, &found, &asked)?;
         let raw = self.raw_of(name, &found);
-        let (coding, asked) = (self.shared().coding(options.codec), Arc::new(asked));
+        drop(gate);
+        if is_made {
+            shared.clean_behind(Ok(()))?;
+        }
+        let (coding, asked) = (shared.coding(options.codec), Arc::new(asked));
         Ok(Collection { raw, coding, asked, types: PhantomData })
     }
 
@@ -199,24 +203,28 @@ impl Store {
     pub fn drop_collection(&self, name: &str) -> Result<bool> {
         let shared = self.shared();
         shared.check_writable()?;
-        let _gate = shared.collections.gate();
+        let gate = shared.collections.gate();
         let Some(entry) = shared.collection_entry(name) else { return Ok(false) };
         let of = Numbered { state: shared.collections.get(name, entry.id), id: entry.id };
         shared.commit_catalog(shared.catalog_writes(name, None)?, Some(Move { of, to: None }))?;
         shared.collections.forget(name);
+        drop(gate);
+        shared.clean_behind(Ok(()))?;
         Ok(true)
     }
 
     pub(super) fn clear_collection(&self, name: &str, state: &Arc<CollectionState>) -> Result<()> {
         let shared = self.shared();
         shared.check_writable()?;
-        let _gate = shared.collections.gate();
+        let gate = shared.collections.gate();
         let of = Numbered::now(state)?;
         let entry = shared.collection_entry(name).ok_or(Error::CollectionDropped)?;
         let id = shared.next_collection_id()?;
         let moves = Move { of, to: Some(id) };
         let writes = shared.catalog_writes(name, Some(&Entry { id, ..entry }))?;
-        shared.commit_catalog(writes, Some(moves))
+        shared.commit_catalog(writes, Some(moves))?;
+        drop(gate);
+        shared.clean_behind(Ok(()))
     }
 
     /// Makes a collection with the codec and the types of `entry`, which is another store's.
@@ -267,7 +275,8 @@ impl Shared {
     }
 
     /// Commits writes to the catalog, straight to the log: what is buffered of a collection stands
-    /// before them. The caller holds the gate, or is alone.
+    /// before them. The caller holds the gate, or is alone: it does its share of the cleaning, if any, once it has
+    /// dropped that.
     pub(crate) fn commit_catalog(
         &self,
         writes: Vec<Write<'static>>,
@@ -277,7 +286,7 @@ impl Shared {
             Durability::Synced => Durability::Synced,
             Durability::Buffered | Durability::Flushed => Durability::Flushed,
         };
-        self.commit_alone(&WriteSet {
+        self.commit_within_gate(&WriteSet {
             writes: Writes::Few(writes),
             reads: None,
             collections: Vec::new(),
