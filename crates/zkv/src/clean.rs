@@ -75,6 +75,8 @@ struct State {
     has_news: bool,
     /// Who has cleaned, since the thread was started.
     first_share: FirstShare,
+    /// Until when writes wait for the thread's share: whoever comes later waits no more.
+    share_wait_ends: Option<Instant>,
     /// Whether slots are held that could be cut off otherwise: nobody tells when that ends.
     is_unfinished: bool,
     /// How many compactions go on.

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use zkv_log::SegmentInfo;
 
+use super::Cleaner;
 use super::loose::SEALS_READ_MAX;
 use super::thread::Budget;
-use super::{Cleaner, WRITE_WAIT_MAX};
 use crate::error::Result;
 use crate::options::Cleaning;
 use crate::shared::Shared;
@@ -19,6 +19,8 @@ use crate::sync::atomic::Ordering;
 const LOOKED_TIMES: u64 = 4;
 /// How long a share takes at the most, but for the piece that it is at and for freeing what was cleaned.
 const SHARE_TIME: Duration = Duration::from_secs(1);
+/// How long writes wait for that of the thread, all of them together: a little longer, for the piece that it is at.
+const SHARE_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// Records that a share moves together: few enough that it can end in time at high levels, too.
 pub(super) const SHARE_PIECE_BYTES: usize = 256 << 10;
 
@@ -94,14 +96,16 @@ impl Cleaner {
         Some(OfWrite(self))
     }
 
-    /// Where the thread is at its first share, waits for that; whether it is done then.
+    /// Where the thread is at its first share, waits for that; whether it is done then. Nobody waits again
+    /// behind a wait that was for nothing.
     fn wait_for_first_share(&self) -> bool {
-        let (start, mut state) = (Instant::now(), self.state());
+        let mut state = self.state();
         if state.first_share != FirstShare::OfThread {
             return false;
         }
+        let end = *state.share_wait_ends.get_or_insert_with(|| Instant::now() + SHARE_WAIT_MAX);
         while state.first_share == FirstShare::OfThread && state.is_running {
-            let left = WRITE_WAIT_MAX.saturating_sub(start.elapsed());
+            let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || state.compactions > 0 {
                 return false;
             }
@@ -300,16 +304,51 @@ mod tests {
         assert_eq!(cleaned_segments(&store), 0);
     }
 
-    #[test]
-    fn a_write_waits_for_the_first_share_of_the_thread() {
-        let store = behind();
+    /// To be called with the turn, which the thread waits for.
+    fn begin_share_of_thread(store: &Store) {
         let shared = store.shared();
-        let turn = shared.cleaner.take_turn();
         store.set_bytes(b"news", b"").unwrap();
         shared.flush_all(&mut shared.writer().unwrap()).unwrap();
         while shared.cleaner.state().first_share != FirstShare::OfThread {
             std::thread::yield_now();
         }
+    }
+
+    /// Each of them waited for as long as one may.
+    #[test]
+    fn writes_wait_for_a_share_that_takes_long_only_once() {
+        let store = behind();
+        let shared = store.shared();
+        let turn = shared.cleaner.take_turn();
+        begin_share_of_thread(&store);
+        let (done, is_done) = channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut wait_ends = Vec::new();
+                for _ in 0..100 {
+                    shared.clean_behind(Ok(())).unwrap();
+                    wait_ends.push(shared.cleaner.state().share_wait_ends);
+                }
+                done.send(wait_ends).unwrap();
+            });
+            let outcome = is_done.recv_timeout(Duration::from_secs(120));
+            assert_eq!(shared.cleaner.state().first_share, FirstShare::OfThread);
+            drop(turn);
+            let wait_ends = outcome.expect("each of them waits");
+            assert!(wait_ends[0].is_some());
+            assert!(wait_ends.iter().all(|end| *end == wait_ends[0]));
+        });
+    }
+
+    #[test]
+    fn a_write_waits_for_the_first_share_of_the_thread() {
+        let store = behind();
+        let shared = store.shared();
+        let turn = shared.cleaner.take_turn();
+        begin_share_of_thread(&store);
+        // A machine that is busy may take longer than anybody waits.
+        let far = Instant::now() + Duration::from_secs(3600);
+        shared.cleaner.state().share_wait_ends = Some(far);
         let (done, outcome) = channel();
         std::thread::scope(|scope| {
             scope.spawn(|| {
