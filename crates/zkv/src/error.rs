@@ -1,5 +1,6 @@
 //! What can go wrong with a store.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,7 +10,11 @@ use zkv_record::RecordError;
 
 /// An error of the store. It never holds keys or values.
 ///
+/// Printed with `{:?}`, as by a `main` that returns it and by `unwrap`, it is its [`ErrorKind`] and its message.
+///
 /// ```
+/// assert_eq!(format!("{:?}", zkv::Error::Closed), "Misuse: the store was closed");
+///
 /// // Where the data file is damaged.
 /// fn damaged_at(error: &zkv::Error) -> Option<u64> {
 ///     match error {
@@ -19,7 +24,7 @@ use zkv_record::RecordError;
 /// }
 /// # assert_eq!(damaged_at(&zkv::Error::Closed), None);
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The store is open elsewhere, in this process or another.
@@ -298,6 +303,13 @@ impl Error {
     }
 }
 
+/// By hand: what to do about an error is in its message, which a `main` that returns it would not print.
+impl fmt::Debug for Error {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:?}: {self}", self.kind())
+    }
+}
+
 /// Whether the disk, a quota or a size limit is full.
 pub(crate) fn is_without_room(error: &io::Error) -> bool {
     matches!(
@@ -406,7 +418,39 @@ fn kind_of_io(error: &io::Error) -> ErrorKind {
 
 #[cfg(test)]
 mod tests {
+    use zkv_record::Codec;
+
     use super::*;
+
+    #[test]
+    fn what_a_main_that_fails_prints_is_the_kind_and_the_message() {
+        let path = PathBuf::from("x");
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        let full = Box::new(Error::File { path: path.clone(), source: full });
+        let refused = Codec::Json.decode::<u32>(br#""SECRET""#, 9).unwrap_err();
+        let errors = [
+            (Error::Locked { path: path.clone() }, "Locked: x is open elsewhere: close "),
+            (
+                Error::Data { path, source: LogError::NotALog },
+                "Corrupt: x: this is no zkv data file ",
+            ),
+            (Error::Closed, "Misuse: the store was closed"),
+            (
+                Error::CleaningNeedsRoom { bytes: 9, source: full },
+                "Io: cleaning needs 9 bytes of room ",
+            ),
+            (refused.into(), "Encoding: the stored bytes are no value of the type asked for: "),
+        ];
+        for (error, start) in errors {
+            let printed = format!("{error:?}");
+            assert!(printed.starts_with(start), "{printed}");
+            assert!(
+                printed.ends_with(&error.to_string()) && !printed.contains("SECRET"),
+                "{printed}"
+            );
+            assert_eq!(format!("{error:#?}"), printed);
+        }
+    }
 
     #[test]
     fn what_the_disk_cannot_read_is_lost_and_what_the_process_lacks_is_not() {
