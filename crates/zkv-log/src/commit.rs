@@ -449,6 +449,7 @@ impl Drop for Commit<'_> {
         self.writer.free.extend(free);
         self.writer.repair = Some(Repair {
             stray_slots: std::mem::take(&mut self.begun_slots),
+            headerless_slots: Vec::new(),
             unproven: None,
             renew_tail: true,
             file_end: Some(self.file_end),

@@ -183,6 +183,11 @@ pub const fn seal_offset(slot_bytes: u32) -> u32 {
     slot_bytes - seal_block_bytes(slot_bytes)
 }
 
+/// Where that seal repeats the segment's header: before the cell table, which ends with the slot.
+pub(crate) const fn header_copy_offset(slot_bytes: u32) -> u32 {
+    slot_bytes - slot_bytes / CELL_BYTES - SEGMENT_HEADER_FIELD_BYTES as u32
+}
+
 /// Where slot `slot` starts, in bytes from the file's start.
 #[must_use]
 pub const fn slot_start(slot: u32, slot_bytes: u32) -> u64 {

@@ -6,14 +6,14 @@ use std::sync::{Arc, Weak};
 
 use crate::block::BlockKind;
 use crate::error::{LogError, Result};
-use crate::header::SegmentHeader;
+use crate::header::{Identity, SegmentHeader};
 use crate::image::Image;
 use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::log::Shared;
 use crate::mark::commits_in;
 use crate::position::Position;
-use crate::recover::{header_in, is_in_both_places, try_header_in};
-use crate::segment::SegmentId;
+use crate::recover::{copy_in, decode_header, header_in, is_in_both_places, try_header_in};
+use crate::segment::{Segment, SegmentId};
 use crate::writer::{Committed, LogWriter, Room};
 
 /// A slot that no segment of the log fills any longer.
@@ -195,53 +195,106 @@ impl LogWriter {
     /// names it, too: it is what leads such a reader past the segment that was there. One that names a
     /// roll call of its own leads nobody. Of no stray a commit stays: behind a header, or in a slot that a later
     /// segment fills, it would pass for one that counts where no more than that is left.
+    ///
+    /// Where a crash has lost that header, and the stray's own seal has the only copy, it is written back: a seal
+    /// leads on, to a stray behind it or, once the slot is used again, to one that is not there.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
-        let newest = self
-            .members
-            .values()
-            .map(|segment| roll_call_named_in(&self.shared, segment.id().slot));
-        let newest = newest.flatten().max().unwrap_or_default();
-        let slot_bytes = self.shared.identity.slot_bytes;
+        let (file, identity) = (&*self.shared.file, &self.shared.identity);
+        let named = |segment: &Arc<Segment>| roll_call_named_in(&self.shared, segment.id().slot);
+        let newest = self.members.values().filter_map(named).max().unwrap_or_default();
         let last = self.tail.segment.id().sequence;
+        let leads = |header: &SegmentHeader| newest < header.roll_call && !header.is_base();
+        let (mut strays, mut is_changed) = (Vec::new(), false);
         for slot in slots {
-            let header = try_header_in(&*self.shared.file, &self.shared.identity, *slot);
-            let header = header.map_err(LogError::io("read"))?;
+            let header = try_header_in(file, identity, *slot).map_err(LogError::io("read"))?;
             if header.as_ref().is_some_and(|header| header.sequence <= last) {
                 continue;
             }
-            self.wipe_commits_behind(last, *slot, file_bytes)?;
-            let leads = |header: SegmentHeader| newest < header.roll_call && !header.is_base();
-            let stray = self.shared.identity.slot_start(*slot);
-            let header_end = stray + u64::from(SEGMENT_HEADER_BYTES);
-            let seal_start = stray + u64::from(seal_offset(slot_bytes));
-            let seal_end = stray + u64::from(slot_bytes);
-            if header.is_some_and(leads) {
+            let image = self.read_slot(*slot, file_bytes)?;
+            is_changed |= self.wipe_commits_behind(last, *slot, &image)?;
+            let leading = header.filter(leads);
+            if let Some(header) = &leading {
+                is_changed |= self.put_back(header)?;
+            }
+            strays.push((*slot, leading.is_some()));
+        }
+        if is_changed {
+            // Durably first: where another crash leaves a commit, the header still says that it is a stray's.
+            self.log().sync_again(self.end())?;
+        }
+        for (slot, leads) in strays {
+            if leads {
                 // Left behind a later segment of this slot, the copy in the stray's own seal would name one
                 // that is not there. A seal of the segment that was here before stays, as that may do.
-                let (file, identity) = (&*self.shared.file, &self.shared.identity);
-                if !is_in_both_places(file, identity, *slot).map_err(LogError::io("read"))? {
+                if !is_in_both_places(file, identity, slot).map_err(LogError::io("read"))? {
                     continue;
                 }
             } else {
-                self.write_zeros(stray, header_end.min(file_bytes))?;
+                let header = identity.slot_start(slot);
+                let header_end = header + u64::from(SEGMENT_HEADER_BYTES);
+                self.write_zeros(header, header_end.min(file_bytes))?;
             }
-            self.write_zeros(seal_start, seal_end.min(file_bytes))?;
+            self.wipe_seal(slot, file_bytes)?;
         }
         Ok(())
     }
 
-    /// Wipes the commits in `slot` of segments behind number `last`.
-    fn wipe_commits_behind(&self, last: u64, slot: u32, file_bytes: u64) -> Result<()> {
+    /// Wipes in `slots`, which begin with no header, what is left of strays: their commits, and torn seals that
+    /// name them. Each is read for it, since any may have them.
+    pub(crate) fn wipe_hidden_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
+        let last = self.tail.segment.id().sequence;
+        let mut is_changed = false;
+        for slot in slots {
+            let image = self.read_slot(*slot, file_bytes)?;
+            is_changed |= self.wipe_commits_behind(last, *slot, &image)?;
+            let named = copy_in(&image.bytes, &self.shared.identity, *slot);
+            if named.is_some_and(|header| last < header.sequence) {
+                self.wipe_seal(*slot, file_bytes)?;
+                is_changed = true;
+            }
+        }
+        match is_changed {
+            true => self.log().sync_again(self.end()),
+            false => Ok(()),
+        }
+    }
+
+    fn read_slot(&self, slot: u32, file_bytes: u64) -> Result<Image> {
         let identity = &self.shared.identity;
         let start = identity.slot_start(slot);
-        let image = Image::read(&*self.shared.file, start, identity.slot_bytes, file_bytes);
-        let Image { bytes, .. } = image.for_certain()?;
-        let commits = commits_in(&bytes, 0, identity, slot);
+        Image::read(&*self.shared.file, start, identity.slot_bytes, file_bytes).for_certain()
+    }
+
+    /// Wipes the commits of segments behind number `last` in `image`, which is all of `slot`; `false` where it has
+    /// none.
+    fn wipe_commits_behind(&self, last: u64, slot: u32, image: &Image) -> Result<bool> {
+        let identity = &self.shared.identity;
+        let commits = commits_in(&image.bytes, 0, identity, slot);
+        let mut is_changed = false;
         for commit in commits.filter(|commit| last < commit.id.sequence) {
-            let at = start + u64::from(commit.offset);
+            let at = identity.slot_start(slot) + u64::from(commit.offset);
             self.write_zeros(at, at + u64::from(COMMIT_BLOCK_BYTES))?;
+            is_changed = true;
         }
-        Ok(())
+        Ok(is_changed)
+    }
+
+    /// Writes `header` to where its slot begins, where none stands there; `false` where one does.
+    fn put_back(&self, header: &SegmentHeader) -> Result<bool> {
+        let (file, identity) = (&*self.shared.file, &self.shared.identity);
+        let first = decode_header(file, identity, header.slot).map_err(LogError::io("read"))?;
+        if first.is_none() {
+            let start = identity.slot_start(header.slot);
+            file.write_at(start, &header.encode_cell()).map_err(LogError::io("write"))?;
+        }
+        Ok(first.is_none())
+    }
+
+    fn wipe_seal(&self, slot: u32, file_bytes: u64) -> Result<()> {
+        let Identity { slot_bytes, .. } = self.shared.identity;
+        let start = self.shared.identity.slot_start(slot);
+        let end = start + u64::from(slot_bytes);
+        self.write_zeros(start + u64::from(seal_offset(slot_bytes)), end.min(file_bytes))
     }
 
     fn member_ids(&self) -> impl Iterator<Item = SegmentId> + '_ {

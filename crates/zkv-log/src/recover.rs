@@ -25,7 +25,7 @@ use crate::header::{Identity, SegmentHeader};
 use crate::image::Image;
 use crate::layout::{
     CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
-    seal_block_bytes, seal_offset,
+    header_copy_offset, seal_block_bytes, seal_offset,
 };
 use crate::mark::CommitMark;
 use crate::open::{OpenFile, Recovered};
@@ -100,6 +100,10 @@ struct CommitEnd {
 struct Leftover {
     needs_wipe: bool,
     stray_slots: Vec<u32>,
+    /// Slots that no segment fills and that begin with no header: what a crash has left there may be hidden.
+    headerless_slots: Vec<u32>,
+    /// Whether one of those that were read holds something of a segment behind the log's end.
+    has_hidden_strays: bool,
 }
 
 pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Recovered> {
@@ -405,7 +409,7 @@ pub(crate) fn try_header_in(
 }
 
 /// What the start of `slot` decodes as, of whichever log.
-fn decode_header(
+pub(crate) fn decode_header(
     file: &dyn StorageFile,
     identity: &Identity,
     slot: u32,
@@ -435,13 +439,17 @@ fn copy_in_seal(
     identity: &Identity,
     slot: u32,
 ) -> io::Result<Option<SegmentHeader>> {
-    let slot_bytes = identity.slot_bytes;
-    // The seal ends with the header's copy and the cell table, and the slot with the seal.
-    let cells = slot_bytes / CELL_BYTES;
-    let copy = u64::from(slot_bytes - cells) - SEGMENT_HEADER_FIELD_BYTES as u64;
+    let copy = u64::from(header_copy_offset(identity.slot_bytes));
     let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
     read_or_zeros(file, identity.slot_start(slot) + copy, &mut bytes)?;
     Ok(SegmentHeader::decode(&bytes).ok())
+}
+
+/// The copy of a header of this log where the seal stands in `image`, which is all of `slot`, whether that seal is
+/// whole or not.
+pub(crate) fn copy_in(image: &[u8], identity: &Identity, slot: u32) -> Option<SegmentHeader> {
+    let copy = image.get(header_copy_offset(identity.slot_bytes) as usize..)?;
+    SegmentHeader::decode(copy).ok().filter(|header| header.is_of(identity, slot))
 }
 
 /// Whether `slot` begins with the header that its seal repeats.

@@ -92,6 +92,8 @@ pub(crate) struct RollCallPlace {
 pub(crate) struct Repair {
     /// Slots whose segment headers are no part of the log.
     pub stray_slots: Vec<u32>,
+    /// Free slots without a header, where a crash may have left something of such segments.
+    pub headerless_slots: Vec<u32>,
     /// Written again.
     pub unproven: Option<Unproven>,
     /// An aborted commit has used up the tail segment's dictionary numbers and cells.
@@ -344,6 +346,7 @@ impl LogWriter {
             self.wipe_strays(&repair.stray_slots, file_bytes)?;
             self.log().sync_again(self.end())?;
         }
+        self.wipe_hidden_strays(&repair.headerless_slots, file_bytes)?;
         self.write_zeros(start + u64::from(self.tail.offset), slot_end.min(file_bytes))?;
         self.log().sync_again(self.end())?;
         let filled = file_bytes.next_multiple_of(PAGE_BYTES);

@@ -56,6 +56,7 @@ impl Recovery<'_> {
         });
         let repair = Repair {
             stray_slots: leftover.stray_slots,
+            headerless_slots: leftover.headerless_slots,
             unproven,
             renew_tail: false,
             file_end: None,
@@ -65,6 +66,7 @@ impl Recovery<'_> {
         let clean = !leftover.needs_wipe
             && !ends_within_page
             && repair.stray_slots.is_empty()
+            && !leftover.has_hidden_strays
             && repair.unproven.is_none();
         self.into_recovered(tail, (!clean).then_some(repair))
     }

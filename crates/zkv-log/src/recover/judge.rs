@@ -16,7 +16,7 @@ use crate::position::Position;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
 
-use super::{Leftover, Recovery, header_at_start, read_header, read_or_zeros, slot_count};
+use super::{Leftover, Recovery, copy_in, header_at_start, read_header, read_or_zeros, slot_count};
 
 /// How many slots of each [`Start`] are read for proof. Damage leaves one of them or two; a commit that was given
 /// up, segments that were freed, or a file made for it, may leave thousands.
@@ -28,6 +28,16 @@ const SECTOR_BYTES: usize = 512;
 struct Doubtful {
     slot: u32,
     start: Start,
+    /// Whether no segment of the log fills it.
+    is_free: bool,
+}
+
+impl Doubtful {
+    /// Whether a crash may have left something there of which no header tells.
+    fn may_hide_a_stray(&self) -> bool {
+        // A slot is used again once its new header is durable.
+        self.is_free && self.start != Start::Older
+    }
 }
 
 /// What a slot begins with.
@@ -74,18 +84,27 @@ impl Recovery<'_> {
             let fills = filled.get(&slot).copied();
             let first_id = first.as_ref().map(SegmentHeader::id);
             let is_later = |id: SegmentId| self.end.position.sequence < id.sequence;
-            if first_id.is_none_or(|id| fills != Some(id) && !is_later(id)) {
-                doubtful.push(Doubtful { slot, start: self.start_of(slot, first_id, fills) });
-            }
-            let Some(header) = first.or_else(|| read_header(self.open, slot)) else { continue };
-            let is_known = header.id() == place.id || members.contains(&header.id());
-            if !is_known && header.sequence > self.end.position.sequence {
-                let stray = Place::new(&self.open.identity, header.id());
-                proof = proof.max(header.synced_upto).max(self.proof_within(stray)?);
-                leftover.stray_slots.push(slot);
+            let doubt =
+                first_id.is_none_or(|id| fills != Some(id) && !is_later(id)).then(|| Doubtful {
+                    slot,
+                    start: self.start_of(slot, first_id, fills),
+                    is_free: fills.is_none(),
+                });
+            let may_hide_a_stray = doubt.as_ref().is_some_and(Doubtful::may_hide_a_stray);
+            doubtful.extend(doubt);
+            let header = first.or_else(|| read_header(self.open, slot));
+            let is_known = |id| id == place.id || members.contains(&id);
+            match header.filter(|header| is_later(header.id()) && !is_known(header.id())) {
+                Some(header) => {
+                    let stray = Place::new(&self.open.identity, header.id());
+                    proof = proof.max(header.synced_upto).max(self.proof_within(stray)?);
+                    leftover.stray_slots.push(slot);
+                }
+                None if may_hide_a_stray => leftover.headerless_slots.push(slot),
+                None => {}
             }
         }
-        proof = proof.max(self.proof_without_headers(doubtful));
+        proof = proof.max(self.proof_without_headers(doubtful, &mut leftover));
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
@@ -106,7 +125,8 @@ impl Recovery<'_> {
 
     /// What stands in `slots`, of which no header says that a segment goes on there. It may, where its first page
     /// is lost, or has gone back to what it was before, and the seal that leads to it, which is the page before.
-    fn proof_without_headers(&self, mut slots: Vec<Doubtful>) -> Position {
+    /// Notes whether one of them hides a stray.
+    fn proof_without_headers(&self, mut slots: Vec<Doubtful>, leftover: &mut Leftover) -> Position {
         let (file, identity) = (&*self.open.file, &self.open.identity);
         let walked = self.walked.place.id.slot;
         // A seal and the page behind it may be lost with one write. Else the file grows at its end.
@@ -124,7 +144,15 @@ impl Recovery<'_> {
         let proofs = tried.filter(is_worth_it).filter_map(|slot| {
             let start = identity.slot_start(slot.slot);
             let image = Image::read(file, start, identity.slot_bytes, self.file_bytes);
-            latest_proof(&image.bytes, 0, identity, slot.slot)
+            let named = copy_in(&image.bytes, identity, slot.slot).map(|header| header.sequence);
+            let (mut proof, mut newest) = (None, named);
+            for commit in commits_in(&image.bytes, 0, identity, slot.slot) {
+                (proof, newest) =
+                    (proof.max(Some(commit.synced_upto)), newest.max(Some(commit.id.sequence)));
+            }
+            leftover.has_hidden_strays |=
+                slot.may_hide_a_stray() && Some(self.end.position.sequence) < newest;
+            proof
         });
         proofs.max().unwrap_or_default()
     }

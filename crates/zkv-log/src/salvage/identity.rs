@@ -5,8 +5,8 @@ use zkv_io::StorageFile;
 use crate::error::Result;
 use crate::header::{FileHeader, HeaderFault, Identity, SegmentHeader};
 use crate::layout::{
-    CELL_BYTES, FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, SEGMENT_HEADER_FIELD_BYTES,
-    SLOT_BYTES_MAX, SLOT_BYTES_MIN, slot_start,
+    FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, SEGMENT_HEADER_FIELD_BYTES, SLOT_BYTES_MAX,
+    SLOT_BYTES_MIN, header_copy_offset, slot_start,
 };
 
 /// The headers that one slot holds: in its first cell, and in the seal at its end.
@@ -66,11 +66,9 @@ pub(super) fn headers_in(
     slot: u32,
     slot_bytes: u32,
 ) -> impl Iterator<Item = SegmentHeader> {
-    // The seal ends with the header's copy and the cell table, and the slot with the seal.
-    let copy = u64::from(slot_bytes - slot_bytes / CELL_BYTES) - SEGMENT_HEADER_FIELD_BYTES as u64;
-    let found = [0, copy].map(|offset| {
+    let found = [0, header_copy_offset(slot_bytes)].map(|offset| {
         let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-        file.read_at(slot_start(slot, slot_bytes) + offset, &mut bytes).ok()?;
+        file.read_at(slot_start(slot, slot_bytes) + u64::from(offset), &mut bytes).ok()?;
         let header = SegmentHeader::decode(&bytes).ok()?;
         let stands_here = header.slot == slot && header.identity.slot_bytes == slot_bytes;
         (stands_here && header.sequence > 0).then_some(header)

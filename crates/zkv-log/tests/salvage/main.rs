@@ -7,17 +7,22 @@ mod bad_sectors;
 mod common;
 mod copies;
 mod ends;
+mod hidden_strays;
 mod unnamed;
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, Storage};
 use zkv_log::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, seal_offset, slot_start};
-use zkv_log::{LogError, LogOptions, LogWriter, Room, Salvage, SalvageIndex, Salvaged, create};
+use zkv_log::{
+    Access, LogError, LogOptions, LogWriter, OpenFile, Room, Salvage, SalvageIndex, Salvaged,
+    create,
+};
 
-use common::{PATH, SLOT, bytes_of, compact, new_log, noise, open, slots, storage_of};
+use common::{PATH, SLOT, bytes_of, compact, new_log, noise, open, options, slots, storage_of};
 
 /// Up to the log's end, without what fills its last page.
 fn bytes_to_end(storage: &MemoryStorage, writer: &LogWriter) -> Vec<u8> {
