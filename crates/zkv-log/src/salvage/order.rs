@@ -61,6 +61,8 @@ struct Membership {
 /// Without one, every segment found is a member. In either case those that a retire entry names are
 /// not: their live records were moved, and a key that they hold may have been deleted since.
 pub(super) fn settle(mut survey: Survey<'_>) -> Order {
+    // Also by what another one of its number ousts: what should stand there is missing then.
+    let proven = survey.seen.values().flatten().map(|seen| seen.proven).max();
     let mut seen = one_each(&mut survey);
     let checkpoint = survey.index.filter(|checkpoint| is_of_this_past(checkpoint, &seen));
     let committed = seen.values().filter_map(Seen::committed).max().unwrap_or_default();
@@ -74,7 +76,7 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
     seen.retain(|_, seen| !retired.contains(&seen.place.id));
 
     let watermark = checkpoint.map(|checkpoint| checkpoint.watermark);
-    let proven = seen.values().map(|seen| seen.proven).chain(watermark).max().unwrap_or_default();
+    let proven = proven.max(watermark).unwrap_or_default();
     let newest = committed.max(proven).sequence;
     drop_abandoned(&survey, &mut seen, newest);
     let mut turns = missing(&seen, membership.as_ref(), &retired, proven);
@@ -104,9 +106,10 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
 
 /// The segments by number, without those of an attempt that was given up, or of another copy of the
 /// file that went another way: the segment before, or a roll call, names another one in their place.
-/// Where nothing does, one that has left more than a header counts, first one whose header stands in
-/// its slot, then the one that knows the log to be durable the furthest, or whose blocks stand first:
-/// later ones were begun behind what the others knew, and wrote over them from the start.
+/// Where nothing does, one that has left more than a header counts, first one that has a commit, since those of
+/// an attempt that was given up are wiped, then one whose header stands in its slot, then the one that knows the
+/// log to be durable the furthest, or whose blocks stand first: later ones were begun behind what the others knew,
+/// and wrote over them from the start.
 fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
     let listed = survey.roll_calls.values().flat_map(|roll_call| &roll_call.listed);
     let listed: HashSet<SegmentId> = listed.copied().collect();
@@ -114,7 +117,7 @@ fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
     let mut found: Vec<Seen> = std::mem::take(&mut survey.seen).into_values().flatten().collect();
     found.sort_by_key(|seen| {
         let id = seen.place.id;
-        let is_worse = (!seen.has_blocks, !seen.has_header);
+        let is_worse = (!seen.has_blocks, seen.commits_end.is_none(), !seen.has_header);
         (id.sequence, is_worse, Reverse(seen.proven), seen.first_block, id)
     });
     let mut by_sequence: BTreeMap<u64, Seen> = BTreeMap::new();

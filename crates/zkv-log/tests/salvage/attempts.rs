@@ -118,3 +118,53 @@ fn a_segment_without_a_name_is_told_from_an_abandoned_one_in_its_slot() {
         assert!(found.contains(&369) && found.is_subset(&own_and(300..370)), "{found:?}");
     }
 }
+
+/// The header of one that was given up stays, where it leads on, until the next segment has one. That next one has
+/// its number, and loses its own header and the seal that names it.
+#[test]
+fn a_segment_that_has_lost_its_header_is_not_ousted_by_an_abandoned_one_that_has_kept_its_own() {
+    let (storage, mut writer) = new_log();
+    let mut count = 0;
+    let mut append_until = |writer: &mut LogWriter, slot: u32| {
+        while writer.log().view().segments().last().unwrap().slot != slot {
+            append(writer, count..count + 5);
+            count += 5;
+        }
+        count
+    };
+    append_until(&mut writer, 3);
+    writer.free(&[0]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let kept_from = append_until(&mut writer, 0);
+    writer.checkpoint().unwrap();
+    let entries: Vec<Vec<u8>> = (1000..1150).map(entry).collect();
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    let packed = writer.log().pack(&slices).unwrap();
+    let mut commit = writer.begin().unwrap();
+    commit.append(&packed).unwrap();
+    let storage = storage_of(&bytes_of(&storage));
+    drop(commit);
+    let mut writer = open(&storage);
+    writer.free(&[1]).unwrap();
+    writer.log().sync(writer.end()).unwrap();
+    let kept_from = append_until(&mut writer, 1).max(kept_from);
+    for number in kept_from..kept_from + 20 {
+        append(&mut writer, number..number + 1);
+        writer.log().sync(writer.end()).unwrap();
+    }
+    assert_eq!(slots(&writer.log()), [(2, 3), (3, 4), (0, 5), (1, 6)]);
+    let whole = bytes_of(&storage);
+    let start = slot_start(1, SLOT);
+    for lost in [start - 4096..start + 4096, start - 512..start + 512] {
+        let mut bytes = whole.clone();
+        zero(&mut bytes, lost.clone());
+        let found = salvage(&storage_of(&bytes));
+        let is_given_up = |number: &u32| (1000..1150).contains(number);
+        assert!(!found.set().iter().any(is_given_up), "{lost:?}: {found:?}");
+        assert!(!found.uncommitted.iter().any(is_given_up), "{lost:?}: {found:?}");
+        // Some before these are in the page that is lost.
+        let newest = kept_from + 5..kept_from + 20;
+        assert!(found.set().is_superset(&newest.collect()), "{lost:?}: {found:?}");
+        assert!(!found.is_certain());
+    }
+}
