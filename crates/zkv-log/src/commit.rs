@@ -465,6 +465,7 @@ impl LogWriter {
         let header = SegmentHeader { roll_call, ..self.segment_header(id) };
         let cell = header.encode_cell();
         let place = Place::new(&self.shared.identity, id);
+        self.wipe_torn_seal(&place)?;
         self.write(place.start, &cell)?;
         Ok(Segment::growing(place, SEGMENT_HEADER_BYTES, &[]))
     }

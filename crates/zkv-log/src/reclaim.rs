@@ -8,12 +8,14 @@ use crate::block::BlockKind;
 use crate::error::{LogError, Result};
 use crate::header::{Identity, SegmentHeader};
 use crate::image::Image;
-use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
+use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_block_bytes, seal_offset};
 use crate::log::Shared;
 use crate::mark::commits_in;
 use crate::position::Position;
-use crate::recover::{copy_in, decode_header, header_in, is_in_both_places, try_header_in};
-use crate::segment::{Segment, SegmentId};
+use crate::recover::{
+    copy_in, decode_header, header_in, header_in_seal, is_in_both_places, try_header_in,
+};
+use crate::segment::{Place, Segment, SegmentId};
 use crate::writer::{Committed, LogWriter, Room};
 
 /// A slot that no segment of the log fills any longer.
@@ -288,6 +290,23 @@ impl LogWriter {
             file.write_at(start, &header.encode_cell()).map_err(LogError::io("write"))?;
         }
         Ok(first.is_none())
+    }
+
+    /// Wipes what stands where the seal of a segment will that is begun at `place`: it would pass for that segment's
+    /// own, damaged. A whole one stays, since it may lead a reader of the log alone.
+    pub(crate) fn wipe_torn_seal(&self, place: &Place) -> Result<()> {
+        let (file, identity) = (&*self.shared.file, &self.shared.identity);
+        let start = place.start + u64::from(seal_offset(place.slot_bytes));
+        let image = Image::read(file, start, seal_block_bytes(place.slot_bytes), self.file_end);
+        let image = image.for_certain()?;
+        // Where the disk cannot read it, writing a part of a page may fail, too.
+        if !image.unreadable.is_empty() || image.is_zero(0..image.end()) {
+            return Ok(());
+        }
+        match header_in_seal(file, identity, place.id.slot).map_err(LogError::io("read"))? {
+            Some(_) => Ok(()),
+            None => self.wipe_seal(place.id.slot, self.file_end),
+        }
     }
 
     fn wipe_seal(&self, slot: u32, file_bytes: u64) -> Result<()> {

@@ -419,7 +419,8 @@ pub(crate) fn decode_header(
     Ok(SegmentHeader::decode(&bytes).ok())
 }
 
-fn header_in_seal(
+/// The header that the seal in `slot` repeats, where that is whole.
+pub(crate) fn header_in_seal(
     file: &dyn StorageFile,
     identity: &Identity,
     slot: u32,

@@ -96,3 +96,33 @@ fn a_damaged_seal_tells_that_the_log_may_have_gone_on() {
     let found = salvage(&storage_of(&bytes));
     assert_eq!((found.numbers, found.doubts), (reversed(0..count - 1), 1));
 }
+
+/// What a crash has torn of an older seal of its slot, which nobody needs.
+#[test]
+fn a_segment_in_a_slot_with_a_torn_seal_of_an_older_one_is_certain() {
+    let (storage, mut writer) = new_log();
+    append(&mut writer, 0..200);
+    let full = writer.log().view().segments();
+    writer.rebase().unwrap();
+    writer.free(&full.iter().map(|segment| segment.slot).collect::<Vec<_>>()).unwrap();
+    writer.close().unwrap();
+    drop(writer);
+    let mut bytes = bytes_of(&storage);
+    for slot in &full {
+        bytes[usize::try_from(slot_start(slot.slot + 1, SLOT)).unwrap() - 10] ^= 1;
+    }
+    let storage = storage_of(&bytes);
+    let mut writer = open(&storage);
+    let base = slots(&writer.log());
+    let mut count = 0;
+    while slots(&writer.log()).len() == base.len() {
+        append(&mut writer, count..count + 1);
+        count += 1;
+    }
+    assert_eq!(writer.log().view().segments().last().unwrap().slot, full[0].slot);
+    writer.close().unwrap();
+    drop(writer);
+    let found = salvage(&storage);
+    assert!(found.is_certain(), "{found:?}");
+    assert_eq!(found.numbers, reversed(0..count));
+}
