@@ -53,6 +53,7 @@ mod counts;
 mod error;
 mod flusher;
 mod group;
+mod handle;
 mod hashed;
 mod iter;
 mod keys;
