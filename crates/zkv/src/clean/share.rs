@@ -8,7 +8,7 @@ use zkv_log::SegmentInfo;
 
 use super::Cleaner;
 use super::loose::SEALS_READ_MAX;
-use super::thread::Budget;
+use super::thread::{Asker, Budget};
 use crate::error::Result;
 use crate::options::Cleaning;
 use crate::shared::Shared;
@@ -142,7 +142,8 @@ impl Shared {
         if self.cleaner.state().first_share == FirstShare::Done {
             return Ok(());
         }
-        let cleaned = self.clean_what_is_due(dead_percent, Some(budget), Some(self.share()));
+        let cleaned =
+            self.clean_what_is_due(dead_percent, Asker::Thread(budget, Some(self.share())));
         self.cleaner.end_first_share();
         cleaned
     }
@@ -166,7 +167,7 @@ impl Shared {
                 return Ok(());
             }
         }
-        self.clean_what_is_due(dead_percent, None, Some(self.share()))
+        self.clean_what_is_due(dead_percent, Asker::OfShare(self.share()))
     }
 
     /// Behind a write that has reached the log: where so much is dead that writes wait for the cleaning, the first
@@ -186,7 +187,7 @@ impl Shared {
         let of_write = self.cleaner.begin_share();
         if of_write.is_some() {
             self.learn_what_is_loose(SEALS_READ_MAX);
-            self.clean_what_is_due(dead_percent.into(), None, Some(self.share()))?;
+            self.clean_what_is_due(dead_percent.into(), Asker::OfShare(self.share()))?;
         } else if !self.cleaner.wait_for_first_share() {
             return Ok(());
         }
@@ -277,7 +278,7 @@ mod tests {
         let (mut shares, mut before) = (0, 0);
         while shared.survey(&shared.writer().unwrap()).is_behind(25) {
             let share = Share { until: Instant::now(), ..shared.share() };
-            shared.clean_what_is_due(25, None, Some(share)).unwrap();
+            shared.clean_what_is_due(25, Asker::OfShare(share)).unwrap();
             shared.has_freed_cleaned().unwrap();
             let moved = store.stats().unwrap().cleaning.moved_records - before;
             let piece_records = SHARE_PIECE_BYTES as u64 / 30_000 + 1;

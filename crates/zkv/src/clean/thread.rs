@@ -213,12 +213,30 @@ impl Budget {
 }
 
 /// Who asks for a cleaning.
-#[derive(Clone, Copy)]
-enum Asker {
+pub(super) enum Asker<'a> {
     /// Somebody who waits until all is done.
-    Caller,
-    /// The thread, which looks again later, while others write or not.
-    Thread { others_write: bool },
+    OfAll,
+    /// Somebody who waits for a share, and leaves that to whoever cleans now.
+    OfShare(Share),
+    /// The thread, which looks again later, and leaves a store alone that is compacted. It begins with a share.
+    Thread(&'a mut Budget, Option<Share>),
+}
+
+impl Asker<'_> {
+    fn share(&mut self) -> Option<&mut Share> {
+        match self {
+            Self::OfAll => None,
+            Self::OfShare(share) => Some(share),
+            Self::Thread(_, share) => share.as_mut(),
+        }
+    }
+
+    fn budget(&mut self) -> Option<&mut Budget> {
+        match self {
+            Self::Thread(budget, _) => Some(budget),
+            Self::OfAll | Self::OfShare(_) => None,
+        }
+    }
 }
 
 /// Free slots that are kept for what is written next, in a log of so many segments.
@@ -235,9 +253,9 @@ impl Shared {
         let mut budget = Budget::new(dead_percent, write_percent);
         let dead_percent = dead_percent.into();
         while self.cleaner.wait_for_news() {
-            let cleaned = self
-                .clean_first_share(dead_percent, &mut budget)
-                .and_then(|()| self.clean_what_is_due(dead_percent, Some(&mut budget), None));
+            let cleaned = self.clean_first_share(dead_percent, &mut budget).and_then(|()| {
+                self.clean_what_is_due(dead_percent, Asker::Thread(&mut budget, None))
+            });
             self.cleaner.is_behind.store(false, Ordering::Relaxed);
             self.cleaner.changed.notify_all();
             if cleaned.is_err() {
@@ -258,35 +276,25 @@ impl Shared {
         };
         // The thread comes to the others look by look.
         self.learn_what_is_loose(usize::MAX);
-        self.clean_what_is_due(dead_percent.into(), None, None)
+        self.clean_what_is_due(dead_percent.into(), Asker::OfAll)
     }
 
-    /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or what
-    /// `share` allows is done. The thread, which has a budget, leaves a store alone that is compacted; others who
-    /// have a share alone leave it to whoever cleans now.
-    pub(super) fn clean_what_is_due(
-        &self,
-        dead_percent: u64,
-        mut budget: Option<&mut Budget>,
-        mut share: Option<Share>,
-    ) -> Result<()> {
-        while share.as_ref().is_none_or(|share| share.is_left(&self.cleaner)) {
-            let turn = match budget.is_none() && share.is_some() {
-                true => self.cleaner.try_turn(),
-                false => Some(self.cleaner.take_turn()),
+    /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or the share of who
+    /// asks is done.
+    pub(super) fn clean_what_is_due(&self, dead_percent: u64, mut asker: Asker<'_>) -> Result<()> {
+        while asker.share().is_none_or(|share| share.is_left(&self.cleaner)) {
+            let turn = match asker {
+                Asker::OfShare(_) => self.cleaner.try_turn(),
+                Asker::OfAll | Asker::Thread(..) => Some(self.cleaner.take_turn()),
             };
             let Some(_turn) = turn else { break };
-            if budget.is_some() && self.cleaner.is_compacting() {
+            if matches!(asker, Asker::Thread(..)) && self.cleaner.is_compacting() {
                 self.cleaner.state().has_news = true;
                 break;
             }
             self.learn_what_is_loose(SEALS_READ_MAX);
-            let asker = match &mut budget {
-                Some(budget) => Asker::Thread { others_write: budget.others_write(&self.cleaner) },
-                None => Asker::Caller,
-            };
-            let mut victims = self.next_victims(dead_percent, asker)?;
-            if let Some(share) = &mut share {
+            let mut victims = self.next_victims(dead_percent, &mut asker)?;
+            if let Some(share) = asker.share() {
                 share.take(&mut victims);
             }
             if victims.is_empty() {
@@ -294,11 +302,10 @@ impl Shared {
             }
             let cleaned = self.mended(|| {
                 let pack = |entries: &[&[u8]]| self.log.pack(entries);
-                let piece_bytes = share.as_ref().map_or(self.piece_bytes(), |_| SHARE_PIECE_BYTES);
-                let (burst_bytes, until) =
-                    (self.burst_bytes(), share.as_ref().map(|share| share.until));
-                let manner = Manner { piece_bytes, burst_bytes, until, pack };
-                self.clean(victims.clone(), &manner, budget.as_deref_mut())
+                let until = asker.share().map(|share| share.until);
+                let piece_bytes = until.map_or(self.piece_bytes(), |_| SHARE_PIECE_BYTES);
+                let manner = Manner { piece_bytes, burst_bytes: self.burst_bytes(), until, pack };
+                self.clean(victims.clone(), &manner, asker.budget())
             });
             if self.cleaner.is_ending() {
                 // Whoever closes the store waits for this.
@@ -313,7 +320,7 @@ impl Shared {
                 self.cleaner.state().damaged.insert(damaged.sequence);
             }
             // Not before: each share moves something, however late it is.
-            if share.as_ref().is_some_and(Share::is_over) {
+            if asker.share().is_some_and(|share| share.is_over()) {
                 break;
             }
         }
@@ -342,13 +349,14 @@ impl Shared {
     }
 
     /// Which segments to clean now. While others write it may wait until it is worth while.
-    fn next_victims(&self, dead_percent: u64, asker: Asker) -> Result<Vec<SegmentInfo>> {
+    fn next_victims(&self, dead_percent: u64, asker: &mut Asker<'_>) -> Result<Vec<SegmentInfo>> {
+        let may_wait = asker.budget().is_some_and(|budget| budget.others_write(&self.cleaner));
+        let is_thread = matches!(asker, Asker::Thread(..));
         let mut writer = self.writer()?;
-        let may_wait = matches!(asker, Asker::Thread { others_write: true });
-        let reclaim = |writer: &mut Writer| match asker {
+        let reclaim = |writer: &mut Writer| match is_thread {
             // Who writes meanwhile, or begins to, does not wait for a large index file.
-            Asker::Thread { .. } => self.checkpoint_aside(writer),
-            Asker::Caller => self.checkpoint(writer),
+            true => self.checkpoint_aside(writer),
+            false => self.checkpoint(writer),
         };
         if self.is_reclaim_due(&writer) {
             reclaim(&mut writer)?;
@@ -372,7 +380,7 @@ impl Shared {
         if !writer.cleaned.is_empty() {
             reclaim(&mut writer)?;
         }
-        if matches!(asker, Asker::Thread { .. }) && writer.rewrite.is_some() {
+        if is_thread && writer.rewrite.is_some() {
             // What is freed behind it is news.
             return Ok(Vec::new());
         }

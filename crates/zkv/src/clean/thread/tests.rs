@@ -133,7 +133,10 @@ fn the_thread_does_not_write_a_large_index_file_itself_where_nobody_writes() {
     shared.move_all(full).unwrap();
     assert!(!shared.writer().unwrap().cleaned.is_empty());
     writers.lock().unwrap().clear();
-    let victims = shared.next_victims(25, Asker::Thread { others_write: false }).unwrap();
+    let mut budget = Budget::new(25, 50);
+    budget.look(&shared.cleaner);
+    std::thread::sleep(IDLE);
+    let victims = shared.next_victims(25, &mut Asker::Thread(&mut budget, None)).unwrap();
     assert!(victims.is_empty());
     shared.join_rewriting();
     assert!(shared.writer().unwrap().cleaned.is_empty());
