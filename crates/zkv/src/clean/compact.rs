@@ -223,6 +223,7 @@ mod tests {
     use zkv_io::MemoryStorage;
 
     use super::super::share::FirstShare;
+    use super::super::tests::in_time;
     use super::*;
     use crate::options::{Cleaning, Options};
 
@@ -318,7 +319,8 @@ mod tests {
         shared.cleaner.state().first_share = FirstShare::Open;
         let _compacting = shared.cleaner.begin_compaction();
         let _turn = shared.cleaner.take_turn();
-        shared.clean_in_closing().unwrap();
+        let of_close = Arc::clone(shared);
+        in_time(move || of_close.clean_in_closing().unwrap());
     }
 
     #[test]

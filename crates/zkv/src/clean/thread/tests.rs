@@ -1,12 +1,12 @@
 //! What the thread cleans, and when.
 
-use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use zkv_index::Thresholds;
 use zkv_io::{MemoryStorage, TEMPORARY_SUFFIX};
 use zkv_sim::{Act, Watched};
 
+use super::super::tests::in_time;
 use super::*;
 use crate::options::{Durability, Options};
 
@@ -67,13 +67,8 @@ fn nobody_waits_for_a_thread_that_has_nothing_to_do() {
         std::thread::yield_now();
     }
     cleaner.is_behind.store(true, Ordering::Relaxed);
-    let (done, is_done) = channel();
     let shared = Arc::clone(store.shared());
-    std::thread::spawn(move || {
-        shared.cleaner.wait_while_behind(Duration::from_secs(3600));
-        done.send(()).unwrap();
-    });
-    is_done.recv_timeout(Duration::from_secs(60)).expect("it hangs");
+    in_time(move || shared.cleaner.wait_while_behind(Duration::from_secs(3600)));
     assert!(!cleaner.is_behind.load(Ordering::Relaxed));
 }
 
