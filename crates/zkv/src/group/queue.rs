@@ -39,6 +39,8 @@ struct Waiting {
     is_taken: bool,
     /// How many the last turn had.
     last_count: usize,
+    /// How many turns there were.
+    turns: usize,
     patience: Duration,
 }
 
@@ -63,6 +65,8 @@ pub(super) struct Turn<'a> {
     has_begun: bool,
     /// Those that are still to be told.
     tickets: Vec<Arc<Ticket>>,
+    /// Which of them is this thread's own.
+    own: usize,
 }
 
 impl Queues {
@@ -103,7 +107,7 @@ impl Queue {
     ) -> std::result::Result<Turn<'_>, Result<Position>> {
         let set = Arc::clone(set);
         let ticket = Arc::new(Ticket { set, told: Mutex::default(), changed: Condvar::default() });
-        let turn = || Turn { queue: self, has_begun: false, tickets: Vec::new() };
+        let turn = || Turn { queue: self, has_begun: false, tickets: Vec::new(), own: 0 };
         let mut state = self.state();
         state.tickets.push(Arc::clone(&ticket));
         if !state.is_taken {
@@ -137,11 +141,18 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes all that wait by now.
+    /// Takes all that wait by now. They come in another order each time: of those that conflict the first one
+    /// succeeds, and who is told last comes back last.
     pub(super) fn begin(&mut self) -> &[Arc<Ticket>] {
         let mut state = self.queue.state();
         self.tickets = take(&mut state.tickets);
-        state.last_count = self.tickets.len();
+        let count = self.tickets.len();
+        let first = state.turns % count.max(1);
+        self.tickets.rotate_left(first);
+        // It came first.
+        self.own = if first == 0 { 0 } else { count - first };
+        state.last_count = count;
+        state.turns = state.turns.wrapping_add(1);
         self.has_begun = true;
         &self.tickets
     }
@@ -151,16 +162,16 @@ impl Turn<'_> {
         self.queue.state().patience = (took / PATIENCE_SHARE).min(PATIENCE_MAX);
     }
 
-    /// Tells the others what came of their commits. Returns what came of this thread's own, which is the first.
+    /// Tells the others what came of their commits. Returns what came of this thread's own.
     pub(super) fn tell(&mut self, outcomes: Vec<Result<Position>>) -> Result<Position> {
-        let mut outcomes = outcomes.into_iter();
-        let mut tickets = self.tickets.drain(..);
-        let own = outcomes.next();
-        tickets.next();
-        for (ticket, outcome) in tickets.zip(outcomes) {
-            ticket.tell(Told::Outcome(outcome));
+        let mut own = Err(Error::Interrupted);
+        for (number, (ticket, outcome)) in self.tickets.drain(..).zip(outcomes).enumerate() {
+            match number == self.own {
+                true => own = outcome,
+                false => ticket.tell(Told::Outcome(outcome)),
+            }
         }
-        own.unwrap_or(Err(Error::Interrupted))
+        own
     }
 }
 
@@ -278,6 +289,33 @@ mod tests {
             last.join().unwrap().unwrap();
         });
         assert!(!queue.state().is_taken);
+    }
+
+    #[test]
+    fn each_commit_comes_first_once_in_as_many_turns_as_there_are_commits() {
+        let queue = Queue::default();
+        let mut firsts = Vec::new();
+        for _ in 0..3 {
+            let mine = set();
+            let mut turn = queue.wait(&mine).ok().unwrap();
+            scope(|scope| {
+                // One after the other, so that their order is known.
+                let mut followers = Vec::new();
+                for count in 2..=3 {
+                    followers.push(follower(&queue, scope));
+                    wait_until_there_are(&queue, count);
+                }
+                let waiting = queue.state().tickets.clone();
+                let first = Arc::clone(&turn.begin()[0]);
+                firsts.push(waiting.iter().position(|ticket| Arc::ptr_eq(ticket, &first)).unwrap());
+                assert!(Arc::ptr_eq(&turn.tickets[turn.own].set, &mine));
+                turn.tell(outcomes(3)).unwrap();
+                for follower in followers {
+                    follower.join().unwrap().unwrap();
+                }
+            });
+        }
+        assert_eq!(firsts, [0, 1, 2]);
     }
 
     #[test]
