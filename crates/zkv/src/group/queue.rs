@@ -128,8 +128,7 @@ impl Queue {
 
 impl Turn<'_> {
     /// Waits for as many as the last turn had, as long as one comes after the other. Threads that commit again
-    /// and again come back a moment after they were told of the last sync; if that one's turn did not wait, they would fall
-    /// into groups that wait for each other's syncs.
+    /// and again come back a moment after they were told; where no turn waits for them, each is written by itself.
     pub(super) fn gather(&self) {
         let mut state = self.queue.state();
         let mut count = 0;
