@@ -6,7 +6,7 @@ use crate::error::{LogError, Result};
 use crate::layout::{
     FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_MAGIC, FORMAT_VERSION, NUMBER_MAX,
     SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES, SEGMENT_MAGIC, SLOT_BYTES_MAX,
-    SLOT_BYTES_MIN, slot_start,
+    SLOT_BYTES_MIN, slot_count, slot_start,
 };
 use crate::position::Position;
 use crate::segment::SegmentId;
@@ -90,6 +90,11 @@ impl Identity {
     /// The file offset at which a slot starts.
     pub(crate) fn slot_start(&self, slot: u32) -> u64 {
         slot_start(slot, self.slot_bytes)
+    }
+
+    /// How many slots a file of `file_bytes` has room for, the last of them perhaps in part.
+    pub(crate) fn slot_count(&self, file_bytes: u64) -> u32 {
+        slot_count(file_bytes, self.slot_bytes)
     }
 }
 

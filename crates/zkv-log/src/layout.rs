@@ -194,6 +194,12 @@ pub const fn slot_start(slot: u32, slot_bytes: u32) -> u64 {
     FILE_HEADER_BYTES + slot as u64 * slot_bytes as u64
 }
 
+/// How many slots of `slot_bytes` a file of `file_bytes` has room for, the last of them perhaps in part.
+pub(crate) fn slot_count(file_bytes: u64, slot_bytes: u32) -> u32 {
+    let slots = file_bytes.saturating_sub(FILE_HEADER_BYTES).div_ceil(u64::from(slot_bytes));
+    u32::try_from(slots).unwrap_or(u32::MAX)
+}
+
 /// The longest entry of a log with slots of `slot_bytes`: alone in a block of its own, stored raw,
 /// in a segment of its own, with a commit.
 #[must_use]

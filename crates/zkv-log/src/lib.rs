@@ -59,6 +59,7 @@ mod sampler;
 mod scan;
 mod seal;
 mod segment;
+mod slots;
 mod sync;
 mod train;
 mod turn;

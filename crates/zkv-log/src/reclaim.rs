@@ -12,10 +12,8 @@ use crate::layout::{COMMIT_BLOCK_BYTES, SEGMENT_HEADER_BYTES, seal_block_bytes, 
 use crate::log::Shared;
 use crate::mark::commits_in;
 use crate::position::Position;
-use crate::recover::{
-    copy_in, decode_header, header_in, header_in_seal, is_in_both_places, try_header_in,
-};
 use crate::segment::{Place, Segment, SegmentId};
+use crate::slots::header_copy_in;
 use crate::writer::{Committed, LogWriter, Room};
 
 /// A slot that no segment of the log fills any longer.
@@ -201,14 +199,13 @@ impl LogWriter {
     /// Where a crash has lost that header, and the stray's own seal has the only copy, it is written back: a seal
     /// leads on, to a stray behind it or, once the slot is used again, to one that is not there.
     pub(crate) fn wipe_strays(&self, slots: &[u32], file_bytes: u64) -> Result<()> {
-        let (file, identity) = (&*self.shared.file, &self.shared.identity);
         let named = |segment: &Arc<Segment>| roll_call_named_in(&self.shared, segment.id().slot);
         let newest = self.members.values().filter_map(named).max().unwrap_or_default();
         let last = self.tail.segment.id().sequence;
         let leads = |header: &SegmentHeader| newest < header.roll_call && !header.is_base();
         let (mut strays, mut is_changed) = (Vec::new(), false);
         for slot in slots {
-            let header = try_header_in(file, identity, *slot).map_err(LogError::io("read"))?;
+            let header = self.shared.slots().try_header(*slot)?;
             if header.as_ref().is_some_and(|header| header.sequence <= last) {
                 continue;
             }
@@ -228,11 +225,11 @@ impl LogWriter {
             if leads {
                 // Left behind a later segment of this slot, the copy in the stray's own seal would name one
                 // that is not there. A seal of the segment that was here before stays, as that may do.
-                if !is_in_both_places(file, identity, slot).map_err(LogError::io("read"))? {
+                if !self.shared.slots().is_in_both_places(slot)? {
                     continue;
                 }
             } else {
-                let header = identity.slot_start(slot);
+                let header = self.shared.identity.slot_start(slot);
                 let header_end = header + u64::from(SEGMENT_HEADER_BYTES);
                 self.write_zeros(header, header_end.min(file_bytes))?;
             }
@@ -249,7 +246,7 @@ impl LogWriter {
         for slot in slots {
             let image = self.read_slot(*slot, file_bytes)?;
             is_changed |= self.wipe_commits_behind(last, *slot, &image)?;
-            let named = copy_in(&image.bytes, &self.shared.identity, *slot);
+            let named = header_copy_in(&image.bytes, &self.shared.identity, *slot);
             if named.is_some_and(|header| last < header.sequence) {
                 self.wipe_seal(*slot, file_bytes)?;
                 is_changed = true;
@@ -283,11 +280,11 @@ impl LogWriter {
 
     /// Writes `header` to where its slot begins, where none stands there; `false` where one does.
     fn put_back(&self, header: &SegmentHeader) -> Result<bool> {
-        let (file, identity) = (&*self.shared.file, &self.shared.identity);
-        let first = decode_header(file, identity, header.slot).map_err(LogError::io("read"))?;
+        let first = self.shared.slots().decode_start(header.slot)?;
         if first.is_none() {
-            let start = identity.slot_start(header.slot);
-            file.write_at(start, &header.encode_cell()).map_err(LogError::io("write"))?;
+            let start = self.shared.identity.slot_start(header.slot);
+            let written = self.shared.file.write_at(start, &header.encode_cell());
+            written.map_err(LogError::io("write"))?;
         }
         Ok(first.is_none())
     }
@@ -295,7 +292,7 @@ impl LogWriter {
     /// Wipes what stands where the seal of a segment will that is begun at `place`: it would pass for that segment's
     /// own, damaged. A whole one stays, since it may lead a reader of the log alone.
     pub(crate) fn wipe_torn_seal(&self, place: &Place) -> Result<()> {
-        let (file, identity) = (&*self.shared.file, &self.shared.identity);
+        let file = &*self.shared.file;
         let start = place.start + u64::from(seal_offset(place.slot_bytes));
         let image = Image::read(file, start, seal_block_bytes(place.slot_bytes), self.file_end);
         let image = image.for_certain()?;
@@ -303,7 +300,7 @@ impl LogWriter {
         if !image.unreadable.is_empty() || image.is_zero(0..image.end()) {
             return Ok(());
         }
-        match header_in_seal(file, identity, place.id.slot).map_err(LogError::io("read"))? {
+        match self.shared.slots().header_in_seal(place.id.slot)? {
             Some(_) => Ok(()),
             None => self.wipe_seal(place.id.slot, self.file_end),
         }
@@ -324,7 +321,7 @@ impl LogWriter {
 /// Whether nobody who reads the log alone, and starts at `needed_from`, looks for what was in `slot`.
 /// What cannot be read may be looked for.
 pub(crate) fn is_forgotten(shared: &Shared, slot: u32, needed_from: Option<Position>) -> bool {
-    match try_header_in(&*shared.file, &shared.identity, slot) {
+    match shared.slots().try_header(slot) {
         Ok(Some(header)) => needed_from
             .is_some_and(|start| header.sequence < start.sequence && header.roll_call <= start),
         // It was wiped, or never begun.
@@ -335,7 +332,7 @@ pub(crate) fn is_forgotten(shared: &Shared, slot: u32, needed_from: Option<Posit
 
 /// The roll call that the header in `slot` names.
 pub(crate) fn roll_call_named_in(shared: &Shared, slot: u32) -> Option<Position> {
-    header_in(&*shared.file, &shared.identity, slot).map(|header| header.roll_call)
+    shared.slots().header(slot).map(|header| header.roll_call)
 }
 
 /// Slots that no segment fills.

@@ -12,21 +12,16 @@ mod judge;
 mod start;
 
 use std::collections::{BTreeMap, HashSet};
-use std::io;
 use std::sync::Arc;
 
-use zkv_io::{Cursor, Reads, StorageFile};
+use zkv_io::{Cursor, Reads};
 
 use crate::block::{BlockKind, END_MARK};
 use crate::checkpoint::LogCheckpoint;
 use crate::dictionary::Interner;
 use crate::error::{LogError, Result};
-use crate::header::{Identity, SegmentHeader};
 use crate::image::Image;
-use crate::layout::{
-    CELL_BYTES, FILE_HEADER_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_FIELD_BYTES,
-    header_copy_offset, seal_block_bytes, seal_offset,
-};
+use crate::layout::{CELL_BYTES, MEMBER_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::mark::CommitMark;
 use crate::open::{OpenFile, Recovered};
 use crate::position::{FIRST_END, Position};
@@ -189,7 +184,7 @@ impl<'a> Recovery<'a> {
     /// Of the segments that a checkpoint names, some may be cut off the file's end by now: these were
     /// freed before that.
     fn check_slots(&self) -> Result<()> {
-        let slots = slot_count(self.open, self.file_bytes);
+        let slots = self.slot_count();
         match self.member_ids().any(|id| id.slot >= slots) {
             true => Err(LogError::CheckpointMismatch),
             false => Ok(()),
@@ -198,7 +193,7 @@ impl<'a> Recovery<'a> {
 
     /// The segments of the roll call are full, and those that were not retired must be whole.
     fn read_listed(&mut self) -> Result<()> {
-        let slots = slot_count(self.open, self.file_bytes);
+        let slots = self.slot_count();
         for id in std::mem::take(&mut self.listed).into_values() {
             let place = Place::new(&self.open.identity, id);
             if id.slot >= slots {
@@ -307,13 +302,14 @@ impl<'a> Recovery<'a> {
     /// is full.
     fn goes_on(&self, seal: &Seal) -> Result<bool> {
         let place = self.next_place(seal);
-        if let Some(header) = header_at_start(self.open, place.id.slot) {
+        let slots = self.open.slots();
+        if let Some(header) = slots.header_at_start(place.id.slot) {
             return Ok(header.id() == place.id);
         }
         let image = self.read_slot(place, SEGMENT_HEADER_BYTES);
         let mut walk = BlockWalk::new(&image.bytes, SEGMENT_HEADER_BYTES, Seeds::new(place.seed));
         let is_begun = walk.next().is_some()
-            || read_header(self.open, place.id.slot).is_some_and(|header| header.id() == place.id);
+            || slots.header(place.id.slot).is_some_and(|header| header.id() == place.id);
         if !is_begun {
             check_is_read(&image, SEGMENT_HEADER_BYTES, SEGMENT_HEADER_BYTES, place)?;
         }
@@ -342,6 +338,10 @@ impl<'a> Recovery<'a> {
         members.chain(self.listed.values().copied())
     }
 
+    fn slot_count(&self) -> u32 {
+        self.open.identity.slot_count(self.file_bytes)
+    }
+
     /// All that the file holds of a slot from `from` on, as far as the disk gives it.
     fn read_slot(&self, place: Place, from: u32) -> Image {
         let (start, bytes_max) =
@@ -361,116 +361,6 @@ impl WalkedSegment {
         self.contents.note(block);
         self.block_count += 1;
         self.chain = self.chain.and(block.checksum);
-    }
-}
-
-/// The slots that the file has room for, the last of them perhaps in part.
-fn slot_count(open: &OpenFile, file_bytes: u64) -> u32 {
-    slots_of(&open.identity, file_bytes)
-}
-
-/// As [`slot_count`], of the log with this identity.
-pub(crate) fn slots_of(identity: &Identity, file_bytes: u64) -> u32 {
-    let slots = file_bytes.saturating_sub(FILE_HEADER_BYTES);
-    u32::try_from(slots.div_ceil(u64::from(identity.slot_bytes))).unwrap_or(u32::MAX)
-}
-
-/// The header with which `slot` begins, where it can be read, is whole and of this log.
-fn header_at_start(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
-    let header = decode_header(&*open.file, &open.identity, slot).ok().flatten()?;
-    header.is_of(&open.identity, slot).then_some(header)
-}
-
-/// The header in `slot`, where it or the copy in the segment's seal is whole, and of this log.
-fn read_header(open: &OpenFile, slot: u32) -> Option<SegmentHeader> {
-    header_in(&*open.file, &open.identity, slot)
-}
-
-/// As [`read_header`], in the file of the log with this identity. What cannot be read is not there.
-pub(crate) fn header_in(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> Option<SegmentHeader> {
-    try_header_in(file, identity, slot).ok().flatten()
-}
-
-/// As [`header_in`], for who must not take what cannot be read for what is not there.
-pub(crate) fn try_header_in(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> io::Result<Option<SegmentHeader>> {
-    let header = match decode_header(file, identity, slot)? {
-        Some(header) => Some(header),
-        None => header_in_seal(file, identity, slot)?,
-    };
-    Ok(header.filter(|header| header.is_of(identity, slot)))
-}
-
-/// What the start of `slot` decodes as, of whichever log.
-pub(crate) fn decode_header(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> io::Result<Option<SegmentHeader>> {
-    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    read_or_zeros(file, identity.slot_start(slot), &mut bytes)?;
-    Ok(SegmentHeader::decode(&bytes).ok())
-}
-
-/// The header that the seal in `slot` repeats, where that is whole.
-pub(crate) fn header_in_seal(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> io::Result<Option<SegmentHeader>> {
-    let slot_bytes = identity.slot_bytes;
-    let header = copy_in_seal(file, identity, slot)?.filter(|header| header.slot == slot);
-    let Some(header) = header else { return Ok(None) };
-    let place = Place::new(identity, header.id());
-    let mut block = vec![0; seal_block_bytes(slot_bytes) as usize];
-    read_or_zeros(file, place.start + u64::from(seal_offset(slot_bytes)), &mut block)?;
-    Ok(Seal::decode_block(&block, &place).map(|seal| seal.header))
-}
-
-/// What stands where a seal repeats the header, of whichever log, whether the seal is whole or not.
-fn copy_in_seal(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> io::Result<Option<SegmentHeader>> {
-    let copy = u64::from(header_copy_offset(identity.slot_bytes));
-    let mut bytes = [0; SEGMENT_HEADER_FIELD_BYTES];
-    read_or_zeros(file, identity.slot_start(slot) + copy, &mut bytes)?;
-    Ok(SegmentHeader::decode(&bytes).ok())
-}
-
-/// The copy of a header of this log where the seal stands in `image`, which is all of `slot`, whether that seal is
-/// whole or not.
-pub(crate) fn copy_in(image: &[u8], identity: &Identity, slot: u32) -> Option<SegmentHeader> {
-    let copy = image.get(header_copy_offset(identity.slot_bytes) as usize..)?;
-    SegmentHeader::decode(copy).ok().filter(|header| header.is_of(identity, slot))
-}
-
-/// Whether `slot` begins with the header that its seal repeats.
-pub(crate) fn is_in_both_places(
-    file: &dyn StorageFile,
-    identity: &Identity,
-    slot: u32,
-) -> io::Result<bool> {
-    let first = decode_header(file, identity, slot)?;
-    Ok(first.is_some() && first == copy_in_seal(file, identity, slot)?)
-}
-
-/// Reads what the file has of a place; behind its end are zeros.
-fn read_or_zeros(file: &dyn StorageFile, at: u64, into: &mut [u8]) -> io::Result<()> {
-    match file.read_at(at, into) {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            into.fill(0);
-            Ok(())
-        }
-        read => read,
     }
 }
 

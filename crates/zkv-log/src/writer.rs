@@ -86,7 +86,7 @@ pub(crate) struct RollCallPlace {
     pub written: Vec<(Position, Position)>,
 }
 
-/// What must happen before the next append, since an abandoned block could otherwise be taken for
+/// What must happen before the next append, since a block that was given up could otherwise be taken for
 /// one of the log behind a block that is written now.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repair {
@@ -351,7 +351,7 @@ impl LogWriter {
         self.log().sync_again(self.end())?;
         let filled = file_bytes.next_multiple_of(PAGE_BYTES);
         if filled > file_bytes {
-            // What an abandoned commit has put behind the file's end comes to light when that grows: by
+            // What a commit that was given up has put behind the file's end comes to light when that grows: by
             // now, nothing leads to it.
             self.write_zeros(file_bytes, filled)?;
             self.log().sync_again(self.end())?;

@@ -21,7 +21,7 @@ use crate::sync::{ArcSwap, Mutex};
 use crate::turn::SyncTurns;
 use crate::writer::{LogWriter, Repair, Tail, Unproven};
 
-use super::{Leftover, Recovery, WalkedSegment, slot_count};
+use super::{Leftover, Recovery, WalkedSegment};
 
 impl Recovery<'_> {
     pub(super) fn finish(mut self, mut leftover: Leftover) -> Result<Recovered> {
@@ -151,7 +151,7 @@ impl Recovery<'_> {
             shared: Arc::clone(&shared),
             storage: Arc::clone(&self.open.storage),
             free: self.free_slots(repair.is_some()),
-            slot_count: slot_count(self.open, self.file_bytes),
+            slot_count: self.slot_count(),
             last_commit: self.end.number,
             last_commit_checksum: self.end.checksum,
             is_ended: self.end.is_closed,
@@ -175,7 +175,7 @@ impl Recovery<'_> {
     fn free_slots(&self, needs_repair: bool) -> Vec<FreeSlot> {
         let usable_after = if needs_repair { self.end.position } else { Position::default() };
         let used: HashSet<u32> = self.member_ids().map(|id| id.slot).collect();
-        let slots = (0..slot_count(self.open, self.file_bytes)).filter(|slot| !used.contains(slot));
+        let slots = (0..self.slot_count()).filter(|slot| !used.contains(slot));
         slots.map(|slot| FreeSlot { slot, usable_after, readers: Weak::new() }).collect()
     }
 }

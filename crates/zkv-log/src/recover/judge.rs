@@ -3,26 +3,23 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, HashSet};
 
-use zkv_io::StorageFile;
-
 use crate::block::BlockHeader;
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
-use crate::header::{Identity, SegmentHeader};
+use crate::header::SegmentHeader;
 use crate::image::Image;
 use crate::layout::{BLOCK_HEADER_BYTES, SEGMENT_HEADER_BYTES, seal_offset};
 use crate::mark::{commits_in, latest_proof};
 use crate::position::Position;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
+use crate::slots::header_copy_in;
 
-use super::{Leftover, Recovery, copy_in, header_at_start, read_header, read_or_zeros, slot_count};
+use super::{Leftover, Recovery};
 
 /// How many slots of each [`Start`] are read for proof. Damage leaves one of them or two; a commit that was given
 /// up, segments that were freed, or a file made for it, may leave thousands.
 const DOUBTFUL_TRIED_MAX: usize = 4;
-/// The least that a disk loses at once.
-const SECTOR_BYTES: usize = 512;
 
 /// A slot that does not begin as the segment there does, as far as that is known.
 struct Doubtful {
@@ -75,36 +72,7 @@ impl Recovery<'_> {
             proof = proof.max(self.proof_within(self.next_place(seal))?);
         }
         let mut leftover = Leftover::default();
-        let members: HashSet<SegmentId> = self.member_ids().collect();
-        let filled = members.iter().copied().chain([place.id]).map(|id| (id.slot, id));
-        let filled: HashMap<u32, SegmentId> = filled.collect();
-        let mut doubtful = Vec::new();
-        for slot in 0..slot_count(self.open, self.file_bytes) {
-            let first = header_at_start(self.open, slot);
-            let fills = filled.get(&slot).copied();
-            let first_id = first.as_ref().map(SegmentHeader::id);
-            let is_later = |id: SegmentId| self.end.position.sequence < id.sequence;
-            let doubt =
-                first_id.is_none_or(|id| fills != Some(id) && !is_later(id)).then(|| Doubtful {
-                    slot,
-                    start: self.start_of(slot, first_id, fills),
-                    is_free: fills.is_none(),
-                });
-            let may_hide_a_stray = doubt.as_ref().is_some_and(Doubtful::may_hide_a_stray);
-            doubtful.extend(doubt);
-            let header = first.or_else(|| read_header(self.open, slot));
-            let is_known = |id| id == place.id || members.contains(&id);
-            match header.filter(|header| is_later(header.id()) && !is_known(header.id())) {
-                Some(header) => {
-                    let stray = Place::new(&self.open.identity, header.id());
-                    proof = proof.max(header.synced_upto).max(self.proof_within(stray)?);
-                    leftover.stray_slots.push(slot);
-                }
-                None if may_hide_a_stray => leftover.headerless_slots.push(slot),
-                None => {}
-            }
-        }
-        proof = proof.max(self.proof_without_headers(doubtful, &mut leftover));
+        proof = proof.max(self.proof_in_slots(&mut leftover)?);
         let stopped_at = Position { sequence: place.id.sequence, offset: stop };
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
@@ -114,13 +82,50 @@ impl Recovery<'_> {
         Ok(leftover)
     }
 
-    /// Of a slot that begins with the header of `first` and is filled by the segment `fills`.
-    fn start_of(&self, slot: u32, first: Option<SegmentId>, fills: Option<SegmentId>) -> Start {
-        match (first, fills) {
-            (Some(_), None) => Start::Older,
-            (None, _) if was_wiped(&*self.open.file, &self.open.identity, slot) => Start::Wiped,
-            _ => Start::NoHeader,
+    /// What the slots hold but for the segments of the log. Notes in which of them strays are, or may be.
+    fn proof_in_slots(&self, leftover: &mut Leftover) -> Result<Position> {
+        let (slots, last) = (self.open.slots(), self.end.position.sequence);
+        let ids = || self.member_ids().chain([self.walked.place.id]);
+        let known: HashSet<SegmentId> = ids().collect();
+        let filled: HashMap<u32, SegmentId> = ids().map(|id| (id.slot, id)).collect();
+        let (mut proof, mut doubtful) = (Position::default(), Vec::new());
+        for slot in 0..self.slot_count() {
+            let first = slots.header_at_start(slot);
+            let first_id = first.as_ref().map(SegmentHeader::id);
+            let doubt = self.doubt(slot, first_id, filled.get(&slot).copied());
+            let may_hide_a_stray = doubt.as_ref().is_some_and(Doubtful::may_hide_a_stray);
+            doubtful.extend(doubt);
+            let header = first.or_else(|| slots.header(slot));
+            match header.filter(|one| last < one.sequence && !known.contains(&one.id())) {
+                Some(header) => {
+                    let stray = Place::new(&self.open.identity, header.id());
+                    proof = proof.max(header.synced_upto).max(self.proof_within(stray)?);
+                    leftover.stray_slots.push(slot);
+                }
+                None if may_hide_a_stray => leftover.headerless_slots.push(slot),
+                None => {}
+            }
         }
+        Ok(proof.max(self.proof_without_headers(doubtful, leftover)))
+    }
+
+    /// What is in doubt of a slot that begins with the header of `first` and is filled by the segment `fills`.
+    fn doubt(
+        &self,
+        slot: u32,
+        first: Option<SegmentId>,
+        fills: Option<SegmentId>,
+    ) -> Option<Doubtful> {
+        let is_later = |id: SegmentId| self.end.position.sequence < id.sequence;
+        if first.is_some_and(|id| fills == Some(id) || is_later(id)) {
+            return None;
+        }
+        let start = match (first, fills) {
+            (Some(_), None) => Start::Older,
+            (None, _) if self.open.slots().was_wiped(slot) => Start::Wiped,
+            _ => Start::NoHeader,
+        };
+        Some(Doubtful { slot, start, is_free: fills.is_none() })
     }
 
     /// What stands in `slots`, of which no header says that a segment goes on there. It may, where its first page
@@ -144,7 +149,8 @@ impl Recovery<'_> {
         let proofs = tried.filter(is_worth_it).filter_map(|slot| {
             let start = identity.slot_start(slot.slot);
             let image = Image::read(file, start, identity.slot_bytes, self.file_bytes);
-            let named = copy_in(&image.bytes, identity, slot.slot).map(|header| header.sequence);
+            let named =
+                header_copy_in(&image.bytes, identity, slot.slot).map(|header| header.sequence);
             let (mut proof, mut newest) = (None, named);
             for commit in commits_in(&image.bytes, 0, identity, slot.slot) {
                 (proof, newest) =
@@ -199,7 +205,7 @@ impl Recovery<'_> {
     /// Whether a commit of a segment stands here that `checkpoint` has and the log has not, behind its end.
     fn has_later_of(&self, checkpoint: &LogCheckpoint) -> bool {
         let end = self.end.position.sequence.max(self.walked.place.id.sequence);
-        let slots = slot_count(self.open, self.file_bytes);
+        let slots = self.slot_count();
         let later = checkpoint.segments.iter().map(|segment| segment.id);
         for id in later.filter(|id| end < id.sequence && id.slot < slots) {
             let place = Place::new(&self.open.identity, id);
@@ -228,14 +234,4 @@ pub(super) fn check_is_read(image: &Image, first: u32, offset: u32, place: Place
         }
         false => Ok(()),
     }
-}
-
-/// Whether the header in `slot` was wiped, as one of a commit that was given up: with zeros up to its first
-/// block, where a disk that loses it loses more.
-fn was_wiped(file: &dyn StorageFile, identity: &Identity, slot: u32) -> bool {
-    let mut sector = [0; SECTOR_BYTES];
-    let read = read_or_zeros(file, identity.slot_start(slot), &mut sector);
-    let (header, behind) = sector.split_at(SEGMENT_HEADER_BYTES as usize);
-    let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
-    read.is_ok() && is_zero(header) && !is_zero(behind)
 }

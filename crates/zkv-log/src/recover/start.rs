@@ -8,19 +8,13 @@ use crate::block::{BlockHeader, BlockKind, is_whole};
 use crate::checkpoint::LogCheckpoint;
 use crate::error::{LogError, Result};
 use crate::header::SegmentHeader;
-use crate::layout::{
-    BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES,
-    SEGMENT_HEADER_FIELD_BYTES,
-};
+use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES};
 use crate::open::OpenFile;
 use crate::position::{FIRST_END, Position};
 use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{BlockWalk, Seeds};
 
-use super::{
-    CommitEnd, Leftover, Recovery, WalkedSegment, header_at_start, read_header, read_or_zeros,
-    slot_count,
-};
+use super::{CommitEnd, Leftover, Recovery, WalkedSegment};
 
 /// How many of the roll calls that headers name are tried, the newest first. Each may cost a slot's
 /// bytes to read, and a forged file may name another one in each header.
@@ -71,7 +65,8 @@ impl<'a> Recovery<'a> {
     /// The watermark is the end of a commit: the same commit must end there now. It may still be
     /// found in a slot that another segment has begun to fill.
     fn check_watermark(&self, place: Place, checkpoint: &LogCheckpoint) -> Result<()> {
-        if header_at_start(self.open, place.id.slot).is_some_and(|header| header.id() != place.id) {
+        let first = self.open.slots().header_at_start(place.id.slot);
+        if first.is_some_and(|header| header.id() != place.id) {
             return Err(LogError::CheckpointMismatch);
         }
         let offset = checkpoint.watermark.offset.checked_sub(COMMIT_BLOCK_BYTES);
@@ -89,8 +84,9 @@ impl<'a> Recovery<'a> {
     /// log's beginning.
     pub(super) fn follow_log(open: &'a OpenFile) -> Result<(Self, Leftover)> {
         let file_bytes = open.file.len().map_err(LogError::io("measure"))?;
+        let slots = 0..open.identity.slot_count(file_bytes);
         let headers: Vec<SegmentHeader> =
-            (0..slot_count(open, file_bytes)).filter_map(|slot| read_header(open, slot)).collect();
+            slots.filter_map(|slot| open.slots().header(slot)).collect();
         // From an older one, the way may lead through slots that are used again.
         let mut roll_calls: Vec<Position> = headers.iter().map(|header| header.roll_call).collect();
         roll_calls.retain(|roll_call| roll_call.sequence > 0);
@@ -134,11 +130,10 @@ impl<'a> Recovery<'a> {
     fn check_beginning(&self, leftover: &Leftover) -> Result<()> {
         let WalkedSegment { place, offset, .. } = &self.walked;
         let stands_at = Position { sequence: place.id.sequence, offset: *offset };
-        let is_there = FIRST_END < stands_at
-            || header_at_start(self.open, place.id.slot).is_some_and(|it| it.id() == place.id);
-        let mut header = [0; SEGMENT_HEADER_FIELD_BYTES];
-        read_or_zeros(&*self.open.file, place.start, &mut header).map_err(LogError::io("read"))?;
-        let is_lost = header.iter().all(|byte| *byte == 0);
+        let slots = self.open.slots();
+        let first = slots.header_at_start(place.id.slot);
+        let is_there = FIRST_END < stands_at || first.is_some_and(|first| first.id() == place.id);
+        let is_lost = slots.is_header_zero(place.id.slot)?;
         match is_there || !(leftover.needs_wipe || is_lost) {
             true => Ok(()),
             false => {

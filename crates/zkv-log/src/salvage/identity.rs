@@ -5,8 +5,8 @@ use zkv_io::StorageFile;
 use crate::error::Result;
 use crate::header::{FileHeader, HeaderFault, Identity, SegmentHeader};
 use crate::layout::{
-    FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, SEGMENT_HEADER_FIELD_BYTES, SLOT_BYTES_MAX,
-    SLOT_BYTES_MIN, header_copy_offset, slot_start,
+    FILE_HEADER_FIELD_BYTES, SEGMENT_HEADER_FIELD_BYTES, SLOT_BYTES_MAX, SLOT_BYTES_MIN,
+    header_copy_offset, slot_count, slot_start,
 };
 
 /// The headers that one slot holds: in its first cell, and in the seal at its end.
@@ -32,7 +32,7 @@ pub(super) fn find(file: &dyn StorageFile, file_bytes: u64) -> Result<Option<Ori
         Err(_) => Err(HeaderFault::Damaged),
     };
     if let Ok(FileHeader { identity, first_nonce }) = &header {
-        let slots = slot_count(file_bytes, identity.slot_bytes);
+        let slots = identity.slot_count(file_bytes);
         let mut headers = (0..slots).flat_map(|slot| headers_in(file, slot, identity.slot_bytes));
         let is_ours = |header: SegmentHeader| header.identity == *identity;
         // One that agrees is enough. A page of another store's would have none.
@@ -51,12 +51,6 @@ pub(super) fn find(file: &dyn StorageFile, file_bytes: u64) -> Result<Option<Ori
         (Err(HeaderFault::Damaged) | Ok(_), None) => Ok(None),
         (Err(fault), None) => Err(fault.into_error()),
     }
-}
-
-/// The slots that the file has room for, the last of them perhaps in part.
-pub(super) fn slot_count(file_bytes: u64, slot_bytes: u32) -> u32 {
-    let slots = file_bytes.saturating_sub(FILE_HEADER_BYTES);
-    u32::try_from(slots.div_ceil(u64::from(slot_bytes))).unwrap_or(u32::MAX)
 }
 
 /// The headers that stand in a slot's first cell and in the seal at its end, as far as they are

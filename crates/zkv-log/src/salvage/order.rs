@@ -78,7 +78,7 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
     let watermark = checkpoint.map(|checkpoint| checkpoint.watermark);
     let proven = proven.max(watermark).unwrap_or_default();
     let newest = committed.max(proven).sequence;
-    drop_abandoned(&survey, &mut seen, newest);
+    drop_given_up(&survey, &mut seen, newest);
     let mut turns = missing(&seen, membership.as_ref(), &retired, proven);
     let ends: HashMap<SegmentId, u32> = checkpoint
         .and_then(|checkpoint| checkpoint.segments.split_last())
@@ -138,7 +138,7 @@ fn one_each(survey: &mut Survey<'_>) -> BTreeMap<u64, Seen> {
 /// Leaves out what stands behind the segment `newest`, in which the log ends, and no seal leads to: whoever
 /// opened the log since has wiped the seal, so that this is of a commit that was given up. A seal that is
 /// damaged was not wiped.
-fn drop_abandoned(survey: &Survey<'_>, seen: &mut BTreeMap<u64, Seen>, newest: u64) {
+fn drop_given_up(survey: &Survey<'_>, seen: &mut BTreeMap<u64, Seen>, newest: u64) {
     if !seen.contains_key(&newest) {
         // What may have led there is lost, too.
         return;

@@ -26,7 +26,7 @@ use crate::segment::{Place, SegmentId};
 
 use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
-use super::identity::{Origin, headers_in, slot_count};
+use super::identity::{Origin, headers_in};
 use super::past::contradicts;
 use crate::image::Image;
 
@@ -148,7 +148,7 @@ impl<'a> Survey<'a> {
     }
 
     pub(super) fn slot_count(&self) -> u32 {
-        slot_count(self.file_bytes, self.identity.slot_bytes)
+        self.identity.slot_count(self.file_bytes)
     }
 
     fn name(&mut self, id: SegmentId) {

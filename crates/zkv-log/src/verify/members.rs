@@ -15,7 +15,7 @@ use crate::layout::{COMMIT_BLOCK_BYTES, FILE_HEADER_BYTES, SEGMENT_HEADER_BYTES,
 use crate::log::LogView;
 use crate::open::OpenFile;
 use crate::position::Position;
-use crate::recover::{decode_members, header_in, recover, slots_of};
+use crate::recover::{decode_members, recover};
 use crate::resync::Resync;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::walk::{Seeds, block_at};
@@ -147,9 +147,9 @@ struct Search<'a> {
 impl<'a> Search<'a> {
     fn new(open: &'a OpenFile, checkpoint: Option<&'a LogCheckpoint>) -> Self {
         let file_bytes = open.file.len().unwrap_or(0);
-        let slots = 0..slots_of(&open.identity, file_bytes);
+        let slots = 0..open.identity.slot_count(file_bytes);
         let headers: Vec<SegmentHeader> =
-            slots.filter_map(|slot| header_in(&*open.file, &open.identity, slot)).collect();
+            slots.filter_map(|slot| open.slots().header(slot)).collect();
         let ids = headers.iter().map(|header| (header.sequence, header.id())).collect();
         Self { open, checkpoint, file_bytes, headers, ids, retired: BTreeSet::new() }
     }
@@ -191,7 +191,7 @@ impl<'a> Search<'a> {
     /// Adds a segment that holds blocks, where its slot has no later one: what an earlier one has
     /// left in a slot that is in use again, such as its seal, tells of it still.
     fn add(&mut self, id: SegmentId) -> bool {
-        let slots = slots_of(&self.open.identity, self.file_bytes);
+        let slots = self.open.identity.slot_count(self.file_bytes);
         let other = self.ids.values().find(|known| known.slot == id.slot).copied();
         let is_later = other.is_some_and(|other| other.sequence >= id.sequence);
         if id.slot >= slots || self.ids.contains_key(&id.sequence) || is_later {

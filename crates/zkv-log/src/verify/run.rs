@@ -7,10 +7,11 @@ use zkv_io::StorageFile;
 use crate::codec::Decoder;
 use crate::dictionary::Interner;
 use crate::error::Result;
-use crate::header::{FileHeader, SegmentHeader};
+use crate::header::FileHeader;
 use crate::layout::{FILE_HEADER_BYTES, FILE_HEADER_FIELD_BYTES, FILE_HEADER_PAGE};
 use crate::position::Position;
 use crate::segment::SegmentId;
+use crate::slots::Slots;
 
 use super::segment::SegmentCheck;
 use super::{LogFinding, LogVerifier, LogVisitor, Severity, VerifiedLog};
@@ -199,23 +200,15 @@ impl<'a> Run<'a> {
         let members = &verifier.members;
         let Some(last) = members.keys().next_back().copied() else { return };
         let used: BTreeSet<u32> = members.values().map(|member| member.place.id.slot).collect();
-        let slots = 0..crate::recover::slots_of(&verifier.identity, verifier.file_bytes);
+        let slots = 0..verifier.identity.slot_count(verifier.file_bytes);
+        let found = Slots::new(&*verifier.file, &verifier.identity);
         for slot in slots.filter(|slot| !used.contains(slot)) {
-            let start = verifier.identity.slot_start(slot);
-            let header = read_header(&*verifier.file, start);
-            let is_ours = |header: &SegmentHeader| header.identity == verifier.identity;
-            if header.is_some_and(|header| is_ours(&header) && header.sequence > last) {
+            let header = found.header_at_start(slot);
+            if header.is_some_and(|header| last < header.sequence) {
                 let what =
                     "a segment of a commit that was never finished; writes to come clear it away";
-                self.finding(start, what, Severity::Notice);
+                self.finding(verifier.identity.slot_start(slot), what, Severity::Notice);
             }
         }
     }
-}
-
-/// The segment header at `start` of the file, where it is whole.
-fn read_header(file: &dyn StorageFile, start: u64) -> Option<SegmentHeader> {
-    let mut bytes = [0; crate::layout::SEGMENT_HEADER_FIELD_BYTES];
-    file.read_at(start, &mut bytes).ok()?;
-    SegmentHeader::decode(&bytes).ok()
 }
