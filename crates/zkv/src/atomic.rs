@@ -5,7 +5,7 @@ use serde::de::DeserializeOwned;
 
 use crate::coding::Coding;
 use crate::error::{Error, Result};
-use crate::modify::{Fate, Place};
+use crate::modify::{Fate, Target};
 use crate::store::{Store, encode_key};
 
 impl Store {
@@ -60,7 +60,7 @@ impl Store {
         E: From<Error>,
     {
         let coding = self.shared().postcard();
-        self.get_or_try_insert_in(Place::Default, &encode_key(key)?, coding, make)
+        self.get_or_try_insert_in(Target::Default, &encode_key(key)?, coding, make)
     }
 
     /// Gives `key` the value that `change` makes of the one that it has, or none where `change`
@@ -124,7 +124,7 @@ impl Store {
         E: From<Error>,
     {
         let coding = self.shared().postcard();
-        self.try_update_in(Place::Default, &encode_key(key)?, coding, change)
+        self.try_update_in(Target::Default, &encode_key(key)?, coding, change)
     }
 
     /// Gives `key` the value `new`, or none, if it has the value `expected`, or none; says whether it
@@ -147,7 +147,7 @@ impl Store {
         let new = new.map(|value| coding.encode(value)).transpose()?;
         let is_expected = |old: &[u8], expected: &[u8]| Ok(old == expected);
         let (expected, new) = (expected.as_deref(), new.as_deref());
-        self.compare_and_set_in(Place::Default, &encode_key(key)?, expected, new, is_expected)
+        self.compare_and_set_in(Target::Default, &encode_key(key)?, expected, new, is_expected)
     }
 
     /// Removes `key`, and returns the value that it had.
@@ -159,12 +159,12 @@ impl Store {
         K: Serialize + ?Sized,
         V: DeserializeOwned,
     {
-        self.remove_in(Place::Default, &encode_key(key)?, self.shared().postcard())
+        self.remove_in(Target::Default, &encode_key(key)?, self.shared().postcard())
     }
 
     pub(crate) fn get_or_try_insert_in<V, E>(
         &self,
-        place: Place<'_>,
+        target: Target<'_>,
         key: &[u8],
         coding: Coding,
         mut make: impl FnMut() -> Result<V, E>,
@@ -173,7 +173,7 @@ impl Store {
         V: Serialize + DeserializeOwned,
         E: From<Error>,
     {
-        self.decide(place, key, |moment, key| {
+        self.decide(target, key, |moment, key| {
             if let Some(value) = self.shared().get_at(moment, key)? {
                 return Ok((Ok(coding.decode(&value)?), Fate::Keep));
             }
@@ -189,7 +189,7 @@ impl Store {
 
     pub(crate) fn try_update_in<V, E>(
         &self,
-        place: Place<'_>,
+        target: Target<'_>,
         key: &[u8],
         coding: Coding,
         mut change: impl FnMut(Option<V>) -> Result<Option<V>, E>,
@@ -198,7 +198,7 @@ impl Store {
         V: Serialize + DeserializeOwned,
         E: From<Error>,
     {
-        self.decide(place, key, |moment, key| {
+        self.decide(target, key, |moment, key| {
             let old = self.shared().get_at(moment, key)?;
             let is_there = old.is_some();
             let changed = change(old.map(|value| coding.decode(&value)).transpose()?);
@@ -215,13 +215,13 @@ impl Store {
     /// `is_expected` says whether what is stored, which is its first argument, is the value that is expected.
     pub(crate) fn compare_and_set_in(
         &self,
-        place: Place<'_>,
+        target: Target<'_>,
         key: &[u8],
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
         is_expected: impl Fn(&[u8], &[u8]) -> Result<bool>,
     ) -> Result<bool> {
-        self.decide(place, key, |moment, key| {
+        self.decide(target, key, |moment, key| {
             let old = self.shared().get_at(moment, key)?;
             let is_same = match (&old, expected) {
                 (Some(old), Some(expected)) => is_expected(old, expected)?,
@@ -239,11 +239,11 @@ impl Store {
 
     pub(crate) fn remove_in<V: DeserializeOwned>(
         &self,
-        place: Place<'_>,
+        target: Target<'_>,
         key: &[u8],
         coding: Coding,
     ) -> Result<Option<V>> {
-        self.decide(place, key, |moment, key| match self.shared().get_at(moment, key)? {
+        self.decide(target, key, |moment, key| match self.shared().get_at(moment, key)? {
             Some(value) => Ok((Some(coding.decode(&value)?), Fate::Delete)),
             None => Ok((None, Fate::Keep)),
         })

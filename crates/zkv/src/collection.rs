@@ -17,7 +17,7 @@ use crate::catalog::Entry;
 use crate::coding::{Coding, of_key};
 use crate::error::{Error, Result};
 use crate::iter::{IterBytes, KeysBytes};
-use crate::modify::Place;
+use crate::modify::Target;
 use crate::store::encode_key;
 use crate::write_set::CollectionState;
 
@@ -168,8 +168,8 @@ where
         Q: Serialize + ?Sized,
         E: From<Error>,
     {
-        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
-        self.raw.store().get_or_try_insert_in(place, &key, self.coding, make)
+        let (target, key) = (Target::Named(self.state()), self.encode_key(key)?);
+        self.raw.store().get_or_try_insert_in(target, &key, self.coding, make)
     }
 
     /// As [`Store::update`](crate::Store::update).
@@ -202,8 +202,8 @@ where
         Q: Serialize + ?Sized,
         E: From<Error>,
     {
-        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
-        self.raw.store().try_update_in(place, &key, self.coding, change)
+        let (target, key) = (Target::Named(self.state()), self.encode_key(key)?);
+        self.raw.store().try_update_in(target, &key, self.coding, change)
     }
 
     /// As [`Store::compare_and_set`](crate::Store::compare_and_set), but for what is the same: what is stored is
@@ -221,13 +221,13 @@ where
     {
         let expected = expected.map(|value| self.encode_value(value)).transpose()?;
         let new = new.map(|value| self.encode_value(value)).transpose()?;
-        let (place, key) = (Place::Named(self.state()), self.encode_key(key)?);
+        let (target, key) = (Target::Named(self.state()), self.encode_key(key)?);
         let (expected, new) = (expected.as_deref(), new.as_deref());
         // What another version of the type, or somebody else, has written may be the same value in other bytes.
         let is_expected = |old: &[u8], expected: &[u8]| {
             Ok(old == expected || self.encode_value(&self.coding.decode(old)?)? == expected)
         };
-        self.raw.store().compare_and_set_in(place, &key, expected, new, is_expected)
+        self.raw.store().compare_and_set_in(target, &key, expected, new, is_expected)
     }
 
     /// As [`Store::remove`](crate::Store::remove).
@@ -239,8 +239,8 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let place = Place::Named(self.state());
-        self.raw.store().remove_in(place, &self.encode_key(key)?, self.coding)
+        let target = Target::Named(self.state());
+        self.raw.store().remove_in(target, &self.encode_key(key)?, self.coding)
     }
 
     /// How many keys it has; none once it is dropped.

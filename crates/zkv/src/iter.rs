@@ -63,7 +63,7 @@ struct Buffered {
 
 /// A record to yield.
 #[derive(Clone, Copy)]
-struct Place {
+struct Yielded {
     source: Source,
     kind: Kind,
     /// Its key stands before its value, which fills the rest.
@@ -79,7 +79,7 @@ enum Source {
     Cell(usize),
 }
 
-impl Place {
+impl Yielded {
     #[inline]
     fn new(source: Source, record: &Record<'_>) -> Self {
         let (key_bytes, value_bytes) = (record.key.len(), record.value.len());
@@ -133,12 +133,12 @@ impl IterBytes {
     /// As [`Store::get_bytes`](crate::Store::get_bytes).
     #[inline]
     pub fn next_borrowed(&mut self) -> Option<Result<(&[u8], &[u8])>> {
-        let place = match self.advance()? {
-            Ok(place) => place,
+        let yielded = match self.advance()? {
+            Ok(yielded) => yielded,
             Err(error) => return Some(Err(error)),
         };
-        let (key, value) = place.split(self.record(place.source));
-        Some(Ok(if place.kind == Kind::Head { (key, &self.gathered) } else { (key, value) }))
+        let (key, value) = yielded.split(self.record(yielded.source));
+        Some(Ok(if yielded.kind == Kind::Head { (key, &self.gathered) } else { (key, value) }))
     }
 
     #[inline]
@@ -154,28 +154,28 @@ impl IterBytes {
 
     /// Goes on to the next record to yield, and gathers its value where that lies in pieces.
     #[inline]
-    fn advance(&mut self) -> Option<Result<Place>> {
-        let place = match self.next_place()? {
-            Ok(place) => place,
+    fn advance(&mut self) -> Option<Result<Yielded>> {
+        let yielded = match self.next_yielded()? {
+            Ok(yielded) => yielded,
             Err(error) => return Some(Err(error)),
         };
-        if place.kind != Kind::Head {
-            return Some(Ok(place));
+        if yielded.kind != Kind::Head {
+            return Some(Ok(yielded));
         }
-        Some(self.gather(place).map(|()| place))
+        Some(self.gather(yielded).map(|()| yielded))
     }
 
     /// Goes on to the next record to yield.
     #[inline]
-    fn next_place(&mut self) -> Option<Result<Place>> {
+    fn next_yielded(&mut self) -> Option<Result<Yielded>> {
         match self.next_buffered() {
-            Some(place) => Some(Ok(place)),
+            Some(yielded) => Some(Ok(yielded)),
             None => self.next_logged(),
         }
     }
 
     /// The next value from the buffers.
-    fn next_buffered(&mut self) -> Option<Place> {
+    fn next_buffered(&mut self) -> Option<Yielded> {
         if !self.judge.has_buffered {
             return None;
         }
@@ -187,7 +187,7 @@ impl IterBytes {
                 let record = table.record(newest).unwrap_or_default();
                 let Ok(record) = Record::decode(record) else { continue };
                 if record.collection == *collection && record.kind != Kind::Delete {
-                    return Some(Place::new(Source::Buffer(*number, newest), &record));
+                    return Some(Yielded::new(Source::Buffer(*number, newest), &record));
                 }
             }
             (*number, *end) = (*number + 1, u32::MAX);
@@ -198,13 +198,13 @@ impl IterBytes {
 
     /// The next value from the log.
     #[inline]
-    fn next_logged(&mut self) -> Option<Result<Place>> {
+    fn next_logged(&mut self) -> Option<Result<Yielded>> {
         loop {
             while self.next_in_cell < self.judged.cell.len() {
                 let number = self.next_in_cell;
                 self.next_in_cell += 1;
                 match self.judge(number) {
-                    Ok(Some(place)) => return Some(Ok(place)),
+                    Ok(Some(yielded)) => return Some(Ok(yielded)),
                     Ok(None) => {}
                     Err(error) => return Some(Err(error)),
                 }
@@ -219,7 +219,7 @@ impl IterBytes {
 
     /// The record of this number in the cell, where it is to be yielded.
     #[inline]
-    fn judge(&mut self, number: usize) -> Result<Option<Place>> {
+    fn judge(&mut self, number: usize) -> Result<Option<Yielded>> {
         let record = match self.judge.decode(&self.judged.cell, number) {
             Ok(record) => record,
             Err(error) => {
@@ -232,22 +232,22 @@ impl IterBytes {
         if !is_value || record.collection != self.judge.collection {
             return Ok(None);
         }
-        let place = Place::new(Source::Cell(number), &record);
+        let yielded = Yielded::new(Source::Cell(number), &record);
         if self.is_seen_enough {
-            return Ok(Some(place));
+            return Ok(Some(yielded));
         }
         let is_newest = match self.judged.verdict(number) {
             Some(Verdict::Newest) => true,
             Some(Verdict::Hidden) | None => false,
-            Some(Verdict::Open(hash)) => self.look_up(place, number, hash)?,
+            Some(Verdict::Open(hash)) => self.look_up(yielded, number, hash)?,
         };
-        Ok(is_newest.then_some(place))
+        Ok(is_newest.then_some(yielded))
     }
 
-    fn look_up(&mut self, place: Place, number: usize, hash: KeyHash) -> Result<bool> {
+    fn look_up(&mut self, yielded: Yielded, number: usize, hash: KeyHash) -> Result<bool> {
         self.mended(|iter| {
             let cell = &iter.judged.cell;
-            let (key, _) = place.split(cell.entry(number));
+            let (key, _) = yielded.split(cell.entry(number));
             let is_newest = iter.judge.is_newest(cell, hash, key);
             is_newest.map_err(|error| iter.judge.shared.lookup_error(error))
         })
@@ -288,10 +288,10 @@ impl IterBytes {
     }
 
     #[cold]
-    fn gather(&mut self, place: Place) -> Result<()> {
+    fn gather(&mut self, yielded: Yielded) -> Result<()> {
         // The last one may have gigabytes.
         self.gathered = Vec::new();
-        let (_, head) = place.split(self.record(place.source));
+        let (_, head) = yielded.split(self.record(yielded.source));
         let head = Head::decode(head)?;
         if !self.values.insert(head.value_id) {
             return Err(self.judge.shared.lookup_error(LookupError::Disagreement));
@@ -308,13 +308,13 @@ impl Iterator for IterBytes {
     type Item = Result<(Vec<u8>, Vec<u8>)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let place = match self.advance()? {
-            Ok(place) => place,
+        let yielded = match self.advance()? {
+            Ok(yielded) => yielded,
             Err(error) => return Some(Err(error)),
         };
-        let (key, value) = place.split(self.record(place.source));
+        let (key, value) = yielded.split(self.record(yielded.source));
         let (key, value) = (key.to_vec(), value.to_vec());
-        if place.kind == Kind::Head {
+        if yielded.kind == Kind::Head {
             return Some(Ok((key, std::mem::take(&mut self.gathered))));
         }
         Some(Ok((key, value)))

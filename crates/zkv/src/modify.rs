@@ -17,7 +17,7 @@ const ATTEMPTS_MAX: u32 = 10_000;
 
 /// A collection that is written to.
 #[derive(Clone, Copy)]
-pub(crate) enum Place<'a> {
+pub(crate) enum Target<'a> {
     Default,
     Named(&'a Arc<CollectionState>),
     /// One that nobody else knows yet.
@@ -37,7 +37,7 @@ pub(crate) struct Begun {
     pub since: Tick,
 }
 
-impl Place<'_> {
+impl Target<'_> {
     /// Its number now, and what has to stay so.
     #[inline]
     fn now(self) -> Result<(u32, Vec<Numbered>)> {
@@ -69,14 +69,14 @@ impl Drop for Begun {
 
 impl Store {
     /// Gives a key a value, whatever it had.
-    pub(crate) fn set_in(&self, place: Place<'_>, key: &[u8], value: &[u8]) -> Result<()> {
+    pub(crate) fn set_in(&self, target: Target<'_>, key: &[u8], value: &[u8]) -> Result<()> {
         let shared = self.shared();
         let durability = shared.options.durability;
         self.before_writing(durability)?;
         shared.check_key(key)?;
         shared.check_value_bytes(value.len() as u64)?;
         loop {
-            let (id, collections) = place.now()?;
+            let (id, collections) = target.now()?;
             let mut write = Write::put(shared.key(id, key), value, shared.inline_bytes_max());
             let committed = if !write.is_record() {
                 shared.wait_to_commit(value.len() as u64);
@@ -98,8 +98,8 @@ impl Store {
     }
 
     /// Removes a key, and says whether it was there.
-    pub(crate) fn delete_in(&self, place: Place<'_>, key: &[u8]) -> Result<bool> {
-        self.decide(place, key, |moment, key| {
+    pub(crate) fn delete_in(&self, target: Target<'_>, key: &[u8]) -> Result<bool> {
+        self.decide(target, key, |moment, key| {
             let is_there = self.shared().contains_at(moment, key)?;
             Ok((is_there, if is_there { Fate::Delete } else { Fate::Keep }))
         })
@@ -109,7 +109,7 @@ impl Store {
     /// key meanwhile; otherwise asks again, up to [`ATTEMPTS_MAX`] times.
     pub(crate) fn decide<T>(
         &self,
-        place: Place<'_>,
+        target: Target<'_>,
         key: &[u8],
         mut decide: impl FnMut(&Moment, KeyRef<'_>) -> Result<(T, Fate)>,
     ) -> Result<T> {
@@ -121,7 +121,7 @@ impl Store {
         for _ in 0..ATTEMPTS_MAX {
             let (begun, id, collections, (said, fate)) = shared.mended(|| {
                 let (begun, moment) = Begun::now(shared);
-                let (id, collections) = place.now()?;
+                let (id, collections) = target.now()?;
                 let decided = decide(&moment, shared.key(id, key))?;
                 Ok((begun, id, collections, decided))
             })?;

@@ -18,7 +18,7 @@ use crate::group::Queues;
 use crate::handle::Handle;
 use crate::iter::IterBytes;
 use crate::memtable::{Arena, Memtable};
-use crate::modify::Place;
+use crate::modify::Target;
 use crate::open::{self, Opened};
 use crate::options::{Durability, Options};
 use crate::pipeline::Pipeline;
@@ -197,7 +197,7 @@ impl Store {
     /// happened. Only where the sync of a `Synced` store fails has it: it is visible, and whether
     /// the next opening finds it cannot be known.
     pub fn set_bytes(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.set_in(Place::Default, key, value)
+        self.set_in(Target::Default, key, value)
     }
 
     /// The value of `key`. None can have been set of a key over 64 KiB: that is `None`, and no error.
@@ -219,7 +219,7 @@ impl Store {
     /// takes it. One that was set since, and is deleted, is an error
     /// of kind `Corrupt` again once that is in the log.
     pub fn delete_bytes(&self, key: &[u8]) -> Result<bool> {
-        self.delete_in(Place::Default, key)
+        self.delete_in(Target::Default, key)
     }
 
     /// Whether `key` has a value; one over 64 KiB has none.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::iter::{IterBytes, KeysBytes};
-use crate::modify::Place;
+use crate::modify::Target;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::write_set::CollectionState;
@@ -45,7 +45,7 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::set_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn set(&self, key: &[u8], value: &[u8]) -> Result<()> {
-        self.store.set_in(Place::Named(&self.state), key, value)
+        self.store.set_in(Target::Named(&self.state), key, value)
     }
 
     /// As [`Store::get_bytes`].
@@ -73,7 +73,7 @@ impl RawCollection {
     /// # Errors
     /// As [`Store::delete_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn delete(&self, key: &[u8]) -> Result<bool> {
-        self.store.delete_in(Place::Named(&self.state), key)
+        self.store.delete_in(Target::Named(&self.state), key)
     }
 
     /// As [`Store::contains_bytes`].

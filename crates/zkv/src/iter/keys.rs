@@ -61,11 +61,11 @@ impl KeysBytes {
     /// As [`IterBytes::next_borrowed`], but for long values.
     #[inline]
     pub fn next_borrowed(&mut self) -> Option<Result<&[u8]>> {
-        let place = match self.records.next_place()? {
-            Ok(place) => place,
+        let yielded = match self.records.next_yielded()? {
+            Ok(yielded) => yielded,
             Err(error) => return Some(Err(error)),
         };
-        Some(Ok(place.split(self.records.record(place.source)).0))
+        Some(Ok(yielded.split(self.records.record(yielded.source)).0))
     }
 }
 

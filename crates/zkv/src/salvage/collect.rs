@@ -9,7 +9,7 @@ use zkv_record::{Codec, Head, Kind, Record};
 
 use crate::catalog::{CATALOG, Catalog, DEFAULT, Entry, FIRST_NAMED};
 use crate::error::{Error, Result};
-use crate::modify::Place;
+use crate::modify::Target;
 use crate::store::Store;
 
 use super::{SalvageEvent, SalvageReport};
@@ -194,7 +194,7 @@ impl<'a> Collector<'a> {
         value: &[u8],
         is_newer_lost: bool,
     ) -> Result<()> {
-        self.store.set_in(Place::Number(collection), key, value)?;
+        self.store.set_in(Target::Number(collection), key, value)?;
         let brought = self.brought.entry(collection).or_default();
         brought.keys += 1;
         brought.bytes += (key.len() + value.len()) as u64;
