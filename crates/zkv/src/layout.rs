@@ -40,9 +40,18 @@ pub const KEY_COUNT: &[Field] = &[("collection", 0, 4), ("keys", 4, 8)];
 /// The bytes of a key count.
 pub const KEY_COUNT_BYTES: usize = 12;
 
+/// Whether each field starts where the one before it ends, and the last one ends at `bytes`.
 const fn is_whole(fields: &[Field], bytes: usize) -> bool {
-    let (_, offset, size) = fields[fields.len() - 1];
-    offset + size == bytes
+    let (mut end, mut number) = (0, 0);
+    while number < fields.len() {
+        let (_, offset, size) = fields[number];
+        if offset != end {
+            return false;
+        }
+        end += size;
+        number += 1;
+    }
+    end == bytes
 }
 
 const _: () = {
