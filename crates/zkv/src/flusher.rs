@@ -80,17 +80,20 @@ mod tests {
 
     use crate::options::Options;
 
+    const INTERVAL: Duration = Duration::from_millis(100);
+
     #[test]
     fn what_is_overdue_is_frozen_behind_what_is_frozen_already() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s.zkv");
-        let store = Options::new().flush_interval(Duration::from_millis(1)).open(path).unwrap();
+        let store = Options::new().flush_interval(INTERVAL).open(path).unwrap();
         let shared = store.shared();
         // The thread cannot write meanwhile.
         let writer = shared.writer().unwrap();
         for (key, frozen_count) in [(b"a", 1), (b"b", 2), (b"c", 3)] {
             store.set_bytes(key, b"1").unwrap();
-            std::thread::sleep(Duration::from_millis(2));
+            // As if it had come so long ago, unless the thread was faster.
+            shared.front().active_since.iter_mut().for_each(|since| *since -= INTERVAL);
             shared.freeze_overdue();
             assert_eq!(shared.view.load().frozen.len(), frozen_count);
         }
