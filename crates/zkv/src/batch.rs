@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
-use zkv_record::{DECODE_DEPTH_MAX, KEY_BYTES_MAX, RecordError, encode_within};
+use zkv_record::{DECODE_DEPTH_MAX, RecordError, check_key, encode_within};
 
 use crate::catalog::DEFAULT;
 use crate::collection::{Collection, RawCollection};
@@ -175,10 +175,7 @@ impl WriteBatch {
     }
 
     fn push(&mut self, collection: u32, key: &[u8], value: Option<&[u8]>) -> Result<()> {
-        if key.len() > KEY_BYTES_MAX {
-            let (bytes, max) = (key.len(), KEY_BYTES_MAX);
-            return Err(RecordError::KeyTooLong { bytes, max }.into());
-        }
+        check_key(key)?;
         Ok(self.wishes.push(&Wish { collection, key, value })?)
     }
 
@@ -254,7 +251,7 @@ impl Store {
             return Err(RecordError::TooDeep { max }.into());
         }
         batch.wishes.for_each(|_, wish| {
-            shared.check_key(wish.key)?;
+            check_key(wish.key)?;
             shared.check_value_bytes(wish.value.map_or(0, |value| value.len() as u64))
         })
     }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use zkv_record::check_key;
+
 use crate::catalog::DEFAULT;
 use crate::error::{Error, Result};
 use crate::options::Durability;
@@ -73,7 +75,7 @@ impl Store {
         let shared = self.shared();
         let durability = shared.options.durability;
         self.before_writing(durability)?;
-        shared.check_key(key)?;
+        check_key(key)?;
         shared.check_value_bytes(value.len() as u64)?;
         loop {
             let (id, collections) = target.now()?;
@@ -117,7 +119,7 @@ impl Store {
         let durability = shared.options.durability;
         shared.check_writable()?;
         self.before_writing(durability)?;
-        shared.check_key(key)?;
+        check_key(key)?;
         for _ in 0..ATTEMPTS_MAX {
             let (begun, id, collections, (said, fate)) = shared.mended(|| {
                 let (begun, moment) = Begun::now(shared);

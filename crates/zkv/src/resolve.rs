@@ -61,14 +61,19 @@ pub(crate) enum RecordKind {
 }
 
 impl Existing {
+    /// A record at a place that can be read.
+    pub(crate) fn at(location: zkv_index::Location, raw_bytes: u64) -> Self {
+        Self { location, raw_bytes, head: None, damaged: Box::default() }
+    }
+
     /// `None` where the record is a mark: no index leads there from its key.
     fn of(record: &Record<'_>, location: zkv_index::Location) -> Option<Self> {
         if record.is_mark() {
             return None;
         }
         let head = (record.kind == Kind::Head).then(|| Head::decode(record.value).ok());
-        let (raw_bytes, head) = (raw_bytes(record), head.flatten().map(Box::new));
-        Some(Self { location, raw_bytes, head, damaged: Box::default() })
+        let head = head.flatten().map(Box::new);
+        Some(Self { head, ..Self::at(location, raw_bytes(record)) })
     }
 }
 
@@ -134,6 +139,14 @@ impl RecordKind {
 }
 
 impl<'a> Resolved<'a> {
+    /// A record that nobody has asked for, and what it supersedes. `None` where the bytes are no record.
+    pub(crate) fn made(hash: KeyHash, bytes: Vec<u8>, old: Before) -> Option<Self> {
+        let Operation { key_start, collection, raw_bytes, kind, .. } =
+            Operation::new(hash, &bytes)?;
+        let record = RecordBytes::Made(bytes);
+        Some(Self { hash, record, key_start, collection, raw_bytes, kind, old })
+    }
+
     /// A piece of a new value: nothing was there before.
     pub(crate) fn new_piece(hash: KeyHash, record: &'a [u8]) -> Option<Self> {
         let Operation { key_start, collection, raw_bytes, kind, .. } =
@@ -292,26 +305,9 @@ impl Resolver<'_> {
                 return;
             }
             seen.push(other);
-            let kind = RecordKind::of(&record);
-            if kind.is_live() {
-                let (raw_bytes, collection) = (raw_bytes(&record), record.collection);
-                let old = Before::At(Existing {
-                    location,
-                    raw_bytes,
-                    head: None,
-                    damaged: Box::default(),
-                });
-                let key_start = KeyStart::of(record.key);
-                let record = RecordBytes::Made(entry.to_vec());
-                into.push(Resolved {
-                    hash: other,
-                    record,
-                    key_start,
-                    collection,
-                    raw_bytes,
-                    kind,
-                    old,
-                });
+            if RecordKind::of(&record).is_live() {
+                let old = Before::At(Existing::at(location, raw_bytes(&record)));
+                into.extend(Resolved::made(other, entry.to_vec(), old));
             }
         };
         match read_again(|| self.committed.log.visit(from_index(location), &mut show)) {
@@ -355,16 +351,7 @@ impl Resolver<'_> {
             };
             let mut bytes = Vec::with_capacity(record.encoded_bytes());
             record.encode_into(&mut bytes);
-            let (record, kind) = (RecordBytes::Made(bytes), RecordKind::PieceDelete);
-            into.push(Resolved {
-                hash,
-                record,
-                key_start: KeyStart::of(&key),
-                collection,
-                raw_bytes: 0,
-                kind,
-                old,
-            });
+            into.extend(Resolved::made(hash, bytes, old));
         }
         Ok(())
     }
@@ -380,11 +367,8 @@ pub(crate) fn resolve<'a>(
         let Some(location) = change.new else { return Ok(Before::Nothing) };
         return Ok(Before::At(certain_at(committed, key(), location)?));
     }
-    let Some(checkpoint) = &committed.checkpoint else { return Ok(Before::Nothing) };
-    let mut candidates = zkv_index::Candidates::new();
-    checkpoint.candidates(hash, &mut candidates)?;
     let mut damaged = Vec::new();
-    for location in committed.newest_first(&candidates).iter() {
+    for location in committed.newest_first(&committed.candidates(hash)?).iter() {
         match existing_at(committed, key(), *location) {
             Ok(None) => {}
             Ok(Some(Some(existing))) => {
@@ -408,7 +392,7 @@ pub(crate) fn certain_at(
     match existing_at(committed, key, location) {
         Ok(Some(Some(existing))) => Ok(existing),
         Err(error) if !committed.is_lost(&error) => Err(error),
-        _ => Ok(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() }),
+        _ => Ok(Existing::at(location, 0)),
     }
 }
 
@@ -438,8 +422,7 @@ mod tests {
     #[test]
     fn only_new_and_deleted_keys_change_the_count() {
         let location = zkv_index::Location::new(1).unwrap();
-        let existing =
-            Before::At(Existing { location, raw_bytes: 0, head: None, damaged: Box::default() });
+        let existing = Before::At(Existing::at(location, 0));
         assert_eq!(RecordKind::Delete.key_change(&existing), -1);
         assert_eq!(RecordKind::Put.key_change(&existing), 0);
         assert_eq!(RecordKind::Put.key_change(&Before::Nothing), 1);

@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::Instant;
 
 use zkv_log::Log;
-use zkv_record::{KEY_BYTES_MAX, RecordError};
 
 use crate::cache::ValueCache;
 use crate::clean::Cleaner;
@@ -254,15 +253,6 @@ impl Shared {
         let counted =
             self.mended(|| moment.count_all_keys().map_err(|error| self.lookup_error(error)));
         counted.unwrap_or_else(|_| KeyCounts::clone(&moment.committed().counts))
-    }
-
-    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
-        if key.len() <= KEY_BYTES_MAX {
-            Ok(())
-        } else {
-            let error = RecordError::KeyTooLong { bytes: key.len(), max: KEY_BYTES_MAX };
-            Err(error.into())
-        }
     }
 
     pub(crate) fn write_error(&self, error: WriteError) -> Error {

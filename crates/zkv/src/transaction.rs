@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use zkv_record::{Kind, Record};
+use zkv_record::{Kind, Record, check_key};
 
 use crate::catalog::{CATALOG, DEFAULT};
 use crate::error::{Error, Result};
@@ -277,7 +277,7 @@ impl Transaction {
 
     pub(crate) fn set_in(&mut self, collection: u32, key: &[u8], value: &[u8]) -> Result<()> {
         let shared = &self.reader.shared;
-        shared.check_key(key)?;
+        check_key(key)?;
         shared.check_value_bytes(value.len() as u64)?;
         let key = shared.key(collection, key);
         let write = Write::put(key, value, shared.inline_bytes_max());
@@ -286,8 +286,7 @@ impl Transaction {
     }
 
     pub(crate) fn delete_in(&mut self, collection: u32, key: &[u8]) -> Result<bool> {
-        let shared = &self.reader.shared;
-        shared.check_key(key)?;
+        check_key(key)?;
         let is_there = self.contains_in(collection, key)?;
         let write = Write::delete(self.reader.shared.key(collection, key));
         self.writes.insert(write.hash, write);

@@ -298,10 +298,7 @@ impl Committed {
             let found = read(from_index(location))?;
             return found.map(Some).ok_or(LookupError::Disagreement);
         }
-        let Some(checkpoint) = &self.checkpoint else { return Ok(None) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(hash, &mut candidates)?;
-        for candidate in self.newest_first(&candidates).iter() {
+        for candidate in self.newest_first(&self.candidates(hash)?).iter() {
             // Damage ends the search: what lies there may be the key's, and is newer than the rest.
             if let Some(found) = read(from_index(*candidate))? {
                 return Ok(Some(found));
@@ -319,10 +316,7 @@ impl Committed {
         if let Some(change) = self.change(hash) {
             return Ok(change.new.as_ref().map_or(Places::Nowhere, |location| one(location, true)));
         }
-        let Some(checkpoint) = &self.checkpoint else { return Ok(Places::Nowhere) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(hash, &mut candidates)?;
-        Ok(match &candidates[..] {
+        Ok(match &self.candidates(hash)?[..] {
             [] => Places::Nowhere,
             [location] => one(location, false),
             _ => Places::Several,
@@ -338,10 +332,7 @@ impl Committed {
         if let Some(change) = self.change(hash) {
             return Ok(change.new == Some(location));
         }
-        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(hash, &mut candidates)?;
-        Ok(candidates.contains(&location))
+        Ok(self.candidates(hash)?.contains(&location))
     }
 
     /// Whether the newest record of another key, which an index file cannot tell from `hash`, may be at
@@ -355,12 +346,20 @@ impl Committed {
         if self.runs.iter().any(|run| run.alike(hash).iter().any(is_twin)) {
             return Ok(true);
         }
-        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(hash, &mut candidates)?;
+        let candidates = self.candidates(hash)?;
         // What the checkpoint holds of a key that runs know is older, and at another place.
         let is_own = self.change(hash).is_none();
         Ok(candidates.is_shared(location) || (!is_own && candidates.contains(&location)))
+    }
+
+    /// Where the checkpoint leads from this hash; nowhere, where there is none.
+    #[inline]
+    pub(crate) fn candidates(&self, hash: KeyHash) -> Result<Candidates, zkv_index::IndexError> {
+        let mut candidates = Candidates::new();
+        if let Some(checkpoint) = &self.checkpoint {
+            checkpoint.candidates(hash, &mut candidates)?;
+        }
+        Ok(candidates)
     }
 
     /// Asks for the part of the checkpoint that a lookup of this hash reads.
@@ -375,9 +374,7 @@ impl Committed {
         if let Some(change) = self.change(key.hash) {
             return Ok(change.new.map(from_index) == Some(location));
         }
-        let Some(checkpoint) = &self.checkpoint else { return Ok(false) };
-        let mut candidates = Candidates::new();
-        checkpoint.candidates(key.hash, &mut candidates)?;
+        let candidates = self.candidates(key.hash)?;
         if !to_index(location).is_some_and(|own| candidates.contains(&own)) {
             // As of most records that were overwritten: nothing is read for those.
             return Ok(false);

@@ -180,17 +180,20 @@ impl Survey {
             // Those that cost nothing come first, and go by themselves: they give room to move others to.
             full.sort_by_key(|one| Reverse((one.needed_bytes() == 0, self.worth(one))));
         }
-        let (mut needed, mut gain) = (0, 0);
-        let enough = full.iter().take_while(|one| {
-            let fits = needed + one.needed_bytes() <= if needed == 0 { 0 } else { needed_max };
-            let is_first_or_fits = gain == 0 || fits;
-            needed += one.needed_bytes();
+        let (mut victims, mut needed, mut gain) = (Vec::new(), 0, 0);
+        for one in full {
+            let all_needed = needed + one.needed_bytes();
+            // Those that cost nothing do not wait for one that costs something.
+            let fits = all_needed == 0 || (needed > 0 && all_needed <= needed_max);
             // No more than brings the file down to its bound.
-            let is_worth_it = gain == 0 || excess > gain;
-            gain += one.gain_bytes(self.slot_bytes).max(1);
-            is_first_or_fits && is_worth_it
-        });
-        enough.map(|one| one.segment).collect()
+            let is_enough = gain >= excess;
+            if !victims.is_empty() && (!fits || is_enough) {
+                break;
+            }
+            victims.push(one.segment);
+            (needed, gain) = (all_needed, gain + one.gain_bytes(self.slot_bytes).max(1));
+        }
+        victims
     }
 
     fn worth(&self, one: &Weighed) -> u128 {

@@ -11,9 +11,8 @@ use zkv_record::Record;
 use crate::hashed::KeySet;
 use crate::keys::Keys;
 use crate::live::raw_bytes;
-use crate::operation::KeyStart;
 use crate::rebuild::decode_entry;
-use crate::resolve::{Before, Existing, RecordBytes, RecordKind, Resolved};
+use crate::resolve::{Before, Existing, Resolved};
 use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
 
 /// What a record takes in memory besides its own bytes: what is known of it, in a list that doubles,
@@ -257,12 +256,8 @@ fn key_of<'a>(hash: KeyHash, record: &Record<'a>) -> KeyRef<'a> {
 impl Piece {
     fn push_value(&mut self, hash: KeyHash, bytes: Vec<u8>, location: zkv_index::Location) {
         let Ok(record) = Record::decode(&bytes) else { return };
-        let (raw_bytes, kind) = (raw_bytes(&record), RecordKind::of(&record));
-        let (collection, key_start) = (record.collection, KeyStart::of(record.key));
-        let old = Before::At(Existing { location, raw_bytes, head: None, damaged: Box::default() });
-        self.bytes += bytes.len() + RECORD_OVERHEAD_BYTES;
-        let record = RecordBytes::Made(bytes);
-        self.moved.push(Resolved { hash, record, key_start, collection, raw_bytes, kind, old });
+        let old = Before::At(Existing::at(location, raw_bytes(&record)));
+        self.push(hash, bytes, old);
     }
 
     /// A mark keeps its origin wherever it goes.
@@ -270,16 +265,11 @@ impl Piece {
         let moved = Record { origin: Some(origin), ..*record };
         let mut bytes = Vec::with_capacity(moved.encoded_bytes());
         moved.encode_into(&mut bytes);
-        let (kind, key_start) = (RecordKind::of(record), KeyStart::of(record.key));
+        self.push(hash, bytes, Before::Nothing);
+    }
+
+    fn push(&mut self, hash: KeyHash, bytes: Vec<u8>, old: Before) {
         self.bytes += bytes.len() + RECORD_OVERHEAD_BYTES;
-        self.moved.push(Resolved {
-            hash,
-            record: RecordBytes::Made(bytes),
-            key_start,
-            collection: record.collection,
-            raw_bytes: 0,
-            kind,
-            old: Before::Nothing,
-        });
+        self.moved.extend(Resolved::made(hash, bytes, old));
     }
 }
