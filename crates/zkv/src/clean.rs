@@ -34,8 +34,8 @@ use share::FirstShare;
 pub(crate) use thread::{start, stop};
 
 /// Records that are moved together, before compression, at the least and at the most.
-const PIECE_BYTES_MIN: usize = 1 << 20;
-const PIECE_BYTES_MAX: usize = 16 << 20;
+const PORTION_BYTES_MIN: usize = 1 << 20;
+const PORTION_BYTES_MAX: usize = 16 << 20;
 /// Dead space beyond the bound, in percent of all, at which writes wait for the cleaning.
 const BEHIND_PERCENT: u64 = 3;
 /// The longest that one write waits for the cleaning, should that have come to a halt.
@@ -57,7 +57,7 @@ pub(crate) struct Cleaner {
     /// Whoever holds it cleans.
     turn: Mutex<()>,
     state: Mutex<State>,
-    /// Tells that there is something to look at, that a piece was packed, or that the thread shall end.
+    /// Tells that there is something to look at, that a portion was packed, or that the thread shall end.
     changed: Condvar,
     /// Whether writes wait.
     is_behind: AtomicBool,
@@ -86,11 +86,11 @@ struct State {
     is_ending: bool,
     /// When so much was written, somebody looks whether cleaning is behind.
     survey_at: u64,
-    /// How many pieces were packed.
-    pieces: u64,
+    /// How many portions were packed.
+    portions: u64,
     /// Whether the cleaning waits for writes to fill a segment, or before it tries again what has failed.
     is_waiting: bool,
-    /// How many writes wait, each for another piece.
+    /// How many writes wait, each for another portion.
     waiting: u64,
     /// Segments, by sequence, that cannot be read.
     damaged: HashSet<u64>,
@@ -193,8 +193,8 @@ impl Cleaner {
         self.written_bytes.load(Ordering::Relaxed)
     }
 
-    /// Where writing is faster than cleaning, waits until a piece was packed, or writes are waited for,
-    /// but no longer than `wait_max`. The caller holds no lock, and writes one buffer then. Whether a piece
+    /// Where writing is faster than cleaning, waits until a portion was packed, or writes are waited for,
+    /// but no longer than `wait_max`. The caller holds no lock, and writes one buffer then. Whether a portion
     /// was packed, so that who writes more may wait for another one.
     pub(crate) fn wait_while_behind(&self, wait_max: Duration) -> bool {
         if !self.is_behind.load(Ordering::Relaxed) {
@@ -202,14 +202,14 @@ impl Cleaner {
         }
         let (start, mut state) = (Instant::now(), self.state());
         state.waiting += 1;
-        let awaited = state.pieces + state.waiting;
+        let awaited = state.portions + state.waiting;
         if self.is_waited_for(&state) {
             // Somebody else than the thread may have found the store behind: the thread looks, and ends the wait
             // where it finds nothing.
             state.has_news = true;
             self.changed.notify_all();
         }
-        while self.is_waited_for(&state) && state.pieces < awaited {
+        while self.is_waited_for(&state) && state.portions < awaited {
             let left = wait_max.saturating_sub(start.elapsed());
             if left.is_zero() {
                 break;
@@ -218,7 +218,7 @@ impl Cleaner {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         state.waiting -= 1;
-        state.pieces >= awaited
+        state.portions >= awaited
     }
 
     /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
@@ -242,7 +242,7 @@ impl Cleaner {
     }
 
     fn note_packed(&self) {
-        self.state().pieces += 1;
+        self.state().portions += 1;
         self.changed.notify_all();
     }
 }
@@ -356,9 +356,9 @@ impl Shared {
     }
 
     /// Records that are moved together: more than a buffer holds, since writes of one buffer wait for
-    /// one piece.
-    fn piece_bytes(&self) -> usize {
-        (2 * self.options.memory_buffer_bytes).clamp(PIECE_BYTES_MIN, PIECE_BYTES_MAX)
+    /// one portion.
+    fn portion_bytes(&self) -> usize {
+        (2 * self.options.memory_buffer_bytes).clamp(PORTION_BYTES_MIN, PORTION_BYTES_MAX)
     }
 
     /// Whether enough was cleaned to be worth a checkpoint.

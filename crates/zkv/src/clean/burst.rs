@@ -1,5 +1,5 @@
-//! Pieces that move together. What is moved is cold, and stays where it is put; what is written dies there
-//! soon. So about a segment of pieces goes to the log's end at once, and few segments hold both.
+//! Portions that move together. What is moved is cold, and stays where it is put; what is written dies there
+//! soon. So about a segment of portions goes to the log's end at once, and few segments hold both.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -8,49 +8,49 @@ use zkv_log::{LogError, Packed, SegmentInfo};
 
 use super::Cleaner;
 use super::gather::Gatherer;
-use super::mover::PackedPiece;
+use super::mover::PackedPortion;
 use super::thread::Budget;
 use crate::error::{Error, Result};
 use crate::shared::Shared;
 use crate::sync::atomic::Ordering;
 
-/// Memory for the records of pieces that wait to be appended together.
+/// Memory for the records of portions that wait to be appended together.
 const RECORD_BYTES_MAX: usize = 32 << 20;
 
 /// How records are moved.
 pub(super) struct Manner<P> {
     /// Records that are compressed together, before that.
-    pub piece_bytes: usize,
-    /// Pieces are appended together as soon as they take so much of the log.
+    pub portion_bytes: usize,
+    /// Portions are appended together as soon as they take so much of the log.
     pub burst_bytes: u64,
-    /// When to end, behind the piece that it is at: somebody waits.
+    /// When to end, behind the portion that it is at: somebody waits.
     pub until: Option<Instant>,
     pub pack: P,
 }
 
 impl<P> Manner<P> {
-    /// Whether to end behind the pieces that there are.
+    /// Whether to end behind the portions that there are.
     fn is_over(&self, cleaner: &Cleaner) -> bool {
         cleaner.is_ending() || self.until.is_some_and(|until| until <= Instant::now())
     }
 }
 
-/// Pieces that are compressed, and wait to be appended.
+/// Portions that are compressed, and wait to be appended.
 #[derive(Default)]
 struct Burst {
-    pieces: Vec<PackedPiece>,
+    portions: Vec<PackedPortion>,
     payload_bytes: u64,
     record_bytes: usize,
-    /// Segments of which nothing is needed once the pieces are there.
+    /// Segments of which nothing is needed once the portions are there.
     emptied: HashSet<u32>,
 }
 
 impl Burst {
-    fn push(&mut self, piece: PackedPiece) {
-        self.payload_bytes += piece.payload_bytes();
-        self.record_bytes += piece.record_bytes();
-        self.emptied.extend(piece.emptied());
-        self.pieces.push(piece);
+    fn push(&mut self, portion: PackedPortion) {
+        self.payload_bytes += portion.payload_bytes();
+        self.record_bytes += portion.record_bytes();
+        self.emptied.extend(portion.emptied());
+        self.portions.push(portion);
     }
 
     fn is_full(&self, burst_bytes: u64) -> bool {
@@ -83,7 +83,7 @@ impl Shared {
         let mut gatherer = Gatherer::new(&self.keys, log, victims);
         loop {
             let burst = self.next_burst(&mut gatherer, manner)?;
-            if burst.pieces.is_empty() {
+            if burst.portions.is_empty() {
                 return Ok(());
             }
             if let Some(budget) = &mut budget {
@@ -106,14 +106,15 @@ impl Shared {
         let mut burst = Burst::default();
         loop {
             let mut cleaned = self.writer()?.cleaned.clone();
-            // Their pieces are appended before the next one.
+            // Their portions are appended before the next one.
             cleaned.extend(&burst.emptied);
             let committed = self.view.load().committed.clone();
             let looked = || self.cleaner.note_packed();
-            let piece = gatherer.next_piece(&committed, &cleaned, manner.piece_bytes, looked);
-            let Some(piece) = piece.map_err(|error| self.lookup_error(error))? else { break };
+            let portion = gatherer.next_portion(&committed, &cleaned, manner.portion_bytes, looked);
+            let Some(portion) = portion.map_err(|error| self.lookup_error(error))? else { break };
             drop(committed);
-            let packed = PackedPiece::new(piece, &manner.pack).map_err(Error::data(&self.path))?;
+            let packed =
+                PackedPortion::new(portion, &manner.pack).map_err(Error::data(&self.path))?;
             burst.push(packed);
             self.cleaner.note_packed();
             if burst.is_full(manner.burst_bytes) || manner.is_over(&self.cleaner) {
@@ -123,11 +124,11 @@ impl Shared {
         Ok(burst)
     }
 
-    /// Each piece is a commit, and none of others' comes between.
+    /// Each portion is a commit, and none of others' comes between.
     fn append_burst(&self, burst: Burst) -> Result<()> {
         let mut writer = self.writer()?;
-        for piece in burst.pieces {
-            let moved = writer.move_piece(piece);
+        for portion in burst.portions {
+            let moved = writer.move_portion(portion);
             self.publish_committed(&writer);
             let moved = moved.map_err(|error| self.write_error(error))?;
             self.cleaner.written_bytes.store(writer.log.written_bytes(), Ordering::Relaxed);
@@ -154,13 +155,13 @@ mod tests {
         pub(crate) fn move_all(&self, segments: Vec<SegmentInfo>) -> Result<()> {
             let _turn = self.cleaner.take_turn();
             let pack = |entries: &[&[u8]]| self.log.pack(entries);
-            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+            let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
             self.clean(segments, &manner, None)
         }
     }
 
     /// Whether each record behind the first `skipped` segments was moved, in the log's order, where
-    /// something else is written and flushed while each piece is packed.
+    /// something else is written and flushed while each portion is packed.
     fn moved_between_others(burst_bytes: u64) -> Vec<bool> {
         let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
         let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
@@ -182,7 +183,7 @@ mod tests {
             shared.log.pack(entries)
         };
         let _turn = shared.cleaner.take_turn();
-        let manner = Manner { piece_bytes: 500 << 10, burst_bytes, until: None, pack };
+        let manner = Manner { portion_bytes: 500 << 10, burst_bytes, until: None, pack };
         shared.clean(full, &manner, None).unwrap();
         assert!(others.load(Ordering::Relaxed) > 1_004);
         let log = shared.view.load().committed.log.clone();

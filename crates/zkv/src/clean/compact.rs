@@ -10,7 +10,7 @@ use crate::store::Store;
 use crate::writer::Writer;
 
 /// Memory for records that are sorted together.
-const PIECE_BYTES: usize = 20 << 20;
+const PORTION_BYTES: usize = 20 << 20;
 
 /// Bytes that are cleaned for each that freeing them writes, which are dead in the file that is made.
 const CLEANED_A_ROLL_CALL: u64 = 32;
@@ -161,8 +161,8 @@ impl Shared {
 
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
         let pack = |entries: &[&[u8]]| packing.pack(&self.log, entries);
-        // Each piece by itself: it takes the memory of several.
-        let manner = Manner { piece_bytes: PIECE_BYTES, burst_bytes: 0, until: None, pack };
+        // Each portion by itself: it takes the memory of several.
+        let manner = Manner { portion_bytes: PORTION_BYTES, burst_bytes: 0, until: None, pack };
         self.clean(segments, &manner, None)?;
         if self.cleaner.is_ending() {
             // Whoever closes the store waits for this.

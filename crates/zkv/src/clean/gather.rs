@@ -37,11 +37,11 @@ struct Current {
 
 /// Records that move together, and places that only the index still knows.
 #[derive(Default)]
-pub(crate) struct Piece {
+pub(crate) struct Portion {
     pub moved: Vec<Resolved<'static>>,
     /// Records of collections that were dropped.
     pub forgotten: Vec<Forgotten>,
-    /// Segments of which this piece holds the last that is needed.
+    /// Segments of which this portion holds the last that is needed.
     pub emptied: Vec<u32>,
     /// Marks that were not kept.
     pub marks_dropped: u64,
@@ -107,18 +107,18 @@ impl<'a> Gatherer<'a> {
     ///
     /// # Errors
     /// Where a segment is damaged: it cannot be known what is needed of it.
-    pub(crate) fn next_piece(
+    pub(crate) fn next_portion(
         &mut self,
         committed: &Committed,
         cleaned: &HashSet<u32>,
         bytes_max: usize,
         looked: impl Fn(),
-    ) -> Result<Option<Piece>, LookupError> {
-        let (mut piece, mut passed_bytes) = (Piece::default(), 0);
-        while piece.bytes < bytes_max {
+    ) -> Result<Option<Portion>, LookupError> {
+        let (mut portion, mut passed_bytes) = (Portion::default(), 0);
+        while portion.bytes < bytes_max {
             let Some(current) = &mut self.current else {
                 let Some(segment) = self.victims.pop() else { break };
-                let gone: HashSet<u32> = cleaned.iter().chain(&piece.emptied).copied().collect();
+                let gone: HashSet<u32> = cleaned.iter().chain(&portion.emptied).copied().collect();
                 // What is gone now stays so, however long this segment takes.
                 let oldest = Oldest::of(&self.log, &gone, segment.slot);
                 let scan = self.log.scan(segment.slot, None)?;
@@ -129,22 +129,22 @@ impl<'a> Gatherer<'a> {
             let read = current.scan.next_cell(&mut self.cell);
             if read.map_err(|error| damage_of(slot, committed, error))? {
                 let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
-                let before = piece.bytes;
-                needed.judge(&self.cell, &self.log, current.segment.sequence, &mut piece)?;
+                let before = portion.bytes;
+                needed.judge(&self.cell, &self.log, current.segment.sequence, &mut portion)?;
                 let cell_bytes =
                     self.cell.payload_bytes() + self.cell.len() * RECORD_OVERHEAD_BYTES;
-                passed_bytes += cell_bytes.saturating_sub(piece.bytes - before);
+                passed_bytes += cell_bytes.saturating_sub(portion.bytes - before);
                 if passed_bytes >= bytes_max {
                     passed_bytes = 0;
                     looked();
                 }
             } else {
-                piece.emptied.push(current.segment.slot);
+                portion.emptied.push(current.segment.slot);
                 self.current = None;
             }
         }
-        let is_nothing = piece.moved.is_empty() && piece.forgotten.is_empty();
-        Ok((!is_nothing || !piece.emptied.is_empty()).then_some(piece))
+        let is_nothing = portion.moved.is_empty() && portion.forgotten.is_empty();
+        Ok((!is_nothing || !portion.emptied.is_empty()).then_some(portion))
     }
 }
 
@@ -166,14 +166,14 @@ pub(crate) struct Needed<'a> {
 }
 
 impl Needed<'_> {
-    /// All that is needed of a cell goes into one piece: of keys whose hashes begin alike, the index
+    /// All that is needed of a cell goes into one portion: of keys whose hashes begin alike, the index
     /// cannot tell one from the other within it.
     fn judge(
         &self,
         cell: &Cell,
         log: &LogView,
         sequence: u64,
-        piece: &mut Piece,
+        portion: &mut Portion,
     ) -> Result<(), LookupError> {
         let mut seen = KeySet::default();
         // The newest first: of a key that stands in the cell twice, the last record counts.
@@ -189,9 +189,9 @@ impl Needed<'_> {
                 let is_needed =
                     self.oldest.needs_mark(origin) && self.is_mark_needed(hash, &record)?;
                 if is_needed {
-                    piece.push_mark(hash, &record, origin);
+                    portion.push_mark(hash, &record, origin);
                 } else {
-                    piece.marks_dropped += 1;
+                    portion.marks_dropped += 1;
                 }
                 continue;
             }
@@ -200,10 +200,10 @@ impl Needed<'_> {
                 continue;
             }
             if self.committed.catalog.is_alive(record.collection) {
-                piece.push_value(hash, bytes.to_vec(), location);
+                portion.push_value(hash, bytes.to_vec(), location);
             } else {
                 let (collection, raw_bytes) = (record.collection, raw_bytes(&record));
-                piece.forgotten.push(Forgotten { hash, location, collection, raw_bytes });
+                portion.forgotten.push(Forgotten { hash, location, collection, raw_bytes });
             }
         }
         Ok(())
@@ -253,7 +253,7 @@ fn key_of<'a>(hash: KeyHash, record: &Record<'a>) -> KeyRef<'a> {
     KeyRef { hash, key: record.key, collection: record.collection, is_piece }
 }
 
-impl Piece {
+impl Portion {
     fn push_value(&mut self, hash: KeyHash, bytes: Vec<u8>, location: zkv_index::Location) {
         let Ok(record) = Record::decode(&bytes) else { return };
         let old = Before::At(Existing::at(location, raw_bytes(&record)));

@@ -5,20 +5,20 @@ use std::collections::HashSet;
 use zkv_log::{LogError, Packed, Room};
 use zkv_record::Record;
 
-use super::gather::{Needed, Oldest, Piece, Still};
+use super::gather::{Needed, Oldest, Portion, Still};
 use crate::cache::CheckpointId;
 use crate::resolve::{Resolved, order_by_key};
 use crate::writer::{WriteError, Writer};
 
-/// A piece that is compressed: that takes longer than anything else, and holds up nobody.
-pub(crate) struct PackedPiece {
-    piece: Piece,
-    /// The numbers of the piece's records in the order of their keys, in which they are packed.
+/// A portion that is compressed: that takes longer than anything else, and holds up nobody.
+pub(crate) struct PackedPortion {
+    portion: Portion,
+    /// The numbers of the portion's records in the order of their keys, in which they are packed.
     order: Vec<usize>,
     packed: Packed,
 }
 
-/// What moving a piece has done.
+/// What moving a portion has done.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Moved {
     pub records: u64,
@@ -29,22 +29,22 @@ pub(crate) struct Moved {
     pub segments: u64,
 }
 
-impl PackedPiece {
+impl PackedPortion {
     pub(crate) fn new(
-        mut piece: Piece,
+        mut portion: Portion,
         pack: impl FnOnce(&[&[u8]]) -> Result<Packed, LogError>,
     ) -> Result<Self, LogError> {
         // By hash, as the index lies in memory.
-        piece.moved.sort_unstable_by(|left, right| {
+        portion.moved.sort_unstable_by(|left, right| {
             left.hash.cmp(&right.hash).then_with(|| needed_until(right).cmp(&needed_until(left)))
         });
-        let moved = piece.moved.len();
+        let moved = portion.moved.len();
         // Of a key that was deleted several times, the mark that is needed longest speaks for all.
-        piece.moved.dedup_by_key(|one| one.hash);
-        piece.marks_dropped += (moved - piece.moved.len()) as u64;
-        let order = order_by_key(&piece.moved);
-        let packed = pack(&entries(&piece, &order))?;
-        Ok(Self { piece, order, packed })
+        portion.moved.dedup_by_key(|one| one.hash);
+        portion.marks_dropped += (moved - portion.moved.len()) as u64;
+        let order = order_by_key(&portion.moved);
+        let packed = pack(&entries(&portion, &order))?;
+        Ok(Self { portion, order, packed })
     }
 
     /// What it takes of the log.
@@ -54,12 +54,12 @@ impl PackedPiece {
 
     /// The memory of its records.
     pub(crate) fn record_bytes(&self) -> usize {
-        self.piece.bytes
+        self.portion.bytes
     }
 
     /// Segments of which it holds the last that is needed.
     pub(crate) fn emptied(&self) -> &[u32] {
-        &self.piece.emptied
+        &self.portion.emptied
     }
 }
 
@@ -69,50 +69,50 @@ fn needed_until(one: &Resolved<'_>) -> u64 {
     if one.old.existing().is_some() { u64::MAX } else { origin().unwrap_or(0) }
 }
 
-fn entries<'a>(piece: &'a Piece, order: &[usize]) -> Vec<&'a [u8]> {
-    order.iter().map(|number| piece.moved[*number].record.get()).collect()
+fn entries<'a>(portion: &'a Portion, order: &[usize]) -> Vec<&'a [u8]> {
+    order.iter().map(|number| portion.moved[*number].record.get()).collect()
 }
 
 impl Writer {
     /// Appends what is still needed of `packed`, as one commit.
-    pub(crate) fn move_piece(&mut self, packed: PackedPiece) -> Result<Moved, WriteError> {
-        let PackedPiece { mut piece, order, packed } = packed;
+    pub(crate) fn move_portion(&mut self, packed: PackedPortion) -> Result<Moved, WriteError> {
+        let PackedPortion { mut portion, order, packed } = packed;
         self.catch_up()?;
         let needed =
             Needed { committed: &self.committed, keys: &self.keys, oldest: Oldest::beginning() };
         let mut forgotten = Vec::new();
-        for one in std::mem::take(&mut piece.forgotten) {
+        for one in std::mem::take(&mut portion.forgotten) {
             if needed.is_to_forget(&one)? {
                 forgotten.push(one);
             }
         }
         let mut is_kept = Vec::with_capacity(order.len());
         for number in &order {
-            let still = needed.look_again(&piece.moved[*number])?;
+            let still = needed.look_again(&portion.moved[*number])?;
             is_kept.push(matches!(still, Still::Needed));
             if let Still::Dropped(dropped) = still {
                 forgotten.push(dropped);
             }
         }
-        let packed = self.log.log().repack(packed, &entries(&piece, &order), &is_kept);
+        let packed = self.log.log().repack(packed, &entries(&portion, &order), &is_kept);
         let kept = order.iter().zip(&is_kept).filter(|(_, kept)| **kept);
         let kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
         // The one that is being written may hold what others have packed loosely.
         let (first, written_before) = (self.log.end().sequence + 1, self.log.written_bytes());
         let mut append = self.append(&|_| false)?;
-        append.put_packed(&piece.moved, &kept, &packed)?;
+        append.put_packed(&portion.moved, &kept, &packed)?;
         append.forget(&forgotten);
         append.finish(Room::Exact)?;
         self.moved_to.extend(first..=self.log.end().sequence);
-        for slot in &piece.emptied {
+        for slot in &portion.emptied {
             self.live.forget(*slot);
             self.cleaned.insert(*slot);
         }
         Ok(Moved {
             records: kept.len() as u64,
-            marks_dropped: piece.marks_dropped,
+            marks_dropped: portion.marks_dropped,
             bytes: self.log.written_bytes() - written_before,
-            segments: piece.emptied.len() as u64,
+            segments: portion.emptied.len() as u64,
         })
     }
 
@@ -181,7 +181,7 @@ mod tests {
         store
     }
 
-    /// Moves all of the full segments, and does something while the first piece is packed.
+    /// Moves all of the full segments, and does something while the first portion is packed.
     fn clean_while(store: &Store, meanwhile: impl Fn()) {
         clean_from(0, store, meanwhile);
     }
@@ -198,7 +198,7 @@ mod tests {
             meanwhile();
             shared.log.pack(entries)
         };
-        let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+        let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
         shared.clean(full, &manner, None).unwrap();
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
         shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_while_a_piece_is_packed_stays() {
+    fn what_is_written_while_a_portion_is_packed_stays() {
         let storage = Arc::new(MemoryStorage::new());
         let store = filled(&storage);
         clean_while(&store, || {
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delete_does_not_move_behind_what_was_set_while_its_piece_was_packed() {
+    fn a_delete_does_not_move_behind_what_was_set_while_its_portion_was_packed() {
         let storage = Arc::new(MemoryStorage::new());
         let store = filled(&storage);
         store.delete(&3u64).unwrap();
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_that_is_made_anew_while_a_piece_is_packed_stays_right() {
+    fn an_index_that_is_made_anew_while_a_portion_is_packed_stays_right() {
         let store = filled(&Arc::new(MemoryStorage::new()));
         store.drop_collection("dropped").unwrap();
         clean_while(&store, || store.rebuild_index().unwrap());
@@ -305,7 +305,7 @@ mod tests {
             victims.retain(|segment| segment.is_sealed && segment.sequence > 1);
             let _turn = shared.cleaner.take_turn();
             let pack = |entries: &[&[u8]]| shared.log.pack(entries);
-            let manner = Manner { piece_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+            let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
             shared.clean(victims, &manner, None).unwrap();
             shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
             let marks = marks(&store);

@@ -1,5 +1,5 @@
 //! A share of the cleaning that somebody waits for. The thread looks a while after the first write, and cleans in
-//! pieces that take their time: programs that end before that, each time, would never clean.
+//! portions that take their time: programs that end before that, each time, would never clean.
 
 use std::sync::PoisonError;
 use std::time::{Duration, Instant};
@@ -17,12 +17,12 @@ use crate::sync::atomic::Ordering;
 /// A share reads so many bytes for each that it may move, at the most, so that it ends, too, where next to nothing of
 /// what it reads has to be moved: all that is given back.
 const LOOKED_TIMES: u64 = 4;
-/// How long a share takes at the most, but for the piece that it is at and for freeing what was cleaned.
+/// How long a share takes at the most, but for the portion that it is at and for freeing what was cleaned.
 const SHARE_TIME: Duration = Duration::from_secs(1);
-/// How long writes wait for that of the thread, all of them together: a little longer, for the piece that it is at.
+/// How long writes wait for that of the thread, all of them together: a little longer, for the portion that it is at.
 const SHARE_WAIT_MAX: Duration = Duration::from_millis(1_500);
 /// Records that a share moves together: few enough that it can end in time at high levels, too.
-pub(super) const SHARE_PIECE_BYTES: usize = 256 << 10;
+pub(super) const SHARE_PORTION_BYTES: usize = 256 << 10;
 
 /// Who has cleaned since the thread was started.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,7 +43,7 @@ pub(super) enum FirstShare {
 pub(super) struct Share {
     moved_bytes_max: u64,
     looked_bytes_left: u64,
-    /// It ends then, but for the piece that it is at.
+    /// It ends then, but for the portion that it is at.
     pub(super) until: Instant,
 }
 
@@ -262,11 +262,11 @@ mod tests {
 
     /// Programs that never close their store would leave it for ever as it is otherwise.
     #[test]
-    fn a_share_whose_time_is_over_moves_one_piece() {
+    fn a_share_whose_time_is_over_moves_one_portion() {
         let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
         let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
         for number in 0..400u64 {
-            // A segment holds several pieces.
+            // A segment holds several portions.
             let value = [&noise(number)[..3_000], &[0; 27_000]].concat();
             store.set_bytes(&number.to_be_bytes(), &value).unwrap();
         }
@@ -281,8 +281,8 @@ mod tests {
             shared.clean_what_is_due(25, Asker::OfShare(share)).unwrap();
             shared.has_freed_cleaned().unwrap();
             let moved = store.stats().unwrap().cleaning.moved_records - before;
-            let piece_records = SHARE_PIECE_BYTES as u64 / 30_000 + 1;
-            assert!((1..=piece_records).contains(&moved), "{moved} records");
+            let portion_records = SHARE_PORTION_BYTES as u64 / 30_000 + 1;
+            assert!((1..=portion_records).contains(&moved), "{moved} records");
             before += moved;
             shares += 1;
         }

@@ -23,7 +23,7 @@ fn behind() -> Cleaner {
 }
 
 #[test]
-fn a_write_waits_for_one_piece_however_many_did_not_have_to_wait() {
+fn a_write_waits_for_one_portion_however_many_did_not_have_to_wait() {
     let cleaner = behind();
     cleaner.state().is_waiting = true;
     for _ in 0..50 {

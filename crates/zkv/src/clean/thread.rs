@@ -9,7 +9,7 @@ use zkv_log::layout::slot_start;
 use super::Cleaner;
 use super::burst::Manner;
 use super::loose::SEALS_READ_MAX;
-use super::share::{FirstShare, SHARE_PIECE_BYTES, Share};
+use super::share::{FirstShare, SHARE_PORTION_BYTES, Share};
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -46,7 +46,7 @@ pub(crate) fn start(shared: &Arc<Shared>) -> Option<JoinHandle<()>> {
     thread.spawn(move || of_thread.clean_on()).ok()
 }
 
-/// Asks the thread to end behind the piece that it is at, and waits until it has.
+/// Asks the thread to end behind the portion that it is at, and waits until it has.
 pub(crate) fn stop(cleaner: &Cleaner, thread: JoinHandle<()>) {
     {
         let mut state = cleaner.state();
@@ -303,8 +303,8 @@ impl Shared {
             let cleaned = self.mended(|| {
                 let pack = |entries: &[&[u8]]| self.log.pack(entries);
                 let until = asker.share().map(|share| share.until);
-                let piece_bytes = until.map_or(self.piece_bytes(), |_| SHARE_PIECE_BYTES);
-                let manner = Manner { piece_bytes, burst_bytes: self.burst_bytes(), until, pack };
+                let portion_bytes = until.map_or(self.portion_bytes(), |_| SHARE_PORTION_BYTES);
+                let manner = Manner { portion_bytes, burst_bytes: self.burst_bytes(), until, pack };
                 self.clean(victims.clone(), &manner, asker.budget())
             });
             if self.cleaner.is_ending() {
