@@ -2,11 +2,14 @@
 
 mod common;
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use zkv_io::MemoryStorage;
 use zkv_log::{Access, LogError, OpenFile};
+use zkv_sim::{Act, Watched};
 
 use common::{PATH, SLOT, bytes_of, new_log, noise, open, options, slots, storage_of, try_open};
 
@@ -355,92 +358,25 @@ fn a_lost_watermark_is_damage_where_the_log_goes_on_behind_it() {
     assert!(matches!(opened, Err(LogError::Corrupt { .. })));
 }
 
-/// Storage whose first sync fails, after a second one was asked for.
-mod failing {
-    use std::io;
-    use std::path::{Path, PathBuf};
-    use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-
-    use zkv_io::{FileMap, LockKind, MemoryStorage, OpenMode, Storage, StorageFile};
-
-    #[derive(Clone, Debug)]
-    pub struct Failing {
-        pub inner: MemoryStorage,
-        /// How many callers want a sync; the disk's only failure comes once there are two.
-        pub asked: Arc<AtomicUsize>,
-        pub failures: Arc<AtomicUsize>,
-    }
-
-    #[derive(Debug)]
-    struct File(Arc<dyn StorageFile>, Failing);
-
-    impl Storage for Failing {
-        fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn StorageFile>> {
-            Ok(Arc::new(File(self.inner.open(path, mode)?, self.clone())))
-        }
-        fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.inner.rename(from, to)
-        }
-        fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()> {
-            self.inner.rename_new(from, to)
-        }
-        fn remove(&self, path: &Path) -> io::Result<()> {
-            self.inner.remove(path)
-        }
-        fn list(&self, directory: &Path) -> io::Result<Vec<PathBuf>> {
-            self.inner.list(directory)
-        }
-        fn sync_dir(&self, directory: &Path) -> io::Result<()> {
-            self.inner.sync_dir(directory)
-        }
-        fn random(&self, into: &mut [u8]) -> io::Result<()> {
-            self.inner.random(into)
-        }
-    }
-
-    impl StorageFile for File {
-        fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<()> {
-            self.0.read_at(offset, into)
-        }
-        fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-            self.0.write_at(offset, bytes)
-        }
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-        fn set_len(&self, bytes: u64) -> io::Result<()> {
-            self.0.set_len(bytes)
-        }
-        fn sync_data(&self) -> io::Result<()> {
-            while self.1.asked.load(Ordering::SeqCst) < 2 {
-                std::thread::yield_now();
-            }
-            // A system tells one caller of a failure, and the next that all is well.
-            match self.1.failures.fetch_add(1, Ordering::SeqCst) {
-                0 => Err(io::Error::other("the disk is broken")),
-                _ => Ok(()),
-            }
-        }
-        fn sync_all(&self) -> io::Result<()> {
-            Ok(())
-        }
-        fn try_lock(&self, kind: LockKind) -> io::Result<bool> {
-            self.0.try_lock(kind)
-        }
-        fn map(&self) -> io::Result<Arc<dyn FileMap>> {
-            self.0.map()
-        }
-    }
-}
-
 #[test]
 fn of_two_threads_that_sync_none_succeeds_where_the_disk_failed() {
-    use std::sync::atomic::{AtomicUsize, Ordering};
     let (inner, writer) = new_log();
     drop(writer);
-    let (asked, failures) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-    let storage = failing::Failing { inner, asked: Arc::clone(&asked), failures };
+    let (asked, failures) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let of_disk = Arc::clone(&asked);
+    let storage = Watched::new(Arc::new(inner), move |act, _| {
+        if act != Act::Sync {
+            return Ok(());
+        }
+        while of_disk.load(Ordering::SeqCst) < 2 {
+            std::thread::yield_now();
+        }
+        // A system tells one caller of a failure, and the next that all is well.
+        match failures.fetch_add(1, Ordering::SeqCst) {
+            0 => Err(io::Error::other("the disk is broken")),
+            _ => Ok(()),
+        }
+    });
     let file =
         OpenFile::open(Arc::new(storage), Path::new(PATH), Access::ReadWrite, options()).unwrap();
     let mut writer = file.recover(None).unwrap().writer.unwrap();
