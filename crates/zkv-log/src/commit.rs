@@ -18,6 +18,7 @@ use crate::position::{EntryAddress, Location, Position};
 use crate::reclaim::FreeSlot;
 use crate::seal::Seal;
 use crate::segment::{Place, Segment, SegmentId};
+use crate::sync::atomic::Ordering;
 use crate::walk::Chain;
 use crate::writer::{Committed, LogWriter, Repair, Room, Tail};
 
@@ -302,7 +303,9 @@ impl<'a> Commit<'a> {
             nonce: u64::from_le_bytes(nonce),
         };
         self.write_seal(id)?;
-        let is_used_again = slot < known_slots;
+        // Where that is not durable yet, a cut leaves a slot as it was.
+        let is_used_again =
+            slot < known_slots || self.writer.shared.may_be_longer.load(Ordering::SeqCst);
         let segment = if is_base {
             // Whoever starts at its roll call finds nothing else proven.
             self.writer.log().sync_again(self.writer.end())?;

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
     pub is_sync_failed: AtomicBool,
+    /// Whether the file may have been cut since it was synced: a power cut brings back what stood behind its end.
+    pub may_be_longer: AtomicBool,
     /// Who syncs, and who waits for that.
     pub sync_turns: SyncTurns,
 }
@@ -205,6 +207,8 @@ impl Log {
         if self.is_sync_failed() {
             return Err(LogError::SyncFailed);
         }
+        // Before it, since the file may be cut again meanwhile.
+        self.shared.may_be_longer.store(false, atomic::Ordering::SeqCst);
         let synced = self.shared.file.sync_data();
         let mut synced_upto =
             self.shared.synced_upto.lock().unwrap_or_else(PoisonError::into_inner);

@@ -30,7 +30,7 @@ use crate::segment::{ContentsBuilder, Place, Segment, SegmentId};
 use crate::walk::{Block, BlockWalk, Chain, Seeds};
 use crate::writer::RollCallPlace;
 
-use judge::check_is_read;
+pub(crate) use judge::check_is_read;
 
 /// Where recovery starts, and what it has found so far.
 struct Recovery<'a> {

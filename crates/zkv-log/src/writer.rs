@@ -16,6 +16,7 @@ use crate::mark::CommitMark;
 use crate::position::{EntryAddress, FIRST_END, Location, Position};
 use crate::reclaim::FreeSlot;
 use crate::segment::{Segment, SegmentId};
+use crate::sync::atomic::Ordering;
 use crate::walk::Chain;
 
 /// The first room made ahead of the log's end: a small store stays small.
@@ -289,7 +290,9 @@ impl LogWriter {
         if end >= self.file_end {
             return Ok(true);
         }
-        match self.shared.file.set_len(end) {
+        let cut = self.shared.file.set_len(end);
+        self.shared.may_be_longer.store(true, Ordering::SeqCst);
+        match cut {
             Ok(()) => self.file_end = end,
             // Windows refuses while another process has the file mapped.
             Err(_) if cfg!(windows) => return Ok(false),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use zkv_index::KeyHash;
-use zkv_log::{Position, Room};
+use zkv_log::{LogError, Position, Room};
 
 use crate::append::Append;
 use crate::buffer::check;
@@ -32,8 +32,8 @@ impl Shared {
             return self.buffer(writes.in_memory_mut(), on);
         }
         let set = Arc::new(set);
-        let end = self.mended(|| self.commit_in_turn(&set))?;
-        self.clean_behind(self.sync_for(set.durability, end))
+        self.mended(|| self.commit_in_turn(&set))?;
+        self.clean_behind(Ok(()))
     }
 
     /// As [`Shared::commit`], by itself: `set` may borrow what it holds.
@@ -59,6 +59,7 @@ impl Shared {
         }
     }
 
+    /// Commits `set`, with others, and syncs it where it asks for that.
     fn commit_in_turn(&self, set: &Arc<WriteSet<'static>>) -> Result<Position> {
         // Before the queue: whose turn it was when the process was forked never ends it here.
         self.check_writable()?;
@@ -71,14 +72,21 @@ impl Shared {
         }
         // While this waits, others join.
         self.wait_to_commit(set.writes.bytes_in_memory());
-        let outcomes = self.commit_tickets(turn.begin());
+        let mut outcomes = self.commit_tickets(turn.begin());
         let end = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).max();
         let start = Instant::now();
         let synced = end.map_or(Ok(()), |end| self.sync_for(set.durability, *end));
         turn.note_sync(start.elapsed());
-        // Where the sync has failed, the others learn that when they ask for their own.
-        let outcome = turn.tell(outcomes);
-        synced.and(outcome)
+        if synced.is_err() {
+            for (number, outcome) in outcomes.iter_mut().enumerate() {
+                if number != turn.own() && outcome.is_ok() {
+                    *outcome = Err(Error::data(&self.path)(LogError::SyncFailed));
+                }
+            }
+        }
+        // What was not committed is told so, whatever became of the sync of others.
+        let end = turn.tell(outcomes)?;
+        synced.map(|()| end)
     }
 
     fn commit_tickets(&self, tickets: &[Arc<Ticket>]) -> Vec<Result<Position>> {

@@ -370,6 +370,9 @@ impl Committed {
     }
 
     /// Whether the index names this place for the key, which the place holds.
+    ///
+    /// # Errors
+    /// Also where a newer place cannot be read: it most likely is the key's.
     pub(crate) fn names(&self, key: KeyRef<'_>, location: Location) -> Result<bool, LookupError> {
         if let Some(change) = self.change(key.hash) {
             return Ok(change.new.map(from_index) == Some(location));
@@ -383,8 +386,7 @@ impl Committed {
             if from_index(*candidate) == location {
                 return Ok(true);
             }
-            // A newer place is another key's with a hash that begins alike, as a rule.
-            if self.read(key, from_index(*candidate), |_| ()).is_ok_and(|found| found.is_some()) {
+            if self.read(key, from_index(*candidate), |_| ())?.is_some() {
                 return Ok(false);
             }
         }

@@ -151,3 +151,44 @@ fn a_bad_sector_costs_only_what_lies_in_it() {
         assert_eq!(near_count.count(), lost.len(), "beside {sector}");
     }
 }
+
+/// A crash without a power cut, so that all that was acknowledged is there.
+#[test]
+fn a_log_whose_last_seal_cannot_be_read_is_not_cut_short() {
+    const SLOT: u32 = 256 << 10;
+    for durability in [Durability::Flushed, Durability::Synced] {
+        let memory = MemoryStorage::new();
+        let options = options(&memory).slot_bytes(SLOT).durability(durability);
+        let store = options.open(PATH).unwrap();
+        for number in 0..10 {
+            store.set_bytes(&key(number), &noise(number, 20_000)).unwrap();
+        }
+        // One commit that goes on in the next segment.
+        let mut batch = WriteBatch::new();
+        for number in 10..20 {
+            batch.set_bytes(&key(number), &noise(number, 20_000));
+        }
+        store.write(batch).unwrap();
+        let memory = killed(&memory);
+        // The file's header takes the first sector.
+        let seal = u64::from(SLOT) / SECTOR;
+        let error = beside(&memory, &[seal]).open(PATH).unwrap_err();
+        assert!(error.to_string().contains("a segment's seal"), "{error}");
+        let storage = beside(&memory, &[seal]);
+        let report = zkv::salvage(PATH, "dir/to.zkv", storage, |_| ()).unwrap();
+        assert_eq!((report.keys, report.is_complete()), (20, false));
+    }
+}
+
+#[test]
+fn salvage_tells_of_a_sector_in_which_the_log_may_go_on() {
+    let memory = MemoryStorage::new();
+    let store = options(&memory).durability(Durability::Synced).open(PATH).unwrap();
+    store.set_bytes(b"long", &noise(1, 9_000)).unwrap();
+    let memory = killed(&memory);
+    let bytes = read_file(&memory, PATH);
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64 / SECTOR;
+    assert!(beside(&memory, &[last]).open(PATH).is_err());
+    let report = zkv::salvage(PATH, "dir/to.zkv", beside(&memory, &[last]), |_| ()).unwrap();
+    assert_eq!((report.keys, report.lost_blocks, report.is_complete()), (0, 1, false));
+}

@@ -142,6 +142,7 @@ impl Recovery<'_> {
             interner: std::mem::take(&mut self.interner),
             synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
+            may_be_longer: AtomicBool::new(true),
             finished_upto: Mutex::new(Position::default()),
             opened_upto: self.end.position,
             sync_turns: SyncTurns::default(),

@@ -77,9 +77,22 @@ impl Recovery<'_> {
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
         }
+        let has_strays = !leftover.stray_slots.is_empty() || leftover.has_hidden_strays;
+        if seal.is_none() && has_strays && self.is_seal_unreadable(image, first) {
+            // It may lead to what seems to be a stray.
+            let what = "a segment's seal, which the disk cannot read";
+            return Err(LogError::corrupt(place.start, stopped_at, what));
+        }
         leftover.needs_wipe =
             self.end.position != stopped_at || !image.is_zero(stop - first..image.end());
         Ok(leftover)
+    }
+
+    /// Whether the disk has failed to give the seal of the segment that is walked, or the end of it.
+    fn is_seal_unreadable(&self, image: &Image, first: u32) -> bool {
+        let slot_bytes = self.walked.place.slot_bytes;
+        let seal = seal_offset(slot_bytes).saturating_sub(first);
+        image.is_unreadable(seal..slot_bytes.saturating_sub(first))
     }
 
     /// What the slots hold but for the segments of the log. Notes in which of them strays are, or may be.
@@ -222,11 +235,14 @@ impl Recovery<'_> {
 
 /// Where the disk cannot read the block that may stand at `offset` of a segment, of which `image` has what stands
 /// from `first` on, nothing says whether the log ends there.
-pub(super) fn check_is_read(image: &Image, first: u32, offset: u32, place: Place) -> Result<()> {
+pub(crate) fn check_is_read(image: &Image, first: u32, offset: u32, place: Place) -> Result<()> {
     let at = offset - first;
     let header = image.bytes.get(at as usize..).and_then(|rest| rest.first_chunk());
     let header = header.and_then(|bytes| BlockHeader::decode(*bytes));
-    let block_bytes = header.map_or(BLOCK_HEADER_BYTES, |header| header.block_bytes());
+    let room = seal_offset(place.slot_bytes).saturating_sub(offset);
+    // What is longer is no block of this segment.
+    let block_bytes = header.map(|header| header.block_bytes()).filter(|bytes| *bytes <= room);
+    let block_bytes = block_bytes.unwrap_or(BLOCK_HEADER_BYTES);
     match image.is_unreadable(at..at.saturating_add(block_bytes)) {
         true => {
             let stopped_at = Position { sequence: place.id.sequence, offset };

@@ -7,6 +7,7 @@ use crate::layout::{SEGMENT_HEADER_BYTES, seal_offset};
 use super::blocks::{FoundBlock, Part};
 use super::order::{Member, Order};
 use crate::image::Image;
+use crate::recover::check_is_read;
 
 /// A part of a segment, or what is known to be lost of it.
 #[derive(Clone, Debug)]
@@ -84,8 +85,10 @@ fn behind_the_end(hole: Range<u32>, member: &Member, image: &Image) -> Option<It
     if member.data_end.is_some() || image.is_zero(hole.clone()) {
         return None;
     }
-    // A full segment ends in a gap that is shorter than a block; without its seal, nobody knows.
-    Some(if member.is_newest { Item::Torn } else { Item::Lost { range: hole, block_count: 1 } })
+    // A full segment ends in a gap that is shorter than a block; without its seal, nobody knows. Nor does anybody
+    // where the disk does not give what would be the next block.
+    let is_torn = member.is_newest && check_is_read(image, 0, hole.start, member.place).is_ok();
+    Some(if is_torn { Item::Torn } else { Item::Lost { range: hole, block_count: 1 } })
 }
 
 /// A whole seal knows how many blocks there were, and so how many are lost.

@@ -3,6 +3,7 @@
 use zkv_log::layout::SEGMENT_HEADER_BYTES;
 use zkv_sim::{Image, PowerCut, SimDisk};
 
+use super::common::all;
 use super::*;
 
 /// What is lost of the first segment that is given up, besides what the log's own segment had of them.
@@ -123,4 +124,55 @@ fn none_of_many_commits_that_were_given_up_is_brought() {
     let storage = storage_of(&bytes);
     let writer = open(&storage);
     check_that_it_goes_on(&storage, writer, "many");
+}
+
+/// A power cut brings back the header of the segment that was there, and keeps the blocks of a commit behind it.
+#[test]
+fn a_slot_that_was_cut_off_and_is_begun_anew_hides_no_commit_that_was_given_up() {
+    let open = |disk: &SimDisk| {
+        let storage = Arc::new(disk.clone());
+        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options());
+        file.unwrap().recover(None).unwrap().writer.unwrap()
+    };
+    let disk = SimDisk::recording(1);
+    create(&disk, Path::new(PATH), &options()).unwrap();
+    disk.sync_dir(Path::new("")).unwrap();
+    let mut writer = open(&disk);
+    append(&mut writer, 1000..1400);
+    writer.log().sync(writer.end()).unwrap();
+    // The second time, what the roll call of the first one needs is freed, too.
+    for _ in 0..2 {
+        writer.rebase().unwrap();
+        let segments = writer.log().view().segments();
+        let full = segments.iter().filter(|segment| segment.is_sealed);
+        let freed = writer.free(&full.map(|segment| segment.slot).collect::<Vec<_>>()).unwrap();
+        writer.log().sync(freed.end).unwrap();
+    }
+    append(&mut writer, 0..20);
+    writer.log().sync(writer.end()).unwrap();
+    assert!(writer.cut().unwrap() > u64::from(SLOT));
+    // Nobody is told that these are there.
+    append(&mut writer, 20..80);
+    append(&mut writer, 80..200);
+    assert!(slots(&writer.log()).len() > 2);
+    drop(writer);
+    let mut cut = PowerCut::new();
+    for event in disk.events(0) {
+        cut.follow(&event);
+    }
+    let ways = cut.cuts(false, 200, &mut fastrand::Rng::with_seed(1));
+    assert!(ways.len() > 20, "{} ways", ways.len());
+    for way in ways {
+        let disk = SimDisk::from_image(&cut.image(&way), 2);
+        let mut writer = open(&disk);
+        append(&mut writer, 300..301);
+        writer.close().unwrap();
+        let kept: Vec<Vec<u8>> = all(&writer.log());
+        drop(writer);
+        let disk = disk.kill();
+        let found = try_salvage(&disk, None).unwrap();
+        assert!(found.is_certain(), "{way:?}: {found:?}");
+        assert_eq!(found.numbers.len(), kept.len(), "{way:?}");
+        assert!(found.numbers.iter().all(|number| kept.contains(&entry(*number))), "{way:?}");
+    }
 }

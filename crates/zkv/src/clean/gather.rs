@@ -130,7 +130,9 @@ impl<'a> Gatherer<'a> {
             if read.map_err(|error| damage_of(slot, committed, error))? {
                 let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
                 let before = portion.bytes;
-                needed.judge(&self.cell, &self.log, current.segment.sequence, &mut portion)?;
+                let sequence = current.segment.sequence;
+                let judged = needed.judge(&self.cell, &self.log, sequence, &mut portion);
+                judged.map_err(|error| undecided(slot, committed, error))?;
                 let cell_bytes =
                     self.cell.payload_bytes() + self.cell.len() * RECORD_OVERHEAD_BYTES;
                 passed_bytes += cell_bytes.saturating_sub(portion.bytes - before);
@@ -156,6 +158,21 @@ fn damage_of(slot: u32, committed: &Committed, error: LogError) -> LogError {
     }
     let offset = slot_start(slot, committed.log.identity().slot_bytes);
     LogError::Corrupt { offset, what: "a block of this segment, which the disk cannot read" }
+}
+
+/// A segment stays as it is, too, where what decides about one of its records is lost elsewhere: moved behind the
+/// newest record of its key, which cannot be read now, it would take the place of that.
+fn undecided(slot: u32, committed: &Committed, error: LookupError) -> LookupError {
+    let LookupError::Log(error) = error else { return error };
+    let slot_bytes = committed.log.identity().slot_bytes;
+    let offset = slot_start(slot, slot_bytes);
+    let is_own = matches!(error, LogError::Corrupt { offset: at, .. }
+        if (offset..offset + u64::from(slot_bytes)).contains(&at));
+    if is_own || !committed.is_lost(&error) {
+        return error.into();
+    }
+    let what = "a record of this segment, of whose key a newer place cannot be read";
+    LogError::Corrupt { offset, what }.into()
 }
 
 /// What decides whether a record is needed.
@@ -211,17 +228,16 @@ impl Needed<'_> {
 
     /// Whether the key of a mark has no value: one that has been written since overrules what the mark
     /// does, whatever reads the log.
+    ///
+    /// # Errors
+    /// Also where the key's place cannot be read: a mark that is moved would stand behind a newer value.
     fn is_mark_needed(&self, hash: KeyHash, record: &Record<'_>) -> Result<bool, LookupError> {
         if !self.committed.catalog.is_alive(record.collection) {
             return Ok(false);
         }
-        match self.committed.find(key_of(hash, record), |found| found.is_mark()) {
-            // The mark itself is found where the index leads to its cell from another hash, which begins alike.
-            Ok(found) => Ok(found != Some(false)),
-            // Whose record a damaged place holds is not known.
-            Err(LookupError::Log(error)) if self.committed.is_lost(&error) => Ok(true),
-            Err(error) => Err(error),
-        }
+        let found = self.committed.find(key_of(hash, record), |found| found.is_mark())?;
+        // The mark itself is found where the index leads to its cell from another hash, which begins alike.
+        Ok(found != Some(false))
     }
 
     /// What has become of a record that was gathered a while ago.

@@ -40,7 +40,7 @@ struct Waiting {
     /// How many the last turn had.
     last_count: usize,
     /// How many turns there were.
-    turns: usize,
+    turns: u64,
     patience: Duration,
 }
 
@@ -140,20 +140,25 @@ impl Turn<'_> {
         }
     }
 
-    /// Takes all that wait by now. They come in another order each time: of those that conflict the first one
+    /// Takes all that wait by now. Another one comes first each time: of those that conflict the first one
     /// succeeds, and who is told last comes back last.
     pub(super) fn begin(&mut self) -> &[Arc<Ticket>] {
         let mut state = self.queue.state();
         self.tickets = take(&mut state.tickets);
         let count = self.tickets.len();
-        let first = state.turns % count.max(1);
+        let first = first_of(state.turns, count);
         self.tickets.rotate_left(first);
         // It came first.
         self.own = if first == 0 { 0 } else { count - first };
         state.last_count = count;
-        state.turns = state.turns.wrapping_add(1);
+        state.turns += 1;
         self.has_begun = true;
         &self.tickets
+    }
+
+    /// The number of this thread's own commit.
+    pub(super) fn own(&self) -> usize {
+        self.own
     }
 
     /// Notes how long the sync took with which this turn ends.
@@ -172,6 +177,16 @@ impl Turn<'_> {
         }
         own
     }
+}
+
+/// Which of `count` commits comes first, in no order: who comes back in that in which they were told could always
+/// miss one that went round with them.
+fn first_of(turn: u64, count: usize) -> usize {
+    // SplitMix64 (Steele, Lea and Flood, OOPSLA 2014).
+    let mut mixed = turn.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    usize::try_from(mixed >> 32).unwrap_or(0) % count.max(1)
 }
 
 impl Drop for Turn<'_> {
@@ -291,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn each_commit_comes_first_once_in_as_many_turns_as_there_are_commits() {
+    fn the_commit_that_comes_first_is_the_one_that_it_is_the_turn_of() {
         let queue = Queue::default();
         let mut firsts = Vec::new();
         for _ in 0..3 {
@@ -314,7 +329,27 @@ mod tests {
                 }
             });
         }
-        assert_eq!(firsts, [0, 1, 2]);
+        assert_eq!(firsts, [0, 1, 2].map(|turn| first_of(turn, 3)));
+    }
+
+    /// Where threads come back in the order in which they were told, first the one that tells.
+    #[test]
+    fn each_of_many_threads_comes_first_now_and_then() {
+        for count in 2..=32 {
+            let mut order: Vec<usize> = (0..count).collect();
+            let mut last_first = vec![0; count];
+            for turn in 0..20_000u64 {
+                let mut told = order.clone();
+                told.rotate_left(first_of(turn, count));
+                last_first[told[0]] = turn;
+                let leader = order[0];
+                told.retain(|one| *one != leader);
+                order = [vec![leader], told].concat();
+                let least = last_first.iter().min().unwrap();
+                // A transaction is tried again 100 times.
+                assert!(turn - least < 50 * count as u64, "{count} threads, turn {turn}");
+            }
+        }
     }
 
     #[test]

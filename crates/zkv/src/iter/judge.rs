@@ -141,6 +141,11 @@ impl Judge {
     /// Whether the index leads from the key to the cell, which holds it.
     pub fn is_newest(&self, cell: &Cell, hash: KeyHash, key: &[u8]) -> Result<bool, LookupError> {
         let key = KeyRef { hash, key, collection: self.collection, is_piece: false };
-        self.moment.committed().names(key, cell.location())
+        let committed = self.moment.committed();
+        match committed.names(key, cell.location()) {
+            // A newer place cannot be read, which is told of where it stands.
+            Err(LookupError::Log(error)) if committed.is_lost(&error) => Ok(false),
+            named => named,
+        }
     }
 }
