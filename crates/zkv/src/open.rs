@@ -14,7 +14,7 @@ use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 use crate::error::{Error, Result, is_exhausted};
 use crate::keys::Keys;
 use crate::live::LiveTable;
-use crate::options::{Options, SLOTS};
+use crate::options::Options;
 use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
 use crate::sections::{self, LOG_SECTION, Tables};
@@ -113,7 +113,7 @@ pub(crate) fn open(path: &Path, options: &Options) -> Result<Opened> {
 
 /// Opens the data file, or makes it. The time that others may take is waited for.
 fn open_file(path: &Path, options: &Options) -> Result<OpenFile> {
-    when_unlocked(options.lock_wait, || check_slots(open_file_at_once(path, options)?, path))
+    when_unlocked(options.lock_wait, || open_file_at_once(path, options))
 }
 
 /// What `open` yields, which is asked again for as long as somebody else has the store, and no longer than
@@ -159,16 +159,6 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
         }
         opened => opened.map_err(Error::data(path)),
     }
-}
-
-/// A log may have shorter slots than a store: they would take no piece of a value that can be read again.
-fn check_slots(file: OpenFile, path: &Path) -> Result<OpenFile> {
-    let slot_bytes = file.identity().slot_bytes;
-    if SLOTS.contains(&slot_bytes) {
-        return Ok(file);
-    }
-    let what = format!("it is a log of zkv-log and no store: its slots have {slot_bytes} bytes");
-    Err(Error::file(path)(io::Error::new(io::ErrorKind::InvalidData, what)))
 }
 
 /// Tells what is missing, where the system only says that something is.
@@ -368,18 +358,7 @@ fn replay(
 
 #[cfg(test)]
 mod tests {
-    use zkv_log::LogOptions;
-
-    use super::*;
-
-    #[test]
-    fn a_log_with_slots_that_no_store_has_is_refused() {
-        let storage = Arc::new(MemoryStorage::new());
-        let log = LogOptions { slot_bytes: 64 << 10, ..LogOptions::default() };
-        zkv_log::create(&*storage, Path::new("log.zkv"), &log).unwrap();
-        let error = Options::new().storage(storage).open("log.zkv").unwrap_err().to_string();
-        assert!(error.contains("its slots have 65536 bytes"), "{error}");
-    }
+    use super::is_temporary_ending;
 
     #[test]
     fn only_names_of_temporary_files_are_removed() {

@@ -1,6 +1,5 @@
 //! What a store can be told.
 
-use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +7,6 @@ use std::time::Duration;
 use zkv_index::Thresholds;
 use zkv_io::{FileStorage, ReadMode, Storage};
 use zkv_log::LogOptions;
-use zkv_log::layout::SLOT_BYTES_MAX;
 use zkv_record::{DECODE_DEPTH_MAX, VALUE_BYTES_INLINE_MAX, VALUE_BYTES_MAX};
 
 use crate::error::{Error, Result};
@@ -58,10 +56,6 @@ pub enum Cleaning {
 
 /// How much may be dead where nothing else is said.
 pub(crate) const DEAD_PERCENT: u8 = 25;
-
-/// How long slots of a store may be.
-pub(crate) const SLOTS: RangeInclusive<u32> = 256 << 10..=SLOT_BYTES_MAX;
-const SLOTS_ALLOWED: &str = "a power of two from 262144 to 16777216";
 
 impl Default for Cleaning {
     fn default() -> Self {
@@ -353,7 +347,7 @@ impl Options {
     }
 
     fn check(&self) -> Result<()> {
-        let check = |option, value: u64, range: RangeInclusive<u64>, allowed| {
+        let check = |option, value: u64, range: std::ops::RangeInclusive<u64>, allowed| {
             if range.contains(&value) {
                 Ok(())
             } else {
@@ -366,10 +360,13 @@ impl Options {
         check("memory_buffer_bytes", buffer, 64 << 10..=1 << 30, range)?;
         let cache = self.cache_bytes as u64;
         check("cache_bytes", cache, 0..=1 << 40, "from 0 to 1099511627776")?;
+        let slot_range = "a power of two from 262144 to 16777216";
         let slot_bytes = self.log.slot_bytes;
-        if !slot_bytes.is_power_of_two() || !SLOTS.contains(&slot_bytes) {
+        // One that is no power of two is as wrong as none.
+        let slot = if slot_bytes.is_power_of_two() { slot_bytes } else { 0 };
+        if !(256 << 10..=16 << 20).contains(&slot) {
             let (option, value) = ("slot_bytes", slot_bytes.into());
-            return Err(Error::InvalidOption { option, value, allowed: SLOTS_ALLOWED });
+            return Err(Error::InvalidOption { option, value, allowed: slot_range });
         }
         let interval = u64::try_from(self.flush_interval.as_millis()).unwrap_or(u64::MAX);
         check("flush_interval (ms)", interval, 1..=3_600_000, "from 1 to 3600000")?;

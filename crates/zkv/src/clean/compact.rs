@@ -277,7 +277,7 @@ mod tests {
     }
 
     fn noise(seed: u64) -> Vec<u8> {
-        let mut value = vec![0; 1600];
+        let mut value = vec![0; 400];
         fastrand::Rng::with_seed(seed).fill(&mut value);
         value
     }
@@ -285,9 +285,12 @@ mod tests {
     /// Each roll call names all segments: behind each slot, two of them were longer than what it gave back.
     #[test]
     fn a_compaction_of_many_small_segments_takes_little_room() {
-        const SLOT: u32 = 256 << 10;
+        const SLOT: u32 = 64 << 10;
         let storage = Arc::new(MemoryStorage::new());
-        let store = Options::new().storage(storage).slot_bytes(SLOT).open("store.zkv").unwrap();
+        let path = std::path::Path::new("store.zkv");
+        let log = zkv_log::LogOptions { slot_bytes: SLOT, ..Default::default() };
+        zkv_log::create(&*storage, path, &log).unwrap();
+        let store = Options::new().storage(Arc::clone(&storage) as _).open(path).unwrap();
         for number in 0..60_000u64 {
             store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
         }
