@@ -224,6 +224,9 @@ pub struct Types {
 }
 
 /// Print the value of a key: bytes as they are, other types as text and a line end.
+///
+/// On a terminal, control characters are escaped, and bytes have a line end, too: with -o FILE, or through a pipe,
+/// they are exact.
 #[derive(Args, Debug)]
 pub struct Get {
     /// The store's data file

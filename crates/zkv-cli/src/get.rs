@@ -1,8 +1,10 @@
 //! `zkv get`.
 
+use std::borrow::Cow;
+
 use crate::arguments::{Get, Types};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{self, Output};
 use crate::store::{self, Access, Part};
 use crate::types::Type;
 
@@ -20,11 +22,43 @@ pub fn run(arguments: &Get) -> Result<(), Failure> {
     let kind = value_form.given_as();
     let not_of_kind = || Failure::Usage(format!("the value is no {}", kind.name()));
     let text = value_form.decode(&value).ok_or_else(not_of_kind)?;
+    let path = arguments.output.as_deref();
+    let text = printed(text, kind, output::is_terminal(path));
     // Only now: a key that is not there must not empty the file.
-    let mut output = Output::open(arguments.output.as_deref(), &arguments.store)?;
+    let mut output = Output::open(path, &arguments.store)?;
     output.write(&text)?;
-    if kind != Type::Bytes {
-        output.write(b"\n")?;
-    }
     output.finish()
+}
+
+/// What is printed of a value. Bytes stay as they are, but for a terminal, which a stranger's value may drive.
+fn printed(text: Cow<'_, [u8]>, kind: Type, is_terminal: bool) -> Cow<'_, [u8]> {
+    let mut line = match (is_terminal, kind) {
+        (true, _) => output::escaped_bytes(&text).into_bytes(),
+        (false, Type::Bytes) => return text,
+        (false, _) => text.into_owned(),
+    };
+    line.push(b'\n');
+    Cow::Owned(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_gets_an_escaped_line_and_a_pipe_the_bytes() {
+        let cases: [(&[u8], Type, bool, &[u8]); 7] = [
+            (b"a\x1b[2J", Type::Bytes, true, b"a\\u{1b}[2J\n"),
+            (b"a\x1b[2J", Type::Bytes, false, b"a\x1b[2J"),
+            (b"a\x1b[2J", Type::Str, true, b"a\\u{1b}[2J\n"),
+            (b"a\x1b[2J", Type::Str, false, b"a\x1b[2J\n"),
+            (b"two\nlines\n", Type::Bytes, true, b"two\\nlines\\n\n"),
+            (b"\x00\xFF\n", Type::Bytes, true, b"\\x00\\xff\\n\n"),
+            (b"-5", Type::I64, true, b"-5\n"),
+        ];
+        for (text, kind, is_terminal, expected) in cases {
+            let printed = printed(Cow::Borrowed(text), kind, is_terminal);
+            assert_eq!(printed.as_ref(), expected, "{}", text.escape_ascii());
+        }
+    }
 }

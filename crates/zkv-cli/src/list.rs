@@ -87,7 +87,7 @@ impl Lines<'_> {
             return false;
         }
         if self.escapes {
-            escape(line);
+            *line = output::escaped_bytes(line).into_bytes();
         } else if !is_line {
             self.no_line_count += 1;
             return false;
@@ -111,38 +111,6 @@ impl Lines<'_> {
                 let problem = "the key or the value is not of the type asked for";
                 Err(Failure::LeftOut { count, problem })
             }
-        }
-    }
-}
-
-/// A terminal obeys control characters, and a key is somebody else's.
-fn escape(line: &mut Vec<u8>) {
-    let cells = line.split(|byte| *byte == b'\t').map(|cell| match std::str::from_utf8(cell) {
-        Ok(text) => output::escaped(text),
-        Err(_) => cell.escape_ascii().to_string(),
-    });
-    *line = cells.collect::<Vec<String>>().join("\t").into_bytes();
-}
-
-#[cfg(test)]
-mod tests {
-    use super::escape;
-
-    #[test]
-    fn control_characters_are_escaped_and_text_is_not() {
-        let cases: [(&[u8], &str); 6] = [
-            ("plain\tß".as_bytes(), "plain\tß"),
-            (b"a\x1b[2J", "a\\u{1b}[2J"),
-            (b"a\nb", "a\\nb"),
-            // Sequences may begin with one character of those behind ASCII, too, and text be turned around.
-            ("a\u{9b}2J".as_bytes(), "a\\u{9b}2J"),
-            ("a\u{202e}b".as_bytes(), "a\\u{202e}b"),
-            (b"a\x9b2J\t\xff", "a\\x9b2J\t\\xff"),
-        ];
-        for (line, expected) in cases {
-            let mut line = line.to_vec();
-            escape(&mut line);
-            assert_eq!(String::from_utf8(line).unwrap(), expected);
         }
     }
 }

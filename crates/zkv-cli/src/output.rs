@@ -173,6 +173,16 @@ pub fn escaped(text: &str) -> String {
     escaped
 }
 
+/// `bytes` as a terminal may show them, on one line: it obeys control characters, and keys and values are somebody
+/// else's. Tabs stay: they stand between a key and a value.
+pub fn escaped_bytes(bytes: &[u8]) -> String {
+    let cells = bytes.split(|byte| *byte == b'\t').map(|cell| match std::str::from_utf8(cell) {
+        Ok(text) => escaped(text),
+        Err(_) => cell.escape_ascii().to_string(),
+    });
+    cells.collect::<Vec<String>>().join("\t")
+}
+
 /// Whether results end up on a terminal, among whatever else is printed there.
 pub fn is_terminal(path: Option<&Path>) -> bool {
     named_file(path).is_none() && io::stdout().is_terminal()
@@ -193,4 +203,25 @@ pub fn check_is_not_store(path: &Path, store: &Path) -> Result<(), Failure> {
         return Err(Failure::Usage(format!("{}: this is the store itself", path.display())));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escaped_bytes;
+
+    #[test]
+    fn control_characters_are_escaped_and_text_is_not() {
+        let cases: [(&[u8], &str); 6] = [
+            ("plain\tß".as_bytes(), "plain\tß"),
+            (b"a\x1b[2J", "a\\u{1b}[2J"),
+            (b"a\nb", "a\\nb"),
+            // Sequences may begin with one character of those behind ASCII, too, and text be turned around.
+            ("a\u{9b}2J".as_bytes(), "a\\u{9b}2J"),
+            ("a\u{202e}b".as_bytes(), "a\\u{202e}b"),
+            (b"a\x9b2J\t\xff", "a\\x9b2J\t\\xff"),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(escaped_bytes(bytes), expected);
+        }
+    }
 }
