@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
-use crate::store::is_file_of;
+use crate::store::{check_folder, is_file_of};
 use crate::streams::{self, Stream};
 
 /// A record is small and a system call is not, so this much is written at once.
@@ -89,7 +89,10 @@ impl Target {
                     path.display()
                 )));
             }
-            None => Self::open_file(path),
+            None => {
+                check_folder(path)?;
+                Self::open_file(path)
+            }
         };
         opened.map_err(|error| Failure::file(path, error))
     }

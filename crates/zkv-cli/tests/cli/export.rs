@@ -209,6 +209,19 @@ fn the_store_is_not_exported_into_itself_under_another_name() {
 }
 
 #[test]
+fn a_file_in_a_folder_that_does_not_exist_is_refused_with_what_to_do() {
+    let folder = Folder::new();
+    let (store, output) = (folder.text("s.zkv"), folder.text("none/x"));
+    zkv(&["set", &store, "k", "v"]).check(0);
+    for command in [&["get", &store, "k"][..], &["export", &store]] {
+        let messages = zkv(&[command, &["-o", &output]].concat()).check_messages(5);
+        let reason = "x: the folder for it does not exist: make it first";
+        assert!(messages.contains(reason), "{messages}");
+    }
+    assert!(!folder.path("none").exists());
+}
+
+#[test]
 fn an_export_that_fails_leaves_what_was_there() {
     let folder = Folder::new();
     let (store, output) = (folder.text("s.zkv"), folder.write("out.tsv", "as before\n"));
