@@ -304,6 +304,10 @@ pub struct List {
 }
 
 /// Print how many keys a store has, and what they take.
+///
+/// All keys count, those of collections too. How many of these are in collections is said beside that; the others
+/// are the store's own, which `zkv list` and `zkv export` show without --collection. With --json they are "keys" and
+/// "keys_in_collections".
 #[derive(Args, Debug)]
 pub struct Stats {
     /// The store's data file

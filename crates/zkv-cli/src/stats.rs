@@ -12,6 +12,7 @@ use crate::store;
 #[derive(Serialize)]
 struct Figures {
     keys: u64,
+    keys_in_collections: u64,
     data_file_bytes: u64,
     index_file_bytes: u64,
     raw_bytes: u64,
@@ -58,8 +59,11 @@ impl From<CollectionInfo> for Collection {
 pub fn run(arguments: &Stats) -> Result<(), Failure> {
     let store = store::open_to_read(&arguments.store)?;
     let stats = store.stats()?;
+    let collections: Vec<Collection> =
+        store.collections().into_iter().map(Collection::from).collect();
     let figures = Figures {
         keys: stats.keys,
+        keys_in_collections: collections.iter().map(|collection| collection.keys).sum(),
         data_file_bytes: stats.data_file_bytes,
         index_file_bytes: stats.index_file_bytes,
         raw_bytes: stats.raw_bytes,
@@ -70,7 +74,7 @@ pub fn run(arguments: &Stats) -> Result<(), Failure> {
         dictionaries: stats.dictionaries,
         // Four places say all that there is to say, and make no line of seventeen.
         ratio: (stats.ratio() * 10_000.0).round() / 10_000.0,
-        collections: store.collections().into_iter().map(Collection::from).collect(),
+        collections,
     };
     let text = if arguments.json { json(&figures) } else { table(&figures) };
     let mut output = Output::open(None, &arguments.store)?;
@@ -87,6 +91,7 @@ fn json(figures: &Figures) -> String {
 fn table(figures: &Figures) -> String {
     let rows = [
         ("keys", figures.keys, ""),
+        ("of these in collections", figures.keys_in_collections, ""),
         ("keys and values", figures.raw_bytes, " bytes"),
         ("data file", figures.data_file_bytes, " bytes"),
         ("index file", figures.index_file_bytes, " bytes"),
@@ -97,8 +102,8 @@ fn table(figures: &Figures) -> String {
         ("dictionaries", figures.dictionaries, ""),
     ];
     let mut text: String =
-        rows.iter().map(|(name, value, unit)| format!("{name:<16}{value:>16}{unit}\n")).collect();
-    text.push_str(&format!("{:<16}{:>16.2}\n", "ratio", figures.ratio));
+        rows.iter().map(|(name, value, unit)| format!("{name:<24}{value:>16}{unit}\n")).collect();
+    text.push_str(&format!("{:<24}{:>16.2}\n", "ratio", figures.ratio));
     for collection in &figures.collections {
         let Collection { name, keys, raw_bytes, key_type, value_type, .. } = collection;
         // Somebody else's, as keys are.

@@ -301,12 +301,17 @@ fn stats_tell_of_each_collection() {
     let store = store_with_collections(&folder);
     let text = zkv(&["stats", &store]).check(0);
     assert!(text.contains("collection titles: 2 keys of u64, values of string, "), "{text}");
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows[0], ["keys", "3"]);
+    assert_eq!(rows[1], ["of", "these", "in", "collections", "2"]);
     let text = zkv(&["stats", &store, "--json"]).check(0);
     let stats: serde_json::Value = serde_json::from_str(&text).unwrap();
     let titles = &stats["collections"][0];
     assert_eq!((&titles["name"], &titles["keys"]), (&"titles".into(), &2.into()));
     assert_eq!((&titles["codec"], &titles["key_type"]), (&"postcard".into(), &"u64".into()));
-    assert_eq!(stats["keys"], 3);
+    assert_eq!((&stats["keys"], &stats["keys_in_collections"]), (&3.into(), &2.into()));
+    // The rest are those that a list shows.
+    assert_eq!(zkv(&["list", &store]).check(0).lines().count(), 1);
 }
 
 #[test]
