@@ -94,7 +94,7 @@ pub struct Import {
     /// Import everything or nothing, also where the command is killed. It takes about 100 bytes of memory a record
     #[arg(long, conflicts_with = "acknowledge")]
     pub atomic: bool,
-    /// Bytes of a segment of a new store: a power of two from 262144 to 16777216
+    /// Bytes of a segment of a new store: a power of two from 262144 to 16777216. A store that exists keeps its own
     #[arg(long, value_name = "BYTES")]
     pub slot_bytes: Option<u32>,
 }

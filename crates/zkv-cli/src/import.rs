@@ -28,7 +28,14 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let sources = source::check(arguments)?;
     let start = Instant::now();
     let collection = arguments.types.collection.as_deref();
+    // Asked before the opening, which makes one.
+    let is_new = !arguments.store.exists();
     let store = store::open_to_write(&arguments.store, options(arguments), collection)?;
+    if arguments.slot_bytes.is_some() && !is_new {
+        say(format_args!(
+            "zkv: --slot-bytes is for new stores: this one keeps the length that its segments have"
+        ));
+    }
     let keys = Keys::of(&store, collection)?;
     let forms = forms(&store, arguments, &sources)?;
     let total = if Progress::is_shown() { source::total_bytes(&sources) } else { None };

@@ -88,7 +88,15 @@ fn the_segments_of_a_new_store_have_the_length_asked_for() {
     let source = folder.write("a.tsv", "a\t1\n");
     zkv(&["import", &store, &source, "--slot-bytes", "1000"]).check(2);
     assert!(!folder.path("s.zkv").exists());
-    zkv(&["import", &store, &source, "--slot-bytes", "262144"]).check(0);
-    let header = std::fs::read(&store).unwrap();
-    assert_eq!(header[64..68], 262_144u32.to_le_bytes());
+    let import = |bytes| {
+        let messages = zkv(&["import", &store, &source, "--slot-bytes", bytes]).check_messages(0);
+        let header = std::fs::read(&store).unwrap();
+        assert_eq!(header[64..68], 262_144u32.to_le_bytes());
+        messages
+    };
+    let messages = import("262144");
+    assert!(!messages.contains("--slot-bytes"), "{messages}");
+    let messages = import("524288");
+    assert!(messages.starts_with("zkv: --slot-bytes is for new stores: "), "{messages}");
+    assert_eq!(messages.lines().count(), 2, "{messages}");
 }
