@@ -393,7 +393,12 @@ that is left; without it, such a collection is called recovered-NUMBER, and its 
 
 In the report, a key is possibly superseded where something newer was lost that may have been another
 value of it, or its deletion. Records that are uncommitted were of a write that a crash cut short, for
-all that can be known.")]
+all that can be known.
+
+--doubtful names those keys, and the keys of values of which a piece is lost, which are not brought:
+one JSON object a line, {\"event\":\"possibly-superseded\",\"key\":\"..\"}, or \"incomplete-value\". A key
+that is no UTF-8 is in Base64, as \"key_base64\", as `zkv export` has it. Keys of all collections are
+listed alike, as they are stored, and without the name of their collection.")]
 pub struct Salvage {
     /// The damaged store's data file; its index file is used if it is there
     pub store: PathBuf,
@@ -403,6 +408,9 @@ pub struct Salvage {
     /// Print the report as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Write the keys that may be superseded, or whose value is incomplete, to this file
+    #[arg(long, value_name = "FILE")]
+    pub doubtful: Option<PathBuf>,
 }
 
 /// Digits, with a fraction or without.

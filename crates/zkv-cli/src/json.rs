@@ -47,6 +47,13 @@ pub fn wrap_into(key: &[u8], value: &[u8], mut into: impl Write) -> io::Result<(
     into.write_all(b"}")
 }
 
+/// Writes `{"event":..,"key":..}`, without a line end.
+pub fn event_into(event: &str, key: &[u8], mut into: impl Write) -> io::Result<()> {
+    write!(into, "{{\"event\":\"{event}\",")?;
+    part_into("key", key, &mut into)?;
+    into.write_all(b"}")
+}
+
 fn part_into(name: &str, bytes: &[u8], mut into: impl Write) -> io::Result<()> {
     match std::str::from_utf8(bytes) {
         Ok(text) => {
@@ -259,13 +266,21 @@ mod tests {
     }
 
     #[test]
-    fn other_records_are_wrapped_and_bytes_are_base64() {
+    fn records_and_events_are_wrapped_and_bytes_are_base64() {
         let mut line = Vec::new();
         wrap_into(b"a\"b", b"line\nline", &mut line).unwrap();
         assert_eq!(line, br#"{"key":"a\"b","value":"line\nline"}"#);
         line.clear();
         wrap_into(b"\xFF", b"\x00\xFE", &mut line).unwrap();
         assert_eq!(line, br#"{"key_base64":"/w==","value_base64":"AP4="}"#);
+        for (key, expected) in [
+            (&b"a\"b"[..], &br#"{"event":"incomplete-value","key":"a\"b"}"#[..]),
+            (b"\xFF", br#"{"event":"incomplete-value","key_base64":"/w=="}"#),
+        ] {
+            line.clear();
+            event_into("incomplete-value", key, &mut line).unwrap();
+            assert_eq!(line, expected);
+        }
     }
 
     #[test]

@@ -1,31 +1,44 @@
 //! `zkv salvage`.
 
+mod doubtful;
+
 use serde_json::{Map, Value, json};
 use zkv::{LostRange, Options, SalvageEvent, SalvageReport};
 
 use crate::arguments::Salvage;
 use crate::failure::Failure;
-use crate::output::print_report;
+use crate::output::{print_report, say};
 use crate::progress::Progress;
 use crate::store::patient;
+use doubtful::Doubtful;
 
 /// How many lost ranges the table shows; JSON has all that the report has.
 const RANGES_SHOWN: usize = 10;
 
 /// Brings what is left of a damaged store into a new one.
 pub fn run(arguments: &Salvage) -> Result<(), Failure> {
+    let mut doubtful = Doubtful::open(arguments)?;
     let progress = Progress::of_bytes(Some(0));
     let options = patient(Options::new());
-    let report = zkv::salvage(&arguments.store, &arguments.destination, options, |event| {
-        if let SalvageEvent::Progress { done_bytes, total_bytes } = event {
-            progress.set(done_bytes, total_bytes);
-        }
-    });
+    let report =
+        zkv::salvage(&arguments.store, &arguments.destination, options, |event| match event {
+            SalvageEvent::Progress { done_bytes, total_bytes } => {
+                progress.set(done_bytes, total_bytes);
+            }
+            event => doubtful.take(&event),
+        });
     drop(progress);
     let report = report?;
+    let listed = doubtful.finish(&arguments.destination);
     let text = if arguments.json { json(&report) } else { table(&report) };
     print_report(&text, &arguments.store)?;
-    if report.is_complete() { Ok(()) } else { Err(Failure::Incomplete { keys: report.keys }) }
+    let incomplete = (!report.is_complete()).then_some(Failure::Incomplete { keys: report.keys });
+    // The new store stands, also where what is doubtful in it could not be listed.
+    if let (Err(_), Some(incomplete)) = (&listed, &incomplete) {
+        say(format_args!("zkv: {incomplete}"));
+    }
+    listed?;
+    incomplete.map_or(Ok(()), Err)
 }
 
 /// The figures of a report, with the names that JSON gives them and the table.

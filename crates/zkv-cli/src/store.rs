@@ -253,15 +253,28 @@ fn is_stored(store: &Store) -> bool {
 pub fn is_file_of(store: &Path, path: &Path) -> bool {
     let Some(id) = file_id(path) else { return false };
     let is_it = |own: &Path| file_id(own).is_some_and(|own| own == id);
-    let index_of = |data: &Path| {
-        let mut index = data.as_os_str().to_owned();
-        index.push(".idx");
-        PathBuf::from(index)
-    };
     // Where the store's name is a symbolic link, its index lies beside that.
     is_it(store)
         || is_it(&index_of(store))
         || store.canonicalize().is_ok_and(|data| is_it(&index_of(&data)))
+}
+
+/// Whether `path` is one of the names that the files of a new store at `store` will have.
+pub fn would_be_file_of(store: &Path, path: &Path) -> bool {
+    let place = |path: &Path| {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize().ok()?;
+        Some(folder.join(path.file_name()?))
+    };
+    let Some(path) = place(path) else { return false };
+    [store.to_owned(), index_of(store)].iter().any(|own| place(own).is_some_and(|own| own == path))
+}
+
+/// The name of the index file of the store at `data`.
+fn index_of(data: &Path) -> PathBuf {
+    let mut index = data.as_os_str().to_owned();
+    index.push(".idx");
+    PathBuf::from(index)
 }
 
 /// What all names of one file have in common.

@@ -78,3 +78,76 @@ fn an_existing_file_is_not_replaced_and_no_store_leaves_nothing() {
     names.sort();
     assert_eq!(names, ["a.tsv", "other", "s.zkv", "s.zkv.idx"]);
 }
+
+/// The lines of a list of doubtful keys.
+fn events(folder: &Folder, name: &str) -> Vec<serde_json::Value> {
+    let text = String::from_utf8(contents(&folder.path(name))).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn keys_that_may_be_superseded_are_listed_where_that_is_asked_for() {
+    let folder = Folder::new();
+    let (store, rescued, list) = (filled(&folder), folder.text("new.zkv"), folder.text("list"));
+    damage(&folder, |bytes| bytes[8000] ^= 1);
+    let run = zkv(&["salvage", &store, &rescued, "--json", "--doubtful", &list]);
+    assert!(!run.messages.contains("key "), "{}", run.messages);
+    let report: serde_json::Value = serde_json::from_str(&run.check(3)).unwrap();
+    let events = events(&folder, "list");
+    assert_eq!(report["possibly_superseded"], events.len());
+    assert!(!events.is_empty());
+    for event in events {
+        assert_eq!(event["event"], "possibly-superseded");
+        zkv(&["get", &rescued, event["key"].as_str().unwrap()]).check(0);
+    }
+}
+
+#[test]
+fn values_that_have_lost_a_piece_are_listed_by_their_keys() {
+    let folder = Folder::new();
+    let (path, list) = (folder.text("s.zkv"), folder.text("list"));
+    let mut state = 1u64;
+    let mut noise = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    };
+    // Longer than what stands in one record.
+    let long: Vec<u8> = (0..3 << 20).map(|_| noise()).collect();
+    let store = zkv::Store::open(&path).unwrap();
+    store.set_bytes(b"long \xFF", &long).unwrap();
+    store.close().unwrap();
+    zkv(&["salvage", &path, &folder.text("whole.zkv"), "--doubtful", &list]).check(0);
+    assert_eq!(contents(&folder.path("list")), b"");
+    damage(&folder, |bytes| {
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+    });
+    let run = zkv(&["salvage", &path, &folder.text("new.zkv"), "--json", "--doubtful", &list]);
+    let report: serde_json::Value = serde_json::from_str(&run.check(3)).unwrap();
+    assert_eq!(report["incomplete_values"], 1);
+    let expected = serde_json::json!({ "event": "incomplete-value", "key_base64": "bG9uZyD/" });
+    assert_eq!(events(&folder, "list"), [expected]);
+}
+
+#[test]
+fn a_list_of_doubtful_keys_is_a_file_of_its_own() {
+    let folder = Folder::new();
+    let (store, rescued) = (filled(&folder), folder.text("new.zkv"));
+    let index = format!("{rescued}.idx");
+    let before = contents(&folder.path("s.zkv"));
+    for name in ["-", &store, &rescued, &index] {
+        let run = zkv(&["salvage", &store, &rescued, "--doubtful", name]);
+        assert!(!run.messages.is_empty());
+        assert_eq!(run.check(2), "", "{name}");
+        assert!(!folder.path("new.zkv").exists(), "{name}");
+    }
+    let messages = zkv(&["salvage", &store, &rescued, "--doubtful", &folder.text("none/list")])
+        .check_messages(5);
+    assert!(messages.contains("list: the folder for it does not exist"), "{messages}");
+    // A salvage that fails leaves no list, and an older one alone.
+    let list = folder.write("list", "as before");
+    zkv(&["salvage", &folder.text("absent"), &rescued, "--doubtful", &list]).check_messages(5);
+    assert_eq!(contents(&folder.path("list")), b"as before");
+    assert_eq!(contents(&folder.path("s.zkv")), before);
+}
