@@ -371,6 +371,9 @@ pub struct Compact {
 }
 
 /// Write a store's index file anew, from its data file.
+///
+/// Where there is none, commands that only read the store (get, list, stats, export, backup) make it in memory each
+/// time. Any command that writes to the store writes it, too.
 #[derive(Args, Debug)]
 pub struct RebuildIndex {
     /// The store's data file

@@ -113,6 +113,58 @@ fn a_rebuilt_index_gives_the_same_answers() {
     assert_eq!(zkv(&["get", &store, "key 500"]).check(0), "the value of number 500");
 }
 
+#[test]
+fn a_long_store_without_an_index_file_is_told_what_writes_it() {
+    let folder = Folder::new();
+    let path = folder.text("s.zkv");
+    let mut state = 1u64;
+    let mut noise = || {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        state.to_le_bytes()
+    };
+    let long: Vec<u8> = (0..17 << 17).flat_map(|_| noise()).collect();
+    let store = zkv::Store::open(&path).unwrap();
+    store.set_bytes(b"long", &long).unwrap();
+    store.set_bytes(b"key", b"value").unwrap();
+    store.close().unwrap();
+    let commands: [&[&str]; 5] = [
+        &["get", &path, "key"],
+        &["list", &path],
+        &["stats", &path],
+        &["export", &path, "-o", &folder.text("out")],
+        &["backup", &path, &folder.text("copy.zkv")],
+    ];
+    assert_eq!(zkv(commands[0]).check_messages(0), "");
+    for command in commands {
+        remove_index(&path);
+        let messages = zkv(command).check_messages(0);
+        assert_eq!(messages.lines().count(), 1, "{messages}");
+        assert!(messages.contains("`zkv rebuild-index STORE` writes it"), "{messages}");
+        assert!(!folder.path("s.zkv.idx").exists());
+    }
+    zkv(&["rebuild-index", &path]).check(0);
+    assert_eq!(zkv(commands[0]).check_messages(0), "");
+    // Nobody waits for a store without keys.
+    zkv(&["del", &path, "long", "key"]).check(0);
+    remove_index(&path);
+    assert_eq!(zkv(&["list", &path]).check_messages(0), "");
+}
+
+fn remove_index(store: &str) {
+    let _ = std::fs::remove_file(format!("{store}.idx"));
+}
+
+#[test]
+fn a_short_store_needs_no_index_file() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    remove_index(&store);
+    let found = zkv(&["get", &store, "key 500"]);
+    assert_eq!(found.messages, "");
+    assert_eq!(found.check(0), "the value of number 500");
+}
+
 /// Runs the command with so many KiB of memory.
 #[cfg(target_os = "linux")]
 fn zkv_within(kib: u32, arguments: &[&str]) -> std::process::Output {
