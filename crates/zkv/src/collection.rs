@@ -2,6 +2,7 @@
 
 mod open;
 mod raw;
+mod raw_view;
 mod view;
 
 use std::borrow::{Borrow, Cow};
@@ -23,6 +24,7 @@ use crate::write_set::CollectionState;
 
 pub use open::{CollectionInfo, CollectionOptions};
 pub use raw::RawCollection;
+pub use raw_view::{RawSnapshotCollection, RawTransactionCollection};
 pub use view::{SnapshotCollection, TransactionCollection};
 
 /// A named part of a store, with keys and values of one type each. See [`Store::collection`].

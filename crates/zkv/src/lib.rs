@@ -96,7 +96,7 @@ pub use batch::WriteBatch;
 pub use clean::{CleaningStats, CompactOptions, CompactProgress};
 pub use collection::{
     Collection, CollectionInfo, CollectionIter, CollectionKeys, CollectionOptions, RawCollection,
-    SnapshotCollection, TransactionCollection,
+    RawSnapshotCollection, RawTransactionCollection, SnapshotCollection, TransactionCollection,
 };
 pub use error::{Error, ErrorKind, Result};
 pub use iter::{IterBytes, KeysBytes};

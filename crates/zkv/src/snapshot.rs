@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::catalog::DEFAULT;
+use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
 use crate::iter::{IterBytes, KeysBytes};
 use crate::shared::Shared;
@@ -180,6 +181,14 @@ impl Reader {
             moment.count_keys(collection).map_err(|error| self.shared.lookup_error(error))
         });
         counted.unwrap_or_else(|_| self.moment.load().committed().counts.of(collection))
+    }
+
+    /// As [`Reader::key_count`], of all collections.
+    pub(crate) fn key_counts(&self) -> KeyCounts {
+        let counted = self.mended(|moment| {
+            moment.count_all_keys().map_err(|error| self.shared.lookup_error(error))
+        });
+        counted.unwrap_or_else(|_| KeyCounts::clone(&self.moment.load().committed().counts))
     }
 
     pub(crate) fn moment(&self) -> Arc<Moment> {

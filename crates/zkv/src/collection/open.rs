@@ -8,11 +8,14 @@ use serde::de::DeserializeOwned;
 use zkv_record::{Codec, asks_the_data, outer_shape_of, reads_what_it_writes, shape_of};
 
 use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
+use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
 use crate::live::CollectionBytes;
 use crate::options::Durability;
 use crate::shared::Shared;
+use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::view::Moment;
 use crate::write_set::{CollectionState, Move, Numbered, Write, WriteSet, Writes};
 
 use super::{Collection, RawCollection};
@@ -174,25 +177,8 @@ impl Store {
     /// All collections, by name.
     #[must_use]
     pub fn collections(&self) -> Vec<CollectionInfo> {
-        let shared = self.shared();
-        let moment = shared.now();
-        let (counts, live) = (shared.key_counts(&moment), shared.live());
-        let log = &moment.committed().log;
-        let taken = live.by_collection(log);
-        let infos = moment.committed().catalog.names().map(|(name, entry)| {
-            let CollectionBytes { raw_bytes, live_bytes } =
-                taken.get(&entry.id).copied().unwrap_or_default();
-            CollectionInfo {
-                name: name.to_owned(),
-                codec: Codec::from_code(entry.codec),
-                key_type: entry.key_type.clone(),
-                value_type: entry.value_type.clone(),
-                keys: counts.of(entry.id),
-                raw_bytes,
-                live_bytes,
-            }
-        });
-        infos.collect()
+        let (shared, moment) = (self.shared(), self.shared().now());
+        shared.collection_infos(&moment, &shared.key_counts(&moment))
     }
 
     /// Removes a collection with all its keys, at once and however many they are, and says whether it
@@ -261,7 +247,37 @@ impl Store {
     }
 }
 
+impl Snapshot {
+    /// The collections that there were, by name, as [`Store::collections`] has them. [`CollectionInfo::raw_bytes`]
+    /// and [`CollectionInfo::live_bytes`] are what they take now: nothing of one that was cleared or dropped since.
+    #[must_use]
+    pub fn collections(&self) -> Vec<CollectionInfo> {
+        let reader = &self.reader;
+        reader.shared.collection_infos(&reader.moment(), &reader.key_counts())
+    }
+}
+
 impl Shared {
+    /// The collections of `moment`, which have so many keys.
+    fn collection_infos(&self, moment: &Moment, counts: &KeyCounts) -> Vec<CollectionInfo> {
+        // What is in use is known of the log as it is now.
+        let taken = self.live().by_collection(&self.now().committed().log);
+        let infos = moment.committed().catalog.names().map(|(name, entry)| {
+            let CollectionBytes { raw_bytes, live_bytes } =
+                taken.get(&entry.id).copied().unwrap_or_default();
+            CollectionInfo {
+                name: name.to_owned(),
+                codec: Codec::from_code(entry.codec),
+                key_type: entry.key_type.clone(),
+                value_type: entry.value_type.clone(),
+                keys: counts.of(entry.id),
+                raw_bytes,
+                live_bytes,
+            }
+        });
+        infos.collect()
+    }
+
     fn collection_entry(&self, name: &str) -> Option<Entry> {
         self.view.load().committed.catalog.get(name).cloned()
     }

@@ -5,27 +5,26 @@ use std::borrow::Borrow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::error::{Error, Result};
+use crate::catalog::Entry;
+use crate::error::Result;
 use crate::iter::{IterBytes, KeysBytes};
 use crate::snapshot::Snapshot;
 use crate::transaction::{Transaction, TransactionIter, TransactionKeys};
-use crate::write_set::Numbered;
 
 use super::open::check_types;
+use super::raw_view::{RawSnapshotCollection, RawTransactionCollection};
 use super::{Collection, CollectionIter, CollectionKeys};
 
 /// A collection at a snapshot's moment. See [`Collection::at`].
 pub struct SnapshotCollection<'a, K, V> {
     of: &'a Collection<K, V>,
-    snapshot: &'a Snapshot,
-    id: u32,
+    raw: RawSnapshotCollection<'a>,
 }
 
 /// A collection as a transaction sees it. See [`Collection::within`].
 pub struct TransactionCollection<'a, K, V> {
     of: &'a Collection<K, V>,
-    transaction: &'a mut Transaction,
-    id: u32,
+    raw: RawTransactionCollection<'a>,
 }
 
 impl<K, V> Collection<K, V>
@@ -50,11 +49,8 @@ where
     /// Of kind `NotFound` where it did not exist then, `TypeMismatch` where the one of this name was
     /// another one with other types, and `Misuse` where the snapshot is of another store.
     pub fn at<'a>(&'a self, snapshot: &'a Snapshot) -> Result<SnapshotCollection<'a, K, V>> {
-        self.state().check_opening(&snapshot.reader.shared.collections.opening)?;
-        let moment = snapshot.reader.moment();
-        let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
-        check_types(self.name(), entry, &self.asked)?;
-        Ok(SnapshotCollection { of: self, snapshot, id: entry.id })
+        let check = |entry: &Entry| check_types(self.name(), entry, &self.asked);
+        Ok(SnapshotCollection { of: self, raw: self.raw.at_checked(snapshot, check)? })
     }
 
     /// The collection as `transaction` sees it, to be read and written within it.
@@ -80,18 +76,8 @@ where
         &'a self,
         transaction: &'a mut Transaction,
     ) -> Result<TransactionCollection<'a, K, V>> {
-        self.state().check_opening(&transaction.reader().shared.collections.opening)?;
-        // The one of its name may be another by now.
-        self.state().id().ok_or(Error::CollectionDropped)?;
-        let moment = transaction.reader().moment();
-        let Some(entry) = moment.committed().catalog.get(self.name()) else {
-            transaction.miss_collection(self.name());
-            return Err(Error::NoCollection);
-        };
-        check_types(self.name(), entry, &self.asked)?;
-        // It may have been cleared since: the transaction goes on, and finds out at its commit.
-        transaction.use_collection(&Numbered { state: self.state().clone(), id: entry.id });
-        Ok(TransactionCollection { of: self, transaction, id: entry.id })
+        let check = |entry: &Entry| check_types(self.name(), entry, &self.asked);
+        Ok(TransactionCollection { of: self, raw: self.raw.within_checked(transaction, check)? })
     }
 }
 
@@ -109,8 +95,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let (reader, key) = (&self.snapshot.reader, self.of.encode_key(key)?);
-        let value = reader.get(reader.shared.key(self.id, &key))?;
+        let value = self.raw.get(&self.of.encode_key(key)?)?;
         value.map(|value| self.of.coding.decode(&value)).transpose()
     }
 
@@ -123,8 +108,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let values = self.snapshot.reader.get_many(self.id, &self.of.encode_keys(keys)?)?;
-        self.of.coding.decode_all(values)
+        self.of.coding.decode_all(self.raw.get_many(&self.of.encode_keys(keys)?)?)
     }
 
     /// As [`Collection::contains`], at the snapshot's moment.
@@ -136,14 +120,13 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let (reader, key) = (&self.snapshot.reader, self.of.encode_key(key)?);
-        reader.contains(reader.shared.key(self.id, &key))
+        self.raw.contains(&self.of.encode_key(key)?)
     }
 
     /// How many keys there were.
     #[must_use]
     pub fn len(&self) -> u64 {
-        self.snapshot.reader.key_count(self.id)
+        self.raw.len()
     }
 
     /// Whether there were no keys.
@@ -155,13 +138,13 @@ where
     /// As [`Collection::iter`], at the snapshot's moment.
     #[must_use]
     pub fn iter(&self) -> CollectionIter<K, V, IterBytes> {
-        CollectionIter::new(self.snapshot.reader.iter(self.id), self.of.coding)
+        CollectionIter::new(self.raw.iter(), self.of.coding)
     }
 
     /// As [`Collection::keys`], at the snapshot's moment.
     #[must_use]
     pub fn keys(&self) -> CollectionKeys<K, KeysBytes> {
-        CollectionKeys::new(self.snapshot.reader.keys(self.id))
+        CollectionKeys::new(self.raw.keys())
     }
 }
 
@@ -179,7 +162,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let value = self.transaction.get_in(self.id, &self.of.encode_key(key)?)?;
+        let value = self.raw.get(&self.of.encode_key(key)?)?;
         value.map(|value| self.of.coding.decode(&value)).transpose()
     }
 
@@ -192,9 +175,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.of
-            .coding
-            .decode_all(self.transaction.get_many_in(self.id, &self.of.encode_keys(keys)?)?)
+        self.of.coding.decode_all(self.raw.get_many(&self.of.encode_keys(keys)?)?)
     }
 
     /// As [`Collection::contains`], as the transaction sees the collection.
@@ -206,7 +187,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.contains_in(self.id, &self.of.encode_key(key)?)
+        self.raw.contains(&self.of.encode_key(key)?)
     }
 
     /// As [`Collection::set`], once the transaction is committed.
@@ -218,7 +199,7 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.set_in(self.id, &self.of.encode_key(key)?, &self.of.encode_value(value)?)
+        self.raw.set(&self.of.encode_key(key)?, &self.of.encode_value(value)?)
     }
 
     /// As [`Collection::delete`], once the transaction is committed. Says whether the key was there.
@@ -230,32 +211,32 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        self.transaction.delete_in(self.id, &self.of.encode_key(key)?)
+        self.raw.delete(&self.of.encode_key(key)?)
     }
 
     /// As [`Transaction::iter_bytes`], of this collection.
     #[must_use]
     pub fn iter(&self) -> CollectionIter<K, V, TransactionIter> {
-        CollectionIter::new(self.transaction.iter_in(self.id), self.of.coding)
+        CollectionIter::new(self.raw.iter(), self.of.coding)
     }
 
     /// As [`Transaction::keys_bytes`], of this collection.
     #[must_use]
     pub fn keys(&self) -> CollectionKeys<K, TransactionKeys> {
-        CollectionKeys::new(self.transaction.keys_in(self.id))
+        CollectionKeys::new(self.raw.keys())
     }
 }
 
 impl<K, V> std::fmt::Debug for SnapshotCollection<'_, K, V> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("SnapshotCollection");
-        debug.field("of", self.of).field("snapshot", self.snapshot).finish_non_exhaustive()
+        debug.field("of", self.of).field("raw", &self.raw).finish_non_exhaustive()
     }
 }
 
 impl<K, V> std::fmt::Debug for TransactionCollection<'_, K, V> {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("TransactionCollection");
-        debug.field("of", self.of).field("transaction", self.transaction).finish_non_exhaustive()
+        debug.field("of", self.of).field("raw", &self.raw).finish_non_exhaustive()
     }
 }
