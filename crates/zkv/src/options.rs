@@ -155,6 +155,16 @@ impl Options {
         self
     }
 
+    /// How many threads compress a full buffer, a batch, or what cleaning moves: 1 to 256, by default as many as
+    /// the process may use processors. Fewer leave processors to the rest of the program, and imports take
+    /// longer by as much: with 1, one thread compresses, and only those whose writes would wait for it help. More
+    /// than there are processors gain nothing, and each keeps a compressor's memory. Reads have
+    /// [`Options::max_parallel_reads`].
+    pub fn compression_threads(mut self, count: u32) -> Self {
+        self.log.compression_threads = count;
+        self
+    }
+
     /// zstd's level, -7 to 22 but for 0, default 5. Level 3 writes twice as fast and takes about 4 % more
     /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the
     /// time, which suits [`Store::compact_with`] better than writing. Reads are as fast at each level above 0, and

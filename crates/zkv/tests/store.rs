@@ -94,6 +94,8 @@ fn options_out_of_range_are_named_with_their_range() {
         (Options::new().compression_level(0), "compression_level is 0", "from -7 to 22, and not 0"),
         (Options::new().compression_level(23), "compression_level is 23", "from -7 to 22"),
         (Options::new().max_parallel_reads(0), "max_parallel_reads", "from 1 to 4096"),
+        (Options::new().compression_threads(0), "compression_threads is 0", "from 1 to 256"),
+        (Options::new().compression_threads(257), "compression_threads is 257", "from 1 to 256"),
         (Options::new().memory_buffer_bytes(1), "memory_buffer_bytes", "65536"),
         (Options::new().disk_buffer_bytes(1), "disk_buffer_bytes", "4096"),
         (Options::new().block_bytes(1), "block_bytes", "from 64 to 65536"),
@@ -107,6 +109,23 @@ fn options_out_of_range_are_named_with_their_range() {
         let text = error.to_string();
         assert!(text.contains(name) && text.contains(range), "{text}");
         assert!(!place.path.exists());
+    }
+}
+
+#[test]
+fn any_number_of_threads_compresses_the_same_records() {
+    for count in [1, 2, 256] {
+        let place = place();
+        let options = || Options::new().compression_threads(count).memory_buffer_bytes(1 << 20);
+        let store = options().open(&place.path).unwrap();
+        for number in 0..20_000u32 {
+            store.set(&number, &format!("the value of {number}")).unwrap();
+        }
+        store.close().unwrap();
+        let store = options().open(&place.path).unwrap();
+        assert_eq!(store.iter_bytes().filter(Result::is_ok).count(), 20_000, "{count} threads");
+        let value: Option<String> = store.get(&7u32).unwrap();
+        assert_eq!(value.as_deref(), Some("the value of 7"));
     }
 }
 
