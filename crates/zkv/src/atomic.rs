@@ -123,8 +123,43 @@ impl Store {
         V: Serialize + DeserializeOwned,
         E: From<Error>,
     {
-        let coding = self.shared().postcard();
-        self.try_update_in(Target::Default, &encode_key(key)?, coding, change)
+        let (key, coding) = (encode_key(key)?, self.shared().postcard());
+        let decode = |value: Vec<u8>| coding.decode(&value);
+        self.try_update_in(Target::Default, &key, decode, |value| coding.encode(value), change)
+    }
+
+    /// As [`Store::update`], of the bytes as they are.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("log.zkv"))?;
+    /// for line in ["one", "two"] {
+    ///     store.update_bytes(b"lines", |old| Some([&old.unwrap_or_default(), line.as_bytes()].concat()))?;
+    /// }
+    /// assert_eq!(store.get_bytes(b"lines")?.as_deref(), Some(&b"onetwo"[..]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`] and [`Store::set_bytes`]; [`Error::Conflict`] as [`Store::update`].
+    pub fn update_bytes(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<Vec<u8>>) -> Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>> {
+        self.try_update_bytes(key, |old| Ok(change(old)))
+    }
+
+    /// As [`Store::try_update`], of the bytes as they are.
+    ///
+    /// # Errors
+    /// What `change` returns, as it is; as [`Store::update_bytes`], in the same type.
+    pub fn try_update_bytes<E: From<Error>>(
+        &self,
+        key: &[u8],
+        change: impl FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Option<Vec<u8>>, E> {
+        self.try_update_bytes_in(Target::Default, key, change)
     }
 
     /// Gives `key` the value `new`, or none, if it has the value `expected`, or none; says whether it
@@ -145,9 +180,29 @@ impl Store {
         let coding = self.shared().postcard();
         let expected = expected.map(|value| coding.encode(value)).transpose()?;
         let new = new.map(|value| coding.encode(value)).transpose()?;
-        let is_expected = |old: &[u8], expected: &[u8]| Ok(old == expected);
-        let (expected, new) = (expected.as_deref(), new.as_deref());
-        self.compare_and_set_in(Target::Default, &encode_key(key)?, expected, new, is_expected)
+        self.compare_and_set_bytes(&encode_key(key)?, expected.as_deref(), new.as_deref())
+    }
+
+    /// Gives `key` the value `new`, or none, if it has the value `expected`, or none; says whether it did.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("jobs.zkv"))?;
+    /// // Whoever comes first has the job.
+    /// assert!(store.compare_and_set_bytes(b"job 17", None, Some(b"worker 1"))?);
+    /// assert!(!store.compare_and_set_bytes(b"job 17", None, Some(b"worker 2"))?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`] and [`Store::set_bytes`].
+    pub fn compare_and_set_bytes(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        self.compare_and_set_bytes_in(Target::Default, key, expected, new)
     }
 
     /// Removes `key`, and returns the value that it had.
@@ -159,7 +214,25 @@ impl Store {
         K: Serialize + ?Sized,
         V: DeserializeOwned,
     {
-        self.remove_in(Target::Default, &encode_key(key)?, self.shared().postcard())
+        let (key, coding) = (encode_key(key)?, self.shared().postcard());
+        self.remove_in(Target::Default, &key, |value| coding.decode(&value))
+    }
+
+    /// Removes `key`, and returns the value that it had.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("jobs.zkv"))?;
+    /// store.set_bytes(b"job 17", b"waits")?;
+    /// assert_eq!(store.remove_bytes(b"job 17")?.as_deref(), Some(&b"waits"[..]));
+    /// assert_eq!(store.remove_bytes(b"job 17")?, None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::get_bytes`] and [`Store::delete_bytes`].
+    pub fn remove_bytes(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.remove_in(Target::Default, key, Ok)
     }
 
     pub(crate) fn get_or_try_insert_in<V, E>(
@@ -191,25 +264,44 @@ impl Store {
         &self,
         target: Target<'_>,
         key: &[u8],
-        coding: Coding,
+        decode: impl Fn(Vec<u8>) -> Result<V>,
+        encode: impl Fn(&V) -> Result<Vec<u8>>,
         mut change: impl FnMut(Option<V>) -> Result<Option<V>, E>,
     ) -> Result<Option<V>, E>
     where
-        V: Serialize + DeserializeOwned,
         E: From<Error>,
     {
         self.decide(target, key, |moment, key| {
             let old = self.shared().get_at(moment, key)?;
             let is_there = old.is_some();
-            let changed = change(old.map(|value| coding.decode(&value)).transpose()?);
+            let changed = change(old.map(&decode).transpose()?);
             let fate = match &changed {
-                Ok(Some(value)) => Fate::Set(coding.encode(value)?),
+                Ok(Some(value)) => Fate::Set(encode(value)?),
                 Ok(None) if is_there => Fate::Delete,
                 // An error, too, is what was decided: as the store's own it might be tried again.
                 Ok(None) | Err(_) => Fate::Keep,
             };
             Ok((changed, fate))
         })?
+    }
+
+    pub(crate) fn try_update_bytes_in<E: From<Error>>(
+        &self,
+        target: Target<'_>,
+        key: &[u8],
+        change: impl FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Option<Vec<u8>>, E> {
+        self.try_update_in(target, key, Ok, |value| Ok(value.clone()), change)
+    }
+
+    pub(crate) fn compare_and_set_bytes_in(
+        &self,
+        target: Target<'_>,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        self.compare_and_set_in(target, key, expected, new, |old, expected| Ok(old == expected))
     }
 
     /// `is_expected` says whether what is stored, which is its first argument, is the value that is expected.
@@ -237,14 +329,14 @@ impl Store {
         })
     }
 
-    pub(crate) fn remove_in<V: DeserializeOwned>(
+    pub(crate) fn remove_in<V>(
         &self,
         target: Target<'_>,
         key: &[u8],
-        coding: Coding,
+        decode: impl Fn(Vec<u8>) -> Result<V>,
     ) -> Result<Option<V>> {
         self.decide(target, key, |moment, key| match self.shared().get_at(moment, key)? {
-            Some(value) => Ok((Some(coding.decode(&value)?), Fate::Delete)),
+            Some(value) => Ok((Some(decode(value)?), Fate::Delete)),
             None => Ok((None, Fate::Keep)),
         })
     }

@@ -204,8 +204,10 @@ where
         Q: Serialize + ?Sized,
         E: From<Error>,
     {
-        let (target, key) = (Target::Named(self.state()), self.encode_key(key)?);
-        self.raw.store().try_update_in(target, &key, self.coding, change)
+        let (key, coding) = (self.encode_key(key)?, self.coding);
+        let decode = |value: Vec<u8>| coding.decode(&value);
+        let target = Target::Named(self.state());
+        self.raw.store().try_update_in(target, &key, decode, |value| coding.encode(value), change)
     }
 
     /// As [`Store::compare_and_set`](crate::Store::compare_and_set), but for what is the same: what is stored is
@@ -241,8 +243,8 @@ where
         K: Borrow<Q>,
         Q: Serialize + ?Sized,
     {
-        let target = Target::Named(self.state());
-        self.raw.store().remove_in(target, &self.encode_key(key)?, self.coding)
+        let (target, key) = (Target::Named(self.state()), self.encode_key(key)?);
+        self.raw.store().remove_in(target, &key, |value| self.coding.decode(&value))
     }
 
     /// How many keys it has; none once it is dropped.

@@ -158,6 +158,31 @@ impl Transaction {
         self.delete_bytes(&encode_key(key)?)
     }
 
+    /// As [`Store::remove`], once the transaction is committed. Returns the value as the transaction saw it.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("jobs.zkv"))?;
+    /// store.set("waiting", "job 17")?;
+    /// store.transaction(|tx| {
+    ///     let job: Option<String> = tx.remove("waiting")?;
+    ///     tx.set("running", &job)
+    /// })?;
+    /// assert!(!store.contains("waiting")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Transaction::get`] and [`Transaction::delete`]. Where the value is none of type `V`, it stays.
+    pub fn remove<K, V>(&mut self, key: &K) -> Result<Option<V>>
+    where
+        K: Serialize + ?Sized,
+        V: DeserializeOwned,
+    {
+        let (key, coding) = (encode_key(key)?, self.reader.shared.postcard());
+        self.remove_in(DEFAULT, &key, |value| coding.decode(&value))
+    }
+
     /// As [`Store::get_bytes`], as the transaction sees the store.
     ///
     /// # Errors
@@ -188,6 +213,14 @@ impl Transaction {
     /// Of kind `Limit` where the key is too long; as [`Store::get_bytes`].
     pub fn delete_bytes(&mut self, key: &[u8]) -> Result<bool> {
         self.delete_in(DEFAULT, key)
+    }
+
+    /// As [`Store::remove_bytes`], once the transaction is committed. Returns the value as the transaction saw it.
+    ///
+    /// # Errors
+    /// As [`Transaction::delete_bytes`].
+    pub fn remove_bytes(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.remove_in(DEFAULT, key, Ok)
     }
 
     /// As [`Store::iter_bytes`], as the transaction sees the store now: what it writes later is not
@@ -288,9 +321,26 @@ impl Transaction {
     pub(crate) fn delete_in(&mut self, collection: u32, key: &[u8]) -> Result<bool> {
         check_key(key)?;
         let is_there = self.contains_in(collection, key)?;
+        self.mark_deleted(collection, key);
+        Ok(is_there)
+    }
+
+    /// Deletes a key if `decode` takes the value that it had, and returns what that makes of it.
+    pub(crate) fn remove_in<V>(
+        &mut self,
+        collection: u32,
+        key: &[u8],
+        decode: impl FnOnce(Vec<u8>) -> Result<V>,
+    ) -> Result<Option<V>> {
+        check_key(key)?;
+        let value = self.get_in(collection, key)?.map(decode).transpose()?;
+        self.mark_deleted(collection, key);
+        Ok(value)
+    }
+
+    fn mark_deleted(&mut self, collection: u32, key: &[u8]) {
         let write = Write::delete(self.reader.shared.key(collection, key));
         self.writes.insert(write.hash, write);
-        Ok(is_there)
     }
 
     pub(crate) fn iter_in(&self, collection: u32) -> TransactionIter {

@@ -1,8 +1,8 @@
-//! Collections without their types, within snapshots and transactions.
+//! Collections without their types, within snapshots and transactions, and single keys' bytes.
 
 use std::sync::Arc;
 
-use zkv::{Collection, Error, ErrorKind, Options, RawCollection, Store};
+use zkv::{Collection, Durability, Error, ErrorKind, Options, RawCollection, Store};
 use zkv_io::MemoryStorage;
 
 const ONE: &[u8] = b"one";
@@ -186,6 +186,87 @@ fn a_transaction_that_began_before_its_raw_collection_begins_anew() {
     let mut tx = store.begin().unwrap();
     assert_eq!(pages.within(&mut tx).unwrap_err().kind(), ErrorKind::NotFound);
     assert!(again.within(&mut tx).unwrap().get(ONE).unwrap().is_none());
+}
+
+/// What a store and a collection do alike to one key's bytes.
+macro_rules! check_one_key {
+    ($get:expr, $remove:expr, $compare:expr, $update:expr) => {
+        let (get, remove, compare, update) = ($get, $remove, $compare, $update);
+        let change = |old: Option<Vec<u8>>| old.map(|old| [&old[..], b"+"].concat());
+        assert_eq!(update(ONE, &change).unwrap(), None);
+        assert!(!compare(ONE, Some(b"1"), Some(b"2")).unwrap());
+        assert!(compare(ONE, None, Some(b"1")).unwrap());
+        assert!(!compare(ONE, None, Some(b"2")).unwrap());
+        assert_eq!(update(ONE, &change).unwrap().as_deref(), Some(&b"1+"[..]));
+        assert_eq!(get(ONE).unwrap().as_deref(), Some(&b"1+"[..]));
+        assert_eq!(remove(ONE).unwrap().as_deref(), Some(&b"1+"[..]));
+        assert_eq!((get(ONE).unwrap(), remove(ONE).unwrap()), (None, None));
+        assert!(compare(ONE, None, Some(b"1")).unwrap());
+        assert!(compare(ONE, Some(b"1"), None).unwrap());
+        assert_eq!(get(ONE).unwrap(), None);
+    };
+}
+
+#[test]
+fn the_bytes_of_one_key_are_read_and_written_in_one_step() {
+    for durability in [Durability::Buffered, Durability::Flushed, Durability::Synced] {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new()));
+        let store = options.durability(durability).open("s.zkv").unwrap();
+        let pages = made(&store, "pages");
+        type Change<'a> = &'a dyn Fn(Option<Vec<u8>>) -> Option<Vec<u8>>;
+        check_one_key!(
+            |key| store.get_bytes(key),
+            |key| store.remove_bytes(key),
+            |key, expected, new| store.compare_and_set_bytes(key, expected, new),
+            |key, change: Change<'_>| store.update_bytes(key, change)
+        );
+        check_one_key!(
+            |key| pages.get(key),
+            |key| pages.remove(key),
+            |key, expected, new| pages.compare_and_set(key, expected, new),
+            |key, change: Change<'_>| pages.update(key, change)
+        );
+        pages.set(ONE, b"1").unwrap();
+        let failed = pages.try_update(ONE, |_| Err(Error::Closed));
+        assert!(matches!(failed, Err(Error::Closed)));
+        let failed = store.try_update_bytes(ONE, |_| Err(Error::Closed));
+        assert!(matches!(failed, Err(Error::Closed)));
+        assert_eq!(pages.get(ONE).unwrap().as_deref(), Some(&b"1"[..]));
+        store.drop_collection("pages").unwrap();
+        assert_eq!(pages.remove(ONE).unwrap_err().kind(), ErrorKind::NotFound);
+    }
+}
+
+#[test]
+fn a_transaction_removes_and_returns_what_it_sees() {
+    let store = new_store();
+    let typed: Collection<u8, u32> = store.collection("pages").unwrap();
+    let pages = store.raw_collection("pages").unwrap();
+    store.set("key", &5u32).unwrap();
+    store.set_bytes(ONE, b"1").unwrap();
+    typed.set(&1, &7).unwrap();
+    pages.set(&[2], b"no number: \xff\xff\xff\xff\xff\xff").unwrap();
+    let mut tx = store.begin().unwrap();
+    assert_eq!(tx.remove::<_, String>("key").unwrap_err().kind(), ErrorKind::Encoding);
+    assert_eq!(tx.remove::<_, u32>("key").unwrap(), Some(5));
+    assert_eq!(tx.remove::<_, u32>("key").unwrap(), None);
+    tx.set_bytes(ONE, b"its own").unwrap();
+    assert_eq!(tx.remove_bytes(ONE).unwrap().as_deref(), Some(&b"its own"[..]));
+    let mut within = typed.within(&mut tx).unwrap();
+    assert_eq!((within.remove(&1).unwrap(), within.remove(&1).unwrap()), (Some(7), None));
+    assert_eq!(within.remove(&2).unwrap_err().kind(), ErrorKind::Encoding);
+    let mut within = pages.within(&mut tx).unwrap();
+    assert!(within.remove(&[2]).unwrap().is_some_and(|value| value.starts_with(b"no number")));
+    assert_eq!((store.len(), typed.len()), (2, 2));
+    tx.commit().unwrap();
+    assert_eq!((store.len(), typed.len()), (0, 0));
+    // What it has removed, it has read.
+    typed.set(&1, &7).unwrap();
+    let mut tx = store.begin().unwrap();
+    assert_eq!(typed.within(&mut tx).unwrap().remove(&1).unwrap(), Some(7));
+    typed.set(&1, &8).unwrap();
+    assert!(matches!(tx.commit(), Err(Error::Conflict)));
+    assert_eq!(typed.get(&1).unwrap(), Some(8));
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::iter::{IterBytes, KeysBytes};
 use crate::modify::Target;
 use crate::shared::Shared;
@@ -82,6 +82,62 @@ impl RawCollection {
     /// As [`Store::contains_bytes`]; of kind `NotFound` where the collection was dropped.
     pub fn contains(&self, key: &[u8]) -> Result<bool> {
         self.read(|shared, id| shared.mended(|| shared.contains(shared.key(id, key))))
+    }
+
+    /// As [`Store::update_bytes`].
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let titles: zkv::Collection<u8, u8> = store.collection("titles")?;
+    /// let titles = store.raw_collection("titles").expect("it was made");
+    /// titles.update(&[1], |old| old.or(Some(vec![7])))?;
+    /// assert!(titles.compare_and_set(&[1], Some(&[7]), Some(&[8]))?);
+    /// assert_eq!(titles.remove(&[1])?, Some(vec![8]));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Store::update_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn update(
+        &self,
+        key: &[u8],
+        mut change: impl FnMut(Option<Vec<u8>>) -> Option<Vec<u8>>,
+    ) -> Result<Option<Vec<u8>>> {
+        self.try_update(key, |old| Ok(change(old)))
+    }
+
+    /// As [`Store::try_update_bytes`].
+    ///
+    /// # Errors
+    /// What `change` returns, as it is; as [`RawCollection::update`].
+    pub fn try_update<E: From<Error>>(
+        &self,
+        key: &[u8],
+        change: impl FnMut(Option<Vec<u8>>) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<Option<Vec<u8>>, E> {
+        self.store.try_update_bytes_in(Target::Named(&self.state), key, change)
+    }
+
+    /// As [`Store::compare_and_set_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::compare_and_set_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn compare_and_set(
+        &self,
+        key: &[u8],
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        self.store.compare_and_set_bytes_in(Target::Named(&self.state), key, expected, new)
+    }
+
+    /// As [`Store::remove_bytes`].
+    ///
+    /// # Errors
+    /// As [`Store::remove_bytes`]; of kind `NotFound` where the collection was dropped.
+    pub fn remove(&self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.store.remove_in(Target::Named(&self.state), key, Ok)
     }
 
     /// How many keys it has; none once it is dropped.

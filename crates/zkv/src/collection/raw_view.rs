@@ -216,6 +216,22 @@ impl RawTransactionCollection<'_> {
         self.transaction.delete_in(self.id, key)
     }
 
+    /// As [`RawCollection::remove`], once the transaction is committed. Returns the value as the transaction saw it.
+    ///
+    /// # Errors
+    /// As [`Transaction::remove_bytes`].
+    pub fn remove(&mut self, key: &[u8]) -> Result<Option<Vec<u8>>> {
+        self.remove_decoded(key, Ok)
+    }
+
+    pub(super) fn remove_decoded<V>(
+        &mut self,
+        key: &[u8],
+        decode: impl FnOnce(Vec<u8>) -> Result<V>,
+    ) -> Result<Option<V>> {
+        self.transaction.remove_in(self.id, key, decode)
+    }
+
     /// As [`Transaction::iter_bytes`], of this collection.
     #[must_use]
     pub fn iter(&self) -> TransactionIter {

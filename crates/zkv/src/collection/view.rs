@@ -214,6 +214,19 @@ where
         self.raw.delete(&self.of.encode_key(key)?)
     }
 
+    /// As [`Collection::remove`], once the transaction is committed. Returns the value as the transaction saw it.
+    ///
+    /// # Errors
+    /// As [`Transaction::remove`].
+    pub fn remove<Q>(&mut self, key: &Q) -> Result<Option<V>>
+    where
+        K: Borrow<Q>,
+        Q: Serialize + ?Sized,
+    {
+        let (key, coding) = (self.of.encode_key(key)?, self.of.coding);
+        self.raw.remove_decoded(&key, |value| coding.decode(&value))
+    }
+
     /// As [`Transaction::iter_bytes`], of this collection.
     #[must_use]
     pub fn iter(&self) -> CollectionIter<K, V, TransactionIter> {
