@@ -74,7 +74,7 @@ pub enum Error {
         allowed: &'static str,
     },
     /// The store was opened to be read.
-    #[error("the store is open read-only")]
+    #[error("the store is open read-only: open it with `Options::open` to write to it")]
     ReadOnly,
     /// The store was closed through another handle.
     #[error("the store was closed")]
@@ -150,10 +150,26 @@ pub enum Error {
         "the key is written otherwise than the collection's type of keys: give it as that type"
     )]
     KeyWrittenOtherwise,
-    /// There is no such collection: the store is only read, so that it is not made, or it did not exist at the
-    /// moment of the snapshot or transaction.
-    #[error("there is no such collection, or was none when the snapshot or transaction began")]
-    NoCollection,
+    /// There was no such collection at the moment of the snapshot or transaction.
+    #[error(
+        "there was no collection {} when the snapshot or transaction began: take one that begins behind the \
+         collection",
+        visible(name)
+    )]
+    NoCollection {
+        /// The collection's name.
+        name: String,
+    },
+    /// There is no such collection, and none is made where the store is only read.
+    #[error(
+        "there is no collection {}, and a store that is open read-only makes none: open it with \
+         `Options::open`, or look at `Store::collections` for those there are",
+        visible(name)
+    )]
+    NoCollectionToRead {
+        /// The collection's name.
+        name: String,
+    },
     /// The name of a collection, or what one of its types is called, is empty or too long.
     #[error("the name of a collection or a type has {bytes} bytes, and must have 1 to {max}")]
     InvalidName {
@@ -242,7 +258,9 @@ impl Error {
             Self::Conflict => ErrorKind::Conflict,
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
             Self::AsksTheData { .. } | Self::ReadsOtherwise { .. } => ErrorKind::Encoding,
-            Self::CollectionDropped | Self::NoCollection => ErrorKind::NotFound,
+            Self::CollectionDropped
+            | Self::NoCollection { .. }
+            | Self::NoCollectionToRead { .. } => ErrorKind::NotFound,
             Self::TooManyCollections => ErrorKind::Limit,
             Self::Batch { source, .. } => kind_of_io(source),
             Self::Thread(_) | Self::Interrupted => ErrorKind::Io,

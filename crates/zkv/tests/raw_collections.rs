@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use zkv::{Collection, Durability, Error, ErrorKind, Options, RawCollection, Store};
-use zkv_io::MemoryStorage;
+use zkv_io::{MemoryStorage, Storage};
 
 const ONE: &[u8] = b"one";
 const TWO: &[u8] = b"two";
@@ -83,11 +83,11 @@ fn a_snapshot_has_the_collections_of_its_moment() {
             check_has!(handle.at(&snapshot).unwrap(), Some(b"1"), None);
         }
         assert!(snapshot.raw_collection("later").is_none());
-        assert!(matches!(later.at(&snapshot), Err(Error::NoCollection)));
+        assert!(matches!(later.at(&snapshot), Err(Error::NoCollection { .. })));
         let now = store.snapshot();
         check_has!(later.at(&now).unwrap(), Some(b"3"), Some(b"2"));
         assert!(now.raw_collection("cleared").unwrap().is_empty());
-        assert!(matches!(dropped.at(&now), Err(Error::NoCollection)));
+        assert!(matches!(dropped.at(&now), Err(Error::NoCollection { .. })));
         let there = ["cleared", "later", "made anew", "written"];
         assert!(now.collections().iter().map(|info| &*info.name).eq(there));
         assert_eq!(listed(now.collections()), listed(store.collections()));
@@ -170,7 +170,7 @@ fn a_transaction_that_began_before_its_raw_collection_begins_anew() {
     let store = new_store();
     let mut early = store.begin().unwrap();
     let pages = made(&store, "pages");
-    assert!(matches!(pages.within(&mut early), Err(Error::NoCollection)));
+    assert!(matches!(pages.within(&mut early), Err(Error::NoCollection { .. })));
     early.set_bytes(b"there are no pages", b"").unwrap();
     assert!(matches!(early.commit(), Err(Error::Conflict)));
     let mut attempts = 0;
@@ -267,6 +267,21 @@ fn a_transaction_removes_and_returns_what_it_sees() {
     typed.set(&1, &8).unwrap();
     assert!(matches!(tx.commit(), Err(Error::Conflict)));
     assert_eq!(typed.get(&1).unwrap(), Some(8));
+}
+
+#[test]
+fn a_store_that_is_only_read_says_so_of_a_collection_that_it_lacks() {
+    let storage = Arc::new(MemoryStorage::new());
+    let options = || Options::new().storage(Arc::clone(&storage) as Arc<dyn Storage>);
+    made(&options().open("s.zkv").unwrap(), "pages");
+    let store = options().open_read_only("s.zkv").unwrap();
+    let missing = store.collection::<u32, u32>("titles").unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let text = missing.to_string();
+    assert!(text.contains("no collection titles") && text.contains("open read-only"), "{text}");
+    let refused = store.raw_collection("pages").unwrap().set(ONE, b"1").unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::ReadOnly);
+    assert!(refused.to_string().contains("`Options::open`"), "{refused}");
 }
 
 #[test]

@@ -451,7 +451,9 @@ fn a_collection_that_was_not_there_is_something_that_was_read() {
     let store = new_store(Durability::Buffered);
     let mut tx = store.begin().unwrap();
     let pages = store.collection::<String, String>("pages").unwrap();
-    assert!(matches!(pages.within(&mut tx), Err(Error::NoCollection)));
+    let missing = pages.within(&mut tx).unwrap_err();
+    assert!(matches!(missing, Error::NoCollection { .. }));
+    assert!(missing.to_string().contains("no collection pages when"), "{missing}");
     tx.set_bytes(b"there are no pages", b"").unwrap();
     assert!(matches!(tx.commit(), Err(Error::Conflict)));
 }

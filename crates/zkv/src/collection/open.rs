@@ -234,7 +234,7 @@ impl Store {
             return Err(Error::InvalidName { bytes: name.len(), max });
         }
         if shared.writer.is_none() {
-            return Err(Error::NoCollection);
+            return Err(Error::NoCollectionToRead { name: name.to_owned() });
         }
         let entry = Entry { id: shared.next_collection_id()?, ..asked.clone() };
         shared.commit_catalog(shared.catalog_writes(name, Some(&entry))?, None)?;

@@ -97,7 +97,7 @@ impl RawCollection {
     ) -> Result<RawSnapshotCollection<'a>> {
         self.state().check_opening(&snapshot.reader.shared.collections.opening)?;
         let moment = snapshot.reader.moment();
-        let entry = moment.committed().catalog.get(self.name()).ok_or(Error::NoCollection)?;
+        let entry = moment.committed().catalog.get(self.name()).ok_or_else(|| self.missing())?;
         check(entry)?;
         Ok(RawSnapshotCollection { snapshot, id: entry.id })
     }
@@ -114,12 +114,16 @@ impl RawCollection {
         let moment = transaction.reader().moment();
         let Some(entry) = moment.committed().catalog.get(self.name()) else {
             transaction.miss_collection(self.name());
-            return Err(Error::NoCollection);
+            return Err(self.missing());
         };
         check(entry)?;
         // It may have been cleared since: the transaction goes on, and finds out at its commit.
         transaction.use_collection(&Numbered { state: self.state().clone(), id: entry.id });
         Ok(RawTransactionCollection { transaction, id: entry.id })
+    }
+
+    fn missing(&self) -> Error {
+        Error::NoCollection { name: self.name().to_owned() }
     }
 }
 
