@@ -7,7 +7,6 @@ use crate::store;
 
 /// Copies a store.
 pub fn run(arguments: &Backup) -> Result<(), Failure> {
-    store::check_folder(&arguments.destination)?;
     let store = store::open_to_read(&arguments.store)?;
     let progress = Progress::of_unknown("copying");
     let done = store.backup(&arguments.destination).map_err(Failure::from);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
-use crate::store::{check_folder, is_file_of};
+use crate::store::is_file_of;
 use crate::streams::{self, Stream};
 
 /// A record is small and a system call is not, so this much is written at once.
@@ -109,6 +109,18 @@ impl Target {
             Err(error) if error.kind() == io::ErrorKind::NotFound => beside(path).map(Self::Beside),
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Refuses a new file in a folder that does not exist, in the words in which the library refuses a new store there.
+fn check_folder(path: &Path) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    match folder.map(Path::try_exists) {
+        Some(Ok(false)) => {
+            let problem = "the folder for it does not exist: make it first";
+            Err(Failure::file(path, io::Error::new(io::ErrorKind::NotFound, problem)))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -3,15 +3,12 @@
 use std::borrow::Cow;
 use std::io::{self, Read};
 
-use zkv::{KEY_BYTES_MAX, Options, RecordError};
+use zkv::{KEY_BYTES_MAX, Options, RecordError, VALUE_BYTES_MAX};
 
 use crate::arguments::{Set, Types};
 use crate::failure::Failure;
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
-
-/// The longest value, as it is stored.
-const VALUE_BYTES_MAX: u64 = u32::MAX as u64;
 
 /// Sets the value of a key.
 pub fn run(arguments: &Set) -> Result<(), Failure> {

@@ -77,18 +77,6 @@ pub fn open_to_write(
     Ok(patient(options).create(collection.is_none()).open(path)?)
 }
 
-/// Refuses a new file in a folder that does not exist, in the words in which the library refuses a new store there.
-pub fn check_folder(path: &Path) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    match folder.map(Path::try_exists) {
-        Some(Ok(false)) => {
-            let problem = "the folder for it does not exist: make it first";
-            Err(Failure::file(path, io::Error::new(io::ErrorKind::NotFound, problem)))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// The keys that a command works on: a store's own, or a collection's.
 pub enum Keys<'a> {
     Own(&'a Store),

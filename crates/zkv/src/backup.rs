@@ -8,7 +8,7 @@ use zkv_io::{Draft, OpenMode, Storage, StorageFile, temporary_path};
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
-use crate::open::{check_is_index, index_path};
+use crate::open::{WITHOUT_FOLDER, check_is_index, index_path};
 use crate::options::{Cleaning, Durability, Options};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -182,6 +182,11 @@ fn fill_new<T>(
 pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
     let remedy = match storage.open(path, OpenMode::ReadOnly) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let folder = storage.list(zkv_io::parent_directory(path));
+            if folder.is_err_and(|error| error.kind() == io::ErrorKind::NotFound) {
+                let missing = io::Error::new(io::ErrorKind::NotFound, WITHOUT_FOLDER);
+                return Err(Error::file(path)(missing));
+            }
             return check_is_index(storage, &index_path(path), None);
         }
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {

@@ -110,7 +110,7 @@ pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, v
 pub use zkv_index::IndexError;
 pub use zkv_io::{FileStorage, MemoryStorage, ReadMode, Storage};
 pub use zkv_log::{LogError, Severity};
-pub use zkv_record::{Codec, KEY_BYTES_MAX, RecordError};
+pub use zkv_record::{Codec, DECODE_DEPTH_MAX, KEY_BYTES_MAX, RecordError, VALUE_BYTES_MAX};
 
 /// The README's example is compiled as it stands there.
 #[cfg(doctest)]

@@ -27,6 +27,8 @@ use crate::writer::{IndexPlace, WriteError, Writer};
 /// systems do not tell when a lock ends.
 const LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
+/// Why no file can be made, and what to do.
+pub(crate) const WITHOUT_FOLDER: &str = "the folder for it does not exist: make it first";
 
 /// What opening a store yields.
 pub(crate) struct Opened {
@@ -144,7 +146,7 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
             }
             let without = match zkv_log::create(&*options.storage, path, &options.log) {
                 Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-                    "the folder for it does not exist: make it first"
+                    WITHOUT_FOLDER
                 }
                 // What has the name, and cannot be found, is a link.
                 Err(LogError::Io { source, .. })

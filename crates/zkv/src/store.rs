@@ -257,6 +257,22 @@ impl Store {
     /// From about 1 MiB on, up to three threads help to decompress until all is read or the iteration
     /// is dropped, as far as there are processors and [`Options::max_parallel_reads`] allows; each takes
     /// about 1 MB of memory. With 1 there are none.
+    ///
+    /// What [`Store::set`] has written is decoded as [`Codec::Postcard`](crate::Codec::Postcard) has it:
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// use zkv::{Codec, DECODE_DEPTH_MAX};
+    /// store.set("answer", &42u32)?;
+    /// for record in store.iter_bytes() {
+    ///     let (key, value) = record?;
+    ///     let key: String = Codec::Postcard.decode(&key, DECODE_DEPTH_MAX)?;
+    ///     let value: u32 = Codec::Postcard.decode(&value, DECODE_DEPTH_MAX)?;
+    ///     assert_eq!((&*key, value), ("answer", 42));
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn iter_bytes(&self) -> IterBytes {
         let shared = self.shared();

@@ -79,6 +79,8 @@ impl Store {
     /// store or a collection without [`Collection::within`](crate::Collection::within), happens at once, again at
     /// each attempt, and may be what the transaction conflicts with each time.
     ///
+    /// A `body` that ends in `Ok(..)` has to say of which type its errors are: `Ok::<_, zkv::Error>(())`.
+    ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;

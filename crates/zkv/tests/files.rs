@@ -249,6 +249,23 @@ fn a_copy_to_a_folder_is_refused_as_such() {
 }
 
 #[test]
+fn a_copy_to_a_folder_that_does_not_exist_says_so() {
+    let place = filled(10);
+    let folder = place.path.with_file_name("missing");
+    let copy = folder.join("copy.zkv");
+    let store = Store::open(&place.path).unwrap();
+    let copied = [store.backup(&copy), store.backup_with(&copy, Options::new())];
+    store.close().unwrap();
+    let salvaged = zkv::salvage(&place.path, &copy, Options::new(), |_| ()).map(drop);
+    for done in copied.into_iter().chain([salvaged]) {
+        let error = done.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotFound);
+        assert!(error.to_string().contains("the folder for it does not exist: make it"), "{error}");
+    }
+    assert!(!folder.exists());
+}
+
+#[test]
 #[cfg(unix)]
 fn a_copy_under_the_name_of_a_link_that_leads_nowhere_leaves_no_index() {
     let (place, folder) = (filled(10), tempfile::tempdir().unwrap());

@@ -6,6 +6,7 @@ use std::io::{self, Read};
 use std::path::{Component, Path};
 
 use walkdir::WalkDir;
+use zkv::VALUE_BYTES_MAX;
 
 use crate::failure::Failure;
 use crate::import::Sink;
@@ -60,15 +61,14 @@ fn import_one(
 }
 
 fn read_into(path: &Path, value: &mut Vec<u8>) -> io::Result<()> {
-    const BYTES_MAX: u64 = u32::MAX as u64;
     let file = File::open(path)?;
     // A file that no value can hold is not read into memory first; a device does not tell how long it is.
-    let is_too_long = BYTES_MAX < file.metadata()?.len()
-        || BYTES_MAX < file.take(BYTES_MAX + 1).read_to_end(value)? as u64;
+    let is_too_long = VALUE_BYTES_MAX < file.metadata()?.len()
+        || VALUE_BYTES_MAX < file.take(VALUE_BYTES_MAX + 1).read_to_end(value)? as u64;
     if is_too_long {
         return Err(io::Error::new(
             io::ErrorKind::FileTooLarge,
-            format!("the file exceeds the limit of {BYTES_MAX} bytes"),
+            format!("the file exceeds the limit of {VALUE_BYTES_MAX} bytes"),
         ));
     }
     Ok(())

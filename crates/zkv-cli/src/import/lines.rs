@@ -2,13 +2,17 @@
 
 use std::io::{self, Read};
 
-use zkv::KEY_BYTES_MAX;
+use zkv::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// What is read at once: large, so that few system calls are made.
 const READ_BYTES: usize = 1 << 20;
 
 /// The longest line that can be a record: the longest key, a tab, and the longest value.
-pub const LINE_BYTES_MAX: usize = (u32::MAX as usize).saturating_add(KEY_BYTES_MAX + 1);
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "4 GiB - 1, which is the largest usize or less"
+)]
+pub const LINE_BYTES_MAX: usize = (VALUE_BYTES_MAX as usize).saturating_add(KEY_BYTES_MAX + 1);
 
 /// Reads lines. The buffer grows with the longest line, and with nothing else.
 pub struct Lines<R> {
