@@ -32,13 +32,18 @@ pub fn run(arguments: &Get) -> Result<(), Failure> {
 
 /// What is printed of a value. Bytes stay as they are, but for a terminal, which a stranger's value may drive.
 fn printed(text: Cow<'_, [u8]>, kind: Type, is_terminal: bool) -> Cow<'_, [u8]> {
-    let mut line = match (is_terminal, kind) {
-        (true, _) => output::escaped_bytes(&text).into_bytes(),
-        (false, Type::Bytes) => return text,
-        (false, _) => text.into_owned(),
-    };
-    line.push(b'\n');
-    Cow::Owned(line)
+    if is_terminal {
+        let lines = text.strip_suffix(b"\n").unwrap_or(&text).split(|byte| *byte == b'\n');
+        return Cow::Owned(lines.flat_map(escaped_line).collect());
+    }
+    match kind {
+        Type::Bytes => text,
+        _ => Cow::Owned([&*text, b"\n"].concat()),
+    }
+}
+
+fn escaped_line(line: &[u8]) -> Vec<u8> {
+    [output::escaped_bytes(line).as_bytes(), b"\n"].concat()
 }
 
 #[cfg(test)]
@@ -46,14 +51,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_terminal_gets_an_escaped_line_and_a_pipe_the_bytes() {
+    fn a_terminal_gets_escaped_lines_and_a_pipe_the_bytes() {
         let cases: [(&[u8], Type, bool, &[u8]); 7] = [
             (b"a\x1b[2J", Type::Bytes, true, b"a\\u{1b}[2J\n"),
             (b"a\x1b[2J", Type::Bytes, false, b"a\x1b[2J"),
             (b"a\x1b[2J", Type::Str, true, b"a\\u{1b}[2J\n"),
             (b"a\x1b[2J", Type::Str, false, b"a\x1b[2J\n"),
-            (b"two\nlines\n", Type::Bytes, true, b"two\\nlines\\n\n"),
-            (b"\x00\xFF\n", Type::Bytes, true, b"\\x00\\xff\\n\n"),
+            (b"two\nlines\n", Type::Bytes, true, b"two\nlines\n"),
+            (b"\x00\xFF\ntext", Type::Bytes, true, b"\\x00\\xff\ntext\n"),
             (b"-5", Type::I64, true, b"-5\n"),
         ];
         for (text, kind, is_terminal, expected) in cases {

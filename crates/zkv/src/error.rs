@@ -152,8 +152,7 @@ pub enum Error {
     KeyWrittenOtherwise,
     /// There was no such collection at the moment of the snapshot or transaction.
     #[error(
-        "there was no collection {} when the snapshot or transaction began: take one that begins behind the \
-         collection",
+        "there was no collection {} when the snapshot or transaction began: begin one now that there is",
         visible(name)
     )]
     NoCollection {
