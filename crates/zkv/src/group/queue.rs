@@ -209,10 +209,19 @@ impl Drop for Turn<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::mpsc::channel;
     use std::thread::{Scope, ScopedJoinHandle, scope, sleep};
 
+    use zkv_io::MemoryStorage;
+    use zkv_sim::{Act, Watched};
+
     use super::*;
+    use crate::batch::WriteBatch;
+    use crate::error::ErrorKind;
+    use crate::options::{Cleaning, Options};
     use crate::write_set::Writes;
 
     const LONG: Duration = Duration::from_secs(3600);
@@ -350,6 +359,52 @@ mod tests {
                 assert!(turn - least < 50 * count as u64, "{count} threads, turn {turn}");
             }
         }
+    }
+
+    /// It was told of the sync that failed, and what was never written seemed to be there, perhaps.
+    #[test]
+    fn who_leads_a_turn_whose_sync_fails_is_told_what_became_of_its_own_commit() {
+        let (is_held, fails) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (entered, is_entered) = channel();
+        let (leave, may_leave) = channel::<()>();
+        let (holds, of_disk, may_leave) = (is_held.clone(), fails.clone(), Mutex::new(may_leave));
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            if act != Act::Sync || !path.ends_with("store.zkv") {
+                return Ok(());
+            }
+            if holds.swap(false, Ordering::SeqCst) {
+                entered.send(()).unwrap();
+                may_leave.lock().unwrap().recv().unwrap();
+                return Ok(());
+            }
+            if of_disk.load(Ordering::SeqCst) { Err(io::Error::other("broken")) } else { Ok(()) }
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let store = options.durability(Durability::Synced).open("store.zkv").unwrap();
+        store.set("key", &0u32).unwrap();
+        let queue = store.shared().queues.of(Durability::Synced);
+        is_held.store(true, Ordering::SeqCst);
+        scope(|scope| {
+            let first = scope.spawn(|| store.set("first", &1u32));
+            is_entered.recv().unwrap();
+            // While that syncs, two wait for the next turn, of which the first one conflicts.
+            let mut conflicting = store.begin().unwrap();
+            let read: Option<u32> = conflicting.get("key").unwrap();
+            conflicting.set("key", &(read.unwrap() + 10)).unwrap();
+            let mut batch = WriteBatch::new();
+            batch.set("key", &1u32);
+            store.write_with(batch, Durability::Flushed).unwrap();
+            let leader = scope.spawn(|| conflicting.commit());
+            wait_until_there_are(queue, 1);
+            let follower = scope.spawn(|| store.set("other", &1u32));
+            wait_until_there_are(queue, 2);
+            fails.store(true, Ordering::SeqCst);
+            leave.send(()).unwrap();
+            first.join().unwrap().unwrap();
+            assert!(matches!(leader.join().unwrap(), Err(Error::Conflict)));
+            assert_eq!(follower.join().unwrap().unwrap_err().kind(), ErrorKind::Io);
+        });
+        assert_eq!(store.get("key").unwrap(), Some(1u32));
     }
 
     #[test]
