@@ -50,6 +50,13 @@ pub fn storage_of(bytes: &[u8]) -> MemoryStorage {
 
 /// Frees all that the log has, so that its last segment lies in the first slot, and cuts the others off.
 pub fn compact(writer: &mut LogWriter) {
+    free_all(writer);
+    writer.cut().unwrap();
+    assert_eq!(slots(&writer.log()), [(0, 3)]);
+}
+
+/// Frees all segments but one, which is begun for that; the second time, those that the first one's roll call needs.
+pub fn free_all(writer: &mut LogWriter) {
     for _ in 0..2 {
         writer.rebase().unwrap();
         let segments = writer.log().view().segments();
@@ -57,8 +64,6 @@ pub fn compact(writer: &mut LogWriter) {
         let freed = writer.free(&full.map(|segment| segment.slot).collect::<Vec<_>>()).unwrap();
         writer.log().sync(freed.end).unwrap();
     }
-    writer.cut().unwrap();
-    assert_eq!(slots(&writer.log()), [(0, 3)]);
 }
 
 /// Bytes that do not compress, so that entries fill slots.

@@ -3,7 +3,7 @@
 use zkv_log::layout::SEGMENT_HEADER_BYTES;
 use zkv_sim::{Image, PowerCut, SimDisk};
 
-use super::common::all;
+use super::common::{all, free_all};
 use super::*;
 
 /// What is lost of the first segment that is given up, besides what the log's own segment had of them.
@@ -52,6 +52,12 @@ fn with_strays(has_roll_call: bool, is_closed: bool, loss: Loss) -> Vec<u8> {
     bytes
 }
 
+fn open_disk(disk: &SimDisk) -> LogWriter {
+    let storage = Arc::new(disk.clone());
+    let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options());
+    file.unwrap().recover(None).unwrap().writer.unwrap()
+}
+
 /// The log goes on, and is closed: it is healthy, and salvage brings nothing that was given up.
 fn check_that_it_goes_on(storage: &dyn Storage, mut writer: LogWriter, what: &str) {
     append(&mut writer, 300..301);
@@ -77,22 +83,17 @@ fn a_commit_that_was_given_up_is_not_brought_where_its_header_is_lost() {
 
 #[test]
 fn a_power_cut_while_it_is_wiped_brings_no_commit_that_was_given_up() {
-    let open = |disk: &SimDisk| {
-        let storage = Arc::new(disk.clone());
-        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options());
-        file.unwrap().recover(None).unwrap().writer.unwrap()
-    };
     for loss in losses() {
         let mut left = Image::new();
         left.insert(PATH, with_strays(true, true, loss));
         let disk = SimDisk::recording_from(&left, 1);
-        open(&disk).mend().unwrap();
+        open_disk(&disk).mend().unwrap();
         let (mut cut, mut random) = (PowerCut::from_image(&left), fastrand::Rng::with_seed(1));
         for event in disk.events(0) {
             let is_new = cut.follow(&event);
             for way in cut.cuts(is_new, 40, &mut random) {
                 let disk = SimDisk::from_image(&cut.image(&way), 2);
-                let writer = open(&disk);
+                let writer = open_disk(&disk);
                 check_that_it_goes_on(&disk, writer, &format!("{loss:?}, {event}, {way:?}"));
             }
         }
@@ -129,25 +130,13 @@ fn none_of_many_commits_that_were_given_up_is_brought() {
 /// A power cut brings back the header of the segment that was there, and keeps the blocks of a commit behind it.
 #[test]
 fn a_slot_that_was_cut_off_and_is_begun_anew_hides_no_commit_that_was_given_up() {
-    let open = |disk: &SimDisk| {
-        let storage = Arc::new(disk.clone());
-        let file = OpenFile::open(storage, Path::new(PATH), Access::ReadWrite, options());
-        file.unwrap().recover(None).unwrap().writer.unwrap()
-    };
     let disk = SimDisk::recording(1);
     create(&disk, Path::new(PATH), &options()).unwrap();
     disk.sync_dir(Path::new("")).unwrap();
-    let mut writer = open(&disk);
+    let mut writer = open_disk(&disk);
     append(&mut writer, 1000..1400);
     writer.log().sync(writer.end()).unwrap();
-    // The second time, what the roll call of the first one needs is freed, too.
-    for _ in 0..2 {
-        writer.rebase().unwrap();
-        let segments = writer.log().view().segments();
-        let full = segments.iter().filter(|segment| segment.is_sealed);
-        let freed = writer.free(&full.map(|segment| segment.slot).collect::<Vec<_>>()).unwrap();
-        writer.log().sync(freed.end).unwrap();
-    }
+    free_all(&mut writer);
     append(&mut writer, 0..20);
     writer.log().sync(writer.end()).unwrap();
     assert!(writer.cut().unwrap() > u64::from(SLOT));
@@ -164,7 +153,7 @@ fn a_slot_that_was_cut_off_and_is_begun_anew_hides_no_commit_that_was_given_up()
     assert!(ways.len() > 20, "{} ways", ways.len());
     for way in ways {
         let disk = SimDisk::from_image(&cut.image(&way), 2);
-        let mut writer = open(&disk);
+        let mut writer = open_disk(&disk);
         append(&mut writer, 300..301);
         writer.close().unwrap();
         let kept: Vec<Vec<u8>> = all(&writer.log());
