@@ -88,8 +88,10 @@ struct State {
     survey_at: u64,
     /// How many portions were packed.
     portions: u64,
-    /// Whether the cleaning waits for writes to fill a segment, or before it tries again what has failed.
+    /// Whether the thread waits for a write, of which there is none before there is news.
     is_waiting: bool,
+    /// Whether it waits before it tries again what has failed.
+    has_failed: bool,
     /// How many writes wait, each for another portion.
     waiting: u64,
     /// Segments, by sequence, that cannot be read.
@@ -223,7 +225,8 @@ impl Cleaner {
 
     /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
     fn is_waited_for(&self, state: &State) -> bool {
-        let goes_on = state.is_running && state.compactions == 0 && !state.is_waiting;
+        let waits_itself = state.has_failed || (state.is_waiting && !state.has_news);
+        let goes_on = state.is_running && state.compactions == 0 && !waits_itself;
         goes_on && self.is_behind.load(Ordering::Relaxed)
     }
 

@@ -47,6 +47,19 @@ fn a_write_waits_for_one_portion_however_many_did_not_have_to_wait() {
     assert_eq!(cleaner.state().waiting, 0);
 }
 
+/// Who wrote behind what had not woken the thread yet did not wait, and behind a batch of half the file wrote another.
+#[test]
+fn a_thread_that_waits_for_a_write_is_waited_for_as_soon_as_there_is_one() {
+    let cleaner = behind();
+    let mut state = cleaner.state();
+    state.is_waiting = true;
+    assert!(!cleaner.is_waited_for(&state));
+    state.has_news = true;
+    assert!(cleaner.is_waited_for(&state));
+    state.has_failed = true;
+    assert!(!cleaner.is_waited_for(&state));
+}
+
 #[test]
 fn nobody_waits_for_a_thread_that_has_panicked() {
     let cleaner = behind();

@@ -99,6 +99,7 @@ impl Cleaner {
         let (start, mut state) = (Instant::now(), self.state());
         state.has_news = false;
         // Those who wait for the cleaning go on.
+        state.is_waiting = true;
         self.changed.notify_all();
         while !state.has_news && !state.is_ending {
             let left = IDLE.saturating_sub(start.elapsed());
@@ -109,9 +110,17 @@ impl Cleaner {
             (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
         }
         let has_written = state.has_news;
+        state.is_waiting = false;
         // What was written is still to be looked at.
         state.has_news = true;
         has_written && !state.is_ending
+    }
+
+    /// Lets those go on who wait for the cleaning.
+    fn end_waits(&self) {
+        let _state = self.state();
+        self.is_behind.store(false, Ordering::Relaxed);
+        self.changed.notify_all();
     }
 
     /// Waits so long, or until the thread shall end.
@@ -147,10 +156,7 @@ impl Budget {
         let slot_bytes = u64::from(shared.log.identity().slot_bytes);
         let is_first = shared.cleaner.state().first_share == FirstShare::OfThread;
         if payload_bytes >= slot_bytes / 2 && !is_first {
-            shared.cleaner.state().is_waiting = true;
-            let waited = self.wait_for_end_of_segment(shared, slot_bytes / 2);
-            shared.cleaner.state().is_waiting = false;
-            waited?;
+            self.wait_for_end_of_segment(shared, slot_bytes / 2)?;
         }
         self.others_at_move = self.others;
         Ok(())
@@ -256,14 +262,13 @@ impl Shared {
             let cleaned = self.clean_first_share(dead_percent, &mut budget).and_then(|()| {
                 self.clean_what_is_due(dead_percent, Asker::Thread(&mut budget, None))
             });
-            self.cleaner.is_behind.store(false, Ordering::Relaxed);
-            self.cleaner.changed.notify_all();
             if cleaned.is_err() {
+                self.cleaner.end_waits();
                 // What cannot be cleaned now is looked at again with what is written next, but each time that
                 // costs a sync, and perhaps an index file. Nobody waits for it.
-                self.cleaner.state().is_waiting = true;
+                self.cleaner.state().has_failed = true;
                 self.cleaner.pause(RETRY_INTERVAL);
-                self.cleaner.state().is_waiting = false;
+                self.cleaner.state().has_failed = false;
             }
         }
     }
@@ -348,20 +353,35 @@ impl Shared {
         victims.iter().find(|victim| holds(victim, offset)).copied()
     }
 
-    /// Which segments to clean now. While others write it may wait until it is worth while.
+    /// Which segments to clean now. Where there are none, nobody waits for the thread any longer.
     fn next_victims(&self, dead_percent: u64, asker: &mut Asker<'_>) -> Result<Vec<SegmentInfo>> {
+        let mut writer = self.writer()?;
+        let victims = self.choose_victims(&mut writer, dead_percent, asker)?;
+        if victims.is_empty() && matches!(asker, Asker::Thread(..)) {
+            // With the writer: who has written since may have found the store behind again.
+            self.cleaner.end_waits();
+        }
+        Ok(victims)
+    }
+
+    /// As [`Shared::next_victims`]. While others write it may wait until it is worth while.
+    fn choose_victims(
+        &self,
+        writer: &mut Writer,
+        dead_percent: u64,
+        asker: &mut Asker<'_>,
+    ) -> Result<Vec<SegmentInfo>> {
         let may_wait = asker.budget().is_some_and(|budget| budget.others_write(&self.cleaner));
         let is_thread = matches!(asker, Asker::Thread(..));
-        let mut writer = self.writer()?;
         let reclaim = |writer: &mut Writer| match is_thread {
             // Who writes meanwhile, or begins to, does not wait for a large index file.
             true => self.checkpoint_aside(writer),
             false => self.checkpoint(writer),
         };
-        if self.is_reclaim_due(&writer) {
-            reclaim(&mut writer)?;
+        if self.is_reclaim_due(writer) {
+            reclaim(writer)?;
         }
-        let survey = self.survey(&writer);
+        let survey = self.survey(writer);
         let is_skipped = |one: &SegmentInfo| self.cleaner.is_damaged(one);
         let victims = survey.victims(dead_percent, self.burst_bytes(), is_skipped);
         if !victims.is_empty() {
@@ -378,7 +398,7 @@ impl Shared {
             return Ok(victims);
         }
         if !writer.cleaned.is_empty() {
-            reclaim(&mut writer)?;
+            reclaim(writer)?;
         }
         if is_thread && writer.rewrite.is_some() {
             // What is freed behind it is news.
@@ -386,7 +406,7 @@ impl Shared {
         }
         let written = writer.log.end().sequence;
         let is_wanted = |one: &SegmentInfo| !is_skipped(one);
-        if let Some(last) = self.last_in_the_way(&mut writer, spare_slots)? {
+        if let Some(last) = self.last_in_the_way(writer, spare_slots)? {
             return Ok(Some(last).into_iter().filter(is_wanted).collect());
         }
         if writer.log.end().sequence != written {
@@ -399,7 +419,7 @@ impl Shared {
             return Ok(Vec::new());
         }
         if emptied.is_some() {
-            self.rebase(&mut writer)?;
+            self.rebase(writer)?;
         }
         Ok(emptied.into_iter().collect())
     }
