@@ -6,6 +6,7 @@ use zkv_io::Overrun;
 
 use crate::entries::Entries;
 use crate::position::{Location, Position};
+use crate::prepacked::Prepacked;
 
 /// The entries of a cell, the oldest first. One is used again and again by whoever scans.
 #[derive(Debug)]
@@ -15,6 +16,8 @@ pub struct Cell {
     /// The payloads of the blocks, one behind another.
     payloads: Vec<u8>,
     entries: Vec<Place>,
+    /// By the numbers of their entries.
+    prepacked: Vec<(usize, Prepacked)>,
 }
 
 /// Where an entry stands.
@@ -28,7 +31,8 @@ struct Place {
 impl Default for Cell {
     fn default() -> Self {
         let location = Location::from_number(NonZeroU64::MIN);
-        Self { location, block_count: 0, payloads: Vec::new(), entries: Vec::new() }
+        let (payloads, entries, prepacked) = Default::default();
+        Self { location, block_count: 0, payloads, entries, prepacked }
     }
 }
 
@@ -83,6 +87,23 @@ impl Cell {
         self.entries[number].block
     }
 
+    /// The entry `number` as it was packed, where it has a block of its own and the scan was to keep that. It is
+    /// given once.
+    #[must_use]
+    pub fn take_prepacked(&mut self, number: usize) -> Option<Prepacked> {
+        let found = self.prepacked.iter().position(|(of, _)| *of == number)?;
+        Some(self.prepacked.swap_remove(found).1)
+    }
+
+    /// Keeps what `pack` makes of the last block, where that holds one entry.
+    pub(crate) fn keep_prepacked(&mut self, pack: impl FnOnce() -> Option<Prepacked>) {
+        let Some(last) = self.entries.len().checked_sub(1) else { return };
+        let is_alone = last == 0 || self.entries[last - 1].block != self.entries[last].block;
+        if is_alone && let Some(prepacked) = pack() {
+            self.prepacked.push((last, prepacked));
+        }
+    }
+
     /// Holds the block at `first`, whose payload it takes, and nothing else.
     pub(crate) fn start(
         &mut self,
@@ -94,6 +115,7 @@ impl Cell {
         std::mem::swap(&mut self.payloads, payload);
         self.block_count = 0;
         self.entries.clear();
+        self.prepacked.clear();
         self.note(first, 0)
     }
 

@@ -50,6 +50,7 @@ mod open;
 mod options;
 mod pack;
 mod position;
+mod prepacked;
 mod read;
 mod reclaim;
 mod recover;
@@ -76,6 +77,7 @@ pub use open::{Access, OpenFile, Recovered, create};
 pub use options::LogOptions;
 pub use pack::{PackJob, Packed, Packing};
 pub use position::{CellId, EntryAddress, Location, Position, SegmentParts};
+pub use prepacked::Prepacked;
 pub use reclaim::FreeSlots;
 pub use salvage::{
     BlockAddress, LostBlocks, Salvage, SalvageIndex, Salvaged, SalvagedBlock, SalvagedSegment,

@@ -15,6 +15,7 @@ use crate::header::Identity;
 use crate::layout::{CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::pack::{PackJob, Packed, Packer};
 use crate::position::{CellId, Location, Position};
+use crate::prepacked::Prepacked;
 use crate::scan::SegmentScan;
 use crate::segment::Segment;
 use crate::sync::atomic::{self, AtomicBool};
@@ -111,6 +112,21 @@ impl Log {
     /// [`LogError::EntryTooLarge`].
     pub fn pack(&self, entries: &[&[u8]]) -> Result<Packed> {
         self.packer().pack(&self.shared.interner, entries)
+    }
+
+    /// As [`Log::pack`], where `prepacked` has, for each entry, what [`Cell::take_prepacked`] gave for it: one that gets
+    /// a block of its own again, with the dictionary that it was packed with, goes there as it is.
+    ///
+    /// [`Cell::take_prepacked`]: crate::Cell::take_prepacked
+    ///
+    /// # Errors
+    /// [`LogError::EntryTooLarge`].
+    pub fn pack_again(
+        &self,
+        entries: &[&[u8]],
+        prepacked: Vec<Option<Prepacked>>,
+    ) -> Result<Packed> {
+        self.packer().pack_again(&self.shared.interner, entries, prepacked)
     }
 
     /// As [`Log::pack`], for a commit that waits: up to 128 KiB are compressed at level 3 where the log's

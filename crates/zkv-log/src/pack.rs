@@ -16,6 +16,7 @@ use crate::error::{LogError, Result};
 use crate::layout::entry_bytes_max;
 use crate::log::Log;
 use crate::options::LogOptions;
+use crate::prepacked::Prepacked;
 use crate::sampler::{Sampler, Scale};
 
 /// Raw bytes that one thread packs at a time: enough to forget the cost of sharing them out.
@@ -69,6 +70,8 @@ pub struct PackJob {
     dictionary: Option<Arc<Dictionary>>,
     /// The entries' numbers, chunk by chunk.
     ranges: Vec<Range<usize>>,
+    /// The entries as they were packed before: none, or one for each.
+    prepacked: Vec<Option<Prepacked>>,
     chunks: Vec<Mutex<Option<PackedChunk>>>,
     /// The first chunk that nobody has begun.
     next: AtomicUsize,
@@ -163,6 +166,17 @@ impl Packer {
         Ok(self.finish(&job, |range| entries[range].to_vec()))
     }
 
+    /// As [`Packer::pack`]: entries that were packed before and get blocks of their own again are not compressed.
+    pub(crate) fn pack_again(
+        &self,
+        interner: &Interner,
+        entries: &[&[u8]],
+        prepacked: Vec<Option<Prepacked>>,
+    ) -> Result<Packed> {
+        let job = PackJob { prepacked, ..self.begin(interner, entries)? };
+        Ok(self.finish(&job, |range| entries[range].to_vec()))
+    }
+
     /// As [`Packer::pack`], for a commit that waits: what one thread packs is packed quickly.
     pub(crate) fn pack_awaited(&self, interner: &Interner, entries: &[&[u8]]) -> Result<Packed> {
         let mut job = self.begin(interner, entries)?;
@@ -182,8 +196,8 @@ impl Packer {
         let ranges = cut_into_chunks(entries);
         let chunks = ranges.iter().map(|_| Mutex::default()).collect();
         let raw_bytes = entries.iter().map(|entry| entry.len() as u64).sum();
-        let (next, pace) = (AtomicUsize::new(0), Pace::Steady);
-        Ok(PackJob { dictionary, ranges, chunks, next, raw_bytes, pace })
+        let (next, pace, prepacked) = (AtomicUsize::new(0), Pace::Steady, Vec::new());
+        Ok(PackJob { dictionary, ranges, prepacked, chunks, next, raw_bytes, pace })
     }
 
     /// Packs chunks of `job` until none is left to begin.
@@ -193,8 +207,7 @@ impl Packer {
             let number = job.next.fetch_add(1, Ordering::Relaxed);
             let Some(range) = job.ranges.get(number) else { break };
             let encoder = encoder.get_or_insert_with(|| self.take_encoder(job.pace));
-            let chunk =
-                self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref());
+            let chunk = self.pack_chunk(encoder, &entries(range.clone()), job, range);
             *job.chunk(number) = Some(chunk);
         }
         if let Some(encoder) = encoder {
@@ -224,7 +237,7 @@ impl Packer {
             packed.unwrap_or_else(|| {
                 // Another thread has begun it: whatever keeps that, it is not waited for.
                 let encoder = encoder.get_or_insert_with(|| self.take_encoder(job.pace));
-                self.pack_chunk(encoder, &entries(range.clone()), job.dictionary.as_deref())
+                self.pack_chunk(encoder, &entries(range.clone()), job, range)
             })
         });
         let chunks = chunks.collect();
@@ -275,7 +288,8 @@ impl Packer {
                     repacked.copy_block(payload, block);
                 } else if !kept.is_empty() {
                     let dictionary = packed.dictionary.as_deref().filter(|_| block.with_dictionary);
-                    repacked.pack_block(&kept, &mut raw, &mut encoder, |_| dictionary);
+                    write_payload(&kept, &mut raw);
+                    repacked.pack_block(kept.len(), &raw, &mut encoder, dictionary);
                 }
             }
             repacked
@@ -307,32 +321,39 @@ impl Packer {
         &self,
         encoder: &mut Encoder,
         entries: &[&[u8]],
-        dictionary: Option<&Dictionary>,
+        job: &PackJob,
+        range: &Range<usize>,
     ) -> PackedChunk {
         let payload_bytes_max =
             DICTIONARY_PAYLOAD_BYTES_MAX.min(self.slot_bytes as usize / SLOT_SHARE);
-        let dictionary = |payload: &[u8]| dictionary.filter(|_| payload.len() <= payload_bytes_max);
-        let (mut chunk, mut raw) = (PackedChunk::default(), Vec::new());
+        let dictionary = |payload: &[u8]| {
+            job.dictionary.as_deref().filter(|_| payload.len() <= payload_bytes_max)
+        };
+        let (mut chunk, mut raw, mut number) = (PackedChunk::default(), Vec::new(), range.start);
         for block in cut(entries, self.block_bytes) {
-            chunk.pack_block(block, &mut raw, encoder, dictionary);
+            let before = job.prepacked.get(number).and_then(Option::as_ref);
+            number += block.len();
+            write_payload(block, &mut raw);
+            let dictionary = dictionary(&raw);
+            match before.filter(|before| block.len() == 1 && before.is_as_with(dictionary)) {
+                Some(before) => chunk.copy_prepacked(before),
+                None => chunk.pack_block(block.len(), &raw, encoder, dictionary),
+            }
         }
         chunk
     }
 }
 
 impl PackedChunk {
-    /// Puts `entries` into one block, with the dictionary that `dictionary_for` has for its payload.
-    /// `raw` is room for that.
-    fn pack_block<'d>(
+    /// Puts the payload `raw` of so many entries into one block.
+    fn pack_block(
         &mut self,
-        entries: &[&[u8]],
-        raw: &mut Vec<u8>,
+        entry_count: usize,
+        raw: &[u8],
         encoder: &mut Encoder,
-        dictionary_for: impl Fn(&[u8]) -> Option<&'d Dictionary>,
+        dictionary: Option<&Dictionary>,
     ) {
-        write_payload(entries, raw);
-        let entry_count = u32::try_from(entries.len()).unwrap_or(u32::MAX);
-        let dictionary = dictionary_for(raw);
+        let entry_count = u32::try_from(entry_count).unwrap_or(u32::MAX);
         let (kind, with_dictionary) = match encoder.compress(raw, dictionary) {
             Some(frame) => {
                 self.payloads.extend_from_slice(frame);
@@ -345,6 +366,11 @@ impl PackedChunk {
         };
         let end = self.payloads.len();
         self.blocks.push(PackedBlock { end, kind, with_dictionary, entry_count });
+    }
+
+    fn copy_prepacked(&mut self, Prepacked { payload, kind, dictionary }: &Prepacked) {
+        let (kind, with_dictionary) = (*kind, dictionary.is_some());
+        self.copy_block(payload, PackedBlock { end: 0, kind, with_dictionary, entry_count: 1 });
     }
 
     fn copy_block(&mut self, payload: &[u8], block: PackedBlock) {

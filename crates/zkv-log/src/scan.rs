@@ -4,7 +4,7 @@ mod damaged;
 
 use std::sync::Arc;
 
-use crate::block::BlockHeader;
+use crate::block::{BlockHeader, BlockKind, Tag};
 use crate::cell::Cell;
 use crate::codec::Decoder;
 use crate::entries::Entries;
@@ -12,6 +12,7 @@ use crate::error::{LogError, Result};
 use crate::layout::{BLOCK_HEADER_BYTES, CELL_BYTES, SEGMENT_HEADER_BYTES};
 use crate::log::LogView;
 use crate::position::{Location, Position, SegmentParts};
+use crate::prepacked::Prepacked;
 use crate::segment::Segment;
 pub use damaged::DamagedScan;
 
@@ -35,6 +36,14 @@ pub struct SegmentScan {
     decoder: Decoder,
     /// A bit for each dictionary without which blocks are given up: only behind damage.
     lost_dictionaries: u16,
+    keeps_prepacked: bool,
+}
+
+/// A block of entries whose payload is in the decoder.
+#[derive(Clone, Copy)]
+struct Loaded {
+    offset: u32,
+    tag: Tag,
 }
 
 /// A block of entries that a scan has reached.
@@ -78,6 +87,7 @@ impl SegmentScan {
             ahead_from,
             decoder,
             lost_dictionaries,
+            keeps_prepacked: false,
         };
         Ok(scan)
     }
@@ -87,6 +97,12 @@ impl SegmentScan {
     #[must_use]
     pub fn only(self, parts: SegmentParts) -> Self {
         Self { parts, ..self }
+    }
+
+    /// Keeps entries that have blocks of their own as they were packed, for [`Cell::take_prepacked`].
+    #[must_use]
+    pub fn with_prepacked(self) -> Self {
+        Self { keeps_prepacked: true, ..self }
     }
 
     /// Splits off a scan of the next cells, which can go on in another thread: of 64 KiB of the segment,
@@ -113,6 +129,7 @@ impl SegmentScan {
             ahead_from,
             decoder,
             lost_dictionaries,
+            keeps_prepacked: self.keeps_prepacked,
         })
     }
 
@@ -162,7 +179,7 @@ impl SegmentScan {
     /// # Errors
     /// [`LogError::Corrupt`](crate::LogError::Corrupt) where a block is damaged, and [`LogError::Io`](crate::LogError::Io).
     pub fn next_block(&mut self) -> Result<Option<ScannedBlock<'_>>> {
-        let Some(offset) = self.advance()? else { return Ok(None) };
+        let Some(Loaded { offset, .. }) = self.advance()? else { return Ok(None) };
         Ok(Some(ScannedBlock {
             location: self.location_of(offset)?,
             position: Position { sequence: self.segment.place.id.sequence, offset },
@@ -178,18 +195,43 @@ impl SegmentScan {
     /// As [`SegmentScan::next_block`]. What `cell` holds then is of no use: which of a key's records
     /// counts cannot be told without the block that is damaged.
     pub fn next_cell(&mut self, cell: &mut Cell) -> Result<bool> {
-        let Some(first) = self.advance()? else { return Ok(false) };
+        let Some(loaded) = self.advance()? else { return Ok(false) };
+        let first = loaded.offset;
         let sequence = self.segment.place.id.sequence;
         let location = self.location_of(first)?;
         let block = Position { sequence, offset: first };
         let started = cell.start(location, block, &mut self.decoder.payload);
         started.map_err(|_| self.no_entries(first))?;
+        self.keep_prepacked(cell, loaded);
         let end = (first / CELL_BYTES + 1) * CELL_BYTES;
-        while let Some(offset) = self.advance_until(end)? {
+        while let Some(loaded) = self.advance_until(end)? {
+            let offset = loaded.offset;
             let added = cell.add(Position { sequence, offset }, &self.decoder.payload);
             added.map_err(|_| self.no_entries(offset))?;
+            self.keep_prepacked(cell, loaded);
         }
         Ok(true)
+    }
+
+    /// Keeps the block that was loaded last, and is in `cell`, as it is packed.
+    fn keep_prepacked(&self, cell: &mut Cell, Loaded { offset, tag }: Loaded) {
+        if !self.keeps_prepacked {
+            return;
+        }
+        cell.keep_prepacked(|| {
+            let shared = &self.view.shared;
+            let named =
+                |number| self.segment.dictionary_name(&*shared.file, &shared.interner, number);
+            let dictionary = match (tag.kind, tag.number) {
+                (_, 0) => None,
+                (BlockKind::EntriesZstd, number) => Some(named(number).ok()?.digest),
+                _ => return None,
+            };
+            let block =
+                (offset - self.ahead_from) as usize..(self.offset - self.ahead_from) as usize;
+            let payload = self.ahead.get(block)?.get(BLOCK_HEADER_BYTES as usize..)?.to_vec();
+            Some(Prepacked { payload, kind: tag.kind, dictionary })
+        });
     }
 
     /// The block at `offset` was read, and its entries do not fit it: the scan stays there.
@@ -207,12 +249,12 @@ impl SegmentScan {
     }
 
     /// Puts the entries of the next block that has any into the decoder, and says where it starts.
-    fn advance(&mut self) -> Result<Option<u32>> {
+    fn advance(&mut self) -> Result<Option<Loaded>> {
         self.advance_until(u32::MAX)
     }
 
     /// As [`SegmentScan::advance`], among the blocks that start before `end`.
-    fn advance_until(&mut self, end: u32) -> Result<Option<u32>> {
+    fn advance_until(&mut self, end: u32) -> Result<Option<Loaded>> {
         let end = self.until.min(end);
         loop {
             // What is damaged in a part that is passed over costs nothing of what was read before it.
@@ -224,10 +266,10 @@ impl SegmentScan {
             if end <= offset {
                 return Ok(None);
             }
-            let (bytes, with_entries) = self.load(offset).inspect_err(|_| self.ahead.clear())?;
+            let (bytes, of_entries) = self.load(offset).inspect_err(|_| self.ahead.clear())?;
             self.offset += bytes;
-            if with_entries {
-                return Ok(Some(offset));
+            if let Some(tag) = of_entries {
+                return Ok(Some(Loaded { offset, tag }));
             }
         }
     }
@@ -272,8 +314,8 @@ impl SegmentScan {
         })
     }
 
-    /// Loads the block at `offset`, and says how long it is and whether it holds entries.
-    fn load(&mut self, offset: u32) -> Result<(u32, bool)> {
+    /// Loads the block at `offset`, and says how long it is and, where it holds entries, how.
+    fn load(&mut self, offset: u32) -> Result<(u32, Option<Tag>)> {
         let damaged = |segment: &Segment| segment.damaged(offset, "a block");
         let header = self.look_ahead(offset, BLOCK_HEADER_BYTES)?;
         let header = header.first_chunk().and_then(|bytes| BlockHeader::decode(*bytes));
@@ -292,7 +334,7 @@ impl SegmentScan {
         let block = &mut self.ahead[start..start + bytes as usize];
         let (view, decoder) = (&self.view, &mut self.decoder);
         let with_entries = view.open_block(&self.segment, offset, header.tag, block, decoder)?;
-        Ok((bytes, with_entries))
+        Ok((bytes, with_entries.then_some(header.tag)))
     }
 
     /// At least `bytes` of what stands at `offset`, as far as the segment goes.

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{MemoryStorage, OpenMode, Storage};
-use zkv_log::{Access, LogOptions, LogWriter, OpenFile, Room, create};
+use zkv_log::{Access, Cell, LogOptions, LogWriter, OpenFile, Prepacked, Room, create};
 
 const PATH: &str = "log";
 
@@ -149,5 +149,62 @@ fn a_dictionary_of_noise_serves_where_the_noise_recurs() {
     assert_eq!(view.dictionary_count().unwrap(), 1);
     for (address, entry) in addresses.iter().zip(entries) {
         assert_eq!(view.read(*address).unwrap(), entry);
+    }
+}
+
+/// The entries of all segments, with those as they were packed that have blocks of their own.
+fn moved(writer: &LogWriter) -> Vec<(Vec<u8>, Option<Prepacked>)> {
+    let (view, mut cell, mut moved) = (writer.log().view(), Cell::default(), Vec::new());
+    for segment in view.segments() {
+        let mut scan = view.scan(segment.slot, None).unwrap().with_prepacked();
+        while scan.next_cell(&mut cell).unwrap() {
+            for number in 0..cell.len() {
+                moved.push((cell.entry(number).to_vec(), cell.take_prepacked(number)));
+            }
+        }
+    }
+    moved
+}
+
+#[test]
+fn entries_with_blocks_of_their_own_are_packed_again_as_they_were_with_their_dictionary_alone() {
+    let storage = new_log();
+    // Of 200 bytes some share a block; of 2,000, or of noise, each has one.
+    let texts = documents(3000);
+    let mut entries: Vec<Vec<u8>> = texts.iter().map(|text| text.clone().into_bytes()).collect();
+    entries.extend(texts.chunks(15).map(|some| some.concat().into_bytes()));
+    entries
+        .push((0..100_000u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect());
+    let slices: Vec<&[u8]> = entries.iter().map(Vec::as_slice).collect();
+    let mut writer = open(&storage, None);
+    writer.append(&slices).unwrap();
+    drop(writer);
+    let better = LogOptions { compression_level: 12, ..options() };
+    let file = Arc::new(storage.clone());
+    let file = OpenFile::open(file, Path::new(PATH), Access::ReadWrite, better).unwrap();
+    let mut writer = file.recover(None).unwrap().writer.unwrap();
+    let (again, prepacked): (Vec<_>, Vec<_>) = moved(&writer).into_iter().unzip();
+    assert!(again == entries);
+    let alone = prepacked.iter().flatten().count();
+    assert!((201..400).contains(&alone), "{alone}");
+    let slices: Vec<&[u8]> = again.iter().map(Vec::as_slice).collect();
+    let as_it_was = writer.log().pack_again(&slices, prepacked.clone()).unwrap();
+    let anew = writer.log().pack(&slices).unwrap();
+    assert!(anew.payload_bytes() < as_it_was.payload_bytes(), "{}", anew.payload_bytes());
+    let mut commit = writer.begin().unwrap();
+    let addresses = commit.append(&as_it_was).unwrap();
+    commit.finish(Room::Exact).unwrap();
+    for (address, entry) in addresses.iter().zip(&entries) {
+        assert!(writer.log().view().read(*address).unwrap() == *entry);
+    }
+    // Another log has no dictionary, or another one: there, they are compressed.
+    let mut other = open(&new_log(), None);
+    let packed = other.log().pack_again(&slices[3000..], prepacked[3000..].to_vec()).unwrap();
+    assert_eq!(packed.payload_bytes(), other.log().pack(&slices[3000..]).unwrap().payload_bytes());
+    let mut commit = other.begin().unwrap();
+    let addresses = commit.append(&packed).unwrap();
+    commit.finish(Room::Exact).unwrap();
+    for (address, entry) in addresses.iter().zip(&entries[3000..]) {
+        assert!(other.log().view().read(*address).unwrap() == *entry);
     }
 }

@@ -169,8 +169,8 @@ impl Options {
     /// room. From 9 on, small blocks are parsed optimally: 8 to 9 % less room, and ten times the
     /// time, which suits [`Store::compact_with`] better than writing. Reads are as fast at each level above 0, and
     /// faster below: see [`Options::fast`]. At 4 and 5, commits of up to 128 KiB for which a thread waits
-    /// ([`Durability::Flushed`], [`Durability::Synced`]) are written at level 3, until cleaning or compaction
-    /// writes them again.
+    /// ([`Durability::Flushed`], [`Durability::Synced`]) are written at level 3, until they are compressed again:
+    /// all by compaction, and by cleaning those of less than about half of [`Options::block_bytes`].
     pub fn compression_level(mut self, level: i32) -> Self {
         self.log.compression_level = level;
         self

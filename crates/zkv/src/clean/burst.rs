@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
-use zkv_log::{LogError, Packed, SegmentInfo};
+use zkv_log::{LogError, Packed, Prepacked, SegmentInfo};
 
 use super::Cleaner;
 use super::gather::Gatherer;
@@ -25,6 +25,8 @@ pub(super) struct Manner<P> {
     pub burst_bytes: u64,
     /// When to end, behind the portion that it is at: somebody waits.
     pub until: Option<Instant>,
+    /// Whether records that have blocks of their own go on as they were packed.
+    pub keeps_prepacked: bool,
     pub pack: P,
 }
 
@@ -74,13 +76,13 @@ impl Shared {
         mut budget: Option<&mut Budget>,
     ) -> Result<()>
     where
-        P: Fn(&[&[u8]]) -> Result<Packed, LogError>,
+        P: Fn(&[&[u8]], Vec<Option<Prepacked>>) -> Result<Packed, LogError>,
     {
         let log = self.view.load().committed.log.clone();
         // Of a second attempt, some may be gone by now, and their slots others'.
         let there: HashSet<u64> = log.segments().iter().map(|one| one.sequence).collect();
         victims.retain(|victim| there.contains(&victim.sequence));
-        let mut gatherer = Gatherer::new(&self.keys, log, victims);
+        let mut gatherer = Gatherer::new(&self.keys, log, victims, manner.keeps_prepacked);
         loop {
             let burst = self.next_burst(&mut gatherer, manner)?;
             if burst.portions.is_empty() {
@@ -101,7 +103,7 @@ impl Shared {
 
     fn next_burst<P>(&self, gatherer: &mut Gatherer<'_>, manner: &Manner<P>) -> Result<Burst>
     where
-        P: Fn(&[&[u8]]) -> Result<Packed, LogError>,
+        P: Fn(&[&[u8]], Vec<Option<Prepacked>>) -> Result<Packed, LogError>,
     {
         let mut burst = Burst::default();
         loop {
@@ -154,8 +156,14 @@ mod tests {
         /// Moves what is needed of `segments` at once, and frees nothing.
         pub(crate) fn move_all(&self, segments: Vec<SegmentInfo>) -> Result<()> {
             let _turn = self.cleaner.take_turn();
-            let pack = |entries: &[&[u8]]| self.log.pack(entries);
-            let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+            let pack = |entries: &[&[u8]], prepacked| self.log.pack_again(entries, prepacked);
+            let manner = Manner {
+                portion_bytes: 1 << 20,
+                burst_bytes: 0,
+                until: None,
+                keeps_prepacked: true,
+                pack,
+            };
             self.clean(segments, &manner, None)
         }
     }
@@ -176,14 +184,20 @@ mod tests {
         full.retain(|segment| segment.is_sealed);
         let written_before = shared.writer().unwrap().log.end();
         let others = AtomicU64::new(1_000);
-        let pack = |entries: &[&[u8]]| {
+        let pack = |entries: &[&[u8]], prepacked| {
             let other = others.fetch_add(1, Ordering::Relaxed);
             store.set_bytes(&other.to_be_bytes(), b"other").unwrap();
             store.flush().unwrap();
-            shared.log.pack(entries)
+            shared.log.pack_again(entries, prepacked)
         };
         let _turn = shared.cleaner.take_turn();
-        let manner = Manner { portion_bytes: 500 << 10, burst_bytes, until: None, pack };
+        let manner = Manner {
+            portion_bytes: 500 << 10,
+            burst_bytes,
+            until: None,
+            keeps_prepacked: true,
+            pack,
+        };
         shared.clean(full, &manner, None).unwrap();
         assert!(others.load(Ordering::Relaxed) > 1_004);
         let log = shared.view.load().committed.log.clone();

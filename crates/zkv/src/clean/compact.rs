@@ -160,9 +160,11 @@ impl Shared {
     }
 
     fn write_anew(&self, segments: Vec<SegmentInfo>, packing: &Packing) -> Result<()> {
-        let pack = |entries: &[&[u8]]| packing.pack(&self.log, entries);
+        let pack = |entries: &[&[u8]], _| packing.pack(&self.log, entries);
         // Each portion by itself: it takes the memory of several.
-        let manner = Manner { portion_bytes: PORTION_BYTES, burst_bytes: 0, until: None, pack };
+        let (portion_bytes, burst_bytes, until) = (PORTION_BYTES, 0, None);
+        // All of it is compressed as the options say now.
+        let manner = Manner { portion_bytes, burst_bytes, until, keeps_prepacked: false, pack };
         self.clean(segments, &manner, None)?;
         if self.cleaner.is_ending() {
             // Whoever closes the store waits for this.

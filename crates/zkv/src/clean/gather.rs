@@ -1,11 +1,11 @@
 //! What of a segment is needed: records that the index points at, and marks that still speak of
 //! something.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use zkv_index::KeyHash;
 use zkv_log::layout::slot_start;
-use zkv_log::{Cell, LogError, LogView, SegmentInfo, SegmentScan};
+use zkv_log::{Cell, LogError, LogView, Prepacked, SegmentInfo, SegmentScan};
 use zkv_record::Record;
 
 use crate::hashed::KeySet;
@@ -27,6 +27,7 @@ pub(crate) struct Gatherer<'a> {
     victims: Vec<SegmentInfo>,
     current: Option<Current>,
     cell: Cell,
+    keeps_prepacked: bool,
 }
 
 struct Current {
@@ -39,6 +40,8 @@ struct Current {
 #[derive(Default)]
 pub(crate) struct Portion {
     pub moved: Vec<Resolved<'static>>,
+    /// Those that have blocks of their own, as they were packed, by where they stand.
+    pub prepacked: HashMap<(KeyHash, zkv_index::Location), Prepacked>,
     /// Records of collections that were dropped.
     pub forgotten: Vec<Forgotten>,
     /// Segments of which this portion holds the last that is needed.
@@ -96,9 +99,14 @@ impl Oldest {
 
 impl<'a> Gatherer<'a> {
     /// Of the log of `view`, the segments `victims`, in this order.
-    pub(crate) fn new(keys: &'a Keys, log: LogView, mut victims: Vec<SegmentInfo>) -> Self {
+    pub(crate) fn new(
+        keys: &'a Keys,
+        log: LogView,
+        mut victims: Vec<SegmentInfo>,
+        keeps_prepacked: bool,
+    ) -> Self {
         victims.reverse();
-        Self { keys, log, victims, current: None, cell: Cell::default() }
+        Self { keys, log, victims, current: None, cell: Cell::default(), keeps_prepacked }
     }
 
     /// The next records that are needed, as `committed` has it: about `bytes_max` of them, the last
@@ -122,6 +130,7 @@ impl<'a> Gatherer<'a> {
                 // What is gone now stays so, however long this segment takes.
                 let oldest = Oldest::of(&self.log, &gone, segment.slot);
                 let scan = self.log.scan(segment.slot, None)?;
+                let scan = if self.keeps_prepacked { scan.with_prepacked() } else { scan };
                 self.current = Some(Current { segment, oldest, scan });
                 continue;
             };
@@ -131,7 +140,7 @@ impl<'a> Gatherer<'a> {
                 let needed = Needed { committed, keys: self.keys, oldest: current.oldest };
                 let before = portion.bytes;
                 let sequence = current.segment.sequence;
-                let judged = needed.judge(&self.cell, &self.log, sequence, &mut portion);
+                let judged = needed.judge(&mut self.cell, &self.log, sequence, &mut portion);
                 judged.map_err(|error| undecided(slot, committed, error))?;
                 let cell_bytes =
                     self.cell.payload_bytes() + self.cell.len() * RECORD_OVERHEAD_BYTES;
@@ -187,7 +196,7 @@ impl Needed<'_> {
     /// cannot tell one from the other within it.
     fn judge(
         &self,
-        cell: &Cell,
+        cell: &mut Cell,
         log: &LogView,
         sequence: u64,
         portion: &mut Portion,
@@ -217,7 +226,8 @@ impl Needed<'_> {
                 continue;
             }
             if self.committed.catalog.is_alive(record.collection) {
-                portion.push_value(hash, bytes.to_vec(), location);
+                let bytes = bytes.to_vec();
+                portion.push_value(hash, bytes, location, cell.take_prepacked(number));
             } else {
                 let (collection, raw_bytes) = (record.collection, raw_bytes(&record));
                 portion.forgotten.push(Forgotten { hash, location, collection, raw_bytes });
@@ -270,8 +280,18 @@ fn key_of<'a>(hash: KeyHash, record: &Record<'a>) -> KeyRef<'a> {
 }
 
 impl Portion {
-    fn push_value(&mut self, hash: KeyHash, bytes: Vec<u8>, location: zkv_index::Location) {
+    fn push_value(
+        &mut self,
+        hash: KeyHash,
+        bytes: Vec<u8>,
+        location: zkv_index::Location,
+        prepacked: Option<Prepacked>,
+    ) {
         let Ok(record) = Record::decode(&bytes) else { return };
+        if let Some(prepacked) = prepacked {
+            self.bytes += prepacked.memory_bytes();
+            self.prepacked.insert((hash, location), prepacked);
+        }
         let old = Before::At(Existing::at(location, raw_bytes(&record)));
         self.push(hash, bytes, old);
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use zkv_log::{LogError, Packed, Room};
+use zkv_log::{LogError, Packed, Prepacked, Room};
 use zkv_record::Record;
 
 use super::gather::{Needed, Oldest, Portion, Still};
@@ -32,7 +32,7 @@ pub(crate) struct Moved {
 impl PackedPortion {
     pub(crate) fn new(
         mut portion: Portion,
-        pack: impl FnOnce(&[&[u8]]) -> Result<Packed, LogError>,
+        pack: impl FnOnce(&[&[u8]], Vec<Option<Prepacked>>) -> Result<Packed, LogError>,
     ) -> Result<Self, LogError> {
         // By hash, as the index lies in memory.
         portion.moved.sort_unstable_by(|left, right| {
@@ -43,7 +43,12 @@ impl PackedPortion {
         portion.moved.dedup_by_key(|one| one.hash);
         portion.marks_dropped += (moved - portion.moved.len()) as u64;
         let order = order_by_key(&portion.moved);
-        let packed = pack(&entries(&portion, &order))?;
+        let prepacked = order.iter().map(|number| {
+            let one = &portion.moved[*number];
+            portion.prepacked.remove(&(one.hash, one.old.existing()?.location))
+        });
+        let prepacked = prepacked.collect();
+        let packed = pack(&entries(&portion, &order), prepacked)?;
         Ok(Self { portion, order, packed })
     }
 
@@ -194,11 +199,17 @@ mod tests {
         full.drain(..first);
         assert!(full.len() > 1);
         let _turn = shared.cleaner.take_turn();
-        let pack = |entries: &[&[u8]]| {
+        let pack = |entries: &[&[u8]], prepacked| {
             meanwhile();
-            shared.log.pack(entries)
+            shared.log.pack_again(entries, prepacked)
         };
-        let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+        let manner = Manner {
+            portion_bytes: 1 << 20,
+            burst_bytes: 0,
+            until: None,
+            keeps_prepacked: true,
+            pack,
+        };
         shared.clean(full, &manner, None).unwrap();
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
         shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
@@ -304,8 +315,14 @@ mod tests {
             // What was deleted stays in the first one.
             victims.retain(|segment| segment.is_sealed && segment.sequence > 1);
             let _turn = shared.cleaner.take_turn();
-            let pack = |entries: &[&[u8]]| shared.log.pack(entries);
-            let manner = Manner { portion_bytes: 1 << 20, burst_bytes: 0, until: None, pack };
+            let pack = |entries: &[&[u8]], prepacked| shared.log.pack_again(entries, prepacked);
+            let manner = Manner {
+                portion_bytes: 1 << 20,
+                burst_bytes: 0,
+                until: None,
+                keeps_prepacked: true,
+                pack,
+            };
             shared.clean(victims, &manner, None).unwrap();
             shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
             let marks = marks(&store);

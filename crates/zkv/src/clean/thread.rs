@@ -306,10 +306,12 @@ impl Shared {
                 break;
             }
             let cleaned = self.mended(|| {
-                let pack = |entries: &[&[u8]]| self.log.pack(entries);
+                let pack = |entries: &[&[u8]], prepacked| self.log.pack_again(entries, prepacked);
                 let until = asker.share().map(|share| share.until);
                 let portion_bytes = until.map_or(self.portion_bytes(), |_| SHARE_PORTION_BYTES);
-                let manner = Manner { portion_bytes, burst_bytes: self.burst_bytes(), until, pack };
+                let burst_bytes = self.burst_bytes();
+                let manner =
+                    Manner { portion_bytes, burst_bytes, until, keeps_prepacked: true, pack };
                 self.clean(victims.clone(), &manner, asker.budget())
             });
             if self.cleaner.is_ending() {

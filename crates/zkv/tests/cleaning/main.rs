@@ -273,6 +273,45 @@ fn long_values_move_whole() {
 }
 
 #[test]
+fn what_has_a_block_of_its_own_moves_as_it_was_compressed_until_it_is_compacted() {
+    let storage = MemoryStorage::new();
+    // Words that any level finds, and level 9 finds more of.
+    let text = |seed: u64| {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let words =
+            (0..400).map(|_| format!("{:x} ", random.u32(..64).wrapping_mul(2_654_435_761)));
+        words.collect::<String>().into_bytes()
+    };
+    let store = options(&storage).compression_level(-5).cleaning(Cleaning::Off).open(PATH).unwrap();
+    for number in 0..2_000u64 {
+        store.set_bytes(&number.to_be_bytes(), &text(number)).unwrap();
+    }
+    let before = store.stats().unwrap();
+    let mut expected = HashMap::new();
+    for number in 0..2_000u64 {
+        match number % 3 {
+            0 => drop(expected.insert(number.to_be_bytes().to_vec(), text(number))),
+            _ => assert!(store.delete_bytes(&number.to_be_bytes()).unwrap()),
+        }
+    }
+    store.close().unwrap();
+    let better = options(&storage).compression_level(9).cleaning(Cleaning::Off);
+    let store = better.clone().open(PATH).unwrap();
+    store.clean().unwrap();
+    let cleaned = store.stats().unwrap();
+    assert!(cleaned.cleaning.moved_records > 400, "{cleaned:?}");
+    let (third, moved) = (before.live_bytes / 3, cleaned.live_bytes);
+    assert!(moved > third * 9 / 10, "{moved} of {third}");
+    check(&store, &expected);
+    store.compact(no_progress).unwrap();
+    let compacted = store.stats().unwrap().live_bytes;
+    assert!(compacted < moved * 9 / 10, "{compacted} of {moved}");
+    check(&store, &expected);
+    store.close().unwrap();
+    check(&better.use_index_file(false).open(PATH).unwrap(), &expected);
+}
+
+#[test]
 fn of_a_dropped_value_that_is_half_gone_nothing_is_said_to_be_missing() {
     let storage = MemoryStorage::new();
     let store = options(&storage).cleaning(Cleaning::Off).open(PATH).unwrap();
