@@ -286,7 +286,8 @@ impl Store {
 
     fn write_many(&self, batch: WriteBatch, durability: Durability) -> Result<()> {
         let shared = self.shared();
-        shared.wait_to_commit(batch.wishes.bytes());
+        let bytes = batch.wishes.bytes();
+        shared.wait_to_commit(|| bytes);
         let mut batch = batch;
         loop {
             let collections = batch.numbered()?;

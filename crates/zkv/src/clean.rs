@@ -230,6 +230,15 @@ impl Cleaner {
         goes_on && self.is_behind.load(Ordering::Relaxed)
     }
 
+    /// Sets whether writes wait; where they no longer do, those that wait go on.
+    fn set_behind(&self, is_behind: bool) {
+        // Whoever waits has looked at it with the state.
+        let _state = self.state();
+        if self.is_behind.swap(is_behind, Ordering::Relaxed) && !is_behind {
+            self.changed.notify_all();
+        }
+    }
+
     fn note_moved(&self, moved: mover::Moved) {
         self.moved_bytes.fetch_add(moved.bytes, Ordering::Relaxed);
         self.moved_records.fetch_add(moved.records, Ordering::Relaxed);
@@ -251,12 +260,13 @@ impl Cleaner {
 }
 
 impl Shared {
-    /// Waits for the cleaning before `bytes` are written in one commit: as often as who hands them over
-    /// buffer by buffer. The caller holds no lock.
-    pub(crate) fn wait_to_commit(&self, bytes: u64) {
-        let buffers = bytes / self.options.memory_buffer_bytes as u64;
-        for _ in 0..buffers.max(1) {
-            if !self.cleaner.wait_while_behind(WRITE_WAIT_MAX) {
+    /// Waits for the cleaning before `bytes` are written in one commit, which may become more meanwhile: as
+    /// often as who hands them over buffer by buffer. The caller holds no lock.
+    pub(crate) fn wait_to_commit(&self, bytes: impl Fn() -> u64) {
+        let mut waits = 0;
+        while self.cleaner.wait_while_behind(WRITE_WAIT_MAX) {
+            waits += 1;
+            if bytes() / self.options.memory_buffer_bytes as u64 <= waits {
                 break;
             }
         }
@@ -422,10 +432,12 @@ impl Shared {
         if let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning {
             let dead_percent = u64::from(dead_percent);
             let victims = || survey.victims(dead_percent, 0, |one| self.cleaner.is_damaged(one));
-            // Where nothing can be cleaned, there is nothing to wait for.
+            // Where nothing can be cleaned or freed, there is nothing to wait for: while an index file is
+            // written aside, nothing is freed.
+            let may_free = !writer.cleaned.is_empty() && writer.rewrite.is_none();
             let is_behind = survey.is_behind(dead_percent + BEHIND_PERCENT)
-                && (!writer.cleaned.is_empty() || !victims().is_empty());
-            self.cleaner.is_behind.store(is_behind, Ordering::Relaxed);
+                && (may_free || !victims().is_empty());
+            self.cleaner.set_behind(is_behind);
         }
         survey
     }

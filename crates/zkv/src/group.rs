@@ -71,7 +71,7 @@ impl Shared {
             turn.gather();
         }
         // While this waits, others join.
-        self.wait_to_commit(set.writes.bytes_in_memory());
+        self.wait_to_commit(|| turn.bytes_in_memory());
         let mut outcomes = self.commit_tickets(turn.begin());
         let end = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).max();
         let start = Instant::now();

@@ -81,7 +81,7 @@ impl Store {
             let (id, collections) = target.now()?;
             let mut write = Write::put(shared.key(id, key), value, shared.inline_bytes_max());
             let committed = if !write.is_record() {
-                shared.wait_to_commit(value.len() as u64);
+                shared.wait_to_commit(|| value.len() as u64);
                 // It is not copied.
                 shared.commit_alone(&WriteSet { collections, ..WriteSet::one(write, durability) })
             } else if durability == Durability::Buffered {

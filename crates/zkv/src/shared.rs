@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU32 as ProcessId;
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
 use std::time::Instant;
 
-use zkv_log::Log;
+use zkv_log::{Log, LogView};
 
 use crate::cache::ValueCache;
 use crate::clean::Cleaner;
@@ -130,11 +130,14 @@ impl Shared {
         }
     }
 
-    /// How much of each segment is in use, without what waits in buffers.
-    pub(crate) fn live(&self) -> LiveTable {
+    /// How much of each segment is in use, without what waits in buffers, and the log of that moment.
+    pub(crate) fn live(&self) -> (LiveTable, LogView) {
         match &self.writer {
-            Some(writer) => writer.lock().unwrap_or_else(PoisonError::into_inner).live.clone(),
-            None => self.live_at_opening.clone(),
+            Some(writer) => {
+                let writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+                (writer.live.clone(), writer.committed.log.clone())
+            }
+            None => (self.live_at_opening.clone(), self.view.load().committed.log.clone()),
         }
     }
 

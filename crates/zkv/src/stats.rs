@@ -77,10 +77,8 @@ impl Store {
         let counts = shared.key_counts(&moment);
         let named = moment.committed().catalog.names().map(|(_, entry)| entry.id);
         let keys = named.fold(counts.of(DEFAULT), |sum, id| sum.saturating_add(counts.of(id)));
-        let view = shared.view.load_full();
-        let log = &view.committed.log;
-        let live = shared.live();
-        let (raw_bytes, live_bytes) = (live.live_raw_bytes(), live.live_data_bytes(log));
+        let (live, log) = shared.live();
+        let (raw_bytes, live_bytes) = (live.live_raw_bytes(), live.live_data_bytes(&log));
         let segments = log.segments();
         let data_bytes: u64 = segments.iter().map(|segment| u64::from(segment.data_bytes)).sum();
         let data_file_bytes = shared.log.file_bytes().map_err(Error::data(&shared.path))?;
@@ -88,6 +86,7 @@ impl Store {
         let slots = data_file_bytes.saturating_sub(FILE_HEADER_BYTES).div_ceil(slot_bytes);
         // What was made in memory, for want of a file, has no watermark.
         let is_file = shared.options.use_index_file;
+        let view = shared.view.load_full();
         let checkpoint = view.committed.checkpoint.as_ref();
         let index = checkpoint.filter(|index| is_file && !index.watermark().is_empty());
         let dictionaries = log.dictionary_count().map_err(Error::data(&shared.path))?;
@@ -107,5 +106,46 @@ impl Store {
             held_bytes: shared.held_bytes(),
             cached_bytes: shared.cache.bytes(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::AtomicBool;
+
+    use zkv_io::MemoryStorage;
+
+    use super::*;
+    use crate::options::Options;
+
+    #[test]
+    fn what_is_live_is_told_of_one_moment_beside_a_writer() {
+        let options = Options::new().storage(Arc::new(MemoryStorage::new()));
+        let store = options.memory_buffer_bytes(1 << 20).open("store.zkv").unwrap();
+        let set = |random: &mut fastrand::Rng, number: u64| {
+            let mut noise = vec![0; 1000];
+            random.fill(&mut noise);
+            store.set_bytes(&number.to_be_bytes(), &noise).unwrap();
+        };
+        let mut random = fastrand::Rng::with_seed(1);
+        (0..1000).for_each(|number| set(&mut random, number));
+        store.flush().unwrap();
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    let number = random.u64(0..1000);
+                    set(&mut random, number);
+                }
+            });
+            let live = (0..500).map(|_| {
+                std::thread::sleep(std::time::Duration::from_millis(1));
+                store.stats().unwrap().live_bytes
+            });
+            let least = live.min().unwrap();
+            is_over.store(true, Ordering::Relaxed);
+            assert!(least > 900_000, "{least}");
+        });
     }
 }

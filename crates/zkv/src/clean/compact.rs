@@ -88,7 +88,7 @@ impl Store {
         let mut log_options = shared.options.log.clone();
         log_options.compression_level = options.level.unwrap_or(log_options.compression_level);
         log_options.check().map_err(Error::data(&shared.path))?;
-        let raw_bytes = shared.live().live_raw_bytes();
+        let raw_bytes = shared.live().0.live_raw_bytes();
         let packing = Packing::new(&shared.log, &log_options, raw_bytes);
         let mut compact = || shared.mended(|| shared.compact(&packing, &mut progress));
         let compacted = compact().or_else(|error| match error.is_without_room() {

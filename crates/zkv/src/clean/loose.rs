@@ -49,8 +49,7 @@ impl Shared {
     /// Reads what a survey asks for, since a survey holds up others: the seals of segments that may be packed
     /// loosely, `seals_max` of them at the most.
     pub(super) fn learn_what_is_loose(&self, seals_max: usize) {
-        let log = self.view.load().committed.log.clone();
-        let live = self.live();
+        let (live, log) = self.live();
         let is_asked_for = |segment: &SegmentInfo| {
             let used = live.segment(segment.slot).copied().unwrap_or_default();
             may_be_loose(segment, &used) && log.block_count(segment.slot).is_none()

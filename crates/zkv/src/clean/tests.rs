@@ -4,8 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
+use zkv_io::MemoryStorage;
+
 use super::{Cleaner, WRITE_WAIT_MAX};
-use crate::sync::atomic::Ordering;
+use crate::options::{Cleaning, Options};
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// What `call` returns; where it hangs, the test fails.
 pub(super) fn in_time<T: Send + 'static>(call: impl FnOnce() -> T + Send + 'static) -> T {
@@ -58,6 +61,44 @@ fn a_thread_that_waits_for_a_write_is_waited_for_as_soon_as_there_is_one() {
     assert!(cleaner.is_waited_for(&state));
     state.has_failed = true;
     assert!(!cleaner.is_waited_for(&state));
+}
+
+#[test]
+fn whoever_waits_goes_on_where_the_store_is_no_longer_behind() {
+    let cleaner = Arc::new(behind());
+    let of_write = Arc::clone(&cleaner);
+    let write = std::thread::spawn(move || of_write.wait_while_behind(Duration::from_secs(3600)));
+    while cleaner.state().waiting == 0 {
+        std::thread::yield_now();
+    }
+    cleaner.set_behind(false);
+    assert!(!in_time(move || write.join().unwrap()));
+}
+
+#[test]
+fn who_commits_for_others_waits_for_those_who_join_meanwhile() {
+    const BUFFER: usize = 64 << 10;
+    let options =
+        Options::new().storage(Arc::new(MemoryStorage::new())).memory_buffer_bytes(BUFFER);
+    let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+    let shared = Arc::clone(store.shared());
+    shared.cleaner.state().is_running = true;
+    shared.cleaner.set_behind(true);
+    let waits = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        let write = scope.spawn(|| {
+            shared.wait_to_commit(|| match waits.fetch_add(1, Ordering::Relaxed) {
+                0 => 2 * BUFFER as u64,
+                _ => 5 * BUFFER as u64,
+            });
+        });
+        while !write.is_finished() {
+            shared.cleaner.note_packed();
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(waits.into_inner(), 5);
+    shared.cleaner.state().is_running = false;
 }
 
 #[test]

@@ -116,13 +116,6 @@ impl Cleaner {
         has_written && !state.is_ending
     }
 
-    /// Lets those go on who wait for the cleaning.
-    fn end_waits(&self) {
-        let _state = self.state();
-        self.is_behind.store(false, Ordering::Relaxed);
-        self.changed.notify_all();
-    }
-
     /// Waits so long, or until the thread shall end.
     fn pause(&self, duration: Duration) {
         let (start, mut state) = (Instant::now(), self.state());
@@ -263,10 +256,10 @@ impl Shared {
                 self.clean_what_is_due(dead_percent, Asker::Thread(&mut budget, None))
             });
             if cleaned.is_err() {
-                self.cleaner.end_waits();
                 // What cannot be cleaned now is looked at again with what is written next, but each time that
                 // costs a sync, and perhaps an index file. Nobody waits for it.
                 self.cleaner.state().has_failed = true;
+                self.cleaner.set_behind(false);
                 self.cleaner.pause(RETRY_INTERVAL);
                 self.cleaner.state().has_failed = false;
             }
@@ -361,7 +354,7 @@ impl Shared {
         let victims = self.choose_victims(&mut writer, dead_percent, asker)?;
         if victims.is_empty() && matches!(asker, Asker::Thread(..)) {
             // With the writer: who has written since may have found the store behind again.
-            self.cleaner.end_waits();
+            self.cleaner.set_behind(false);
         }
         Ok(victims)
     }

@@ -261,7 +261,8 @@ impl Shared {
     /// The collections of `moment`, which have so many keys.
     fn collection_infos(&self, moment: &Moment, counts: &KeyCounts) -> Vec<CollectionInfo> {
         // What is in use is known of the log as it is now.
-        let taken = self.live().by_collection(&self.now().committed().log);
+        let (live, log) = self.live();
+        let taken = live.by_collection(&log);
         let infos = moment.committed().catalog.names().map(|(name, entry)| {
             let CollectionBytes { raw_bytes, live_bytes } =
                 taken.get(&entry.id).copied().unwrap_or_default();

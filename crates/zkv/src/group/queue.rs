@@ -140,6 +140,12 @@ impl Turn<'_> {
         }
     }
 
+    /// What all that wait by now would write.
+    pub(super) fn bytes_in_memory(&self) -> u64 {
+        let state = self.queue.state();
+        state.tickets.iter().map(|ticket| ticket.set.writes.bytes_in_memory()).sum()
+    }
+
     /// Takes all that wait by now. Another one comes first each time: of those that conflict the first one
     /// succeeds, and who is told last comes back last.
     pub(super) fn begin(&mut self) -> &[Arc<Ticket>] {
