@@ -12,6 +12,7 @@ use crate::event::{Event, FileId};
 use crate::fault::{ArmedFault, Call, Fault, SyncFailure};
 use crate::file::SimFile;
 use crate::image::Image;
+use crate::sectors::BadSector;
 
 /// What the system caches in one piece, and writes to the disk in one piece.
 pub(crate) const PAGE_BYTES: u64 = 4096;
@@ -35,6 +36,7 @@ pub(crate) struct State {
     /// What the files may take together.
     capacity_bytes: Option<u64>,
     has_failed_sync: bool,
+    pub(crate) has_refused_write: bool,
     pub(crate) random: fastrand::Rng,
 }
 
@@ -50,6 +52,7 @@ pub(crate) struct File {
     lost: BTreeSet<u64>,
     /// A sync that failed and is still to be told.
     untold: Option<io::ErrorKind>,
+    pub(crate) bad_sectors: Vec<BadSector>,
     pub(crate) locks: Locks,
     /// Whoever has it open, or a map of it: without a name it takes room until they are gone.
     pub(crate) holders: Arc<()>,
@@ -96,6 +99,7 @@ impl SimDisk {
             fault: None,
             capacity_bytes: None,
             has_failed_sync: false,
+            has_refused_write: false,
             random: fastrand::Rng::with_seed(seed),
         };
         Self { state: Arc::new(Mutex::new(state)), life: 0 }
@@ -213,7 +217,7 @@ impl State {
         }
     }
 
-    fn id(&self, path: &Path) -> io::Result<FileId> {
+    pub(crate) fn id(&self, path: &Path) -> io::Result<FileId> {
         self.names.get(path).copied().ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 
@@ -246,6 +250,10 @@ impl State {
         let start = usize::try_from(offset).map_err(|_| too_large())?;
         let end = start.checked_add(bytes.len()).ok_or_else(too_large)?;
         self.check_room(id, end)?;
+        if self.file(id)?.refuses_write(offset, bytes.len()) {
+            self.has_refused_write = true;
+            return Err(io::Error::other("the rest of the sector cannot be read"));
+        }
         let file = self.file(id)?;
         let cache = Arc::make_mut(&mut file.cache);
         if cache.len() < end {
@@ -260,7 +268,9 @@ impl State {
     pub(crate) fn set_len(&mut self, id: FileId, bytes: u64) -> io::Result<()> {
         let len = usize::try_from(bytes).map_err(|_| io::ErrorKind::FileTooLarge)?;
         self.check_room(id, len)?;
-        Arc::make_mut(&mut self.file(id)?.cache).resize(len, 0);
+        let file = self.file(id)?;
+        Arc::make_mut(&mut file.cache).resize(len, 0);
+        file.cut_bad_sectors(bytes);
         self.record(Event::SetLen { file: id, bytes });
         Ok(())
     }

@@ -35,7 +35,9 @@ impl SimFile {
 
 fn read(disk: &SimDisk, id: FileId, offset: u64, into: &mut [u8]) -> io::Result<()> {
     let mut state = disk.call(Call::Read)?;
-    let cache = &state.file(id)?.cache;
+    let file = state.file(id)?;
+    file.check_readable(offset, into.len())?;
+    let cache = &file.cache;
     let found = usize::try_from(offset)
         .ok()
         .and_then(|start| cache.get(start..start.checked_add(into.len())?))

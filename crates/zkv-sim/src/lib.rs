@@ -6,6 +6,7 @@
 //!   at any moment: unsynced changes kept, lost, reordered or torn, lengths without their bytes,
 //!   names without their directory's sync.
 //! - [`Fault`] makes one call fail, or all from one on; syncs fail in three manners.
+//! - A [`BadSector`] cannot be read: for ever, until it is written, or for a while.
 //!
 //! It is for tests and tasks alone: it knows nothing of what the files hold. The model of what a
 //! disk may do stands in `docs/testing.md`.
@@ -37,6 +38,7 @@ mod fault;
 mod file;
 mod image;
 mod power_cut;
+mod sectors;
 mod watched;
 
 pub use cut::{Cut, Growth, Sectors, Tear};
@@ -45,4 +47,5 @@ pub use event::{Event, FileId};
 pub use fault::{Calls, Fault, SyncFailure, WriteFailure};
 pub use image::Image;
 pub use power_cut::PowerCut;
+pub use sectors::{BadSector, Lasts};
 pub use watched::{Act, Watched};

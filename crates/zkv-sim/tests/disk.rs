@@ -6,7 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use zkv_io::{LockKind, OpenMode, Storage, StorageFile};
-use zkv_sim::{Calls, Cut, Fault, Growth, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
+use zkv_sim::{
+    BadSector, Calls, Cut, Fault, Growth, Image, Lasts, PowerCut, SimDisk, SyncFailure,
+    WriteFailure,
+};
 
 const A: &str = "dir/a";
 
@@ -299,4 +302,32 @@ fn on_a_full_disk_only_growing_fails_and_what_is_removed_gives_room_once_nobody_
     drop(map);
     one.write_at(10, &[4; 7]).unwrap();
     assert_eq!(disk.used_bytes(), 17);
+}
+
+#[test]
+fn a_bad_sector_fails_whoever_touches_it_until_it_is_written_whole_or_cut_off() {
+    let disk = SimDisk::recording(1);
+    let file = durable_file(&disk, &[7; 4096]);
+    let bad = |lasts| BadSector { offset: 512, bytes: 512, lasts };
+    let map = file.map().unwrap();
+    for lasts in [Lasts::ForEver, Lasts::UntilWritten, Lasts::ForAWhile] {
+        disk.set_bad_sectors(path(A), vec![bad(lasts)]).unwrap();
+        let lost = |offset, bytes| {
+            let failed = file.read_at(offset, &mut vec![0; bytes]).map_err(|error| error.kind());
+            let mapped = map.copy_out(offset, &mut vec![0; bytes]).map_err(|error| error.kind());
+            assert_eq!(failed, mapped);
+            failed == Err(io::ErrorKind::Other)
+        };
+        assert!(lost(511, 2) && lost(1023, 1) && lost(0, 4096) && !lost(0, 512) && !lost(1024, 9));
+        let is_mended = lasts == Lasts::UntilWritten;
+        // The rest of it would have to be read.
+        assert_eq!(file.write_at(1000, &[8; 100]).is_err(), is_mended);
+        assert_eq!(disk.has_refused_write(), is_mended || lasts == Lasts::ForAWhile);
+        file.write_at(500, &[8; 600]).unwrap();
+        assert_eq!(lost(600, 1), !is_mended);
+        assert_eq!(disk.bad_sectors(path(A)).is_empty(), is_mended);
+    }
+    file.set_len(512).unwrap();
+    file.set_len(4096).unwrap();
+    file.read_at(0, &mut [0; 4096]).unwrap();
 }
