@@ -10,6 +10,7 @@ mod log;
 mod model;
 mod planted;
 mod scripts;
+mod sectors;
 mod session;
 mod workload;
 
@@ -64,6 +65,8 @@ enum Part {
     Log,
     /// Long workloads by seed, cut at every change.
     Long,
+    /// Long workloads by seed, between whose operations sectors cannot be read any more, and can again.
+    Sectors,
     /// Bugs that the others must see, each planted into a copy of the sources.
     Planted,
 }
@@ -117,6 +120,8 @@ impl FromStr for Share {
 
 /// Of each kind of long workloads, how many CI runs.
 const SMOKE_WORKLOADS: usize = 12;
+/// Workloads beside bad sectors that CI runs.
+const SMOKE_SECTORS: usize = 40;
 /// Of the calls of workloads that clean, CI makes one in so many fail.
 const SMOKE_CLEANING_CALLS: usize = 8;
 /// What a smoke run tries at the least, half of what it does. It is counted, so that no machine is too slow.
@@ -160,7 +165,8 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
         replay(workload, &tally)?;
         return Ok(());
     }
-    let all = [Part::Exhaustive, Part::Cleaning, Part::Faults, Part::Log, Part::Long];
+    let all =
+        [Part::Exhaustive, Part::Cleaning, Part::Faults, Part::Log, Part::Long, Part::Sectors];
     let parts = if arguments.parts.is_empty() { &all[..] } else { &arguments.parts };
     let until = Until::Time(Duration::from_secs(arguments.seconds));
     for part in parts {
@@ -171,6 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
                 exhaustive(2, SMOKE, Share::ALL, &tally)?;
                 cleaning(SMOKE_CLEANING, &tally)?;
                 long(arguments.seed, Until::Count(SMOKE_WORKLOADS), &tally)?;
+                sectors(arguments.seed, Until::Count(SMOKE_SECTORS), &tally)?;
                 tally.expect(SMOKE_IMAGES_MIN, SMOKE_FAULTS_MIN)?;
             }
             Part::Exhaustive => exhaustive(3, EXHAUSTIVE, arguments.share, &tally)?,
@@ -182,6 +189,7 @@ pub fn run(arguments: &Arguments) -> Result<(), Failure> {
             Part::Planted => planted::run(arguments.seed, &arguments.bug)?,
             Part::Log => log(arguments.seed, until, &tally)?,
             Part::Long => long(arguments.seed, until, &tally)?,
+            Part::Sectors => sectors(arguments.seed, until, &tally)?,
         }
     }
     if *parts != [Part::Planted] {
@@ -197,6 +205,7 @@ enum Replay {
     Store(Workload),
     Log(LogWorkload),
     Fault(faults::Case),
+    Sectors(sectors::Case),
 }
 
 impl FromStr for Replay {
@@ -205,6 +214,9 @@ impl FromStr for Replay {
     fn from_str(text: &str) -> Result<Self, String> {
         if text.starts_with("fault/") {
             return text.parse().map(Self::Fault);
+        }
+        if text.starts_with("sectors/") {
+            return text.parse().map(Self::Sectors);
         }
         match text.strip_prefix("log/") {
             Some(rest) => rest.parse().map(Self::Log),
@@ -234,6 +246,7 @@ fn replay(replay: &Replay, tally: &Tally) -> Result<(), Failure> {
             }
         }
         Replay::Fault(case) => case.run(1, tally)?,
+        Replay::Sectors(case) => case.run(tally)?,
     }
     println!("crash: no violation in {}", tally.summary());
     Ok(())
@@ -287,6 +300,12 @@ fn log(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
     try_all(LogWorkload::scripts(), None, tally, attempt)?;
     try_some((seed..).map(LogWorkload::Random), until, tally, attempt)?;
     println!("crash: the log alone: so far {}", tally.summary());
+    Ok(())
+}
+
+fn sectors(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
+    try_some((seed..).map(sectors::Case::random), until, tally, |case| case.run(tally))?;
+    println!("crash: beside bad sectors: so far {}", tally.summary());
     Ok(())
 }
 

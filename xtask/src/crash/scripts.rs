@@ -124,7 +124,8 @@ impl Workload {
         Self::random_with(seed, seed.is_multiple_of(3))
     }
 
-    fn random_with(seed: u64, cleans: bool) -> Self {
+    /// As [`Workload::random`], of those that clean or of the others.
+    pub fn random_with(seed: u64, cleans: bool) -> Self {
         let mut random = fastrand::Rng::with_seed(seed);
         let durabilities = [Durability::Synced, Durability::Flushed, Durability::Buffered];
         let durability = durabilities[random.usize(..3)];

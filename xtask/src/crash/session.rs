@@ -14,6 +14,7 @@ use super::workload::{Change, Operation, Place, Workload};
 
 pub const STORE: &str = "dir/store.zkv";
 pub const INDEX: &str = "dir/store.zkv.idx";
+pub const SLOT_BYTES: u32 = 256 << 10;
 
 /// A store that runs a workload, step by step.
 pub struct Session<'a> {
@@ -28,7 +29,9 @@ pub struct Session<'a> {
     /// The last commit that is acknowledged as durable.
     pub durable: usize,
     pub backups: Vec<Backup>,
-    use_index_file: bool,
+    pub use_index_file: bool,
+    /// What is other than with most sessions.
+    pub adjust: fn(Options) -> Options,
     held: Option<Held>,
     /// Values that may wait in the store's buffer, at the most.
     buffered_bytes: u32,
@@ -82,7 +85,7 @@ pub fn options(disk: &SimDisk, workload: &Workload) -> Options {
         .durability(workload.durability)
         .use_index_file(workload.index.is_used())
         .index_thresholds(workload.index.thresholds())
-        .slot_bytes(256 << 10)
+        .slot_bytes(SLOT_BYTES)
         // The flushing and the cleaning thread stay out of it: what they do would come at any moment.
         .flush_interval(Duration::from_secs(3600))
         .cleaning(Cleaning::Off)
@@ -100,6 +103,7 @@ impl<'a> Session<'a> {
             durable: 0,
             backups: Vec::new(),
             use_index_file: workload.index.is_used(),
+            adjust: |options| options,
             held: None,
             buffered_bytes: 0,
         }
@@ -107,7 +111,7 @@ impl<'a> Session<'a> {
 
     pub fn open(&mut self) -> Result<(), Trouble> {
         let options = options(&self.disk, self.workload).use_index_file(self.use_index_file);
-        self.store = Some(options.open(STORE)?);
+        self.store = Some((self.adjust)(options).open(STORE)?);
         Ok(())
     }
 
@@ -303,7 +307,7 @@ impl<'a> Session<'a> {
         self.durable = self.commits.len() - 1;
     }
 
-    fn close(&mut self) -> Result<(), Trouble> {
+    pub fn close(&mut self) -> Result<(), Trouble> {
         // It keeps the files open.
         self.held = None;
         let closed = self.store()?.clone().close();

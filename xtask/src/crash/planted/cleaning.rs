@@ -16,6 +16,14 @@ pub const CLEANING: &[Bug] = &[
         wrong: "        Ok(PLANTED || found != Some(false))",
     },
     Bug {
+        name: "a mark moves behind a value that cannot be read",
+        file: "crates/zkv/src/clean/gather.rs",
+        right: "        let found = self.committed.find(key_of(hash, record), |found| found.is_mark())?;\n",
+        wrong: "        let found = match self.committed.find(key_of(hash, record), |found| found.is_mark()) {\n            \
+                Err(LookupError::Log(error)) if PLANTED && self.committed.is_lost(&error) => None,\n            \
+                found => found?,\n        };\n",
+    },
+    Bug {
         name: "of a key that a cell has twice the first record moves",
         file: "crates/zkv/src/clean/gather.rs",
         right: "            let bytes = cell.entry(number);\n",
