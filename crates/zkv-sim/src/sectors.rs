@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::disk::{File, SimDisk};
 
-/// A part of a file that the disk cannot read. Whatever touches it, through a map, too, fails as a read of a bad
-/// sector does.
+/// A part of a file that the disk cannot read. Whatever touches it, through a map, too, fails as a read of a
+/// bad sector does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BadSector {
     /// Where it starts in its file, in bytes.
@@ -24,7 +24,8 @@ pub enum Lasts {
     ForEver,
     /// Until a write brings all of it. What brings a part of it fails, since the rest would have to be read.
     UntilWritten,
-    /// Until somebody takes it out of the list, as a cable that is plugged in again does. Meanwhile as `ForEver`.
+    /// Until somebody takes it out of the list, as a cable that is plugged in again does. Meanwhile as
+    /// `ForEver`.
     ForAWhile,
 }
 

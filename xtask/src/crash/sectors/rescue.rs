@@ -108,8 +108,8 @@ impl Found<'_> {
         let is_named = |key: &Key| key.0 == DEFAULT || report.recovered_collections == 0;
         let is_there = |key: &Key| is_named(key) && self.model.entries.contains_key(key);
         let is_missing = |key: &Key| is_there(key) && lacks(&key);
-        // Known flaw: "Where the system gives a part of a page, of which a sector cannot be read, [...] salvage takes
-        // all of it for lost".
+        // Known flaw: "Where the system gives a part of a page, of which a sector cannot be read, [...]
+        // salvage takes all of it for lost".
         let has_parts = self.bad.iter().any(|(_, bad)| spoil::has_parts_of_pages(bad));
         match readable.find(|(key, _)| !has_parts && is_missing(key)) {
             Some((key, _)) => Err(after(format!("{} is missing, and can be read", name(key)))),

@@ -11,7 +11,7 @@ use zkv_sim::{BadSector, Image, Lasts, SimDisk};
 
 use super::super::images::Tally;
 use super::super::model::{DEFAULT, Model};
-use super::super::session::{INDEX, STORE, Session, Trouble, options};
+use super::super::session::{INDEX, SLOT_BYTES, STORE, Session, Trouble, options};
 use super::super::workload::{Operation, Workload};
 use super::ends::End;
 use super::rescue::{Found, with_index};
@@ -22,6 +22,9 @@ use super::spoil;
 const LOOK_ONE_IN: u32 = 3;
 /// Of so many times that nobody has the store open, it is looked at in every way at one.
 const RESCUE_ONE_IN: u32 = 2;
+
+/// What one operation adds at the most, but for a copy of all that is there.
+const GROWTH_MAX: u64 = 40 * SLOT_BYTES as u64;
 
 pub struct Run<'a> {
     pub session: Session<'a>,
@@ -39,8 +42,8 @@ pub struct Run<'a> {
     pub before_step: (usize, usize),
     /// A call has failed: what it has committed before that is not known.
     pub is_unsure: bool,
-    /// Behind the log's end there may be what a power cut has torn, which salvage cannot tell from damage before
-    /// the first write wipes it.
+    /// Behind the log's end there may be what a power cut has torn, which salvage cannot tell from damage
+    /// before the first write wipes it.
     pub is_torn: bool,
     /// Index files of the store's past.
     pub indexes: Vec<Arc<Vec<u8>>>,
@@ -147,7 +150,15 @@ impl<'a> Run<'a> {
         let had_refused = self.session.disk.has_refused_write();
         // A write may mend what has failed another one.
         let may_fail = self.may_fail();
-        match self.session.step(number, operation) {
+        // What goes on without end fills the disk.
+        let room = 2 * self.session.disk.used_bytes() + GROWTH_MAX;
+        self.session.disk.set_capacity(Some(room));
+        let done = self.session.step(number, operation);
+        self.session.disk.set_capacity(None);
+        if room < self.session.disk.used_bytes() + u64::from(SLOT_BYTES) {
+            return Err("the store grows without end".to_owned());
+        }
+        match done {
             Ok(()) => {
                 self.counts &= keys.is_empty() || !self.is_bad();
                 let is_buffered = self.session.workload.durability == Durability::Buffered;
@@ -183,8 +194,8 @@ impl<'a> Run<'a> {
         if parts.is_empty() && !was_refused && self.random.bool() {
             return self.look(false);
         }
-        // What an operation commits before its last commit may stand. Known flaw: "A commit is refused, all of it
-        // has arrived, and it cannot be wiped, since the disk goes on to fail".
+        // What an operation commits before its last commit may stand. Known flaw: "A commit is refused, all
+        // of it has arrived, and it cannot be wiped, since the disk goes on to fail".
         for state in parts.iter().chain(Some(last).filter(|_| was_refused)) {
             self.session.visible = state.clone();
             self.session.commit();
@@ -295,8 +306,8 @@ impl<'a> Run<'a> {
             Err(trouble) => return Err(format!("opening: {trouble}")),
         }
         if self.is_bad() && has_index {
-            // Known flaw: "So it is where an opening that replays a deletion which was durable cannot read that
-            // place".
+            // Known flaw: "So it is where an opening that replays a deletion which was durable cannot read
+            // that place".
             self.known.stale.extend(std::mem::take(&mut self.since_close));
             self.counts &= self.known.stale.is_empty();
         } else if !has_index && !self.is_bad() {

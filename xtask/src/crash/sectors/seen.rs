@@ -18,8 +18,8 @@ pub struct Known {
     pub had: BTreeMap<Key, BTreeSet<Arc<Vec<u8>>>>,
     /// Keys that were written while an older place of theirs could not be read.
     ///
-    /// Known flaws of the index: "A record whose place could not be read when its key was deleted [...] is there
-    /// again", and "A place that could not be read when its key was overwritten stays in the index".
+    /// Known flaws of the index: "A record whose place could not be read when its key was deleted [...] is
+    /// there again", and "A place that could not be read when its key was overwritten stays in the index".
     pub stale: BTreeSet<Key>,
     /// Something was cleaned since: what a stale place leads to is then moved as the newest of its key.
     pub has_moved_stale: bool,
@@ -30,9 +30,9 @@ pub struct Known {
 pub struct Strictness {
     /// Something cannot be read now.
     pub may_fail: bool,
-    /// An iteration yields all that a get does, and tells of the rest: not where that may be cached, since it was
-    /// read before the sector went bad. Known flaw: "Where the system gives a part of a page, of which a sector
-    /// cannot be read, an iteration passes over what starts in that page".
+    /// An iteration yields all that a get does, and tells of the rest: not where that may be cached, since it
+    /// was read before the sector went bad. Known flaw: "Where the system gives a part of a page, of which a
+    /// sector cannot be read, an iteration passes over what starts in that page".
     pub iterates_all: bool,
     /// Counts are right, too.
     pub counts: bool,

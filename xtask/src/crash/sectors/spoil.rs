@@ -14,8 +14,8 @@ const PAGE_BYTES: u64 = 4096;
 /// The first slot starts behind the file's header.
 const SLOTS_START: u64 = PAGE_BYTES;
 
-/// One to three sectors, most of them of the data file: of a slot's first page, of the end of a slot, where the
-/// seal is, close to where the file ends, of what one write has brought, or anywhere.
+/// One to three sectors, most of them of the data file: of a slot's first page, of the end of a slot, where
+/// the seal is, close to where the file ends, of what one write has brought, or anywhere.
 pub fn choose(disk: &SimDisk, random: &mut fastrand::Rng) -> Vec<(&'static Path, BadSector)> {
     let (image, slot_bytes) = (disk.image(), u64::from(SLOT_BYTES));
     let count = random.usize(1..4);
@@ -45,7 +45,8 @@ pub fn choose(disk: &SimDisk, random: &mut fastrand::Rng) -> Vec<(&'static Path,
     chosen
 }
 
-/// A place in what a write has left in the file: that of one record is as likely as that of a slot full of them.
+/// A place in what a write has left in the file: that of one record is as likely as that of a slot full of
+/// them.
 fn written(disk: &SimDisk, bytes: &[u8], random: &mut fastrand::Rng) -> Option<u64> {
     let events = disk.events(0);
     let left = events.iter().filter_map(|event| match event {
