@@ -122,8 +122,10 @@ impl LogWriter {
     /// The slots that no segment fills.
     #[must_use]
     pub fn free_slots(&self) -> FreeSlots {
+        // Nobody can tell whether somebody looks for what stood where nothing can be read: no base helps.
+        let can_read = |slot: u32| self.shared.slots().try_header(slot).is_ok();
         let (usable, held): (Vec<_>, Vec<_>) =
-            self.free.iter().partition(|free| self.is_usable(free));
+            self.free.iter().partition(|free| self.is_usable(free) && can_read(free.slot));
         let last_used = self.members.values().map(|segment| segment.place.id.slot).max();
         let last_held = held.iter().map(|free| free.slot).max();
         let last_in_use = last_used.max(last_held);
@@ -342,7 +344,7 @@ pub struct FreeSlots {
     pub at_end: u32,
     /// Those that can be used again, in front of one that is in use.
     pub before: u32,
-    /// Those that somebody still reads, or whose freeing is not durable yet.
+    /// Those that somebody still reads, whose freeing is not durable yet, or that cannot be read.
     pub held: u32,
     /// Whether one of these lies behind all segments.
     pub is_held_behind: bool,

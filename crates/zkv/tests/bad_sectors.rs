@@ -180,6 +180,31 @@ fn a_log_whose_last_seal_cannot_be_read_is_not_cut_short() {
     }
 }
 
+/// Then nothing tells that the log goes on there.
+#[test]
+fn nor_is_one_of_which_the_next_segment_cannot_be_read_either() {
+    const SLOT: u32 = 256 << 10;
+    let next = u64::from(SLOT) / SECTOR + 1;
+    for durability in [Durability::Flushed, Durability::Synced] {
+        let memory = MemoryStorage::new();
+        let options = options(&memory).slot_bytes(SLOT).durability(durability);
+        let store = options.open(PATH).unwrap();
+        let mut count = 0;
+        while store.stats().unwrap().segments < 2 {
+            // 32 of them end before the page with the seal.
+            store.set_bytes(&key(count), &noise(count, 7_900)).unwrap();
+            count += 1;
+        }
+        let memory = killed(&memory);
+        let error = beside(&memory, &[next - 1, next, next + 1, next + 2]).open(PATH).unwrap_err();
+        assert!(error.to_string().contains("a segment's seal"), "{error}");
+        // Where the seal can be read, it says more.
+        let error = beside(&memory, &[next]).open(PATH).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        assert_eq!(Options::new().storage(Arc::new(memory)).open(PATH).unwrap().len(), count);
+    }
+}
+
 #[test]
 fn salvage_tells_of_a_sector_in_which_the_log_may_go_on() {
     let memory = MemoryStorage::new();

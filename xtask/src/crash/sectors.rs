@@ -62,7 +62,31 @@ impl FromStr for Case {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc::channel;
+    use std::time::Duration;
+
     use super::*;
+
+    /// A cleaning that never ended, and an opening that cut off what was flushed.
+    #[test]
+    fn what_was_found_once_stays_mended() {
+        let found = [
+            "sectors/3177/buffered/appended/3177/switch-index,hold,reopen,clean,d13,s4.300000,c1.d1,\
+             kill,b7.21776x10,hold,s11.300000,s11.1155,c2.s6.545,c2.s0.300000,clean,c1.drop,\
+             b12.29447x11,b7.41905x9,b5.54836x13,c1.d2,c1.clear,b2.33060x13,b4.31693x6,restore,\
+             b2.34407x12,b1.32813x12,kill,clean,c2.s3.1469,b7.35122x7,d9,b8.59094x6,c2.s4.300000,\
+             b2.54339x13",
+            "sectors/274/synced/index/274/c2.s13.1430,clean,b2.57285x8,b1.22737x9,d4,b9.47813x11,d8,\
+             c2.clear,kill,hold,kill,b2.41370x8,reopen,clean,restore,c1.d3,b12.41588x9,b13.30550x9,\
+             c1.clear,c1.clear,b0.29157x6,c2.s2.1395,hold,c2.d10",
+        ];
+        for case in found {
+            let case: Case = case.parse().unwrap();
+            let (done, outcome) = channel();
+            std::thread::spawn(move || done.send(case.run(&Tally::default())));
+            outcome.recv_timeout(Duration::from_secs(120)).expect("it hangs").unwrap();
+        }
+    }
 
     #[test]
     fn a_case_reads_back_as_it_is_printed() {

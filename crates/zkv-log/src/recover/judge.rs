@@ -77,9 +77,11 @@ impl Recovery<'_> {
         if proof > self.end.position {
             return Err(LogError::corrupt(place.start, stopped_at, "a block that was durable"));
         }
-        let has_strays = !leftover.stray_slots.is_empty() || leftover.has_hidden_strays;
-        if seal.is_none() && has_strays && self.is_seal_unreadable(image, first) {
-            // It may lead to what seems to be a stray.
+        let may_go_on = !leftover.stray_slots.is_empty()
+            || leftover.has_hidden_strays
+            || leftover.has_unread_start;
+        if seal.is_none() && may_go_on && self.is_seal_unreadable(image, first) {
+            // It may lead to what seems to be a stray, or to what cannot be read.
             let what = "a segment's seal, which the disk cannot read";
             return Err(LogError::corrupt(place.start, stopped_at, what));
         }
@@ -103,7 +105,9 @@ impl Recovery<'_> {
         let filled: HashMap<u32, SegmentId> = ids().map(|id| (id.slot, id)).collect();
         let (mut proof, mut doubtful) = (Position::default(), Vec::new());
         for slot in 0..self.slot_count() {
-            let first = slots.header_at_start(slot);
+            let start = slots.decode_start(slot);
+            leftover.has_unread_start |= start.is_err() && !filled.contains_key(&slot);
+            let first = start.ok().flatten().filter(|one| one.is_of(&self.open.identity, slot));
             let first_id = first.as_ref().map(SegmentHeader::id);
             let doubt = self.doubt(slot, first_id, filled.get(&slot).copied());
             let may_hide_a_stray = doubt.as_ref().is_some_and(Doubtful::may_hide_a_stray);
