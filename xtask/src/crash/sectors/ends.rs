@@ -74,10 +74,13 @@ impl Run<'_> {
         let bad = spoil::after_cut(&self.session.disk.bad_sectors(Path::new(STORE)), &image);
         // What waits in buffers is no commit.
         let last = self.session.commits.len() - 1;
-        self.session.end_process();
         if image.get(Path::new(STORE)).is_none() {
-            return Err("a store that was there is gone".to_owned());
+            // Whether one that is being made comes to be there is what others try.
+            let is_being_made = self.start.get(Path::new(STORE)).is_none() && durable == 0;
+            let gone = || Err("a store that was there is gone".to_owned());
+            return if is_being_made { self.kill() } else { gone() };
         }
+        self.session.end_process();
         let commit = self.find_commit(&image, durable.min(last), last)?;
         self.session.disk = SimDisk::recording_from(&image, self.random.u64(..));
         let set = self.session.disk.set_bad_sectors(Path::new(STORE), bad);
