@@ -263,12 +263,10 @@ impl Shared {
     /// Waits for the cleaning before `bytes` are written in one commit, which may become more meanwhile: as
     /// often as who hands them over buffer by buffer. The caller holds no lock.
     pub(crate) fn wait_to_commit(&self, bytes: impl Fn() -> u64) {
+        let buffers = || bytes().div_ceil(self.options.memory_buffer_bytes as u64);
         let mut waits = 0;
-        while self.cleaner.wait_while_behind(WRITE_WAIT_MAX) {
+        while waits < buffers() && self.cleaner.wait_while_behind(WRITE_WAIT_MAX) {
             waits += 1;
-            if bytes() / self.options.memory_buffer_bytes as u64 <= waits {
-                break;
-            }
         }
     }
 }

@@ -31,6 +31,15 @@ impl Shared {
             let on = Condition { reads: reads.as_deref(), collections };
             return self.buffer(writes.in_memory_mut(), on);
         }
+        self.commit_straight(set)
+    }
+
+    /// Writes what waits in buffers and syncs it, with whoever commits at that moment: as a commit of nothing.
+    pub(crate) fn sync_in_turn(&self) -> Result<()> {
+        self.commit_straight(WriteSet::of_nothing(Durability::Synced))
+    }
+
+    fn commit_straight(&self, set: WriteSet<'static>) -> Result<()> {
         let set = Arc::new(set);
         self.mended(|| self.commit_in_turn(&set))?;
         self.clean_behind(Ok(()))
@@ -74,9 +83,12 @@ impl Shared {
         self.wait_to_commit(|| turn.bytes_in_memory());
         let mut outcomes = self.commit_tickets(turn.begin());
         let end = outcomes.iter().filter_map(|outcome| outcome.as_ref().ok()).max();
-        let start = Instant::now();
+        let (start, is_synced) =
+            (Instant::now(), end.is_none_or(|end| *end <= self.log.synced_upto()));
         let synced = end.map_or(Ok(()), |end| self.sync_for(set.durability, *end));
-        turn.note_sync(start.elapsed());
+        if !is_synced {
+            turn.note_sync(start.elapsed());
+        }
         if synced.is_err() {
             for (number, outcome) in outcomes.iter_mut().enumerate() {
                 if number != turn.own() && outcome.is_ok() {
@@ -127,9 +139,13 @@ impl Shared {
         let agreed: Vec<&WriteSet<'_>> = sets
             .iter()
             .zip(&checked)
-            .filter_map(|(set, checked)| checked.is_ok().then_some(*set))
+            .filter_map(|(set, checked)| (checked.is_ok() && !set.is_of_nothing()).then_some(*set))
             .collect();
         if agreed.is_empty() {
+            if checked.iter().any(Result::is_ok) {
+                // What is there is to be synced, as a commit would have left it.
+                writer.log.mend().map_err(Error::data(&self.path))?;
+            }
             return Ok(checked
                 .into_iter()
                 .map(|checked| checked.map(|()| writer.log.end()))

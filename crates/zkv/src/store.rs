@@ -13,7 +13,7 @@ use crate::catalog::DEFAULT;
 use crate::clean::Cleaner;
 use crate::coding::of_key;
 use crate::collections::Collections;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::group::Queues;
 use crate::handle::Handle;
 use crate::iter::IterBytes;
@@ -47,7 +47,7 @@ use crate::view::View;
 ///
 /// A store belongs to the process that has opened it: behind a `fork`, as some programs make to become a daemon,
 /// the child opens it anew. What it does with a handle of its parent's is not written, or fails with
-/// [`Error::Forked`].
+/// [`Error::Forked`](crate::Error::Forked).
 ///
 /// ```
 /// # let directory = tempfile::tempdir()?;
@@ -303,13 +303,7 @@ impl Store {
         let shared = self.shared();
         shared.check_writable()?;
         shared.pack_ahead()?;
-        let end = shared.mended(|| {
-            let mut writer = shared.writer()?;
-            shared.flush_all(&mut writer)?;
-            writer.log.mend().map_err(Error::data(&shared.path))?;
-            Ok(writer.log.end())
-        })?;
-        shared.clean_behind(shared.log.sync(end).map_err(Error::data(&shared.path)))
+        shared.sync_in_turn()
     }
 
     /// Makes all that was written as durable as this says.

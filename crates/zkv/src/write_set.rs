@@ -298,6 +298,16 @@ impl<'a> WriteSet<'a> {
         }
     }
 
+    /// For who wants nothing but that what is there is as durable.
+    pub(crate) fn of_nothing(durability: Durability) -> Self {
+        let (writes, collections) = (Writes::Few(Vec::new()), Vec::new());
+        Self { writes, reads: None, collections, moves: None, durability }
+    }
+
+    pub(crate) fn is_of_nothing(&self) -> bool {
+        self.moves.is_none() && matches!(&self.writes, Writes::Few(writes) if writes.is_empty())
+    }
+
     /// Whether it may wait in a buffer of `bytes_max`, which takes any one record. Several count as what they
     /// will take in memory there.
     pub(crate) fn fits_buffer(&self, bytes_max: usize) -> bool {

@@ -3,10 +3,11 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::sync::Arc;
 
 use zkv::{Cleaning, Durability, ErrorKind, Options, ReadMode, WriteBatch};
-use zkv_io::MemoryStorage;
+use zkv_io::{MemoryStorage, Storage};
 
 use common::bad_sectors::{BadSectors, SECTOR};
 use common::faulty::{PATH, killed, noise, options, read_file};
@@ -201,8 +202,35 @@ fn nor_is_one_of_which_the_next_segment_cannot_be_read_either() {
         // Where the seal can be read, it says more.
         let error = beside(&memory, &[next]).open(PATH).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt, "{error}");
+        let salvaged = |sectors: &[u64]| {
+            let storage = beside(&memory, sectors);
+            let report = zkv::salvage(PATH, "dir/to.zkv", storage, |_| ()).unwrap();
+            memory.remove(Path::new("dir/to.zkv")).unwrap();
+            (report.keys, report.missing_segments, report.is_complete())
+        };
+        assert_eq!(salvaged(&[next, next + 1, next + 2]), (count - 1, 1, false));
+        assert!(!salvaged(&[next - 1, next, next + 1, next + 2]).2);
         assert_eq!(Options::new().storage(Arc::new(memory)).open(PATH).unwrap().len(), count);
     }
+}
+
+/// What is missing has no older value, that would be in doubt.
+#[test]
+fn salvage_misses_the_only_segment_where_the_disk_cannot_read_it() {
+    const SLOT: u32 = 256 << 10;
+    let memory = MemoryStorage::new();
+    let options = options(&memory).slot_bytes(SLOT).durability(Durability::Synced);
+    let store = options.open(PATH).unwrap();
+    let snapshot = store.snapshot();
+    store.compact(|_| ()).unwrap();
+    drop(snapshot);
+    store.collection::<u64, u64>("of no keys").unwrap();
+    store.close().unwrap();
+    memory.remove(Path::new("dir/store.zkv.idx")).unwrap();
+    let next = u64::from(SLOT) / SECTOR + 1;
+    let storage = beside(&memory, &[next]);
+    let report = zkv::salvage(PATH, "dir/to.zkv", storage, |_| ()).unwrap();
+    assert_eq!((report.missing_segments, report.is_complete()), (1, false));
 }
 
 #[test]

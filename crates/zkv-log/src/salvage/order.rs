@@ -86,10 +86,12 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
             full.iter().map(|one| (one.id, one.data_end)).collect()
         });
     let last = seen.last_key_value();
-    let last_of_more = last
-        .and_then(|(sequence, seen)| Some((*sequence, seen.seal?.next)))
-        .filter(|(_, next)| !survey.was_never_begun(*next))
-        .map(|(sequence, _)| sequence);
+    let next = last.and_then(|(sequence, seen)| Some((*sequence, seen.seal?.next)));
+    if let Some((_, next)) = next.filter(|(_, next)| survey.is_unread(*next)) {
+        turns.insert(next.sequence, Turn::Missing(Missing { count: 1 }));
+    }
+    let last_of_more =
+        next.filter(|(_, next)| !survey.was_never_begun(*next)).map(|(sequence, _)| sequence);
     for (sequence, seen) in seen {
         let Seen { place, has_header, seal, .. } = seen;
         let data_end = seal.map(|seal| seal.data_end).or(ends.get(&place.id).copied());

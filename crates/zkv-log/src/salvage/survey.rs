@@ -23,6 +23,7 @@ use crate::position::Position;
 use crate::recover::decode_members;
 use crate::seal::Seal;
 use crate::segment::{Place, SegmentId};
+use crate::slots::Slots;
 
 use super::blocks::{BlockSearch, FoundBlock, Part};
 use super::checksums::seed_of;
@@ -246,6 +247,11 @@ impl<'a> Survey<'a> {
         header.is_some_and(|header| {
             header.is_of(&self.identity, id.slot) && header.sequence < id.sequence
         })
+    }
+
+    /// Whether the disk cannot read the start of the slot of `id`, of which nothing was found.
+    pub(super) fn is_unread(&self, id: SegmentId) -> bool {
+        Slots::new(self.file, &self.identity).decode_start(id.slot).is_err()
     }
 
     /// Whether something stands where the seal of an unsealed segment should be, other than zeros and the whole

@@ -217,7 +217,7 @@ impl Drop for Turn<'_> {
 mod tests {
     use std::io;
     use std::panic::{AssertUnwindSafe, catch_unwind};
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::sync::mpsc::channel;
     use std::thread::{Scope, ScopedJoinHandle, scope, sleep};
 
@@ -411,6 +411,44 @@ mod tests {
             assert_eq!(follower.join().unwrap().unwrap_err().kind(), ErrorKind::Io);
         });
         assert_eq!(store.get("key").unwrap(), Some(1u32));
+    }
+
+    #[test]
+    fn who_syncs_what_is_buffered_shares_a_turn_with_who_commits() {
+        let syncs = Arc::new(AtomicUsize::new(0));
+        let of_disk = Arc::clone(&syncs);
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            if act == Act::Sync && path.ends_with("store.zkv") {
+                of_disk.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let store = options.open("store.zkv").unwrap();
+        let queue = store.shared().queues.of(Durability::Synced);
+        let set_and_sync = |key: u8| store.set(&key, &key).and_then(|()| store.sync());
+        // What the opening has left to do is done, and the next turn waits for three.
+        set_and_sync(0).unwrap();
+        (queue.state().patience, queue.state().last_count) = (LONG, 3);
+        syncs.store(0, Ordering::SeqCst);
+        scope(|scope| {
+            let mut threads = Vec::new();
+            for key in 1..=2 {
+                threads.push(scope.spawn(move || set_and_sync(key)));
+                while !threads.iter().all(ScopedJoinHandle::is_finished)
+                    && queue.state().tickets.len() < threads.len()
+                {
+                    sleep(Duration::from_millis(1));
+                }
+            }
+            assert_eq!(queue.state().tickets.len(), 2, "who syncs has not waited");
+            let mut batch = WriteBatch::new();
+            batch.set(&3u8, &3u8);
+            store.write_with(batch, Durability::Synced).unwrap();
+            threads.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
+        });
+        assert_eq!(syncs.load(Ordering::SeqCst), 1);
+        assert_eq!(store.len(), 4);
     }
 
     #[test]
