@@ -87,7 +87,9 @@ pub(super) fn settle(mut survey: Survey<'_>) -> Order {
         });
     let last = seen.last_key_value();
     let next = last.and_then(|(sequence, seen)| Some((*sequence, seen.seal?.next)));
-    if let Some((_, next)) = next.filter(|(_, next)| survey.is_unread(*next)) {
+    if let Some((_, next)) = next.filter(|(_, next)| survey.is_unread(*next))
+        && turns.range(next.sequence..).next().is_none()
+    {
         turns.insert(next.sequence, Turn::Missing(Missing { count: 1 }));
     }
     let last_of_more =
