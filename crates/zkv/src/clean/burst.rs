@@ -155,8 +155,20 @@ mod tests {
     impl Shared {
         /// Moves what is needed of `segments` at once, and frees nothing.
         pub(crate) fn move_all(&self, segments: Vec<SegmentInfo>) -> Result<()> {
+            self.move_all_while(segments, || ())
+        }
+
+        /// As [`Shared::move_all`], and does something while each portion is packed.
+        pub(crate) fn move_all_while(
+            &self,
+            segments: Vec<SegmentInfo>,
+            meanwhile: impl Fn(),
+        ) -> Result<()> {
             let _turn = self.cleaner.take_turn();
-            let pack = |entries: &[&[u8]], prepacked| self.log.pack_again(entries, prepacked);
+            let pack = |entries: &[&[u8]], prepacked| {
+                meanwhile();
+                self.log.pack_again(entries, prepacked)
+            };
             let manner = Manner {
                 portion_bytes: 1 << 20,
                 burst_bytes: 0,

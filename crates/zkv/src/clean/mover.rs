@@ -157,7 +157,6 @@ mod tests {
     use zkv_io::MemoryStorage;
     use zkv_record::{Kind, PieceKey};
 
-    use super::super::burst::Manner;
     use super::*;
     use crate::options::{Cleaning, Options};
     use crate::store::Store;
@@ -198,19 +197,7 @@ mod tests {
         full.retain(|segment| segment.is_sealed);
         full.drain(..first);
         assert!(full.len() > 1);
-        let _turn = shared.cleaner.take_turn();
-        let pack = |entries: &[&[u8]], prepacked| {
-            meanwhile();
-            shared.log.pack_again(entries, prepacked)
-        };
-        let manner = Manner {
-            portion_bytes: 1 << 20,
-            burst_bytes: 0,
-            until: None,
-            keeps_prepacked: true,
-            pack,
-        };
-        shared.clean(full, &manner, None).unwrap();
+        shared.move_all_while(full, meanwhile).unwrap();
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
         shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
         assert!(shared.cleaner.stats().segments > 1);
@@ -314,16 +301,7 @@ mod tests {
             let mut victims = shared.view.load().committed.log.segments();
             // What was deleted stays in the first one.
             victims.retain(|segment| segment.is_sealed && segment.sequence > 1);
-            let _turn = shared.cleaner.take_turn();
-            let pack = |entries: &[&[u8]], prepacked| shared.log.pack_again(entries, prepacked);
-            let manner = Manner {
-                portion_bytes: 1 << 20,
-                burst_bytes: 0,
-                until: None,
-                keeps_prepacked: true,
-                pack,
-            };
-            shared.clean(victims, &manner, None).unwrap();
+            shared.move_all(victims).unwrap();
             shared.checkpoint(&mut shared.writer().unwrap()).unwrap();
             let marks = marks(&store);
             assert_eq!(marks.len(), 10);
