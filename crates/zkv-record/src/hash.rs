@@ -1,14 +1,15 @@
-//! Key hashes: BLAKE3, keyed by the store's secret, cut to 128 bits.
+//! Key hashes: SipHash-2-4 with 128 bits, keyed by the store's secret.
 
 use std::fmt;
+use std::hash::Hasher;
 
-/// The longest key that is hashed, together with its collection's number, in one compression.
-const SHORT_KEY_BYTES_MAX: usize = blake3::BLOCK_LEN - size_of::<u32>();
+use siphasher::sip128::SipHasher24;
 
 /// Domain separation: BLAKE3's `derive_key` mode asks for context strings that are hard-coded,
-/// unique and dated (BLAKE3 paper, section 6.2). They are part of the format.
-const COLLECTIONS_CONTEXT: &str = "zkv 2026-11-23 key hashes of named collections";
-const PIECES_CONTEXT: &str = "zkv 2026-11-23 key hashes of value pieces";
+/// unique and dated (BLAKE3 paper, section 6.2). It is part of the format.
+const CONTEXT: &str = "zkv 2026-12-01 SipHash key of key hashes";
+/// The namespace of pieces, behind those of all collections.
+const PIECES: u64 = 1 << 32;
 
 /// Where a key lives. Equal keys of different namespaces have unrelated hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,50 +32,42 @@ pub enum Namespace {
 /// ```
 #[derive(Clone)]
 pub struct KeyHasher {
-    default: [u8; 32],
-    collections: [u8; 32],
-    pieces: [u8; 32],
+    /// What has taken in nothing yet, and what has taken in the number of a namespace.
+    keyed: SipHasher24,
+    default: SipHasher24,
+    pieces: SipHasher24,
 }
 
 impl KeyHasher {
     /// A hasher with the store's secret.
     #[must_use]
     pub fn new(hash_key: [u8; 32]) -> Self {
-        Self {
-            default: hash_key,
-            collections: blake3::derive_key(COLLECTIONS_CONTEXT, &hash_key),
-            pieces: blake3::derive_key(PIECES_CONTEXT, &hash_key),
-        }
+        let mut key = [0; 16];
+        key.copy_from_slice(&blake3::derive_key(CONTEXT, &hash_key)[..16]);
+        let keyed = SipHasher24::new_with_key(&key);
+        let (default, pieces) = (within(keyed, 0), within(keyed, PIECES));
+        Self { keyed, default, pieces }
     }
 
-    /// The hash of `key`: one compression for keys up to 64 bytes of the default collection, and
-    /// up to 60 of another.
+    /// The hash of `key`.
     #[inline]
     #[must_use]
     pub fn hash(&self, namespace: Namespace, key: &[u8]) -> [u8; 16] {
         let hash = match namespace {
-            Namespace::Collection(0) => blake3::keyed_hash(&self.default, key),
-            Namespace::Collection(collection) => self.hash_in_collection(collection, key),
-            Namespace::Pieces => blake3::keyed_hash(&self.pieces, key),
+            Namespace::Collection(0) => self.default.hash(key),
+            Namespace::Collection(collection) => within(self.keyed, collection.into()).hash(key),
+            Namespace::Pieces => self.pieces.hash(key),
         };
-        let mut short = [0; 16];
-        short.copy_from_slice(&hash.as_bytes()[..16]);
-        short
+        u128::from(hash).to_le_bytes()
     }
+}
 
-    /// The collection's number stands before the key in four bytes, always, so no two pairs of
-    /// collection and key give the same input.
-    fn hash_in_collection(&self, collection: u32, key: &[u8]) -> blake3::Hash {
-        let prefix = collection.to_le_bytes();
-        if key.len() <= SHORT_KEY_BYTES_MAX {
-            let mut input = [0; blake3::BLOCK_LEN];
-            let end = prefix.len() + key.len();
-            input[..prefix.len()].copy_from_slice(&prefix);
-            input[prefix.len()..end].copy_from_slice(key);
-            return blake3::keyed_hash(&self.collections, &input[..end]);
-        }
-        blake3::Hasher::new_keyed(&self.collections).update(&prefix).update(key).finalize()
-    }
+/// The namespace's number stands before the key in eight bytes, always, so no two pairs of namespace
+/// and key give the same input. Eight are one word, behind which a key is hashed as if it stood alone.
+#[inline]
+fn within(mut keyed: SipHasher24, namespace: u64) -> SipHasher24 {
+    keyed.write(&namespace.to_le_bytes());
+    keyed
 }
 
 impl fmt::Debug for KeyHasher {
@@ -88,16 +81,40 @@ impl fmt::Debug for KeyHasher {
 mod tests {
     use super::*;
 
+    /// From `vectors.h` of the reference implementation: the key is the bytes 0 to 15, the input as many from 0 on.
     #[test]
-    fn a_long_key_of_a_collection_hashes_as_its_prefix_and_bytes() {
-        let hasher = KeyHasher::new([3; 32]);
-        for bytes in [0, 1, 59, 60, 61, 64, 1024, 70_000] {
+    fn the_hash_function_is_the_one_that_is_named() {
+        let bytes: Vec<u8> = (0..63).collect();
+        let hasher = SipHasher24::new_with_key(bytes.first_chunk().unwrap());
+        for (length, expected) in [
+            (0, 0xa3817f04ba25a8e66df67214c7550293_u128),
+            (1, 0xda87c1d86b99af44347659119b22fc45),
+            (15, 0x5493e99933b0a8117e08ec0f97cfc3d9),
+            (63, 0x5150d1772f50834a503e069a973fbd7c),
+        ] {
+            let hash = u128::from(hasher.hash(&bytes[..length]));
+            assert_eq!(hash.to_le_bytes(), expected.to_be_bytes(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn a_key_hashes_as_the_bytes_of_its_namespace_and_its_own() {
+        let hash_key = [3; 32];
+        let hasher = KeyHasher::new(hash_key);
+        let derived = blake3::derive_key(CONTEXT, &hash_key);
+        let plain = SipHasher24::new_with_key(derived.first_chunk().unwrap());
+        for bytes in [0, 1, 7, 8, 9, 60, 64, 1024, 70_000] {
             let key = vec![0x5A; bytes];
-            let mut input = 9u32.to_le_bytes().to_vec();
-            input.extend_from_slice(&key);
-            let whole = blake3::keyed_hash(&hasher.collections, &input);
-            let hash = hasher.hash(Namespace::Collection(9), &key);
-            assert_eq!(hash, whole.as_bytes()[..16], "key of {bytes} bytes");
+            for (namespace, number) in [
+                (Namespace::Collection(0), 0),
+                (Namespace::Collection(9), 9),
+                (Namespace::Collection(u32::MAX), (1 << 32) - 1),
+                (Namespace::Pieces, 1_u64 << 32),
+            ] {
+                let whole = plain.hash(&[&number.to_le_bytes()[..], &key].concat());
+                let expected = u128::from(whole).to_le_bytes();
+                assert_eq!(hasher.hash(namespace, &key), expected, "{bytes} of {namespace:?}");
+            }
         }
     }
 
