@@ -14,8 +14,6 @@ use doorkeeper::Doorkeeper;
 pub(crate) use label::{CheckpointId, Place};
 use ring::Ring;
 
-/// What a value may take with all that a ring has beside it, as far as the doorkeeper cares.
-const VALUE_BYTES: usize = 256;
 /// Values over this share of the cache are not kept, nor over this one of a shard: one would drop many.
 const SHARE_MAX: usize = 64;
 const SHARD_SHARE_MAX: usize = 4;
@@ -32,7 +30,7 @@ pub(crate) struct ValueCache {
     shard_count: usize,
     /// Made when the first value comes.
     shards: OnceLock<Box<[Shard]>>,
-    /// Made when a shard is full: it may take a good part of what a large cache takes that is not.
+    /// Made when a shard is full, which tells how many values there will be.
     doorkeeper: OnceLock<Doorkeeper>,
 }
 
@@ -92,12 +90,15 @@ impl ValueCache {
         let shards =
             self.shards.get_or_init(|| (0..self.shard_count).map(|_| Shard::default()).collect());
         let shard = shard_of(shards, place.hash);
-        if !shard.is_full.load(Ordering::Relaxed) || self.doorkeeper().has_seen(place.hash) {
+        if !shard.is_full.load(Ordering::Relaxed) || self.has_seen(place.hash) {
             let mut ring = shard.write();
             // Within the lock: whoever has taken the ring away has set another limit before.
             let ring = ring.get_or_insert_with(|| Ring::new(self.shard_bytes()));
             ring.put(place, led_by, value);
-            shard.is_full.store(ring.is_full(), Ordering::Relaxed);
+            if ring.is_full() {
+                self.doorkeeper.get_or_init(|| Doorkeeper::new(ring.count() * self.shard_count));
+                shard.is_full.store(true, Ordering::Relaxed);
+            }
         }
     }
 
@@ -114,7 +115,7 @@ impl ValueCache {
         }
     }
 
-    /// How much memory it takes, but for the doorkeeper and a few bytes a shard.
+    /// How much memory it takes, but for a few bytes a shard and the doorkeeper's, one for each value.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes_of = |shard: &Shard| shard.read().as_ref().map_or(0, |ring| ring.bytes() as u64);
         self.shards.get().map_or(0, |shards| shards.iter().map(bytes_of).sum())
@@ -135,8 +136,9 @@ impl ValueCache {
         self.bytes_max() / self.shard_count
     }
 
-    fn doorkeeper(&self) -> &Doorkeeper {
-        self.doorkeeper.get_or_init(|| Doorkeeper::new(self.bytes_max() / VALUE_BYTES))
+    /// Whether the key was turned away not long ago. If not, it is now.
+    fn has_seen(&self, hash: KeyHash) -> bool {
+        self.doorkeeper.get().is_none_or(|doorkeeper| doorkeeper.has_seen(hash))
     }
 }
 

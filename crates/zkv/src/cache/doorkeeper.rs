@@ -1,33 +1,33 @@
 //! Who may enter a full cache: those that were asked for not long ago.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use zkv_index::KeyHash;
 
-/// For so many keys that the cache could hold there is one place. More of them let in more of what
-/// nobody asks for again; with fewer, a full cache learns more slowly.
-const KEYS_PER_PLACE: usize = 4;
+/// For so many values that the cache holds there is one place. With more values to a place, a full cache learns
+/// more slowly; with fewer, it takes in more of what comes too seldom to stay, which costs time.
+const VALUES_PER_PLACE: usize = 2;
 
 /// Remembers keys that were turned away, each until another one takes its place (the doorkeeper of
-/// Einziger and others' TinyLFU, 2017, without its aging). Keeping a value that is asked for once costs
-/// a tenth of reading it, and takes another's room.
+/// Einziger and others' TinyLFU, 2017, without its aging). What is asked for once would take another's room.
 #[derive(Debug)]
 pub(super) struct Doorkeeper {
-    places: Box<[AtomicU32]>,
+    places: Box<[AtomicU16]>,
 }
 
 impl Doorkeeper {
-    /// For a cache of about `keys` values.
-    pub(super) fn new(keys: usize) -> Self {
-        let count = (keys / KEYS_PER_PLACE).next_power_of_two();
-        Self { places: (0..count).map(|_| AtomicU32::new(0)).collect() }
+    /// For a cache of about `values`.
+    pub(super) fn new(values: usize) -> Self {
+        let count = values.div_ceil(VALUES_PER_PLACE).max(1);
+        Self { places: (0..count).map(|_| AtomicU16::new(0)).collect() }
     }
 
     /// Whether the key is among those turned away last. If not, it is now.
     #[expect(clippy::cast_possible_truncation, reason = "any parts of a hash will do")]
     pub(super) fn has_seen(&self, hash: KeyHash) -> bool {
-        let (key, number) = ((hash.0 >> 32) as u32, (hash.0 >> 64) as usize);
-        let place = &self.places[number & (self.places.len() - 1)];
+        let (key, number) = ((hash.0 >> 32) as u16, (hash.0 >> 64) as u32);
+        let number = (u64::from(number) * self.places.len() as u64) >> 32;
+        let place = &self.places[number as usize];
         let is_known = place.load(Ordering::Relaxed) == key;
         if !is_known {
             place.store(key, Ordering::Relaxed);
@@ -48,7 +48,7 @@ mod tests {
 
     #[test]
     fn those_that_come_again_soon_are_known_and_others_are_not() {
-        let doorkeeper = Doorkeeper::new(4000);
+        let doorkeeper = Doorkeeper::new(2000);
         assert!((0..100).all(|number| !doorkeeper.has_seen(hash(number))));
         let known = (0..100).filter(|number| doorkeeper.has_seen(hash(*number))).count();
         assert!(known >= 80, "{known}");

@@ -71,6 +71,11 @@ impl Ring {
         self.is_full
     }
 
+    /// Values that it holds.
+    pub(super) fn count(&self) -> usize {
+        self.count
+    }
+
     /// How much memory it takes.
     pub(super) fn bytes(&self) -> usize {
         self.table.bytes() + self.bytes.capacity()
