@@ -54,8 +54,8 @@ pub enum Command {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:
-  tsv    one record a line: the key, a tab, and the rest of the line as the value, a carriage return
-         at its end, too; a byte order mark is part of the first key
+  tsv    one record a line: the key, a tab, and the rest of the line as the value; a byte order mark
+         is part of the first key
   jsonl  one JSON object a line: the field that --key names is the key, the line the value; text
          gives its characters in UTF-8, a number its digits as they are written. Without --key, the
          pairs that `zkv export` writes, which hold what is stored, whatever its type
@@ -63,7 +63,8 @@ Formats:
          symbolic links are not followed
   auto   files for a folder, else by the name's ending: .tsv, .jsonl or .ndjson
 
-Empty lines at the end are passed over.
+A carriage return at the end of a line, as files from Windows have it, is no part of it. Empty lines
+at the end are passed over.
 
 With --acknowledge, a program that pipes records in learns which of them are safe: it can forget
 those, and after a crash it sends the others again. Acknowledgements are numbers on standard output,
@@ -173,7 +174,8 @@ Formats:
   jsonl  the values, one a line, as they are: what came from JSON lines gives the same lines. Records
          whose value is no JSON object on one line, with the key in the field that --key names, are
          left out
-  tsv    key, tab, value; records that hold a tab in the key, or a line end, are left out
+  tsv    key, tab, value; records that hold a tab in the key, a line end, or a carriage return at the
+         end of the value, are left out
   files  a file a record, in the folder that -o names, which must not exist or be empty; records
          whose key is no relative path are left out
 

@@ -14,8 +14,8 @@ use crate::store::{self, Access, Keys, Part};
 use crate::types::Form;
 
 /// Why a record has no line of its own.
-const NO_LINE: &str =
-    "a line end, or a tab in the key, does not fit into a line; use --format pairs";
+const NO_LINE: &str = "a line end, a carriage return at the end, or a tab in the key does not fit into a \
+                       line; use --format pairs";
 
 /// Why a value is no JSON line that gives its record.
 const NO_JSON_LINE: &str =
@@ -178,7 +178,8 @@ fn plain<'a>(key: &'a [u8], value: &'a [u8], forms: Forms) -> Option<Plain<'a>> 
 
 /// Whether the line would be read back as this record.
 fn has_tsv_line(key: &[u8], value: &[u8]) -> bool {
-    memchr::memchr2(b'\t', b'\n', key).is_none() && memchr::memchr(b'\n', value).is_none()
+    let is_line = memchr::memchr(b'\n', value).is_none() && !value.ends_with(b"\r");
+    is_line && memchr::memchr2(b'\t', b'\n', key).is_none()
 }
 
 #[cfg(test)]
@@ -187,8 +188,10 @@ mod tests {
 
     #[test]
     fn a_record_has_a_tsv_line_where_it_can_be_read_back() {
-        let cases: [(&[u8], &[u8], bool); 5] = [
+        let cases: [(&[u8], &[u8], bool); 7] = [
             (b"k", b"v\tw", true),
+            (b"k\r", b"v\rw", true),
+            (b"k", b"v\r", false),
             (b"", b"", true),
             (b"k\t", b"v", false),
             (b"k\n", b"v", false),

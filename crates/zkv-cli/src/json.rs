@@ -31,10 +31,11 @@ pub fn key_of(line: &[u8], field: &str, key: &mut Vec<u8>) -> Result<(), String>
 }
 
 /// Whether `line` is one line with a JSON object whose field `field` holds `key`: then the line alone tells
-/// the record.
+/// the record. A carriage return at its end is none of it where it is read back.
 pub fn holds_key(line: &[u8], field: &str, key: &[u8]) -> bool {
     let mut found = Vec::new();
-    memchr::memchr(b'\n', line).is_none() && key_of(line, field, &mut found).is_ok() && found == key
+    let is_line = memchr::memchr(b'\n', line).is_none() && !line.ends_with(b"\r");
+    is_line && key_of(line, field, &mut found).is_ok() && found == key
 }
 
 /// Writes `{"key":..,"value":..}`, without a line end. It is not made as a whole: of values there may be
@@ -249,9 +250,10 @@ mod tests {
 
     #[test]
     fn a_line_tells_its_record_only_with_its_key_in_a_field() {
-        let cases: [(&[u8], &[u8], bool); 9] = [
+        let cases: [(&[u8], &[u8], bool); 10] = [
             (b"{\"id\":\"k\",\"x\":1}", b"k", true),
-            (b"{\"x\":1,\"id\":\"\\u006b\"}\r", b"k", true),
+            (b"{\"x\":1,\"id\":\"\\u006b\"}\t", b"k", true),
+            (b"{\"id\":\"k\"}\r", b"k", false),
             (b"{\"id\":42}", b"42", true),
             (b"{\"x\":{\"id\":\"k\"}}", b"k", false),
             (b"{\"k\":1}", b"k", false),

@@ -34,7 +34,7 @@ impl<R: Read> Lines<R> {
     }
 
     /// The next line, without its line feed; `None` behind the last one, which needs none. A
-    /// carriage return belongs to its line.
+    /// carriage return before that is given as it is.
     ///
     /// # Errors
     /// Those of the reader, and [`io::ErrorKind::FileTooLarge`] for a line over the limit.

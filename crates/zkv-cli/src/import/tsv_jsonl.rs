@@ -33,7 +33,10 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
             Err(error) => return Err(Failure::File { name, error }),
         };
         let refused = |problem| Failure::Line { name: name.clone(), number, problem };
-        if matches!(line, b"" | b"\r") {
+        let input_bytes = line.len() + 1;
+        // Files from Windows end each line with one. An export writes no line that ends so.
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
             // Many files end with one. Anywhere else it is no record.
             first_empty.get_or_insert(number);
             continue;
@@ -44,7 +47,6 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
         if number == 1 && *split != Split::AtTab && line.starts_with(BYTE_ORDER_MARK) {
             return Err(refused("a byte order mark stands before the JSON; it must go".to_owned()));
         }
-        let input_bytes = line.len() + 1;
         match split {
             Split::AtTab => {
                 let (key, value) = split_at_tab(line).map_err(refused)?;

@@ -44,7 +44,7 @@ fn imported_json_lines_come_out_as_they_went_in() {
 fn an_imported_table_comes_out_as_it_went_in() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
-    let table: String = (0..500).map(|n| format!("key {n}\tvalue {n}\t\u{df}\r\n")).collect();
+    let table: String = (0..500).map(|n| format!("key {n}\tvalue {n}\t\u{df}\n")).collect();
     zkv_with(&["import", &store, "-", "--format", "tsv"], table.as_bytes()).check(0);
     let found = zkv(&["export", &store, "--format", "tsv"]).check(0);
     let order = |text: &str| {
@@ -162,6 +162,31 @@ fn records_that_have_no_line_are_counted_and_left_out() {
     assert!(found.messages.contains("2 records were left out"), "{found:?}");
     assert!(found.messages.contains("--format pairs"), "{found:?}");
     assert_eq!(found.check(5), "plain\tvalue\n");
+}
+
+#[test]
+fn what_an_import_would_take_for_a_line_end_has_no_line() {
+    let folder = Folder::new();
+    let (store, copy) = (folder.text("s.zkv"), folder.text("copy.zkv"));
+    for (key, value) in [("k", "v\r"), ("l", "v\rw"), ("m\r", ""), ("id", "{\"id\":\"id\"}\r")] {
+        zkv(&["set", &store, key, value]).check(0);
+    }
+    let found = zkv(&["export", &store, "--format", "tsv"]);
+    assert!(found.messages.contains("2 records were left out"), "{found:?}");
+    let text = found.check(5);
+    assert_eq!(
+        text.split('\n').collect::<std::collections::BTreeSet<_>>(),
+        ["", "l\tv\rw", "m\r\t"].into()
+    );
+    let found = zkv(&["export", &store, "--key", "id"]);
+    assert!(found.messages.contains("4 records were left out"), "{found:?}");
+    found.check(5);
+    // Pairs hold any of them.
+    let pairs = folder.text("pairs.jsonl");
+    zkv(&["export", &store, "-o", &pairs]).check(0);
+    zkv(&["import", &copy, &pairs]).check(0);
+    let export = |store: &str| zkv(&["export", store]).check(0);
+    assert_eq!(sorted(&export(&copy)), sorted(&export(&store)));
 }
 
 #[test]

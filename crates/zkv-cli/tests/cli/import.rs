@@ -40,6 +40,32 @@ fn a_folder_gives_paths_and_contents() {
 }
 
 #[test]
+fn a_carriage_return_at_the_end_is_of_the_line_end() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let table =
+        folder.write("a.tsv", "crlf\tv\r\nlf\tv\ntwo\tv\r\r\nin\tv\rw\r\nempty\t\r\nlast\tv\r");
+    zkv(&["import", &store, &table]).check(0);
+    let lines = folder.write("a.jsonl", "{\"id\":\"j\"}\r\n{\"id\":\"k\"} \n");
+    zkv(&["import", &store, &lines, "--key", "id"]).check(0);
+    let pairs = folder.write("b.jsonl", "{\"key\":\"pair\",\"value\":\"v\\r\"}\r\n");
+    zkv(&["import", &store, &pairs]).check(0);
+    for (key, expected) in [
+        ("crlf", "v"),
+        ("lf", "v"),
+        ("two", "v\r"),
+        ("in", "v\rw"),
+        ("empty", ""),
+        ("last", "v"),
+        ("j", "{\"id\":\"j\"}"),
+        ("k", "{\"id\":\"k\"} "),
+        ("pair", "v\r"),
+    ] {
+        assert_eq!(zkv(&["get", &store, key]).check(0), expected, "{key}");
+    }
+}
+
+#[test]
 fn an_empty_last_line_with_a_carriage_return_is_none() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
