@@ -98,6 +98,9 @@ pub struct Import {
     /// Bytes of a segment of a new store: a power of two from 262144 to 16777216. A store that exists keeps its own
     #[arg(long, value_name = "BYTES")]
     pub slot_bytes: Option<u32>,
+    /// Fail where the store does not exist, instead of creating it
+    #[arg(long)]
+    pub no_create: bool,
 }
 
 /// How records are compressed.
@@ -254,6 +257,9 @@ pub struct Set {
     /// The value; read from standard input where it is left out
     #[arg(allow_negative_numbers = true)]
     pub value: Option<OsString>,
+    /// Fail where the store does not exist, instead of creating it
+    #[arg(long)]
+    pub no_create: bool,
     #[command(flatten)]
     pub types: Types,
 }

@@ -30,7 +30,8 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let collection = arguments.types.collection.as_deref();
     // Asked before the opening, which makes one.
     let is_new = !arguments.store.exists();
-    let store = store::open_to_write(&arguments.store, options(arguments), collection)?;
+    let (path, no_create) = (&arguments.store, arguments.no_create);
+    let store = store::open_to_write(path, options(arguments), collection, no_create)?;
     if arguments.slot_bytes.is_some() && !is_new {
         say(format_args!(
             "zkv: --slot-bytes is for new stores: this one keeps the length that its segments have"

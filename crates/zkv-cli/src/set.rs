@@ -24,7 +24,8 @@ pub fn run(arguments: &Set) -> Result<(), Failure> {
         let (key, value) = encode(arguments, &text, own(*key_type), own(*value_type))?;
         check_lengths(key.len(), value.len() as u64)?;
     }
-    let store = store::open_to_write(&arguments.store, Options::new(), collection)?;
+    let (path, no_create) = (&arguments.store, arguments.no_create);
+    let store = store::open_to_write(path, Options::new(), collection, no_create)?;
     let done = store::Keys::of(&store, collection).and_then(|keys| {
         let form = |part, given| store::form_of(&store, collection, part, given, Access::Write);
         let (key_form, value_form) = (form(Part::Key, *key_type)?, form(Part::Value, *value_type)?);

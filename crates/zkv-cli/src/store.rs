@@ -63,18 +63,20 @@ pub fn open_to_change_with(path: &Path, options: Options) -> Result<Store, Failu
 }
 
 /// Opens a store to write to its own keys or to a collection's. The former creates it where it does not
-/// exist; collections are in stores that do.
+/// exist, but for `no_create`; collections are in stores that do.
 pub fn open_to_write(
     path: &Path,
     options: Options,
     collection: Option<&str>,
+    no_create: bool,
 ) -> Result<Store, Failure> {
     if collection.is_some() && matches!(path.try_exists(), Ok(false)) {
         let problem =
             "there is no store here, so no collection: programs make them, the command does not";
         return Err(Failure::file(path, io::Error::new(io::ErrorKind::NotFound, problem)));
     }
-    Ok(patient(options).create(collection.is_none()).open(path)?)
+    let creates = collection.is_none() && !no_create;
+    Ok(patient(options).create(creates).open(path)?)
 }
 
 /// The keys that a command works on: a store's own, or a collection's.

@@ -177,6 +177,7 @@ mod tests {
             acknowledge: None,
             atomic: false,
             slot_bytes: None,
+            no_create: false,
         };
         let mut sources = check(&arguments).map_err(|failure| failure.to_string())?;
         Ok(sources.remove(0))

@@ -138,8 +138,11 @@ fn a_store_that_is_open_elsewhere_is_4() {
 fn a_missing_store_is_5_and_is_not_created() {
     let folder = Folder::new();
     let store = folder.text("missing.zkv");
-    let cases: [&[&str]; 7] = [
+    let source = folder.write("a.tsv", "k\tv\n");
+    let cases: [&[&str]; 9] = [
         &["get", &store, "key"],
+        &["set", &store, "key", "value", "--no-create"],
+        &["import", &store, &source, "--no-create"],
         &["del", &store, "key"],
         &["list", &store],
         &["stats", &store],
@@ -152,7 +155,23 @@ fn a_missing_store_is_5_and_is_not_created() {
         assert!(found.messages.contains("missing.zkv"), "{found:?}");
         found.check(5);
     }
-    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(folder.0.path()).unwrap().count(), 1);
+    let message = |arguments: &[&str]| zkv(arguments).check_messages(5);
+    let [get, set, import, ..] = cases;
+    assert_eq!(message(set), message(get));
+    assert_eq!(message(import), message(get));
+}
+
+#[test]
+fn a_store_that_exists_is_written_without_being_created() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    zkv(&["set", &store, "key", "value"]).check(0);
+    let source = folder.write("a.tsv", "k\tv\n");
+    zkv(&["set", &store, "key", "other", "--no-create"]).check(0);
+    zkv(&["import", &store, &source, "--no-create"]).check(0);
+    assert_eq!(zkv(&["get", &store, "key"]).check(0), "other");
+    assert_eq!(zkv(&["get", &store, "k"]).check(0), "v");
 }
 
 #[cfg(target_os = "linux")]
