@@ -81,6 +81,9 @@ pub struct Import {
     /// The field that is the key of a JSON line
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
+    /// Pass over the first N lines of each source, such as a header row: for tsv and jsonl
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub skip_lines: u64,
     #[command(flatten)]
     pub types: Types,
     #[command(flatten)]

@@ -48,6 +48,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
         progress: Progress::of_bytes(total),
         record_count: 0,
         bytes: 0,
+        skipped_lines: 0,
         batch: arguments.atomic.then(WriteBatch::new),
     };
     let imported = sources.iter().try_for_each(|source| {
@@ -58,7 +59,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let imported = imported.and_then(|()| sink.write_batch());
     // What came before a bad line is as safe as the rest.
     let acknowledged = sink.acknowledgements.finish(&store, sink.record_count);
-    let (record_count, bytes) = (sink.record_count, sink.bytes);
+    let (record_count, bytes, skipped) = (sink.record_count, sink.bytes, sink.skipped_lines);
     // The bar goes before anything is said.
     drop(sink);
     let closed = store::close_stored(store);
@@ -67,7 +68,13 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     } else if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
-        say(format_args!("imported {} of {bytes} bytes in {seconds:.1} s", records(record_count)));
+        let skipped = match skipped {
+            0 => String::new(),
+            1 => "; 1 line was skipped".to_owned(),
+            _ => format!("; {skipped} lines were skipped"),
+        };
+        let imported = records(record_count);
+        say(format_args!("imported {imported} of {bytes} bytes in {seconds:.1} s{skipped}"));
     }
     imported?;
     acknowledged?;
@@ -97,7 +104,9 @@ fn import(source: &Source, arguments: &Import, sink: &mut Sink<'_>) -> Result<()
     match source {
         Source::Folder(folder) => files::import_folder(folder, &arguments.store, sink),
         Source::File(file) => files::import_file(file, &arguments.store, sink),
-        Source::Lines { input, split } => tsv_jsonl::import(input, split, sink),
+        Source::Lines { input, split } => {
+            tsv_jsonl::import(input, split, arguments.skip_lines, sink)
+        }
     }
 }
 
@@ -111,6 +120,7 @@ struct Sink<'a> {
     progress: Progress,
     record_count: u64,
     bytes: u64,
+    skipped_lines: u64,
     /// What is written at the end, all of it or nothing.
     batch: Option<WriteBatch>,
 }

@@ -28,6 +28,10 @@ impl Source {
         matches!(self, Self::Lines { split: Split::InPair, .. })
     }
 
+    fn has_lines(&self) -> bool {
+        matches!(self, Self::Lines { .. })
+    }
+
     fn has_fields(&self) -> bool {
         matches!(self, Self::Lines { split: Split::InField(_), .. })
     }
@@ -80,6 +84,12 @@ pub fn check(arguments: &Import) -> Result<Vec<Source>, Failure> {
         return Err(Failure::Usage(
             "--key names a field of JSON lines, and none of the sources has any; the key of a line of a \
              tsv file is what stands before its first tab"
+                .to_owned(),
+        ));
+    }
+    if arguments.skip_lines > 0 && !sources.iter().any(Source::has_lines) {
+        return Err(Failure::Usage(
+            "--skip-lines is for tsv and jsonl: none of the sources is read by its lines"
                 .to_owned(),
         ));
     }
@@ -171,6 +181,7 @@ mod tests {
             sources: vec![source.into()],
             format,
             key: key.map(str::to_owned),
+            skip_lines: 0,
             types: Types { collection: None, key_type: None, value_type: None },
             compression: Compression { settings: Settings::Balanced, level: None },
             durability: Waits::Buffered,

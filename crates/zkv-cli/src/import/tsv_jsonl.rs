@@ -11,8 +11,13 @@ use crate::json;
 /// What some programs on Windows write first.
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// Imports every line of `input`.
-pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), Failure> {
+/// Imports every line of `input` behind the first `skip_lines`.
+pub fn import(
+    input: &Input,
+    split: &Split,
+    skip_lines: u64,
+    sink: &mut Sink<'_>,
+) -> Result<(), Failure> {
     let name = input.name();
     let bytes_max = match split {
         // A byte is six characters at the most, in JSON or in Base64.
@@ -34,6 +39,10 @@ pub fn import(input: &Input, split: &Split, sink: &mut Sink<'_>) -> Result<(), F
         };
         let refused = |problem| Failure::Line { name: name.clone(), number, problem };
         let input_bytes = line.len() + 1;
+        if number <= skip_lines {
+            sink.skipped_lines += 1;
+            continue;
+        }
         // Files from Windows end each line with one. An export writes no line that ends so.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         if line.is_empty() {

@@ -77,6 +77,29 @@ fn an_empty_last_line_with_a_carriage_return_is_none() {
 }
 
 #[test]
+fn lines_at_the_start_of_each_source_are_skipped_and_counted() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    // Headers need be no records.
+    let table = folder.write("a.tsv", "\u{feff}name\r\n\r\nk\tv\r\n");
+    let short = folder.write("b.tsv", "name\n");
+    let import = |arguments: &[&str]| zkv(&[&["import", &*store], arguments].concat());
+    let messages = import(&[&table, &short, "--skip-lines", "2"]).check_messages(0);
+    assert!(messages.starts_with("imported 1 record of 2 bytes in "), "{messages}");
+    assert!(messages.ends_with(" s; 3 lines were skipped\n"), "{messages}");
+    let lines = folder.write("a.jsonl", "\u{feff}# a comment\n{\"id\":\"l\"}\nno JSON\n");
+    let messages = import(&[&lines, "--key", "id", "--skip-lines", "1"]).check_messages(5);
+    assert!(messages.contains("imported 1 record of 11 bytes in "), "{messages}");
+    assert!(messages.contains(" s; 1 line was skipped\n"), "{messages}");
+    // Lines are counted from the file's start.
+    assert!(messages.contains("a.jsonl:3: no JSON object"), "{messages}");
+    assert_eq!(sorted(&zkv(&["list", &store]).check(0)), ["k", "l"]);
+    let messages = import(&[&table, "--format", "files", "--skip-lines", "1"]).check_messages(2);
+    assert!(messages.contains("--skip-lines is for tsv and jsonl"), "{messages}");
+    assert!(!import(&[&short]).check_messages(5).contains("skipped"));
+}
+
+#[test]
 fn a_single_file_is_a_record_under_its_name() {
     let folder = Folder::new();
     let store = folder.text("s.zkv");
