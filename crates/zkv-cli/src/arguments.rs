@@ -234,7 +234,7 @@ pub struct Types {
 /// Print the value of a key: bytes as they are, other types as text and a line end.
 ///
 /// On a terminal, control characters are escaped, and bytes have a line end, too: with -o FILE, or through a pipe,
-/// they are exact.
+/// they are exact. What is printed is what `zkv set` reads, with the same types: the same value again.
 #[derive(Args, Debug)]
 pub struct Get {
     /// The store's data file
@@ -250,6 +250,9 @@ pub struct Get {
 }
 
 /// Set the value of a key, in a store which is created where it does not exist, but for --collection.
+///
+/// What is read from standard input as text loses one line end, which `zkv get` and `echo` put behind it; numbers and
+/// JSON lose white space around them. Bytes are stored as they come, with every line end.
 #[derive(Args, Debug)]
 pub struct Set {
     /// The store's data file

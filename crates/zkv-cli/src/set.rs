@@ -45,7 +45,10 @@ fn encode<'a>(
     value_form: Form,
 ) -> Result<Encoded<'a>, Failure> {
     let key = store::encode_key(&arguments.key, key_form)?;
-    let value = value_form.encode(text);
+    // The line end with which `get` ends a text, as `echo` does, is none of it.
+    let is_line = arguments.value.is_none() && value_form == Form::Str;
+    let line = text.strip_suffix(b"\n").filter(|_| is_line);
+    let value = value_form.encode(line.unwrap_or(text));
     Ok((key, value.map_err(|problem| Failure::Usage(format!("the value: {problem}")))?))
 }
 

@@ -1,6 +1,6 @@
 //! `get`, `set`, `del` and `list`.
 
-use crate::{Folder, contents, sorted, zkv, zkv_with};
+use crate::{Folder, contents, sorted, store_with_titles, zkv, zkv_with};
 
 #[test]
 fn a_value_is_set_printed_and_deleted() {
@@ -23,6 +23,43 @@ fn a_value_is_read_from_standard_input_byte_for_byte() {
     let file = folder.text("value");
     assert_eq!(zkv(&["get", &store, "key", "-o", &file]).check(0), "");
     assert_eq!(contents(&folder.path("value")), value);
+}
+
+#[test]
+fn what_get_prints_is_what_set_reads() {
+    let folder = Folder::new();
+    let (path, store) = store_with_titles(&folder);
+    let texts = ["", "a", "a\n", "a\n\n", "\n", "a\r\n", "a\r", " a ", "two\nlines"];
+    for (number, text) in texts.into_iter().enumerate() {
+        store.set(&format!("{number}"), text).unwrap();
+        store.set_bytes(number.to_string().as_bytes(), text.as_bytes()).unwrap();
+    }
+    store.close().unwrap();
+    let text = ["--key-type", "str", "--value-type", "str"];
+    let titles = ["--collection", "titles"];
+    for types in [&text[..], &titles, &[]] {
+        let run = |words: [&str; 3], input: &[u8]| zkv_with(&[&words[..], types].concat(), input);
+        for (number, text) in texts.into_iter().enumerate() {
+            let key = number.to_string();
+            if types == titles {
+                // As an argument, a text is what it is.
+                zkv(&[&["set", &*path, &key, text], types].concat()).check(0);
+            }
+            let before = run(["get", &path, &key], b"").output;
+            run(["set", &path, "99"], &before).check(0);
+            assert_eq!(run(["get", &path, "99"], b"").output, before, "{text:?}");
+        }
+    }
+    let store = zkv::Store::open(&path).unwrap();
+    assert_eq!(store.get::<_, String>("99").unwrap().as_deref(), texts.last().copied());
+    store.close().unwrap();
+    // As `echo` and `printf` give it.
+    for input in ["hello\n", "hello"] {
+        let set = [&["set", &*path, "k"], &text[..]].concat();
+        zkv_with(&set, input.as_bytes()).check(0);
+        let get = [&["get", &*path, "k"], &text[..]].concat();
+        assert_eq!(zkv(&get).check(0), "hello\n");
+    }
 }
 
 #[test]
