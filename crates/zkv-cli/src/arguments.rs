@@ -50,7 +50,7 @@ pub enum Command {
 /// Read files or folders into a store, which is created where it does not exist, but for --collection.
 ///
 /// A line that cannot be parsed ends the import; what was imported before it stands, unless --atomic
-/// is given. A key that occurs twice keeps its last value.
+/// is given, and a store that was created for nothing is removed. A key that occurs twice keeps its last value.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:

@@ -6,6 +6,8 @@ mod lines;
 mod source;
 mod tsv_jsonl;
 
+use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use zkv::{ErrorKind, KEY_BYTES_MAX, Options, Store, WriteBatch};
@@ -62,9 +64,14 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let (record_count, bytes, skipped) = (sink.record_count, sink.bytes, sink.skipped_lines);
     // The bar goes before anything is said.
     drop(sink);
+    let is_unmade = is_new && imported.is_err() && unmake(&store, &arguments.store);
     let closed = store::close_stored(store);
     if closed.is_err() && !arguments.atomic {
         say(format_args!("read {}; what of them could be written stands", records(record_count)));
+    } else if is_unmade {
+        store::remove_index_left(&arguments.store);
+        let path = arguments.store.display();
+        say(format_args!("nothing was imported: {path}, which was made for it, is removed"));
     } else if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
         // Also where a later line failed: what came before it stands.
         let seconds = start.elapsed().as_secs_f64();
@@ -79,6 +86,12 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     imported?;
     acknowledged?;
     closed
+}
+
+/// Removes the data file of a store that this command has made, if nothing is in it. Its lock is still held, so
+/// that nobody else can have written to it.
+fn unmake(store: &Store, path: &Path) -> bool {
+    store.is_empty() && store.collections().is_empty() && fs::remove_file(path).is_ok()
 }
 
 fn options(arguments: &Import) -> Options {

@@ -254,6 +254,14 @@ pub fn close_stored(store: Store) -> Result<(), Failure> {
     }
 }
 
+/// Removes the index file of a store whose data file is gone. What cannot be removed does no harm: it is of no
+/// store that is made later.
+pub fn remove_index_left(path: &Path) {
+    if matches!(path.try_exists(), Ok(false)) {
+        let _ = std::fs::remove_file(index_of(path));
+    }
+}
+
 /// Whether nothing waits to be written: a store is closed only behind that.
 fn is_stored(store: &Store) -> bool {
     matches!(store.sync(), Ok(()) | Err(Error::Closed))

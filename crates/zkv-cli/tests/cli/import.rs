@@ -1,5 +1,8 @@
 //! `import`: what becomes a record, and what ends the import.
 
+use std::fs;
+use std::path::Path;
+
 use crate::{Folder, sorted, zkv, zkv_with};
 
 #[test]
@@ -199,12 +202,15 @@ fn a_bad_line_is_named_and_what_came_before_it_stands() {
 fn a_key_over_the_limit_is_named_by_its_line() {
     let folder = Folder::new();
     let source = folder.write("a.tsv", format!("k\tv\n{}\tv\n", "x".repeat(65_537)));
-    for (how, expected) in [(&[][..], "k\n"), (&["--atomic"][..], "")] {
+    for (how, expected) in [(&[][..], Some("k\n")), (&["--atomic"][..], None)] {
         let store = folder.text(&format!("{}.zkv", how.len()));
         let messages = zkv(&[&["import", &store, &source], how].concat()).check_messages(5);
         assert!(messages.contains("a.tsv:2: ") && messages.contains("65536"), "{messages}");
         assert!(!messages.contains("xxx"), "{messages}");
-        assert_eq!(zkv(&["list", &store]).check(0), expected);
+        match expected {
+            Some(expected) => assert_eq!(zkv(&["list", &store]).check(0), expected),
+            None => assert!(!Path::new(&store).exists()),
+        }
     }
 }
 
@@ -241,6 +247,29 @@ fn wrong_usage_creates_no_store() {
     }
     zkv(&["import", &store, &folder.text("missing.tsv")]).check(5);
     assert!(!folder.path("s.zkv").exists());
+}
+
+#[test]
+fn an_import_that_fails_leaves_no_store_that_it_has_made_for_nothing() {
+    let folder = Folder::new();
+    let store = folder.text("s.zkv");
+    let bad = folder.write("a.tsv", "no tab\n");
+    let late = folder.write("b.tsv", "k\tv\nno tab\n");
+    let names = || fs::read_dir(folder.path(".")).unwrap().count();
+    for arguments in [&[&*bad][..], &[&bad, "--atomic"], &[&late, "--atomic"]] {
+        let messages = zkv(&[&["import", &*store], arguments].concat()).check_messages(5);
+        assert!(messages.contains("nothing was imported: "), "{messages}");
+        assert_eq!(names(), 2, "a file is left behind {arguments:?}");
+    }
+    // What was there before, empty or not, stays.
+    let empty = folder.write("empty.tsv", "");
+    zkv(&["import", &store, &empty]).check(0);
+    zkv(&["import", &store, &bad]).check(5);
+    assert_eq!(zkv(&["list", &store]).check(0), "");
+    // So does what came before a bad line.
+    let other = folder.text("t.zkv");
+    zkv(&["import", &other, &late]).check(5);
+    assert_eq!(zkv(&["list", &other]).check(0), "k\n");
 }
 
 #[test]

@@ -257,6 +257,8 @@ fn an_atomic_import_with_a_bad_line_changes_nothing() {
     let folder = Folder::new();
     let (store, lines) = (folder.text("s.zkv"), folder.write("lines.tsv", "a\t1\nno tab\n"));
     let import = ["import", &store, &lines];
+    zkv(&["set", &store, "b", "0"]).check(0);
+    zkv(&["del", &store, "b"]).check(0);
     zkv(&[&import[..], &["--atomic"]].concat()).check(5);
     assert_eq!(zkv(&["list", &store]).check(0), "");
     zkv(&import).check(5);
