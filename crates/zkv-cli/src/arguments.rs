@@ -204,6 +204,11 @@ pub struct Export {
     /// The field that is the key of a JSON line
     #[arg(long, value_name = "FIELD")]
     pub key: Option<String>,
+    /// Go on behind damaged places, which are told on standard error: what can be read is written, also to the
+    /// file that -o names, and the exit code is 3. Without it, the first one ends the export, and the file is as
+    /// it was. `zkv salvage` brings everything that is left, of collections too
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -315,6 +320,9 @@ pub struct List {
     /// Print values, too, of this type, behind a tab
     #[arg(long, value_enum, value_name = "TYPE")]
     pub value_type: Option<Type>,
+    /// Go on behind damaged places, which are told on standard error; the exit code is 3
+    #[arg(long)]
+    pub keep_going: bool,
 }
 
 /// Print how many keys a store has, and what they take.

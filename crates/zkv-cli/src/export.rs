@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crate::arguments::{Export, ExportFormat};
+use crate::damage::DamagedPlaces;
 use crate::failure::Failure;
 use crate::json;
 use crate::output::{self, Output, say};
@@ -47,16 +48,22 @@ pub fn run(arguments: &Export) -> Result<(), Failure> {
     let form = |part| store::form_of(&store, collection, part, None, Access::Read);
     let is_key_known = store::known_form(&store, collection, Part::Key).is_some();
     let forms = Forms { key: form(Part::Key)?, value: form(Part::Value)?, is_key_known };
+    let mut damaged = DamagedPlaces::new(arguments.keep_going);
     let left_out = match format {
-        Format::Files(folder) => files::export(&keys, folder, forms, &mut progress(&keys, true))?,
+        Format::Files(folder) => {
+            files::export(&keys, folder, forms, &mut damaged, &mut progress(&keys, true))?
+        }
         Format::Lines(lines) => {
-            export_lines(arguments, &keys, lines, forms, collections.is_some())?
+            export_lines(arguments, &keys, lines, forms, &mut damaged, collections.is_some())?
         }
     };
-    if let (Some(left_out), Some(_)) = (&left_out, &collections) {
-        say(format_args!("zkv: {left_out}"));
+    // The worst comes last.
+    let mut failures = [left_out, collections, damaged.failure()].into_iter().flatten();
+    let Some(last) = failures.next_back() else { return Ok(()) };
+    for failure in failures {
+        say(format_args!("zkv: {failure}"));
     }
-    collections.or(left_out).map_or(Ok(()), Err)
+    Err(last)
 }
 
 enum Format<'a> {
@@ -96,6 +103,7 @@ fn export_lines(
     keys: &Keys<'_>,
     lines: Lines<'_>,
     forms: Forms,
+    damaged: &mut DamagedPlaces,
     has_left_out_others: bool,
 ) -> Result<Option<Failure>, Failure> {
     let path = arguments.output.as_deref();
@@ -103,7 +111,7 @@ fn export_lines(
     let mut progress = progress(keys, !output::is_terminal(path));
     let (mut written_count, mut left_out_count) = (0u64, 0);
     for entry in keys.iter()? {
-        let (key, value) = entry?;
+        let Some((key, value)) = damaged.pass(entry, &progress)? else { continue };
         if lines.write(&key, &value, forms, &mut output)? {
             output.write(b"\n")?;
             written_count += 1;
@@ -113,7 +121,7 @@ fn export_lines(
         progress.add_record();
     }
     drop(progress);
-    let has_left_out = has_left_out_others || left_out_count > 0;
+    let has_left_out = has_left_out_others || left_out_count > 0 || damaged.failure().is_some();
     match output::named_file(path) {
         // An older export is worth more than nothing.
         Some(path) if written_count == 0 && has_left_out => {

@@ -25,6 +25,10 @@ pub enum Failure {
     LeftOut { count: u64, problem: &'static str },
     /// Keys are in collections, of which none was named.
     CollectionsLeftOut { keys: u64, collections: usize },
+    /// Records could not be read, and the others were not asked for.
+    DamagedPlace(zkv::Error),
+    /// All records were read but those of so many damaged places.
+    PassedOver { places: u64 },
     /// A store was found to be damaged.
     Damaged { is_lost: bool },
     /// A damaged store could not be brought whole into a new one, which has `keys` of its keys.
@@ -45,8 +49,8 @@ impl Failure {
             Self::OutputClosed => 0,
             Self::KeysNotFound { .. } => 1,
             Self::Usage(_) => 2,
-            Self::Store(error) => store_code(error.kind()),
-            Self::Damaged { .. } => 3,
+            Self::Store(error) | Self::DamagedPlace(error) => store_code(error.kind()),
+            Self::PassedOver { .. } | Self::Damaged { .. } => 3,
             Self::Incomplete { .. } => 3,
             Self::File { .. } | Self::Line { .. } => 5,
             Self::LeftOut { .. } | Self::CollectionsLeftOut { .. } => 5,
@@ -84,6 +88,18 @@ impl fmt::Display for Failure {
             }
             Self::Usage(problem) => formatter.write_str(problem),
             Self::Store(error) => formatter.write_str(&store_problem(error)),
+            Self::DamagedPlace(error) => {
+                write!(formatter, "{}; --keep-going goes on behind it", store_problem(error))
+            }
+            Self::PassedOver { places: 1 } => {
+                formatter.write_str("1 damaged place was passed over: what it held is missing")
+            }
+            Self::PassedOver { places } => {
+                write!(
+                    formatter,
+                    "{places} damaged places were passed over: what they held is missing"
+                )
+            }
             Self::File { name, error } => write!(formatter, "{name}: {error}"),
             Self::Line { name, number, problem } => write!(formatter, "{name}:{number}: {problem}"),
             Self::LeftOut { count, problem } => {

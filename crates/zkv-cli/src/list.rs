@@ -1,8 +1,10 @@
 //! `zkv list`.
 
 use crate::arguments::List;
+use crate::damage::DamagedPlaces;
 use crate::failure::Failure;
 use crate::output::{self, Output, say};
+use crate::progress::Progress;
 use crate::store::{self, Access, Part};
 use crate::types::{Form, Type, argument_bytes};
 
@@ -28,13 +30,14 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
         other_type_count: 0,
         no_line_count: 0,
     };
+    let (mut damaged, no_progress) = (DamagedPlaces::new(arguments.keep_going), Progress::hidden());
     let mut room = arguments.limit.unwrap_or(u64::MAX);
     let mut line = Vec::new();
     for entry in records(&keys, lines.value_form.is_some())? {
         if room == 0 {
             break;
         }
-        let (key, value) = entry?;
+        let Some((key, value)) = damaged.pass(entry, &no_progress)? else { continue };
         if lines.write(&key, &value, &mut line) {
             output.write(&line)?;
             room -= 1;
@@ -44,7 +47,12 @@ pub fn run(arguments: &List) -> Result<(), Failure> {
     if let Some(left_out) = store::collections_left_out(&store, collection) {
         say(format_args!("zkv: {left_out}"));
     }
-    lines.say_what_is_left_out()
+    let left_out = lines.say_what_is_left_out();
+    let Some(failure) = damaged.failure() else { return left_out };
+    if let Err(left_out) = left_out {
+        say(format_args!("zkv: {left_out}"));
+    }
+    Err(failure)
 }
 
 type Records = Box<dyn Iterator<Item = Result<(Vec<u8>, Vec<u8>), zkv::Error>>>;

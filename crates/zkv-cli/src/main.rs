@@ -9,6 +9,7 @@
 mod arguments;
 mod backup;
 mod compact;
+mod damage;
 mod del;
 mod export;
 mod failure;

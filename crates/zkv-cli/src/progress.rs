@@ -1,10 +1,12 @@
 //! Progress of long work: on a terminal, and nowhere else.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
+
+use crate::output::say;
 
 /// How much is done between two updates of the bar: each reads the clock.
 const STEP: u64 = 64 * 1024;
@@ -98,6 +100,14 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_length(total);
             bar.set_position(done);
+        }
+    }
+
+    /// Says something while the bar is there.
+    pub fn say(&self, message: fmt::Arguments<'_>) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say(message)),
+            None => say(message),
         }
     }
 

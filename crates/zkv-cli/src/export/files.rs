@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use crate::damage::DamagedPlaces;
 use crate::export::{Forms, left_out, plain};
 use crate::failure::Failure;
 use crate::progress::Progress;
@@ -17,12 +18,13 @@ pub fn export(
     keys: &Keys<'_>,
     folder: &Path,
     forms: Forms,
+    damaged: &mut DamagedPlaces,
     progress: &mut Progress,
 ) -> Result<Option<Failure>, Failure> {
     make_empty(folder).map_err(|error| Failure::file(folder, error))?;
     let mut left_out_count = 0;
     for entry in keys.iter()? {
-        let (key, value) = entry?;
+        let Some((key, value)) = damaged.pass(entry, progress)? else { continue };
         let plain = plain(&key, &value, forms);
         let file = plain.and_then(|(key, value)| Some((path_of(&key)?, value)));
         let is_written = match file {

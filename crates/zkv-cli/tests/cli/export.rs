@@ -266,6 +266,58 @@ fn an_export_that_fails_leaves_what_was_there() {
     assert_eq!(names(), before, "nothing is left behind");
 }
 
+#[test]
+fn damaged_places_are_passed_over_where_that_is_asked_for() {
+    const LINES: u64 = 5_000;
+    let folder = Folder::new();
+    let (store, output) = (folder.text("s.zkv"), folder.write("out.tsv", "as before\n"));
+    let mut table: Vec<String> =
+        (0..LINES).map(|n| format!("{n}\t{}", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+    zkv_with(&["import", &store, "-", "--format", "tsv"], table.join("\n").as_bytes()).check(0);
+    let mut bytes = contents(&folder.path("s.zkv"));
+    let third = bytes.len() / 3;
+    for place in [third, 2 * third] {
+        bytes[place] ^= 1;
+    }
+    fs::write(&store, bytes).unwrap();
+    table.sort_unstable();
+    // Each block of a kilobyte or so that is damaged costs its records, and nothing else.
+    let check = |text: &str| {
+        let found = sorted(text);
+        assert!(
+            found.iter().all(|line| table.binary_search_by(|other| (**other).cmp(line)).is_ok())
+        );
+        assert!(table.len() - 500 < found.len() && found.len() < table.len(), "{}", found.len());
+    };
+    for (arguments, is_table) in [
+        (&["export", &*store, "--format", "tsv"][..], true),
+        (&["list", &store, "--value-type", "bytes"], true),
+        (&["list", &store], false),
+    ] {
+        let messages = zkv(arguments).check_messages(3);
+        assert_eq!(messages.lines().count(), 1, "{messages}");
+        assert!(messages.ends_with("; --keep-going goes on behind it\n"), "{messages}");
+        let found = zkv(&[arguments, &["--keep-going"]].concat());
+        let told = found.messages.lines().filter(|line| line.contains("damaged at byte")).count();
+        assert_eq!(told, 2, "{}", found.messages);
+        let last = "zkv: 2 damaged places were passed over: what they held is missing\n";
+        assert!(found.messages.ends_with(last), "{}", found.messages);
+        let text = found.check(3);
+        if is_table {
+            check(&text);
+        }
+        assert!(text.lines().count() > table.len() - 500);
+    }
+    let export = ["export", &*store, "--format", "tsv", "-o", &output];
+    zkv(&export).check(3);
+    assert_eq!(contents(&folder.path("out.tsv")), b"as before\n");
+    zkv(&[&export[..], &["--keep-going"]].concat()).check(3);
+    check(&String::from_utf8(contents(&folder.path("out.tsv"))).unwrap());
+    let files = folder.text("files");
+    zkv(&["export", &store, "--format", "files", "-o", &files, "--keep-going"]).check(3);
+    assert!(fs::read_dir(&files).unwrap().count() as u64 > LINES - 500);
+}
+
 #[cfg(unix)]
 #[test]
 fn what_takes_a_files_place_has_its_rights_and_its_links() {
