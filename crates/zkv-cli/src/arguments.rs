@@ -362,7 +362,11 @@ Severities:
   mendable  damaged, and derived from the rest or repeated there: no record is lost by it alone
   notice    no damage: what a crash may have left behind, or an index that opening sets aside
 
-Each finding has its place, in bytes from the start of the data file or the index file.
+Each finding has its place, in bytes from the start of the data file or the index file. Whether a
+damaged store opens, so that commands can read what is not damaged, is said as \"opens\".
+
+The object of --json has the same fields whatever fails: where the store cannot be verified, \"error\"
+says why, and \"sound\" and \"opens\" are null, or false where nothing in the file says that it is a store.
 
 What mends them is said at the end, and in \"remedies\" of --json, in the order in which it is to be
 done: `zkv rebuild-index` mends the index, `zkv compact` what is mendable in the data file. Where

@@ -1,12 +1,13 @@
 //! `zkv verify`.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use serde::Serialize;
-use zkv::{IndexState, Options, Severity, StoreFile, VerifyReport};
+use zkv::{ErrorKind, IndexState, Options, ReadMode, Severity, StoreFile, VerifyReport};
 
 use crate::arguments::Verify;
-use crate::failure::Failure;
+use crate::failure::{Failure, store_problem};
 use crate::output::print_report;
 use crate::progress::Progress;
 use crate::store::patient;
@@ -17,7 +18,10 @@ const FILE_HEADER_BYTES: u64 = 4096;
 /// What `--json` prints, in this order.
 #[derive(Serialize)]
 struct Report {
-    sound: bool,
+    /// Nothing is known of a store that could not be verified, but where that is damaged beyond it.
+    sound: Option<bool>,
+    /// Whether it opens to be read.
+    opens: Option<bool>,
     worst: Option<&'static str>,
     index: &'static str,
     segments: u64,
@@ -29,6 +33,8 @@ struct Report {
     findings_left_out: u64,
     /// What mends it, to be run in this order.
     remedies: Vec<Remedy>,
+    /// Why it could not be verified.
+    error: Option<String>,
 }
 
 /// A command that mends a store.
@@ -56,8 +62,17 @@ pub fn run(arguments: &Verify) -> Result<(), Failure> {
     });
     // The bar goes before anything is said.
     drop(progress);
-    let verified = verified?;
-    let report = Report::of(&verified);
+    let verified = match verified {
+        Ok(verified) => verified,
+        Err(error) => {
+            if arguments.json {
+                print_report(&Report::without(&error).json(), &arguments.store)?;
+            }
+            return Err(error.into());
+        }
+    };
+    let opens = if verified.is_sound() { Some(true) } else { opens(&arguments.store) };
+    let report = Report::of(&verified, opens);
     let text = if arguments.json { report.json() } else { report.text() };
     print_report(&text, &arguments.store)?;
     if verified.is_sound() {
@@ -66,8 +81,19 @@ pub fn run(arguments: &Verify) -> Result<(), Failure> {
     Err(Failure::Damaged { is_lost: verified.worst == Some(Severity::Loss) })
 }
 
+/// Whether a damaged store opens, which depends on its index, too; `None` where that cannot be told.
+fn opens(store: &Path) -> Option<bool> {
+    // What the disk cannot read is an error then, as it was a finding.
+    let options = patient(Options::new()).read_mode(ReadMode::Pread);
+    match options.open_read_only(store) {
+        Ok(_) => Some(true),
+        Err(error) if error.kind() == ErrorKind::Corrupt => Some(false),
+        Err(_) => None,
+    }
+}
+
 impl Report {
-    fn of(report: &VerifyReport) -> Self {
+    fn of(report: &VerifyReport, opens: Option<bool>) -> Self {
         let finding = |finding: &zkv::Finding| Finding {
             file: name_of_file(finding.file),
             offset: finding.offset,
@@ -75,7 +101,8 @@ impl Report {
             what: finding.what.clone(),
         };
         Self {
-            sound: report.is_sound(),
+            sound: Some(report.is_sound()),
+            opens,
             worst: report.worst.map(name_of_severity),
             index: name_of_state(report.index),
             segments: report.segments,
@@ -86,6 +113,27 @@ impl Report {
             findings: report.findings.iter().map(finding).collect(),
             findings_left_out: report.findings_left_out,
             remedies: remedies(report),
+            error: None,
+        }
+    }
+
+    /// That of a store of which nothing could be read.
+    fn without(error: &zkv::Error) -> Self {
+        let is_damaged = error.kind() == ErrorKind::Corrupt;
+        Self {
+            sound: is_damaged.then_some(false),
+            opens: is_damaged.then_some(false),
+            worst: is_damaged.then(|| name_of_severity(Severity::Loss)),
+            index: name_of_state(IndexState::NotCompared),
+            segments: 0,
+            blocks: 0,
+            records: 0,
+            index_buckets: 0,
+            bytes: 0,
+            findings: Vec::new(),
+            findings_left_out: 0,
+            remedies: if is_damaged { vec![Remedy::Salvage] } else { Vec::new() },
+            error: Some(store_problem(error)),
         }
     }
 
@@ -114,6 +162,12 @@ impl Report {
             text.push_str(&format!("{name:<16}{value:>16}\n"));
         }
         text.push_str(&format!("{:<16}{:>16}\n", "index", self.index));
+        let opens = match self.opens {
+            Some(true) => "yes",
+            Some(false) => "no",
+            None => "unknown",
+        };
+        text.push_str(&format!("{:<16}{opens:>16}\n", "opens"));
         text.push_str(&format!("{:<16}{:>16}\n", "store", self.verdict()));
         for remedy in &self.remedies {
             text.push_str(&format!("to mend it: {}\n", remedy.advice()));
@@ -122,7 +176,7 @@ impl Report {
     }
 
     fn verdict(&self) -> &'static str {
-        if self.sound { "sound" } else { "damaged" }
+        if self.sound == Some(true) { "sound" } else { "damaged" }
     }
 }
 

@@ -29,6 +29,7 @@ fn a_sound_store_is_0_with_every_figure() {
     assert_eq!(text.lines().count(), 1);
     let report: Value = serde_json::from_str(&text).unwrap();
     assert_eq!(report["sound"], true);
+    assert_eq!((&report["opens"], &report["error"]), (&true.into(), &Value::Null));
     assert_eq!(report["worst"], Value::Null);
     assert_eq!((&report["records"], &report["segments"]), (&1000.into(), &1.into()));
     assert_eq!(report["findings"], Value::Array(Vec::new()));
@@ -61,6 +62,9 @@ fn a_damaged_store_is_3_and_every_place_is_named() {
     assert_eq!((&report["sound"], &report["worst"]), (&false.into(), &"loss".into()));
     let findings = report["findings"].as_array().unwrap();
     assert_eq!(findings.len(), 2, "{text}");
+    // With the index, whose damage an opening finds, and without it, nothing leads past the block.
+    let opens = zkv(&["stats", &store]).code == Some(0);
+    assert_eq!(report["opens"], opens);
     assert_eq!((&findings[0]["file"], &findings[0]["offset"]), (&"index".into(), &640.into()));
     assert_eq!(findings[1]["severity"], "loss");
     assert_eq!(report["remedies"], json!(["salvage"]));
@@ -167,8 +171,44 @@ fn a_store_that_does_not_open_is_3_with_a_report() {
     let text = zkv(&["verify", &store, "--json"]).check(3);
     let report: Value = serde_json::from_str(&text).unwrap();
     assert!(report["records"].as_u64().unwrap() > 900, "{text}");
-    assert_eq!(report["index"], "missing");
+    assert_eq!((&report["index"], &report["opens"]), (&"missing".into(), &false.into()));
+    let text = zkv(&["verify", &store]).check(3);
+    assert!(text.contains(&format!("\n{:<16}{:>16}\n", "opens", "no")), "{text}");
     assert_eq!(contents(&folder.path("s.zkv")), before);
+}
+
+#[test]
+fn json_is_one_object_with_the_same_fields_whatever_fails() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let fields =
+        |report: &Value| report.as_object().unwrap().keys().cloned().collect::<Vec<String>>();
+    let report = |path: &str, code: i32| {
+        let text = zkv(&["verify", path, "--json"]).check(code);
+        assert_eq!(text.lines().count(), 1, "{text}");
+        serde_json::from_str::<Value>(&text).unwrap()
+    };
+    let sound = report(&store, 0);
+    let check = |path: &str, code, sound_or_null: Value, remedies| {
+        let found = report(path, code);
+        assert_eq!(fields(&found), fields(&sound));
+        assert_eq!((&found["sound"], &found["opens"]), (&sound_or_null, &sound_or_null));
+        assert_eq!(found["remedies"], remedies);
+        let error = found["error"].as_str().unwrap();
+        let messages = zkv(&["verify", path]).check_messages(code);
+        assert_eq!(messages, format!("zkv: {error}\n"));
+    };
+    check(&folder.text("missing.zkv"), 5, Value::Null, json!([]));
+    let holder = zkv::Store::open(folder.path("s.zkv")).unwrap();
+    check(&store, 4, Value::Null, json!([]));
+    holder.close().unwrap();
+    let other = folder.write("other", "x".repeat(10_000));
+    check(&other, 3, false.into(), json!(["salvage"]));
+    // The file's header, and the first segment's.
+    let mut bytes = contents(&folder.path("s.zkv"));
+    bytes[..8192].fill(0);
+    fs::write(&store, bytes).unwrap();
+    check(&store, 3, false.into(), json!(["salvage"]));
 }
 
 #[test]
