@@ -276,6 +276,14 @@ pub fn is_file_of(store: &Path, path: &Path) -> bool {
     is_it(store)
         || is_it(&index_of(store))
         || store.canonicalize().is_ok_and(|data| is_it(&index_of(&data)))
+        || is_index_of_other_name(store, path)
+}
+
+/// Whether `path` is the index file beside another name of the store at `store`, by which it was opened once.
+fn is_index_of_other_name(store: &Path, path: &Path) -> bool {
+    let is_index = path.extension().is_some_and(|extension| extension == "idx");
+    let data = if is_index { file_id(&path.with_extension("")) } else { None };
+    data.is_some() && data == file_id(store)
 }
 
 /// Whether `path` is one of the names that the files of a new store at `store` will have.

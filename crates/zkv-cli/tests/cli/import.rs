@@ -142,6 +142,10 @@ fn the_store_in_the_imported_folder_is_left_out() {
         zkv(&["set", &link, "b", "2"]).check(0);
         zkv(&["import", &link, root]).check(0);
         assert_eq!(zkv(&["list", &link]).check(0).lines().count(), 2);
+        // Nor is the index beside the link a record of the store that the link leads to.
+        assert!(folder.path("link.zkv.idx").is_file());
+        zkv(&["import", &store, root]).check(0);
+        assert_eq!(zkv(&["list", &store]).check(0).lines().count(), 2);
     }
 }
 
