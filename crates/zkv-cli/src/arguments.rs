@@ -9,7 +9,13 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::types::Type;
 
-const EXIT_CODES: &str = "\
+const EXAMPLES_AND_EXIT_CODES: &str = "\
+Examples:
+  zkv import pages.zkv pages.tsv      a key, a tab and a value a line; JSON lines and folders, too
+  zkv list pages.zkv --prefix news/
+  zkv get pages.zkv news/today
+  zkv export pages.zkv -o all.jsonl   what `zkv import` reads again
+
 Exit codes:
   0  done
   1  a key was not found
@@ -20,13 +26,13 @@ Exit codes:
 
 /// Import, export, look into and back up stores of the zkv key-value store.
 ///
-/// Keys and values are raw bytes unless told otherwise.
+/// A store is a data file, and an index file beside it, STORE.idx. Keys and values are raw bytes unless told otherwise.
 #[derive(Debug, Parser)]
-#[command(name = "zkv", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "zkv", version, after_help = EXAMPLES_AND_EXIT_CODES, max_term_width = 100)]
 pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
-    /// Seconds to wait where another process has the store open, as 10 or 0.5
+    /// Seconds to wait where another process has the store open, such as 10 or 0.5
     #[arg(long, global = true, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
     pub wait: Duration,
 }
@@ -47,7 +53,7 @@ pub enum Command {
     Salvage(Salvage),
 }
 
-/// Read files or folders into a store, which is created where it does not exist, but for --collection.
+/// Read files or folders into a store, which is created where it does not exist.
 ///
 /// A line that cannot be parsed ends the import; what was imported before it stands, unless --atomic
 /// is given, and a store that was created for nothing is removed. A key that occurs twice keeps its last value.
@@ -101,7 +107,7 @@ pub struct Import {
     /// Bytes of a segment of a new store: a power of two from 262144 to 16777216. A store that exists keeps its own
     #[arg(long, value_name = "BYTES")]
     pub slot_bytes: Option<u32>,
-    /// Fail where the store does not exist, instead of creating it
+    /// Fail where the store does not exist, instead of creating it. With --collection, none is created in any case
     #[arg(long)]
     pub no_create: bool,
 }
@@ -109,7 +115,7 @@ pub struct Import {
 /// How records are compressed.
 #[derive(Args, Clone, Copy, Debug)]
 pub struct Compression {
-    /// What to be good at
+    /// What the records that are written are compressed for
     #[arg(long, value_enum, default_value_t = Settings::Balanced)]
     pub settings: Settings,
     /// How hard to compress, -7 to 22 but for 0: higher is smaller and slower, above 9 only where blocks are
@@ -187,7 +193,8 @@ Formats:
 
 But for pairs, keys and values of a collection are those that its programs have, not their bytes, as
 far as the command knows their types. Records that are left out are counted, and the exit code is
-then 5; so it is where --collection is not given, and there are collections with keys. `zkv backup` copies everything.")]
+then 5; so it is where --collection is not given, and there are collections with keys. `zkv backup`
+copies everything.")]
 pub struct Export {
     /// The store's data file
     pub store: PathBuf,
@@ -254,7 +261,7 @@ pub struct Get {
     pub types: Types,
 }
 
-/// Set the value of a key, in a store which is created where it does not exist, but for --collection.
+/// Set the value of a key, in a store which is created where it does not exist.
 ///
 /// What is read from standard input as text loses one line end, which `zkv get` and `echo` put behind it; numbers and
 /// JSON lose white space around them. Bytes are stored as they come, with every line end.
@@ -268,7 +275,7 @@ pub struct Set {
     /// The value; read from standard input where it is left out
     #[arg(allow_negative_numbers = true)]
     pub value: Option<OsString>,
-    /// Fail where the store does not exist, instead of creating it
+    /// Fail where the store does not exist, instead of creating it. With --collection, none is created in any case
     #[arg(long)]
     pub no_create: bool,
     #[command(flatten)]
@@ -331,6 +338,11 @@ pub struct List {
 /// are the store's own, which `zkv list` and `zkv export` show without --collection. With --json they are "keys" and
 /// "keys_in_collections".
 #[derive(Args, Debug)]
+#[command(after_help = "\
+keys and values  what is stored, before compression
+live, dead       what of the data file holds that, and what holds overwritten and deleted records
+free             what of the data file is written next
+ratio            keys and values, over both files")]
 pub struct Stats {
     /// The store's data file
     pub store: PathBuf,
