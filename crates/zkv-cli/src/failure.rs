@@ -1,6 +1,5 @@
 //! Why a command failed, and the exit code for it.
 
-use std::error::Error;
 use std::fmt;
 use std::io;
 use std::path::Path;
@@ -163,22 +162,8 @@ pub fn store_problem(error: &zkv::Error) -> String {
         zkv::Error::Record(RecordError::ValueTooLong { bytes, max }) => {
             format!("a value of {bytes} bytes exceeds the limit of {max}")
         }
-        error => chain(error),
+        error => error.to_string(),
     }
-}
-
-/// An error's message and those of its sources, each once.
-fn chain(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        source = error.source();
-    }
-    message
 }
 
 #[cfg(test)]

@@ -5,13 +5,13 @@ use std::io;
 /// Why an index file could not be read or written.
 ///
 /// The index is derivable: where it is damaged, missing or foreign, the remedy is to rebuild it
-/// from the log.
+/// from the log. Its text says all of it, what the system said included, so it has no `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum IndexError {
     /// The system failed. Nothing that could be opened before was lost.
     #[error("the index file could not be read or written: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// There is no index file.
     #[error("there is no index file; rebuild it from the log")]
     Missing,
@@ -66,6 +66,13 @@ pub enum IndexError {
     /// over another one.
     #[error("the changes do not fit the checkpoint beneath them; rebuild the index from the log")]
     Mismatch,
+}
+
+/// By hand: what thiserror makes of `#[from]` is a `source()`, which the text has already.
+impl From<io::Error> for IndexError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 impl IndexError {

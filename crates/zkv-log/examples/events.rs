@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let path = std::env::args_os().nth(1).ok_or("usage: events FILE < LINES")?;
     let (path, storage) = (Path::new(&path), Arc::new(FileStorage));
     match create(&*storage, path, &LogOptions::default()) {
-        Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(LogError::Io { cause, .. }) if cause.kind() == io::ErrorKind::AlreadyExists => {}
         created => created?,
     }
     let storage: Arc<dyn Storage> = storage;

@@ -5,16 +5,18 @@ use std::io;
 use crate::position::Position;
 
 /// An error of the log. It never holds what an entry holds.
+///
+/// Its text says all of it, what the system said included, so it has no `source()`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LogError {
     /// The system refused an operation.
-    #[error("could not {action} the data file: {source}")]
+    #[error("could not {action} the data file: {cause}")]
     Io {
         /// What was being done, as a verb.
         action: &'static str,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// The file is not a zkv data file.
     #[error(
@@ -89,7 +91,7 @@ pub enum LogError {
 
 impl LogError {
     pub(crate) fn io(action: &'static str) -> impl FnOnce(io::Error) -> Self {
-        move |source| Self::Io { action, source }
+        move |cause| Self::Io { action, cause }
     }
 
     /// Damage at `position` of the segment whose slot starts at byte `slot_start` of the file.

@@ -233,9 +233,9 @@ impl Log {
                 *synced_upto = upto.max(*synced_upto);
                 Ok(())
             }
-            Err(source) => {
+            Err(cause) => {
                 self.shared.is_sync_failed.store(true, atomic::Ordering::Release);
-                Err(LogError::Io { action: "sync", source })
+                Err(LogError::Io { action: "sync", cause })
             }
         }
     }

@@ -228,7 +228,7 @@ fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
         },
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => LogError::NotALog,
         // What the disk cannot read is lost like anything else that is damaged.
-        Err(source) => LogError::Io { action: "read", source },
+        Err(cause) => LogError::Io { action: "read", cause },
     };
     let mut first_segment = [0; SEGMENT_HEADER_FIELD_BYTES];
     let read = file.read_at(FILE_HEADER_BYTES, &mut first_segment);

@@ -328,9 +328,9 @@ impl Segment {
 
     /// A read of what stands at `offset` has failed: what the segment has is damaged where somebody has cut it off.
     pub(crate) fn unread(&self, offset: u32) -> impl FnOnce(io::Error) -> LogError {
-        move |source| match source.kind() {
+        move |cause| match cause.kind() {
             io::ErrorKind::UnexpectedEof => self.damaged(offset, "the file ends before it"),
-            _ => LogError::io("read")(source),
+            _ => LogError::io("read")(cause),
         }
     }
 

@@ -296,11 +296,11 @@ impl LogWriter {
             Ok(()) => self.file_end = end,
             // Windows refuses while another process has the file mapped.
             Err(_) if cfg!(windows) => return Ok(false),
-            Err(source) => {
+            Err(cause) => {
                 // It may have been done all the same.
                 let left = self.shared.file.len().unwrap_or(self.file_end);
                 self.file_end = left.clamp(end, self.file_end);
-                return Err(LogError::Io { action: "cut", source });
+                return Err(LogError::Io { action: "cut", cause });
             }
         }
         Ok(true)

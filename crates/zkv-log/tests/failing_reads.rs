@@ -169,7 +169,7 @@ fn a_verification_fails_where_a_page_cannot_be_read_for_want_of_memory_and_finds
     *faults.lock().unwrap() = Faults { error: Some(kind), bad, ..Faults::default() };
     let mut findings = Findings::default();
     let error = verifier.run(&mut findings).unwrap_err();
-    assert!(matches!(&error, LogError::Io { source, .. } if source.kind() == kind), "{error}");
+    assert!(matches!(&error, LogError::Io { cause, .. } if cause.kind() == kind), "{error}");
     *faults.lock().unwrap() = Faults::default();
     assert!(verifier.run(&mut findings).is_err(), "nobody knows what it was told before");
     view.verifier(Some(&filled.checkpoint), false).run(&mut findings).unwrap();

@@ -7,7 +7,8 @@ use serde_json::error::Category;
 
 /// Why bytes are no record, or a key or value cannot be one.
 ///
-/// No variant holds a key's or a value's bytes: errors end up in logs.
+/// No variant holds a key's or a value's bytes: errors end up in logs. Its text says all of it, what the codec
+/// reports included, so it has no `source()`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
@@ -31,10 +32,10 @@ pub enum RecordError {
     },
     /// The value's `Serialize` failed, or uses what the codec cannot write.
     #[error("the value cannot be encoded: {0}")]
-    Encode(#[source] CodecError),
+    Encode(CodecError),
     /// The bytes are no value of the type asked for.
     #[error("the stored bytes are no value of the type asked for: {0}")]
-    Decode(#[source] CodecError),
+    Decode(CodecError),
     /// The bytes hold a value of the type asked for, and more behind it: most likely they were
     /// written as another type.
     #[error(

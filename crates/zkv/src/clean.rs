@@ -343,7 +343,7 @@ impl Shared {
         let slots_bytes = missing * u64::from(self.log.identity().slot_bytes);
         let log_bytes = writer.log.growth_bytes() + slots_bytes + LOG_ROOM_BYTES;
         let bytes = log_bytes + writer.index_room_bytes();
-        Error::CleaningNeedsRoom { bytes, source: Box::new(error) }
+        Error::CleaningNeedsRoom { bytes, cause: Box::new(error) }
     }
 
     /// Notes what a commit has written, and lets the cleaner look at it.

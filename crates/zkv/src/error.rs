@@ -10,6 +10,10 @@ use zkv_record::RecordError;
 
 /// An error of the store. It never holds keys or values.
 ///
+/// Its text says all of it, the cause included: `{error}` alone is enough. So it has no
+/// [`source()`](std::error::Error::source), and whoever prints a whole chain of errors reads nothing twice. The cause
+/// is a field of the variant.
+///
 /// Printed with `{:?}`, as by a `main` that returns it and by `unwrap`, it is its [`ErrorKind`] and its message.
 ///
 /// ```
@@ -18,7 +22,7 @@ use zkv_record::RecordError;
 /// // Where the data file is damaged.
 /// fn damaged_at(error: &zkv::Error) -> Option<u64> {
 ///     match error {
-///         zkv::Error::Data { source: zkv::LogError::Corrupt { offset, .. }, .. } => Some(*offset),
+///         zkv::Error::Data { cause: zkv::LogError::Corrupt { offset, .. }, .. } => Some(*offset),
 ///         _ => None,
 ///     }
 /// }
@@ -38,21 +42,21 @@ pub enum Error {
         path: PathBuf,
     },
     /// The data file could not be read or written, or is damaged.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Data {
         /// The data file.
         path: PathBuf,
         /// What happened.
-        source: LogError,
+        cause: LogError,
     },
     /// The index file could not be read or written. It can be derived from the data file at any
     /// time: `rebuild_index` does.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     Index {
         /// The index file.
         path: PathBuf,
         /// What happened.
-        source: IndexError,
+        cause: IndexError,
     },
     /// A key or value is over its limit, or is none of the type asked for.
     #[error(transparent)]
@@ -91,12 +95,12 @@ pub enum Error {
     #[error("a thread that was writing this commit has panicked")]
     Interrupted,
     /// A batch that is too large for memory could not be kept in a temporary file.
-    #[error("a batch's temporary file in {}: {source}; `TMPDIR` may name another folder", folder.display())]
+    #[error("a batch's temporary file in {}: {cause}; `TMPDIR` may name another folder", folder.display())]
     Batch {
         /// The folder for temporary files.
         folder: PathBuf,
         /// What happened.
-        source: io::Error,
+        cause: io::Error,
     },
     /// A collection was made with other types, or with another codec.
     #[error("{}", type_mismatch(name, what, found, asked))]
@@ -181,22 +185,22 @@ pub enum Error {
     #[error("the store has had as many collections as it can have; copy it with `backup_with`")]
     TooManyCollections,
     /// Another file or folder could not be used.
-    #[error("{}: {source}", path.display())]
+    #[error("{}: {cause}", path.display())]
     File {
         /// Which one.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        cause: io::Error,
     },
     /// There is no room on the disk for what cleaning or compacting would write next. With so many bytes
     /// of it, it goes on where it stopped.
-    #[error("cleaning needs {bytes} bytes of room on the disk ({source})")]
+    #[error("cleaning needs {bytes} bytes of room on the disk ({cause})")]
     CleaningNeedsRoom {
         /// How many are enough for its next step: for what is moved, and for the index beside the
         /// present one.
         bytes: u64,
         /// What could not be written.
-        source: Box<Self>,
+        cause: Box<Self>,
     },
     /// The flushing thread could not be started.
     #[error("could not start a thread: {0}")]
@@ -241,9 +245,9 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Locked { .. } => ErrorKind::Locked,
-            Self::Data { source, .. } => kind_of_log(source),
-            Self::Index { source, .. } => kind_of_index(source),
-            Self::Record(source) => kind_of_record(source),
+            Self::Data { cause, .. } => kind_of_log(cause),
+            Self::Index { cause, .. } => kind_of_index(cause),
+            Self::Record(cause) => kind_of_record(cause),
             Self::Disagreement { .. } => ErrorKind::Corrupt,
             Self::InvalidOption { .. }
             | Self::InvalidName { .. }
@@ -252,8 +256,8 @@ impl Error {
             | Self::Closed
             | Self::Forked => ErrorKind::Misuse,
             Self::ReadOnly => ErrorKind::ReadOnly,
-            Self::File { source, .. } => kind_of_io(source),
-            Self::CleaningNeedsRoom { source, .. } => source.kind(),
+            Self::File { cause, .. } => kind_of_io(cause),
+            Self::CleaningNeedsRoom { cause, .. } => cause.kind(),
             Self::Conflict => ErrorKind::Conflict,
             Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
             Self::AsksTheData { .. } | Self::ReadsOtherwise { .. } => ErrorKind::Encoding,
@@ -261,7 +265,7 @@ impl Error {
             | Self::NoCollection { .. }
             | Self::NoCollectionToRead { .. } => ErrorKind::NotFound,
             Self::TooManyCollections => ErrorKind::Limit,
-            Self::Batch { source, .. } => kind_of_io(source),
+            Self::Batch { cause, .. } => kind_of_io(cause),
             Self::Thread(_) | Self::Interrupted => ErrorKind::Io,
         }
     }
@@ -270,8 +274,8 @@ impl Error {
     pub(crate) fn is_index_damage(&self) -> bool {
         match self {
             Self::Disagreement { .. } => true,
-            Self::Index { source, .. } => {
-                matches!(source, IndexError::Corrupt { .. } | IndexError::Mismatch)
+            Self::Index { cause, .. } => {
+                matches!(cause, IndexError::Corrupt { .. } | IndexError::Mismatch)
             }
             _ => false,
         }
@@ -280,8 +284,8 @@ impl Error {
     /// Whether a file could not grow, or be made.
     pub(crate) fn is_without_room(&self) -> bool {
         match self {
-            Self::Data { source: LogError::Io { source, .. }, .. }
-            | Self::Index { source: IndexError::Io(source), .. } => is_without_room(source),
+            Self::Data { cause: LogError::Io { cause, .. }, .. }
+            | Self::Index { cause: IndexError::Io(cause), .. } => is_without_room(cause),
             _ => false,
         }
     }
@@ -289,13 +293,13 @@ impl Error {
     /// Where the data file is damaged, if that is what this says.
     pub(crate) fn damaged_data_offset(&self) -> Option<u64> {
         match self {
-            Self::Data { source: LogError::Corrupt { offset, .. }, .. } => Some(*offset),
+            Self::Data { cause: LogError::Corrupt { offset, .. }, .. } => Some(*offset),
             _ => None,
         }
     }
 
     pub(crate) fn data(path: &Path) -> impl FnOnce(LogError) -> Self + '_ {
-        move |source| match source {
+        move |cause| match cause {
             LogError::InvalidOption { option, value, allowed } => {
                 // The others are called here as they are there.
                 let option = match option {
@@ -307,16 +311,16 @@ impl Error {
             }
             LogError::ReadOnly => Self::ReadOnly,
             LogError::Locked => Self::Locked { path: path.to_owned() },
-            source => Self::Data { path: path.to_owned(), source },
+            cause => Self::Data { path: path.to_owned(), cause },
         }
     }
 
     pub(crate) fn index(path: &Path) -> impl FnOnce(IndexError) -> Self + '_ {
-        move |source| Self::Index { path: path.to_owned(), source }
+        move |cause| Self::Index { path: path.to_owned(), cause }
     }
 
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {
-        move |source| Self::File { path: path.to_owned(), source }
+        move |cause| Self::File { path: path.to_owned(), cause }
     }
 }
 
@@ -348,14 +352,14 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 pub(crate) fn is_lost(error: &LogError) -> bool {
     match error {
         LogError::Corrupt { .. } => true,
-        LogError::Io { source, .. } => zkv_io::is_lost(source),
+        LogError::Io { cause, .. } => zkv_io::is_lost(cause),
         _ => false,
     }
 }
 
 fn kind_of_log(error: &LogError) -> ErrorKind {
     match error {
-        LogError::Io { source, .. } => kind_of_io(source),
+        LogError::Io { cause, .. } => kind_of_io(cause),
         LogError::UnsupportedVersion { .. } | LogError::UnsupportedFeatures(_) => {
             ErrorKind::UnsupportedVersion
         }
@@ -369,7 +373,7 @@ fn kind_of_log(error: &LogError) -> ErrorKind {
 
 fn kind_of_index(error: &IndexError) -> ErrorKind {
     match error {
-        IndexError::Io(source) => kind_of_io(source),
+        IndexError::Io(cause) => kind_of_io(cause),
         IndexError::UnsupportedVersion { .. } | IndexError::UnsupportedFeatures { .. } => {
             ErrorKind::UnsupportedVersion
         }
@@ -443,17 +447,17 @@ mod tests {
     fn what_a_main_that_fails_prints_is_the_kind_and_the_message() {
         let path = PathBuf::from("x");
         let full = io::Error::from(io::ErrorKind::StorageFull);
-        let full = Box::new(Error::File { path: path.clone(), source: full });
+        let full = Box::new(Error::File { path: path.clone(), cause: full });
         let refused = Codec::Json.decode::<u32>(br#""SECRET""#, 9).unwrap_err();
         let errors = [
             (Error::Locked { path: path.clone() }, "Locked: x is open elsewhere: close "),
             (
-                Error::Data { path, source: LogError::NotALog },
+                Error::Data { path, cause: LogError::NotALog },
                 "Corrupt: x: this is no zkv data file ",
             ),
             (Error::Closed, "Misuse: the store was closed"),
             (
-                Error::CleaningNeedsRoom { bytes: 9, source: full },
+                Error::CleaningNeedsRoom { bytes: 9, cause: full },
                 "Io: cleaning needs 9 bytes of room ",
             ),
             (refused.into(), "Encoding: the stored bytes are no value of the type asked for: "),
@@ -471,7 +475,7 @@ mod tests {
 
     #[test]
     fn what_the_disk_cannot_read_is_lost_and_what_the_process_lacks_is_not() {
-        let of = |source| LogError::Io { action: "read", source };
+        let of = |cause| LogError::Io { action: "read", cause };
         let damaged = LogError::Corrupt { offset: 0, what: "a block" };
         let bad_sector = if cfg!(windows) { 23 } else { 5 };
         let lost = [io::Error::from_raw_os_error(bad_sector), io::Error::other("a bad sector")];

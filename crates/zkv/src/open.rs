@@ -137,21 +137,19 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
     let access = if options.read_only { Access::ReadOnly } else { Access::ReadWrite };
     let open = || OpenFile::open(Arc::clone(&options.storage), path, access, options.log.clone());
     match open() {
-        Err(LogError::Io { source, .. })
-            if source.kind() == io::ErrorKind::NotFound && options.create =>
+        Err(LogError::Io { cause, .. })
+            if cause.kind() == io::ErrorKind::NotFound && options.create =>
         {
             if options.use_index_file {
                 // Where it would have to be refused, nothing is made.
                 check_is_index(&*options.index_storage(), &index_path(path), None)?;
             }
             let without = match zkv_log::create(&*options.storage, path, &options.log) {
-                Err(LogError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Err(LogError::Io { cause, .. }) if cause.kind() == io::ErrorKind::NotFound => {
                     WITHOUT_FOLDER
                 }
                 // What has the name, and cannot be found, is a link.
-                Err(LogError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::AlreadyExists =>
-                {
+                Err(LogError::Io { cause, .. }) if cause.kind() == io::ErrorKind::AlreadyExists => {
                     "it is a link, and what that leads to does not exist"
                 }
                 created => return created.and_then(|()| open()).map_err(Error::data(path)),
@@ -166,9 +164,9 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
 /// Tells what is missing, where the system only says that something is.
 fn missing(error: LogError, what: &str) -> LogError {
     match error {
-        LogError::Io { action, source } if source.kind() == io::ErrorKind::NotFound => {
-            let source = io::Error::new(source.kind(), format!("{what} ({source})"));
-            LogError::Io { action, source }
+        LogError::Io { action, cause } if cause.kind() == io::ErrorKind::NotFound => {
+            let cause = io::Error::new(cause.kind(), format!("{what} ({cause})"));
+            LogError::Io { action, cause }
         }
         error => error,
     }

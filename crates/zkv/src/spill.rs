@@ -26,8 +26,8 @@ impl From<io::Error> for SpillError {
 }
 
 impl From<SpillError> for Error {
-    fn from(SpillError(source): SpillError) -> Self {
-        Self::Batch { folder: std::env::temp_dir(), source }
+    fn from(SpillError(cause): SpillError) -> Self {
+        Self::Batch { folder: std::env::temp_dir(), cause }
     }
 }
 

@@ -332,7 +332,7 @@ fn shorten(writer: &LogWriter) -> Result<(), LogError> {
 }
 
 fn failed(action: &'static str) -> impl FnOnce(io::Error) -> LogError {
-    move |source| LogError::Io { action, source }
+    move |cause| LogError::Io { action, cause }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for map_err")]

@@ -84,8 +84,8 @@ impl Segment {
         let (offsets, may_lack) = self.dictionary_offsets(file, |found| found[index] == 0)?;
         let offset = offsets[index];
         if offset == 0 && may_lack {
-            let source = io::Error::other("a page that may hold a dictionary cannot be read");
-            return Err(LogError::Io { action: "read", source });
+            let cause = io::Error::other("a page that may hold a dictionary cannot be read");
+            return Err(LogError::Io { action: "read", cause });
         }
         let block = self.read_dictionary_block(file, offset, number)?;
         let damaged = || self.damaged(offset, "a dictionary");

@@ -46,8 +46,8 @@ impl Walked {
         let image = Image::read(file, place.start, slot_bytes, file_bytes);
         let Image { bytes: image, unreadable, .. } = image.for_certain()?;
         if !unreadable.is_empty() && image.iter().all(|byte| *byte == 0) {
-            let source = io::Error::other("no page of a segment can be read");
-            return Err(LogError::Io { action: "read", source });
+            let cause = io::Error::other("no page of a segment can be read");
+            return Err(LogError::Io { action: "read", cause });
         }
         let seal = image.get(seal_offset(slot_bytes) as usize..);
         if let Some(seal) = seal.and_then(|block| Seal::decode_block(block, &place)) {

@@ -43,7 +43,7 @@ fn a_read_that_fails_for_now_while_a_log_is_opened_is_no_damage() {
             disk.set_fault(Some(read_fault(number, false, ErrorKind::OutOfMemory)));
             match try_open(&disk, checkpoint) {
                 Ok(left) => assert_eq!(left.writer.unwrap().end(), end, "read {number}"),
-                Err(LogError::Io { source, .. }) if source.kind() == ErrorKind::OutOfMemory => {
+                Err(LogError::Io { cause, .. }) if cause.kind() == ErrorKind::OutOfMemory => {
                     failed += 1;
                 }
                 Err(error) => panic!("read {number}: {error}"),

@@ -324,7 +324,7 @@ fn load(name: &str) -> Files {
 /// The variant and what it names.
 fn describe(error: &Error) -> String {
     match error {
-        Error::Data { source, .. } => match source {
+        Error::Data { cause, .. } => match cause {
             LogError::NotALog => "no zkv data file".into(),
             LogError::UnsupportedVersion { found, supported } => {
                 format!("version {found}, supported {supported}")

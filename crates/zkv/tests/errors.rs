@@ -1,0 +1,61 @@
+//! What errors say.
+
+use std::error::Error as _;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use zkv::{
+    Codec, Collection, CollectionOptions, Error, IndexError, LogError, MemoryStorage, Options,
+};
+
+/// What the system says in these tests.
+const REASON: &str = "the disk is on fire";
+
+fn reason() -> io::Error {
+    io::Error::new(io::ErrorKind::StorageFull, REASON)
+}
+
+/// One of each that holds another error, and what that one says.
+fn with_a_cause() -> Vec<(Error, String)> {
+    let path = || PathBuf::from("pages.zkv");
+    let mut errors: Vec<Error> = vec![
+        Error::Data { path: path(), cause: LogError::Io { action: "read", cause: reason() } },
+        Error::Index { path: path(), cause: IndexError::Io(reason()) },
+        Error::File { path: path(), cause: reason() },
+        Error::Batch { folder: path(), cause: reason() },
+        Error::Thread(reason()),
+    ];
+    let cause = Box::new(Error::Index { path: path(), cause: IndexError::Io(reason()) });
+    errors.push(Error::CleaningNeedsRoom { bytes: 9, cause });
+    let mut errors: Vec<_> = errors.into_iter().map(|error| (error, REASON.to_owned())).collect();
+
+    let options = Options::new().storage(Arc::new(MemoryStorage::new()));
+    let store = options.open("pages.zkv").unwrap();
+    let json = CollectionOptions::new().codec(Codec::Json);
+    let numbers: Collection<String, f64> = store.collection_with("numbers", &json).unwrap();
+    let refused = numbers.set("none", &f64::NAN).unwrap_err();
+    errors.push((refused, "a number is infinite or none (NaN)".to_owned()));
+    store.set("text", "text").unwrap();
+    let refused = store.get::<str, bool>("text").unwrap_err();
+    errors.push((refused, "Found a bool that wasn't 0 or 1".to_owned()));
+    errors
+}
+
+#[test]
+fn an_error_says_all_by_itself_and_a_chain_of_errors_says_nothing_twice() {
+    for (error, cause) in with_a_cause() {
+        let mut chain = vec![error.to_string()];
+        let mut source = error.source();
+        while let Some(error) = source {
+            chain.push(error.to_string());
+            source = error.source();
+        }
+        assert!(chain[0].contains(&cause), "{chain:?} lacks {cause}");
+        assert_eq!(chain.concat().matches(&cause).count(), 1, "{chain:?}");
+        for (place, text) in chain.iter().enumerate() {
+            let others = chain[..place].iter().chain(&chain[place + 1..]);
+            assert!(!others.clone().any(|other| other.contains(text.as_str())), "{chain:?}");
+        }
+    }
+}
