@@ -22,9 +22,9 @@ impl Store {
     /// there is some. [`verify`](crate::verify()) reads the copy before it takes an older one's place.
     ///
     /// # Errors
-    /// Of kind `Io` where `destination` exists or cannot be written, or the disk cannot read a part of the store:
-    /// [`salvage`](crate::salvage()) takes what it can. `NotFound` where the folder of `destination` does not
-    /// exist; as [`Store::sync`]. Only where the folder cannot be synced is the copy there, whole, until a
+    /// Of kind `AlreadyExists` where `destination` exists, `NotFound` where its folder does not. Of kind `Io` where it
+    /// cannot be written, or the disk cannot read a part of the store: [`salvage`](crate::salvage()) takes what it
+    /// can. As [`Store::sync`]. Only where the folder cannot be synced is the copy there, whole, until a
     /// power cut perhaps.
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
@@ -71,7 +71,7 @@ impl Store {
     /// deleted. It appears whole or not at all; writes go on meanwhile.
     ///
     /// # Errors
-    /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `Io` where `destination` exists, `NotFound`
+    /// As [`Options::open`] and [`Store::iter_bytes`]; of kind `AlreadyExists` where `destination` exists, `NotFound`
     /// where its folder does not.
     pub fn backup_with(&self, destination: impl AsRef<Path>, options: Options) -> Result<()> {
         let snapshot = self.snapshot();

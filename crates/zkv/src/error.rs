@@ -1,5 +1,7 @@
 //! What can go wrong with a store.
 
+mod kind;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -7,6 +9,8 @@ use std::path::{Path, PathBuf};
 use zkv_index::IndexError;
 use zkv_log::LogError;
 use zkv_record::RecordError;
+
+pub use kind::ErrorKind;
 
 /// An error of the store. It never holds keys or values.
 ///
@@ -207,69 +211,10 @@ pub enum Error {
     Thread(io::Error),
 }
 
-/// The kinds of errors, for who wants to act on them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The system refused an operation.
-    Io,
-    /// There is no such store, collection, file or folder.
-    NotFound,
-    /// A file is damaged, or is none of zkv's.
-    Corrupt,
-    /// A newer zkv wrote the store.
-    UnsupportedVersion,
-    /// A key or value is over its limit.
-    Limit,
-    /// The store is open elsewhere.
-    Locked,
-    /// The store is open read-only.
-    ReadOnly,
-    /// A value cannot be encoded or decoded as the type asked for.
-    Encoding,
-    /// A collection was made with other types.
-    TypeMismatch,
-    /// A transaction conflicts with another one.
-    Conflict,
-    /// The call makes no sense: an option out of range, a store that was closed, a collection of another
-    /// one, or a key in another form.
-    Misuse,
-}
-
 /// The store's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
-    /// The error's kind.
-    #[must_use]
-    pub fn kind(&self) -> ErrorKind {
-        match self {
-            Self::Locked { .. } => ErrorKind::Locked,
-            Self::Data { cause, .. } => kind_of_log(cause),
-            Self::Index { cause, .. } => kind_of_index(cause),
-            Self::Record(cause) => kind_of_record(cause),
-            Self::Disagreement { .. } => ErrorKind::Corrupt,
-            Self::InvalidOption { .. }
-            | Self::InvalidName { .. }
-            | Self::OtherStore
-            | Self::KeyWrittenOtherwise
-            | Self::Closed
-            | Self::Forked => ErrorKind::Misuse,
-            Self::ReadOnly => ErrorKind::ReadOnly,
-            Self::File { cause, .. } => kind_of_io(cause),
-            Self::CleaningNeedsRoom { cause, .. } => cause.kind(),
-            Self::Conflict => ErrorKind::Conflict,
-            Self::TypeMismatch { .. } => ErrorKind::TypeMismatch,
-            Self::AsksTheData { .. } | Self::ReadsOtherwise { .. } => ErrorKind::Encoding,
-            Self::CollectionDropped
-            | Self::NoCollection { .. }
-            | Self::NoCollectionToRead { .. } => ErrorKind::NotFound,
-            Self::TooManyCollections => ErrorKind::Limit,
-            Self::Batch { cause, .. } => kind_of_io(cause),
-            Self::Thread(_) | Self::Interrupted => ErrorKind::Io,
-        }
-    }
-
     /// Whether the index is to blame, which can be made anew.
     pub(crate) fn is_index_damage(&self) -> bool {
         match self {
@@ -357,46 +302,6 @@ pub(crate) fn is_lost(error: &LogError) -> bool {
     }
 }
 
-fn kind_of_log(error: &LogError) -> ErrorKind {
-    match error {
-        LogError::Io { cause, .. } => kind_of_io(cause),
-        LogError::UnsupportedVersion { .. } | LogError::UnsupportedFeatures(_) => {
-            ErrorKind::UnsupportedVersion
-        }
-        LogError::EntryTooLarge { .. } => ErrorKind::Limit,
-        LogError::InvalidOption { .. } | LogError::CommitFailed => ErrorKind::Misuse,
-        LogError::ReadOnly => ErrorKind::ReadOnly,
-        LogError::SyncFailed | LogError::Zstd => ErrorKind::Io,
-        _ => ErrorKind::Corrupt,
-    }
-}
-
-fn kind_of_index(error: &IndexError) -> ErrorKind {
-    match error {
-        IndexError::Io(cause) => kind_of_io(cause),
-        IndexError::UnsupportedVersion { .. } | IndexError::UnsupportedFeatures { .. } => {
-            ErrorKind::UnsupportedVersion
-        }
-        IndexError::TooLarge { .. } => ErrorKind::Limit,
-        // As where the store is opened beside such a file: nothing of it is damaged.
-        IndexError::NotAnIndex => ErrorKind::Io,
-        _ => ErrorKind::Corrupt,
-    }
-}
-
-fn kind_of_record(error: &RecordError) -> ErrorKind {
-    match error {
-        RecordError::Corrupt { .. } => ErrorKind::Corrupt,
-        RecordError::UnsupportedFlags { .. } => ErrorKind::UnsupportedVersion,
-        RecordError::KeyTooLong { .. }
-        | RecordError::ValueTooLong { .. }
-        | RecordError::TooDeep { .. }
-        | RecordError::KeyTooDeep { .. }
-        | RecordError::TooManyElements { .. } => ErrorKind::Limit,
-        _ => ErrorKind::Encoding,
-    }
-}
-
 /// The text of [`Error::TypeMismatch`]: other types and another codec are mended otherwise.
 fn type_mismatch(name: &str, what: &str, found: &str, asked: &str) -> String {
     let (name, found, asked) = (visible(name), visible(found), visible(asked));
@@ -430,13 +335,6 @@ fn visible(name: &str) -> String {
     visible
 }
 
-fn kind_of_io(error: &io::Error) -> ErrorKind {
-    match error.kind() {
-        io::ErrorKind::NotFound => ErrorKind::NotFound,
-        _ => ErrorKind::Io,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use zkv_record::Codec;
@@ -458,7 +356,7 @@ mod tests {
             (Error::Closed, "Misuse: the store was closed"),
             (
                 Error::CleaningNeedsRoom { bytes: 9, cause: full },
-                "Io: cleaning needs 9 bytes of room ",
+                "StorageFull: cleaning needs 9 bytes of room ",
             ),
             (refused.into(), "Encoding: the stored bytes are no value of the type asked for: "),
         ];

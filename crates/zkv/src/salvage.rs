@@ -85,10 +85,9 @@ pub enum SalvageEvent<'a> {
 ///
 /// # Errors
 /// Of kind `NotFound`, `Locked`, `UnsupportedVersion`; `Corrupt` where nothing in the file says
-/// that it is a store. Of kind `Io` where `destination` exists or cannot be written, `NotFound` also where
-/// its folder does not exist; and where a read of the source fails though what it was after may be there, as for want
-/// of memory: whether that is lost is not known, and another salvage may tell. As
-/// [`Options::open`].
+/// that it is a store. `AlreadyExists` where `destination` exists, `NotFound` also where its folder does not. Of
+/// kind `Io` where it cannot be written, or a read of the source fails though what it was after may be there, as for
+/// want of memory: whether that is lost is not known, and another salvage may tell. As [`Options::open`].
 pub fn salvage(
     source: impl AsRef<Path>,
     destination: impl AsRef<Path>,

@@ -285,7 +285,7 @@ impl Store {
     /// straight to the log.
     ///
     /// # Errors
-    /// Of kind `Io` where it cannot be written; it then stays in the buffers. `ReadOnly`, `Misuse`
+    /// Of kind `Io`, or `StorageFull`, where it cannot be written; it then stays in the buffers. `ReadOnly`, `Misuse`
     /// after `close`.
     pub fn flush(&self) -> Result<()> {
         let shared = self.shared();

@@ -196,7 +196,8 @@ impl Store {
     /// is flushed first; then it is the store of this moment that is read. Writes go on meanwhile.
     ///
     /// # Errors
-    /// As [`Store::flush`]; of kind `Io` where there is no room for temporary files, or a read fails as there.
+    /// As [`Store::flush`]; of kind `StorageFull` where there is no room for temporary files, `Io` where a read
+    /// fails as there.
     pub fn verify(&self, mut progress: impl FnMut(VerifyProgress)) -> Result<VerifyReport> {
         let shared = self.shared();
         let mut work = Work::new(&shared.path, &shared.options, &mut progress);

@@ -1,4 +1,4 @@
-//! What errors say.
+//! What errors say, and what kinds they are of.
 
 use std::error::Error as _;
 use std::io;
@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use zkv::{
-    Codec, Collection, CollectionOptions, Error, IndexError, LogError, MemoryStorage, Options,
+    Codec, Collection, CollectionOptions, Error, ErrorKind, IndexError, LogError, MemoryStorage,
+    Options,
 };
 
 /// What the system says in these tests.
@@ -56,6 +57,32 @@ fn an_error_says_all_by_itself_and_a_chain_of_errors_says_nothing_twice() {
         for (place, text) in chain.iter().enumerate() {
             let others = chain[..place].iter().chain(&chain[place + 1..]);
             assert!(!others.clone().any(|other| other.contains(text.as_str())), "{chain:?}");
+        }
+    }
+}
+
+#[test]
+fn what_the_system_refuses_is_of_the_same_kind_wherever_it_stands() {
+    for (system, kind) in [
+        (io::ErrorKind::StorageFull, ErrorKind::StorageFull),
+        (io::ErrorKind::QuotaExceeded, ErrorKind::StorageFull),
+        (io::ErrorKind::FileTooLarge, ErrorKind::StorageFull),
+        (io::ErrorKind::AlreadyExists, ErrorKind::AlreadyExists),
+        (io::ErrorKind::NotFound, ErrorKind::NotFound),
+        (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+        (io::ErrorKind::ReadOnlyFilesystem, ErrorKind::PermissionDenied),
+        (io::ErrorKind::OutOfMemory, ErrorKind::Io),
+    ] {
+        let path = || PathBuf::from("pages.zkv");
+        let cause = || io::Error::from(system);
+        let errors = [
+            Error::Data { path: path(), cause: LogError::Io { action: "read", cause: cause() } },
+            Error::Index { path: path(), cause: IndexError::Io(cause()) },
+            Error::File { path: path(), cause: cause() },
+            Error::Batch { folder: path(), cause: cause() },
+        ];
+        for error in errors {
+            assert_eq!(error.kind(), kind, "{error}");
         }
     }
 }

@@ -59,7 +59,7 @@ fn a_close_that_cannot_write_can_be_tried_again() {
     store.set_bytes(b"a", b"1").unwrap();
     is_full.store(true, Ordering::SeqCst);
     for _ in 0..2 {
-        assert_eq!(store.clone().close().unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(store.clone().close().unwrap_err().kind(), ErrorKind::StorageFull);
         assert_eq!(store.get_bytes(b"a").unwrap().unwrap(), b"1");
     }
     is_full.store(false, Ordering::SeqCst);
@@ -162,7 +162,7 @@ fn a_failing_checkpoint_is_not_attempted_at_each_commit() {
         store.set_bytes(&number.to_le_bytes(), b"small").unwrap();
     }
     assert_eq!(attempts.load(Ordering::SeqCst), before);
-    assert_eq!(store.close().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(store.close().unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!(options(&memory).open(PATH).unwrap().len(), 11);
 }
 
@@ -368,7 +368,7 @@ fn a_backup_that_fails_leaves_nothing_and_may_be_tried_again() {
         if backed_up.is_ok() {
             assert!(number > 5, "a backup takes several calls");
             assert!(left_count <= 1, "only where the folder cannot be synced");
-            assert_eq!(store.backup(COPY).unwrap_err().kind(), ErrorKind::Io);
+            assert_eq!(store.backup(COPY).unwrap_err().kind(), ErrorKind::AlreadyExists);
             return;
         }
         let left = disk.list(Path::new("dir")).unwrap();

@@ -209,8 +209,11 @@ fn a_backup_is_a_store_of_its_own() {
     for copy in [&exact, &anew] {
         check(&Store::open_read_only(copy).unwrap(), 1000);
         let again = store.backup(copy).unwrap_err();
-        assert_eq!(again.kind(), ErrorKind::Io, "{again}");
-        assert_eq!(store.backup_with(copy, Options::new()).unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(again.kind(), ErrorKind::AlreadyExists, "{again}");
+        assert_eq!(
+            store.backup_with(copy, Options::new()).unwrap_err().kind(),
+            ErrorKind::AlreadyExists
+        );
         check(&Store::open_read_only(copy).unwrap(), 1000);
     }
     let files = fs::read_dir(place.path.parent().unwrap()).unwrap().count();
@@ -226,7 +229,7 @@ fn a_copy_under_a_name_that_cannot_be_opened_is_refused_and_removes_nothing() {
     fs::write(index_path(&copy), "the index of whoever has that name").unwrap();
     let store = Store::open(&place.path).unwrap();
     let check = |refused: zkv::Result<()>| {
-        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Io);
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert_eq!(fs::read(index_path(&copy)).unwrap(), b"the index of whoever has that name");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     };

@@ -139,7 +139,7 @@ fn where_cleaning_finds_no_room_it_says_how_much_is_enough_and_goes_on_with_it()
         fill_up(&disk);
         let before = store.stats().unwrap().segments;
         let error = clean(&store).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Io);
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
         let Error::CleaningNeedsRoom { bytes, .. } = &error else { panic!("{error}") };
         let bytes = *bytes;
         assert!(error.to_string().contains(&format!("needs {bytes} bytes of room")), "{error}");
@@ -201,7 +201,7 @@ fn a_batch_that_is_refused_takes_no_room_behind_it() {
     for key in 0..8_000u64 {
         batch.set_bytes(&key.to_be_bytes(), &noise(key, 1_000));
     }
-    assert_eq!(store.write(batch).unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(store.write(batch).unwrap_err().kind(), ErrorKind::StorageFull);
     assert_eq!((file_bytes(&store), disk.used_bytes()), (before, used));
     store.set_bytes(b"second", &noise(2, 400)).unwrap();
     store.sync().unwrap();

@@ -127,7 +127,7 @@ fn a_file_that_has_the_name_of_the_index_since_the_store_was_opened_stays_as_it_
     // The first index file is made when the store is closed.
     Store::open(&index).unwrap().set(&2u64, &2u64).unwrap();
     let error = store.close().unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Io);
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
     let error = error.to_string();
     assert!(error.contains("store.zkv.idx") && error.contains("is none"), "{error}");
     let other = Store::open_read_only(&index).unwrap();

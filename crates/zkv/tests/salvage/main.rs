@@ -344,7 +344,7 @@ fn a_store_in_use_is_locked_and_nothing_that_exists_is_replaced() {
     assert_eq!(salvage().unwrap_err().kind(), ErrorKind::Locked);
     store.close().unwrap();
     write_file(&memory, DESTINATION, b"something else");
-    assert_eq!(salvage().unwrap_err().kind(), ErrorKind::Io);
+    assert_eq!(salvage().unwrap_err().kind(), ErrorKind::AlreadyExists);
     assert_eq!(read_file(&memory, DESTINATION), b"something else");
     let invalid = options(&memory).memory_buffer_bytes(1);
     let refused = zkv::salvage(PATH, "dir/other", invalid, |_| {});
