@@ -24,7 +24,7 @@ pub fn run(arguments: &Salvage) -> Result<(), Failure> {
     let options = patient(Options::new());
     let report =
         zkv::salvage(&arguments.store, &arguments.destination, options, |event| match event {
-            SalvageEvent::Progress { done_bytes, total_bytes } => {
+            SalvageEvent::Progress { done_bytes, total_bytes, .. } => {
                 progress.set(done_bytes, total_bytes);
             }
             event => doubtful.take(&event),

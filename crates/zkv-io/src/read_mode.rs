@@ -8,6 +8,7 @@ use crate::storage::{FileMap, LockKind, OpenMode, Storage, StorageFile};
 
 /// How files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ReadMode {
     /// Through a memory map: no system call a read. A file that another program cuts while it is
     /// open, or a sector that the disk cannot read, ends the process: the system raises `SIGBUS`,

@@ -14,6 +14,7 @@ use crate::store::Store;
 
 /// What a write has to wait for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Durability {
     /// Nothing: it is in this process's memory, and is handed to the operating system when the
     /// buffer is full, after the flush interval, or by `flush`, `sync` or `close`, as dropping the last
@@ -32,15 +33,24 @@ pub enum Durability {
 }
 
 /// Whether space that overwritten and deleted records take comes back by itself.
+///
+/// ```
+/// use zkv::{Cleaning, Options};
+///
+/// // No more than a tenth of the file dead, for twice as much moving.
+/// let options = Options::new().cleaning(Cleaning::automatic().dead_percent(10));
+/// let only_when_asked = Options::new().cleaning(Cleaning::Off);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Cleaning {
     /// Never: the file grows with all that is written, until [`Store::compact`] is called.
     Off,
     /// In the background: what is needed of segments that are mostly dead moves to others, and their
-    /// slots are used again, or cut off the file's end.
+    /// slots are used again, or cut off the file's end. [`Cleaning::automatic`] makes it.
+    #[non_exhaustive]
     Automatic {
-        /// How much of the file may be dead, in percent: 5 to 90, but no less than one slot. That is what
+        /// How much of the file may be dead, in percent: 5 to 90, default 25, but no less than one slot. That is what
         /// cleaning aims at, and what a store has that stays open behind its last write until it is reached.
         /// While it is written, more is dead by what the buffers hold and what is being moved: where slots are
         /// small, take small buffers, too. Closing does not wait for the rest, so that a store that is closed
@@ -49,17 +59,49 @@ pub enum Cleaning {
         /// what it holds.
         dead_percent: u8,
         /// How much of what is written to the file may be for cleaning while others write, in percent:
-        /// 10 to 90. Where that is too little to keep dead space within its bound, writes wait.
+        /// 10 to 90, default 67. Where that is too little to keep dead space within its bound, writes wait.
         write_percent: u8,
     },
 }
 
 /// How much may be dead where nothing else is said.
 pub(crate) const DEAD_PERCENT: u8 = 25;
+/// And how much of what is written may be for cleaning.
+const WRITE_PERCENT: u8 = 67;
+
+impl Cleaning {
+    /// [`Cleaning::Automatic`] with its defaults.
+    #[must_use]
+    pub fn automatic() -> Self {
+        Self::Automatic { dead_percent: DEAD_PERCENT, write_percent: WRITE_PERCENT }
+    }
+
+    /// With another `dead_percent`, where it is automatic.
+    #[must_use]
+    pub fn dead_percent(self, percent: u8) -> Self {
+        match self {
+            Self::Automatic { write_percent, .. } => {
+                Self::Automatic { dead_percent: percent, write_percent }
+            }
+            Self::Off => self,
+        }
+    }
+
+    /// With another `write_percent`, where it is automatic.
+    #[must_use]
+    pub fn write_percent(self, percent: u8) -> Self {
+        match self {
+            Self::Automatic { dead_percent, .. } => {
+                Self::Automatic { dead_percent, write_percent: percent }
+            }
+            Self::Off => self,
+        }
+    }
+}
 
 impl Default for Cleaning {
     fn default() -> Self {
-        Self::Automatic { dead_percent: DEAD_PERCENT, write_percent: 67 }
+        Self::automatic()
     }
 }
 

@@ -25,6 +25,7 @@ pub use report::{LostRange, SalvageReport};
 #[non_exhaustive]
 pub enum SalvageEvent<'a> {
     /// How much is done. The whole is an estimate.
+    #[non_exhaustive]
     Progress {
         /// Bytes gone through; each is, twice.
         done_bytes: u64,
@@ -33,11 +34,13 @@ pub enum SalvageEvent<'a> {
     },
     /// A key was brought to which something newer may have happened: see
     /// [`SalvageReport::possibly_superseded`].
+    #[non_exhaustive]
     PossiblySuperseded {
         /// The key's bytes.
         key: &'a [u8],
     },
     /// A key was not brought, since a piece of its value is lost, or another key has that value.
+    #[non_exhaustive]
     IncompleteValue {
         /// The key's bytes.
         key: &'a [u8],

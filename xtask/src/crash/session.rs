@@ -290,8 +290,8 @@ impl<'a> Session<'a> {
                 self.acknowledge();
             }
             Durability::Flushed => self.commit(),
-            Durability::Buffered if went_straight => self.commit(),
-            Durability::Buffered => {}
+            _ if went_straight => self.commit(),
+            _ => {}
         }
     }
 

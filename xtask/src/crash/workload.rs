@@ -224,7 +224,7 @@ impl fmt::Display for Workload {
         let durability = match self.durability {
             Durability::Synced => "synced",
             Durability::Flushed => "flushed",
-            Durability::Buffered => "buffered",
+            _ => "buffered",
         };
         let (index, _) = IndexFile::NAMES[self.index as usize];
         write!(formatter, "{durability}/{index}/{}/", self.seed)?;

@@ -38,8 +38,8 @@ impl<'a> Doubtful<'a> {
     /// Writes the line of `event`, if it has one.
     pub fn take(&mut self, event: &SalvageEvent<'_>) {
         let (name, key) = match event {
-            SalvageEvent::PossiblySuperseded { key } => ("possibly-superseded", *key),
-            SalvageEvent::IncompleteValue { key } => ("incomplete-value", *key),
+            SalvageEvent::PossiblySuperseded { key, .. } => ("possibly-superseded", *key),
+            SalvageEvent::IncompleteValue { key, .. } => ("incomplete-value", *key),
             _ => return,
         };
         let Ok(Some(output)) = &mut self.output else { return };

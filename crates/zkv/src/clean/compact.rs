@@ -37,6 +37,11 @@ pub struct CompactProgress {
 }
 
 impl CompactOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
     /// zstd's level for what is written anew, -7 to 22 but for 0, default that of the store's
     /// [`Options`](crate::Options). Level 9 takes ten times as long as 5, and 19 twenty times as long.
     pub fn compression_level(mut self, level: i32) -> Self {

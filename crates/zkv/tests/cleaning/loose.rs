@@ -61,7 +61,7 @@ fn blocks_that_are_short_because_they_shall_be_are_not_packed_again() {
 #[test]
 fn what_seems_loose_however_it_is_packed_is_packed_once() {
     let storage = MemoryStorage::new();
-    let cleaning = Cleaning::Automatic { dead_percent: 5, write_percent: 50 };
+    let cleaning = Cleaning::automatic().dead_percent(5).write_percent(50);
     let options = options(&storage).memory_buffer_bytes(16 << 20).block_bytes(64);
     let store = options.cleaning(cleaning).open(PATH).unwrap();
     let value = vec![0; 65_537];

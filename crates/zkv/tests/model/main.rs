@@ -469,7 +469,7 @@ proptest! {
         steps in prop::collection::vec(cleaning_step(), 1..80),
         durability in steps::durability(),
     ) {
-        let cleaning = Cleaning::Automatic { dead_percent: 5, write_percent: 90 };
+        let cleaning = Cleaning::automatic().dead_percent(5).write_percent(90);
         run(&steps, Settings { cleaning, ..settings(durability, true) });
     }
 }

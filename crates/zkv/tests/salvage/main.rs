@@ -98,10 +98,10 @@ fn try_salvage(bytes: &[u8], index: Option<&[u8]>) -> zkv::Result<Salvaged> {
     // Fast, since there are hundreds.
     let fast = options(&memory).compression_level(1);
     let report = zkv::salvage(PATH, DESTINATION, fast, |event| match event {
-        SalvageEvent::PossiblySuperseded { key } => {
+        SalvageEvent::PossiblySuperseded { key, .. } => {
             assert!(found.doubtful.insert(key.to_vec()));
         }
-        SalvageEvent::IncompleteValue { key } => {
+        SalvageEvent::IncompleteValue { key, .. } => {
             assert!(found.incomplete.insert(key.to_vec()));
         }
         _ => {}
@@ -432,7 +432,7 @@ fn records_of_a_collection_are_not_cleaned_away_before_it_has_its_name() {
     (0..1000).for_each(|number| pages.set(&number, &page(number)).unwrap());
     drop(pages);
     store.close().unwrap();
-    let cleaned = Cleaning::Automatic { dead_percent: 5, write_percent: 90 };
+    let cleaned = Cleaning::automatic().dead_percent(5).write_percent(90);
     let to = options(&memory).slot_bytes(SLOT).cleaning(cleaned);
     let report = zkv::salvage(PATH, DESTINATION, to, |_| {}).unwrap();
     assert!(report.is_complete());

@@ -63,7 +63,7 @@ impl Found<'_> {
         let disk = self.disk(5);
         let mut doubtful = BTreeSet::new();
         let salvaged = zkv::salvage(STORE, SALVAGED, options(&disk, self.workload), |event| {
-            if let SalvageEvent::PossiblySuperseded { key } = event {
+            if let SalvageEvent::PossiblySuperseded { key, .. } = event {
                 doubtful.insert(key.to_vec());
             }
         });
