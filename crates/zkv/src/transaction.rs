@@ -1,5 +1,7 @@
 //! Transactions: reads and writes that take effect as one.
 
+mod iter;
+
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -9,8 +11,7 @@ use zkv_record::{Kind, Record, check_key};
 
 use crate::catalog::{CATALOG, DEFAULT};
 use crate::error::{Error, Result};
-use crate::hashed::{KeyMap, KeySet};
-use crate::iter::{IterBytes, KeysBytes};
+use crate::hashed::KeyMap;
 use crate::modify::Begun;
 use crate::options::Durability;
 use crate::recent::Reads;
@@ -18,6 +19,8 @@ use crate::snapshot::Reader;
 use crate::store::{Store, encode_key};
 use crate::view::KeyRef;
 use crate::write_set::{Body, Numbered, Write, WriteSet, Writes};
+use iter::Overlay;
+pub use iter::{TransactionIter, TransactionKeys};
 
 /// How often [`Store::transaction`] tries.
 const ATTEMPTS_MAX: u32 = 100;
@@ -79,15 +82,13 @@ impl Store {
     /// store or a collection without [`Collection::within`](crate::Collection::within), happens at once, again at
     /// each attempt, and may be what the transaction conflicts with each time.
     ///
-    /// A `body` that ends in `Ok(..)` has to say of which type its errors are: `Ok::<_, zkv::Error>(())`.
-    ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;
     /// let sum = store.transaction(|tx| {
     ///     let balance: u64 = tx.get("alice")?.unwrap_or(0);
     ///     tx.set("alice", &(balance + 10))?;
-    ///     Ok::<u64, zkv::Error>(balance + 10)
+    ///     Ok(balance + 10)
     /// })?;
     /// assert_eq!(sum, 10);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -96,10 +97,32 @@ impl Store {
     /// # Errors
     /// What `body` returns; as [`Transaction::commit`], with [`Error::Conflict`] where it conflicts
     /// every time.
-    pub fn transaction<T, E: From<Error>>(
+    pub fn transaction<T>(&self, body: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        self.try_transaction(body)
+    }
+
+    /// As [`Store::transaction`], for a `body` with errors of its own. One that ends in `Ok(..)` may have to say of
+    /// which type they are.
+    ///
+    /// ```
+    /// # let directory = tempfile::tempdir()?;
+    /// # let store = zkv::Store::open(directory.path().join("accounts.zkv"))?;
+    /// let spent = store.try_transaction(|tx| {
+    ///     let balance: u64 = tx.get("alice")?.unwrap_or(0);
+    ///     let left = balance.checked_sub(10).ok_or("there is not enough")?;
+    ///     tx.set("alice", &left)?;
+    ///     Ok::<_, Box<dyn std::error::Error>>(left)
+    /// });
+    /// assert_eq!(spent.unwrap_err().to_string(), "there is not enough");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// What `body` returns, as it is; as [`Store::transaction`].
+    pub fn try_transaction<T, E: From<Error>>(
         &self,
-        mut body: impl FnMut(&mut Transaction) -> std::result::Result<T, E>,
-    ) -> std::result::Result<T, E> {
+        mut body: impl FnMut(&mut Transaction) -> Result<T, E>,
+    ) -> Result<T, E> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -232,7 +255,8 @@ impl Transaction {
         self.iter_in(DEFAULT)
     }
 
-    /// As [`Transaction::iter_bytes`], of keys alone. Long values take no memory: see [`KeysBytes`].
+    /// As [`Transaction::iter_bytes`], of keys alone. Long values take no memory: see
+    /// [`KeysBytes`](crate::KeysBytes).
     #[must_use]
     pub fn keys_bytes(&self) -> TransactionKeys {
         self.keys_in(DEFAULT)
@@ -400,55 +424,6 @@ impl std::fmt::Debug for Transaction {
     }
 }
 
-/// All keys and values as a transaction sees them, in no particular order. See
-/// [`Transaction::iter_bytes`].
-pub struct TransactionIter(Overlay<(Vec<u8>, Vec<u8>), IterBytes>);
-
-/// All keys as a transaction sees them, in no particular order. See [`Transaction::keys_bytes`].
-pub struct TransactionKeys(Overlay<Vec<u8>, KeysBytes>);
-
-/// What a transaction has written, and what is below and was not written by it.
-struct Overlay<T, I> {
-    own: std::vec::IntoIter<T>,
-    written: KeySet,
-    below: I,
-    collection: u32,
-    shared: Arc<crate::shared::Shared>,
-}
-
-impl Iterator for TransactionIter {
-    type Item = Result<(Vec<u8>, Vec<u8>)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|(key, _)| key)
-    }
-}
-
-impl Iterator for TransactionKeys {
-    type Item = Result<Vec<u8>>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|key| key)
-    }
-}
-
-impl<T, I: Iterator<Item = Result<T>>> Overlay<T, I> {
-    fn next(&mut self, key_of: impl Fn(&T) -> &[u8]) -> Option<Result<T>> {
-        if let Some(own) = self.own.next() {
-            return Some(Ok(own));
-        }
-        loop {
-            let entry = self.below.next()?;
-            let is_written = entry.as_ref().is_ok_and(|entry| {
-                self.written.contains(&self.shared.keys.hash(self.collection, key_of(entry)))
-            });
-            if !is_written {
-                return Some(entry);
-            }
-        }
-    }
-}
-
 fn key_of(write: &Write<'_>) -> Option<Vec<u8>> {
     match &write.body {
         Body::Record(record) => Record::decode(record).ok().map(|record| record.key.to_vec()),
@@ -471,19 +446,5 @@ fn is_put(write: &Write<'_>) -> bool {
     match &write.body {
         Body::Record(record) => crate::memtable::is_put(record),
         Body::Large(_) => true,
-    }
-}
-
-impl std::fmt::Debug for TransactionIter {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut debug = formatter.debug_struct("TransactionIter");
-        debug.field("below", &self.0.below).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for TransactionKeys {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let mut debug = formatter.debug_struct("TransactionKeys");
-        debug.field("below", &self.0.below).finish_non_exhaustive()
     }
 }

@@ -249,7 +249,7 @@ fn batches_and_transactions_span_collections() {
             let sum = from + b.within(tx)?.get("x")?.unwrap_or(0);
             b.within(tx)?.set("x", &sum)?;
             tx.set("own", &sum)?;
-            Ok::<_, Error>(b.within(tx)?.iter().count())
+            Ok(b.within(tx)?.iter().count())
         });
         assert_eq!(moved.unwrap(), 1);
         assert_eq!((a.get(&1).unwrap(), b.get("x").unwrap()), (None, Some(30)));

@@ -67,9 +67,14 @@ fn what_is_dropped_fails_or_panics_has_not_happened() {
         Err::<(), _>(Error::ReadOnly)
     });
     assert_eq!(failed.unwrap_err().kind(), ErrorKind::ReadOnly);
+    let failed = store.try_transaction(|tx| {
+        tx.set("a", &1u32)?;
+        Err::<(), Box<dyn std::error::Error>>("an error of its own".into())
+    });
+    assert_eq!(failed.unwrap_err().to_string(), "an error of its own");
     let other = store.clone();
     let panicked = thread::spawn(move || {
-        other.transaction(|tx| -> Result<(), Error> {
+        other.transaction::<()>(|tx| {
             tx.set("a", &1u32)?;
             panic!("on purpose")
         })

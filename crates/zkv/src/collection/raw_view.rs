@@ -74,7 +74,7 @@ impl RawCollection {
     ///     if let Some(count) = counts.get(&[1])? {
     ///         counts.set(&[2], &count)?;
     ///     }
-    ///     Ok::<_, zkv::Error>(())
+    ///     Ok(())
     /// })?;
     /// assert_eq!(counts.get(&[2])?, Some(vec![7]));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
