@@ -2,7 +2,7 @@
 
 mod iter;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -38,10 +38,12 @@ pub struct Transaction {
     reader: Reader,
     reads: RefCell<Reads>,
     _begun: Begun,
-    writes: KeyMap<Write<'static>>,
-    collections: Vec<Numbered>,
+    /// Collections within it share it, so that several can be used side by side. No borrow lasts while code of the
+    /// user's runs.
+    writes: RefCell<KeyMap<Write<'static>>>,
+    collections: RefCell<Vec<Numbered>>,
     /// Whether it has asked for a collection that was made after it began.
-    began_too_early: bool,
+    began_too_early: Cell<bool>,
 }
 
 impl Store {
@@ -68,9 +70,9 @@ impl Store {
             reader: Reader::new(Arc::clone(shared), moment),
             reads: RefCell::new(Reads { since: begun.since, ..Reads::default() }),
             _begun: begun,
-            writes: KeyMap::default(),
-            collections: Vec::new(),
-            began_too_early: false,
+            writes: RefCell::default(),
+            collections: RefCell::default(),
+            began_too_early: Cell::new(false),
         })
     }
 
@@ -128,7 +130,7 @@ impl Store {
             attempts += 1;
             let mut transaction = self.begin()?;
             let done = body(&mut transaction);
-            if done.is_err() && transaction.began_too_early && attempts < ATTEMPTS_MAX {
+            if done.is_err() && transaction.began_too_early.get() && attempts < ATTEMPTS_MAX {
                 continue;
             }
             let value = done?;
@@ -271,7 +273,7 @@ impl Transaction {
     /// or dropped a collection that it used; as [`Store::set_bytes`]. Then nothing has happened, unless it was
     /// a sync that failed: see there.
     pub fn commit(self) -> Result<()> {
-        if self.writes.is_empty() {
+        if self.writes.borrow().is_empty() {
             // What it has read was all so at the moment at which it began.
             return Ok(());
         }
@@ -284,48 +286,47 @@ impl Transaction {
     ///
     /// # Errors
     /// As [`Transaction::commit`].
-    pub fn commit_with(mut self, durability: Durability) -> Result<()> {
-        if self.writes.is_empty() {
+    pub fn commit_with(self, durability: Durability) -> Result<()> {
+        let writes = self.writes.take();
+        if writes.is_empty() {
             return self.store.wait_for(durability);
         }
         self.store.before_writing(durability)?;
-        let writes = Writes::Few(std::mem::take(&mut self.writes).into_values().collect());
+        let writes = Writes::Few(writes.into_values().collect());
         let reads = Some(Box::new(self.reads.take()));
-        let collections = std::mem::take(&mut self.collections);
+        let collections = self.collections.take();
         let set = WriteSet { writes, reads, collections, moves: None, durability };
         self.reader.shared.commit(set)
     }
 
     pub(crate) fn get_in(&self, collection: u32, key: &[u8]) -> Result<Option<Vec<u8>>> {
         let key = self.reader.shared.key(collection, key);
-        match self.writes.get(&key.hash) {
-            Some(write) => Ok(value_of(write)),
-            None => {
-                self.note_read(key);
-                self.reader.get(key)
-            }
+        match self.own(key, value_of) {
+            Some(value) => Ok(value),
+            None => self.reader.get(key),
         }
     }
 
     /// What the transaction itself has made of a key; `None` where it has not, which is then read.
     pub(crate) fn own_value_in(&self, collection: u32, key: &[u8]) -> Option<Option<Vec<u8>>> {
-        let key = self.reader.shared.key(collection, key);
-        let own = self.writes.get(&key.hash).map(value_of);
-        if own.is_none() {
-            self.note_read(key);
-        }
-        own
+        self.own(self.reader.shared.key(collection, key), value_of)
     }
 
     pub(crate) fn contains_in(&self, collection: u32, key: &[u8]) -> Result<bool> {
         let key = self.reader.shared.key(collection, key);
-        match self.writes.get(&key.hash) {
-            Some(write) => Ok(is_put(write)),
-            None => {
-                self.note_read(key);
-                self.reader.contains(key)
-            }
+        match self.own(key, is_put) {
+            Some(is_there) => Ok(is_there),
+            None => self.reader.contains(key),
         }
+    }
+
+    /// What `of` makes of the transaction's own write of a key; `None` where there is none, which is noted as a read.
+    fn own<T>(&self, key: KeyRef<'_>, of: impl FnOnce(&Write<'_>) -> T) -> Option<T> {
+        let own = self.writes.borrow().get(&key.hash).map(of);
+        if own.is_none() {
+            self.note_read(key);
+        }
+        own
     }
 
     fn note_read(&self, key: KeyRef<'_>) {
@@ -334,17 +335,17 @@ impl Transaction {
         reads.note_touch(key.collection);
     }
 
-    pub(crate) fn set_in(&mut self, collection: u32, key: &[u8], value: &[u8]) -> Result<()> {
+    pub(crate) fn set_in(&self, collection: u32, key: &[u8], value: &[u8]) -> Result<()> {
         let shared = &self.reader.shared;
         check_key(key)?;
         shared.check_value_bytes(value.len() as u64)?;
         let key = shared.key(collection, key);
         let write = Write::put(key, value, shared.inline_bytes_max());
-        self.writes.insert(write.hash, write.into_owned());
+        self.writes.borrow_mut().insert(write.hash, write.into_owned());
         Ok(())
     }
 
-    pub(crate) fn delete_in(&mut self, collection: u32, key: &[u8]) -> Result<bool> {
+    pub(crate) fn delete_in(&self, collection: u32, key: &[u8]) -> Result<bool> {
         check_key(key)?;
         let is_there = self.contains_in(collection, key)?;
         self.mark_deleted(collection, key);
@@ -353,7 +354,7 @@ impl Transaction {
 
     /// Deletes a key if `decode` takes the value that it had, and returns what that makes of it.
     pub(crate) fn remove_in<V>(
-        &mut self,
+        &self,
         collection: u32,
         key: &[u8],
         decode: impl FnOnce(Vec<u8>) -> Result<V>,
@@ -364,9 +365,9 @@ impl Transaction {
         Ok(value)
     }
 
-    fn mark_deleted(&mut self, collection: u32, key: &[u8]) {
+    fn mark_deleted(&self, collection: u32, key: &[u8]) {
         let write = Write::delete(self.reader.shared.key(collection, key));
-        self.writes.insert(write.hash, write);
+        self.writes.borrow_mut().insert(write.hash, write);
     }
 
     pub(crate) fn iter_in(&self, collection: u32) -> TransactionIter {
@@ -389,7 +390,8 @@ impl Transaction {
         let mut reads = self.reads.borrow_mut();
         reads.note_scan(collection);
         reads.note_touch(collection);
-        let writes = self.writes.values().filter(|write| write.collection == collection);
+        let writes = self.writes.borrow();
+        let writes = writes.values().filter(|write| write.collection == collection);
         let written = writes.clone().map(|write| write.hash).collect();
         let own: Vec<T> = writes.filter_map(own).collect();
         let shared = Arc::clone(&self.reader.shared);
@@ -397,17 +399,18 @@ impl Transaction {
     }
 
     /// Notes that there was no collection of this name: none must have been made since.
-    pub(crate) fn miss_collection(&mut self, name: &str) {
-        self.began_too_early = true;
+    pub(crate) fn miss_collection(&self, name: &str) {
+        self.began_too_early.set(true);
         let hash = self.reader.shared.keys.hash(CATALOG, name.as_bytes());
-        self.reads.get_mut().keys.insert(hash);
+        self.reads.borrow_mut().keys.insert(hash);
     }
 
     /// Notes a named collection that the transaction uses: it must not be cleared meanwhile.
-    pub(crate) fn use_collection(&mut self, numbered: &Numbered) {
-        self.reads.get_mut().note_touch(numbered.id);
-        if !self.collections.iter().any(|known| Arc::ptr_eq(&known.state, &numbered.state)) {
-            self.collections.push(numbered.clone());
+    pub(crate) fn use_collection(&self, numbered: &Numbered) {
+        self.reads.borrow_mut().note_touch(numbered.id);
+        let mut collections = self.collections.borrow_mut();
+        if !collections.iter().any(|known| Arc::ptr_eq(&known.state, &numbered.state)) {
+            collections.push(numbered.clone());
         }
     }
 
@@ -419,7 +422,7 @@ impl Transaction {
 impl std::fmt::Debug for Transaction {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let mut debug = formatter.debug_struct("Transaction");
-        debug.field("store", &self.store).field("writes", &self.writes.len());
+        debug.field("store", &self.store).field("writes", &self.writes.borrow().len());
         debug.finish_non_exhaustive()
     }
 }

@@ -258,8 +258,8 @@ fn batches_and_transactions_span_collections() {
         // A batch made before a clear lands in what is there then; a transaction has seen otherwise.
         let mut batch = WriteBatch::new();
         batch.set_in(&a, &5, &50);
-        let mut tx = store.begin().unwrap();
-        a.within(&mut tx).unwrap().set(&6, &60).unwrap();
+        let tx = store.begin().unwrap();
+        a.within(&tx).unwrap().set(&6, &60).unwrap();
         a.clear().unwrap();
         store.write(batch).unwrap();
         assert!(matches!(tx.commit(), Err(Error::Conflict)));
@@ -468,20 +468,20 @@ fn a_collection_made_anew_with_other_types_is_not_read_as_what_it_was() {
     let store = open(&MemoryStorage::new(), Durability::Buffered);
     let old: Collection<u32, u32> = store.collection("c").unwrap();
     old.set(&1, &7).unwrap();
-    let (snapshot, mut early) = (store.snapshot(), store.begin().unwrap());
+    let (snapshot, early) = (store.snapshot(), store.begin().unwrap());
     store.drop_collection("c").unwrap();
     let new: Collection<u32, i32> = store.collection("c").unwrap();
     new.set(&1, &5).unwrap();
     assert_eq!(old.at(&snapshot).unwrap().get(&1).unwrap(), Some(7));
-    let (later, mut transaction) = (store.snapshot(), store.begin().unwrap());
+    let (later, transaction) = (store.snapshot(), store.begin().unwrap());
     assert_eq!(new.at(&later).unwrap().get(&1).unwrap(), Some(5));
     let errors = [
         new.at(&snapshot).unwrap_err(),
-        new.within(&mut early).unwrap_err(),
+        new.within(&early).unwrap_err(),
         old.at(&later).unwrap_err(),
     ];
     assert_eq!(errors.map(|error| error.kind()), [ErrorKind::TypeMismatch; 3]);
-    assert_eq!(old.within(&mut transaction).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(old.within(&transaction).unwrap_err().kind(), ErrorKind::NotFound);
 }
 
 #[test]
@@ -491,8 +491,8 @@ fn a_handle_of_a_dropped_collection_does_not_write_to_the_one_made_anew() {
     store.drop_collection("c").unwrap();
     let new: Collection<u32, u32> = store.collection("c").unwrap();
     new.set(&1, &5).unwrap();
-    let mut transaction = store.begin().unwrap();
-    assert_eq!(old.within(&mut transaction).unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(new.within(&mut transaction).unwrap().get(&1).unwrap(), Some(5));
+    let transaction = store.begin().unwrap();
+    assert_eq!(old.within(&transaction).unwrap_err().kind(), ErrorKind::NotFound);
+    assert_eq!(new.within(&transaction).unwrap().get(&1).unwrap(), Some(5));
     transaction.commit().unwrap();
 }

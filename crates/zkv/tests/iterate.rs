@@ -396,7 +396,7 @@ fn keys_alone_are_those_of_the_records() {
     transaction.set_bytes(&expected[0], b"another value").unwrap();
     transaction.delete_bytes(&expected[1]).unwrap();
     store.delete_bytes(&expected[2]).unwrap();
-    let mut within = titles.within(&mut transaction).unwrap();
+    let mut within = titles.within(&transaction).unwrap();
     within.set(&3, &"a title".to_owned()).unwrap();
     within.delete(&0).unwrap();
     assert_eq!(sorted(within.keys()), [1, 2, 3]);

@@ -126,9 +126,9 @@ fn a_transaction_sees_its_own_writes_and_conflicts_with_what_it_has_read() {
         store.delete(&7u32).unwrap();
         store.set(&0u32, &0u32).unwrap();
     }
-    let mut tx = store.begin().unwrap();
-    named.within(&mut tx).unwrap().set(&9, &9).unwrap();
-    let read = named.within(&mut tx).unwrap().get_many(&[&9, &3, &8]).unwrap();
+    let tx = store.begin().unwrap();
+    named.within(&tx).unwrap().set(&9, &9).unwrap();
+    let read = named.within(&tx).unwrap().get_many(&[&9, &3, &8]).unwrap();
     assert_eq!(read, [Some(9), Some(3), None]);
     named.set(&3, &0).unwrap();
     assert!(matches!(tx.commit(), Err(Error::Conflict)));

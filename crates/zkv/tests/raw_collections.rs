@@ -117,8 +117,8 @@ fn a_transaction_sees_its_own_writes_to_a_raw_collection_and_others_once_it_comm
     let pages = made(&store, "pages");
     pages.set(ONE, b"1").unwrap();
     store.set_bytes(TWO, b"the store's own").unwrap();
-    let mut tx = store.begin().unwrap();
-    let mut within = pages.within(&mut tx).unwrap();
+    let tx = store.begin().unwrap();
+    let mut within = pages.within(&tx).unwrap();
     check_has!(within, Some(b"1"), None);
     within.set(TWO, b"2").unwrap();
     assert!(within.delete(ONE).unwrap() && !within.delete(ONE).unwrap());
@@ -151,8 +151,8 @@ fn a_transaction_conflicts_with_what_happens_to_its_raw_collection() {
         let store = new_store();
         let pages = made(&store, "pages");
         pages.set(ONE, b"1").unwrap();
-        let mut tx = store.begin().unwrap();
-        let mut within = pages.within(&mut tx).unwrap();
+        let tx = store.begin().unwrap();
+        let mut within = pages.within(&tx).unwrap();
         let read = within.get(ONE).unwrap().unwrap();
         within.set(b"copy", &read).unwrap();
         other(&store, &pages);
@@ -170,7 +170,7 @@ fn a_transaction_that_began_before_its_raw_collection_begins_anew() {
     let store = new_store();
     let mut early = store.begin().unwrap();
     let pages = made(&store, "pages");
-    assert!(matches!(pages.within(&mut early), Err(Error::NoCollection { .. })));
+    assert!(matches!(pages.within(&early), Err(Error::NoCollection { .. })));
     early.set_bytes(b"there are no pages", b"").unwrap();
     assert!(matches!(early.commit(), Err(Error::Conflict)));
     let mut attempts = 0;
@@ -183,9 +183,9 @@ fn a_transaction_that_began_before_its_raw_collection_begins_anew() {
     assert_eq!((attempts, store.raw_collection("later").unwrap().len()), (2, 1));
     store.drop_collection("pages").unwrap();
     let again = made(&store, "pages");
-    let mut tx = store.begin().unwrap();
-    assert_eq!(pages.within(&mut tx).unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(again.within(&mut tx).unwrap().get(ONE).unwrap().is_none());
+    let tx = store.begin().unwrap();
+    assert_eq!(pages.within(&tx).unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(again.within(&tx).unwrap().get(ONE).unwrap().is_none());
 }
 
 /// What a store and a collection do alike to one key's bytes.
@@ -252,18 +252,18 @@ fn a_transaction_removes_and_returns_what_it_sees() {
     assert_eq!(tx.remove::<_, u32>("key").unwrap(), None);
     tx.set_bytes(ONE, b"its own").unwrap();
     assert_eq!(tx.remove_bytes(ONE).unwrap().as_deref(), Some(&b"its own"[..]));
-    let mut within = typed.within(&mut tx).unwrap();
+    let mut within = typed.within(&tx).unwrap();
     assert_eq!((within.remove(&1).unwrap(), within.remove(&1).unwrap()), (Some(7), None));
     assert_eq!(within.remove(&2).unwrap_err().kind(), ErrorKind::Encoding);
-    let mut within = pages.within(&mut tx).unwrap();
+    let mut within = pages.within(&tx).unwrap();
     assert!(within.remove(&[2]).unwrap().is_some_and(|value| value.starts_with(b"no number")));
     assert_eq!((store.len(), typed.len()), (2, 2));
     tx.commit().unwrap();
     assert_eq!((store.len(), typed.len()), (0, 0));
     // What it has removed, it has read.
     typed.set(&1, &7).unwrap();
-    let mut tx = store.begin().unwrap();
-    assert_eq!(typed.within(&mut tx).unwrap().remove(&1).unwrap(), Some(7));
+    let tx = store.begin().unwrap();
+    assert_eq!(typed.within(&tx).unwrap().remove(&1).unwrap(), Some(7));
     typed.set(&1, &8).unwrap();
     assert!(matches!(tx.commit(), Err(Error::Conflict)));
     assert_eq!(typed.get(&1).unwrap(), Some(8));
@@ -289,8 +289,8 @@ fn what_raw_views_print_to_debug_holds_no_keys_and_no_values() {
     let store = new_store();
     let pages = made(&store, "pages");
     pages.set(b"SECRET", b"SECRET").unwrap();
-    let (snapshot, mut tx) = (store.snapshot(), store.begin().unwrap());
-    let mut within = pages.within(&mut tx).unwrap();
+    let (snapshot, tx) = (store.snapshot(), store.begin().unwrap());
+    let mut within = pages.within(&tx).unwrap();
     within.set(b"SECRET", b"SECRET").unwrap();
     let printed = format!("{within:?} {:?}", pages.at(&snapshot).unwrap());
     assert!(!printed.contains("SECRET") && !printed.contains("83, 69"), "{printed}");

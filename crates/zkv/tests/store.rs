@@ -365,7 +365,7 @@ fn a_key_in_a_form_that_is_written_otherwise_is_refused() {
         refused(hashes.get(slice).map(drop));
         refused(hashes.set(slice, &2));
         refused(hashes.get_many(&[slice]).map(drop));
-        refused(hashes.within(&mut store.begin().unwrap()).unwrap().set(slice, &2));
+        refused(hashes.within(&store.begin().unwrap()).unwrap().set(slice, &2));
         let mut batch = WriteBatch::new();
         batch.set_in(&hashes, slice, &2);
         refused(store.write(batch));

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use zkv::{Durability, Error, ErrorKind, Options, Store, WriteBatch};
+use zkv::{Collection, Durability, Error, ErrorKind, Options, Store, Transaction, WriteBatch};
 use zkv_io::MemoryStorage;
 
 use common::faulty::{PATH, killed, noise, options};
@@ -443,7 +443,7 @@ fn what_is_printed_to_debug_holds_no_keys_and_no_values_and_is_short() {
         format!("{collection:?} {raw:?} {:?}", collection.iter().unwrap()),
         format!("{batch:?}"),
         format!("{iter:?} {below:?}"),
-        format!("{:?}", collection.within(&mut transaction).unwrap()),
+        format!("{:?}", collection.within(&transaction).unwrap()),
         format!("{snapshot:?} {:?}", collection.at(&snapshot).unwrap()),
     ];
     for text in printed {
@@ -456,9 +456,39 @@ fn a_collection_that_was_not_there_is_something_that_was_read() {
     let store = new_store(Durability::Buffered);
     let mut tx = store.begin().unwrap();
     let pages = store.collection::<String, String>("pages").unwrap();
-    let missing = pages.within(&mut tx).unwrap_err();
+    let missing = pages.within(&tx).unwrap_err();
     assert!(matches!(missing, Error::NoCollection { .. }));
     assert!(missing.to_string().contains("no collection pages when"), "{missing}");
     tx.set_bytes(b"there are no pages", b"").unwrap();
+    assert!(matches!(tx.commit(), Err(Error::Conflict)));
+}
+
+#[test]
+fn collections_within_a_transaction_are_used_side_by_side_and_read_through_a_shared_reference() {
+    let store = new_store(Durability::Buffered);
+    let drafts: Collection<u32, String> = store.collection("drafts").unwrap();
+    let pages: Collection<u32, String> = store.collection("pages").unwrap();
+    let count = |tx: &Transaction| -> Result<usize, Error> {
+        Ok(drafts.within(tx)?.keys().count() + pages.within(tx)?.keys().count())
+    };
+    drafts.set(&1, &"Home".to_owned()).unwrap();
+    let mut tx = store.begin().unwrap();
+    let (mut from, mut to) = (drafts.within(&tx).unwrap(), pages.within(&tx).unwrap());
+    let before = to.iter();
+    let page = from.remove(&1).unwrap().unwrap();
+    to.set(&1, &page).unwrap();
+    to.set(&2, &page).unwrap();
+    // Each sees what the transaction has written, whichever way; an iteration what there was when it began.
+    assert_eq!((before.count(), to.iter().count(), from.get(&1).unwrap()), (0, 2, None));
+    assert_eq!(pages.within(&tx).unwrap().get(&2).unwrap().as_deref(), Some("Home"));
+    assert_eq!(count(&tx).unwrap(), 2);
+    tx.set("moved", &1u32).unwrap();
+    tx.commit().unwrap();
+    assert_eq!((drafts.len(), pages.len(), store.len()), (0, 2, 1));
+    // What is read through either counts for conflicts.
+    let mut tx = store.begin().unwrap();
+    assert_eq!(count(&tx).unwrap(), 2);
+    tx.set("count", &2u32).unwrap();
+    pages.delete(&1).unwrap();
     assert!(matches!(tx.commit(), Err(Error::Conflict)));
 }

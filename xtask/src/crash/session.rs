@@ -265,7 +265,7 @@ impl<'a> Session<'a> {
                 found
             } else {
                 let collection = after.open(store, place)?;
-                let mut within = collection.within(&mut transaction)?;
+                let mut within = collection.within(&transaction)?;
                 let found = within.get(&key)?;
                 within.set(&key, &value)?;
                 found

@@ -20,7 +20,7 @@ pub struct RawSnapshotCollection<'a> {
 /// A collection's keys and values as bytes, as a transaction sees them. See [`RawCollection::within`].
 #[derive(Debug)]
 pub struct RawTransactionCollection<'a> {
-    transaction: &'a mut Transaction,
+    transaction: &'a Transaction,
     id: u32,
 }
 
@@ -82,10 +82,7 @@ impl RawCollection {
     ///
     /// # Errors
     /// As [`Collection::within`](crate::Collection::within), but for `TypeMismatch`.
-    pub fn within<'a>(
-        &self,
-        transaction: &'a mut Transaction,
-    ) -> Result<RawTransactionCollection<'a>> {
+    pub fn within<'a>(&self, transaction: &'a Transaction) -> Result<RawTransactionCollection<'a>> {
         self.within_checked(transaction, |_| Ok(()))
     }
 
@@ -105,7 +102,7 @@ impl RawCollection {
     /// As [`RawCollection::within`], if `check` takes what the collection was when the transaction began.
     pub(super) fn within_checked<'a>(
         &self,
-        transaction: &'a mut Transaction,
+        transaction: &'a Transaction,
         check: impl FnOnce(&Entry) -> Result<()>,
     ) -> Result<RawTransactionCollection<'a>> {
         self.state().check_opening(&transaction.reader().shared.collections.opening)?;

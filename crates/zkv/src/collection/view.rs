@@ -53,17 +53,23 @@ where
         Ok(SnapshotCollection { of: self, raw: self.raw.at_checked(snapshot, check)? })
     }
 
-    /// The collection as `transaction` sees it, to be read and written within it.
+    /// The collection as `transaction` sees it, to be read and written within it. Several may be used side by side.
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
     /// # let store = zkv::Store::open(directory.path().join("pages.zkv"))?;
+    /// let drafts: zkv::Collection<u32, String> = store.collection("drafts")?;
     /// let titles: zkv::Collection<u32, String> = store.collection("titles")?;
+    /// drafts.set(&1, &"Home".to_owned())?;
     /// store.transaction(|tx| {
-    ///     titles.within(tx)?.set(&1, &"Home".to_owned())?;
-    ///     let count = titles.within(tx)?.iter().count();
+    ///     let (mut drafts, mut titles) = (drafts.within(tx)?, titles.within(tx)?);
+    ///     if let Some(title) = drafts.remove(&1)? {
+    ///         titles.set(&1, &title)?;
+    ///     }
+    ///     let count = titles.iter().count();
     ///     tx.set("count", &count)
     /// })?;
+    /// assert_eq!(titles.get(&1)?.as_deref(), Some("Home"));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///
@@ -74,7 +80,7 @@ where
     /// transaction is of another store.
     pub fn within<'a>(
         &'a self,
-        transaction: &'a mut Transaction,
+        transaction: &'a Transaction,
     ) -> Result<TransactionCollection<'a, K, V>> {
         let check = |entry: &Entry| check_types(self.name(), entry, &self.asked);
         Ok(TransactionCollection { of: self, raw: self.raw.within_checked(transaction, check)? })

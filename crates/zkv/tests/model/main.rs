@@ -336,7 +336,7 @@ impl Run {
                 }
             } else {
                 let collection = after.existing(&self.store, *place);
-                let mut within = collection.within(&mut transaction).unwrap();
+                let mut within = collection.within(&transaction).unwrap();
                 let found = within.get(number).unwrap();
                 match value {
                     Some(value) => within.set(number, &value).map(|()| (found, None)),

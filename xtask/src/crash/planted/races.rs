@@ -117,8 +117,8 @@ pub const RACES: &[Bug] = &[
     Bug {
         name: "a transaction reads over its own writes",
         file: "crates/zkv/src/transaction.rs",
-        right: "            Some(write) => Ok(value_of(write)),",
-        wrong: "            Some(write) if !PLANTED => Ok(value_of(write)),\n            \
+        right: "            Some(value) => Ok(value),",
+        wrong: "            Some(value) if !PLANTED => Ok(value),\n            \
                 Some(_) => self.reader.get(key),",
     },
     Bug {
