@@ -57,7 +57,7 @@ struct Finding {
 /// Reads a whole store and prints what is wrong with it.
 pub fn run(arguments: &Verify) -> Result<(), Failure> {
     let progress = Progress::of_bytes(Some(0));
-    let verified = zkv::verify(&arguments.store, &patient(Options::new()), |at| {
+    let verified = zkv::verify(&arguments.store, patient(Options::new()), |at| {
         progress.set(at.bytes_done, at.bytes_total);
     });
     // The bar goes before anything is said.

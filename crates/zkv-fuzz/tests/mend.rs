@@ -44,7 +44,7 @@ fn index_state(input: &[u8], index_start: usize) -> IndexState {
         file.write_at(0, bytes).unwrap();
     }
     let options = zkv::Options::new().storage(Arc::new(storage));
-    zkv::verify("store.zkv", &options, |_| {}).unwrap().index
+    zkv::verify("store.zkv", options, |_| {}).unwrap().index
 }
 
 #[test]

@@ -141,7 +141,8 @@ pub trait StorageFile: Debug + Send + Sync {
     /// Where the file system has no locks.
     fn try_lock(&self, kind: LockKind) -> io::Result<bool>;
 
-    /// A map of the file that follows its growth.
+    /// A map of the file that follows its growth. Files that cannot be mapped may give what reads them:
+    /// [`FileMap::copy_out`] is as [`StorageFile::read_at`].
     ///
     /// # Errors
     /// Whatever the system reports.

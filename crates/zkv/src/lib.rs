@@ -108,7 +108,9 @@ pub use store::Store;
 pub use transaction::{Transaction, TransactionIter, TransactionKeys};
 pub use verify::{Finding, IndexState, StoreFile, VerifyProgress, VerifyReport, verify};
 pub use zkv_index::IndexError;
-pub use zkv_io::{FileStorage, MemoryStorage, ReadMode, Storage};
+pub use zkv_io::{
+    FileMap, FileStorage, LockKind, MemoryStorage, OpenMode, ReadMode, Storage, StorageFile,
+};
 pub use zkv_log::{LogError, Severity};
 pub use zkv_record::{Codec, DECODE_DEPTH_MAX, KEY_BYTES_MAX, RecordError, VALUE_BYTES_MAX};
 

@@ -359,8 +359,8 @@ impl Options {
         self
     }
 
-    /// Where the files are: the operating system's file system by default, or another
-    /// implementation of `Storage`, which is of the crate `zkv-io`.
+    /// Where the files are: the operating system's file system ([`FileStorage`]) by default, memory
+    /// ([`MemoryStorage`](crate::MemoryStorage)), or another implementation of [`Storage`].
     pub fn storage(mut self, storage: Arc<dyn Storage>) -> Self {
         self.storage = storage;
         self

@@ -158,7 +158,7 @@ impl VerifyReport {
 /// # let directory = tempfile::tempdir()?;
 /// # let path = directory.path().join("pages.zkv");
 /// # zkv::Store::open(&path)?.close()?;
-/// let report = zkv::verify(&path, &zkv::Options::new(), |_| {})?;
+/// let report = zkv::verify(&path, zkv::Options::new(), |_| {})?;
 /// assert!(report.is_sound() && report.findings.is_empty());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -172,11 +172,11 @@ impl VerifyReport {
 /// may tell. One of the index file is a [`Severity::Notice`], or such an error.
 pub fn verify(
     path: impl AsRef<Path>,
-    options: &Options,
+    options: Options,
     mut progress: impl FnMut(VerifyProgress),
 ) -> Result<VerifyReport> {
     let path = path.as_ref();
-    let mut options = options.clone().read_mode(ReadMode::Pread);
+    let mut options = options.read_mode(ReadMode::Pread);
     options.read_only = true;
     let file = when_unlocked(options.lock_wait, || {
         let (storage, log_options) = (Arc::clone(&options.storage), options.log.clone());

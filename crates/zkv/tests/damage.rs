@@ -378,7 +378,7 @@ fn a_store_that_has_lost_its_only_page_is_not_taken_for_an_empty_one() {
                 }
                 let what = format!("{is_compacted}, {bytes_left} bytes, {with_index}");
                 assert!(
-                    !zkv::verify(PATH, &options(&damaged), |_| ()).unwrap().is_sound(),
+                    !zkv::verify(PATH, options(&damaged), |_| ()).unwrap().is_sound(),
                     "{what}"
                 );
                 let opened = options(&damaged).open(PATH);
@@ -425,7 +425,7 @@ fn what_an_opening_without_the_index_needs_of_freed_segments_is_looked_at() {
             damaged[4096 + slot * SLOT + 1000] ^= 1;
             image.insert(PATH, damaged);
             let there = || settings(SimDisk::from_image(&image, 1));
-            let report = zkv::verify(PATH, &there(), |_| ()).unwrap();
+            let report = zkv::verify(PATH, there(), |_| ()).unwrap();
             if report.worst == Some(Severity::Mendable) {
                 let store = there().open(PATH).unwrap();
                 assert!(store.iter_bytes().all(|pair| pair.is_ok()), "{number}, slot {slot}");

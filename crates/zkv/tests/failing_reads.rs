@@ -120,7 +120,7 @@ fn assert_nothing_found(number: u32, done: zkv::Result<VerifyReport>) {
 #[test]
 fn a_verification_of_which_a_read_had_no_memory_finds_no_damage() {
     let memory = filled();
-    let verify = |disk: &Disk| zkv::verify(PATH, &disk.options(), |_| {});
+    let verify = |disk: &Disk| zkv::verify(PATH, disk.options(), |_| {});
     let disk = Disk::new(&memory, PATH);
     assert!(disk.fail_each(|| verify(&disk), assert_refused) > 5);
     let disk = Disk::new(&memory, INDEX);

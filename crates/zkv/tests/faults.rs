@@ -417,7 +417,7 @@ fn what_the_sync_of_the_making_has_lost_without_a_word_is_written_again() {
         for way in cut.cuts(false, 40, &mut fastrand::Rng::with_seed(1)) {
             let left = SimDisk::from_image(&cut.image(&way), 1);
             let left = Options::new().storage(Arc::new(left));
-            let report = verify(PATH, &left, |_| {}).unwrap();
+            let report = verify(PATH, left.clone(), |_| {}).unwrap();
             assert_eq!(report.findings, [], "{seed}, {way:?}");
             let left = left.open(PATH).unwrap();
             let written = [record(b"a", b"1"), record(b"b", b"2")];

@@ -116,7 +116,7 @@ fn check_answers(memory: &MemoryStorage, model: &BTreeMap<Vec<u8>, Vec<u8>>, wha
 }
 
 fn report(memory: &MemoryStorage) -> Option<VerifyReport> {
-    match verify(PATH, &options(memory), |_| {}) {
+    match verify(PATH, options(memory), |_| {}) {
         Ok(report) => Some(report),
         // Nothing says any longer that this is a data file.
         Err(error) => {

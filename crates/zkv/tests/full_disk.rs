@@ -73,7 +73,7 @@ fn check_on(store: Store, disk: &SimDisk, expected: &Expected) {
     store.close().unwrap();
     check(&options(disk).open(PATH).unwrap(), expected);
     check(&options(disk).use_index_file(false).open(PATH).unwrap(), expected);
-    let report = verify(PATH, &options(disk), |_| {}).unwrap();
+    let report = verify(PATH, options(disk), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
 }
 
@@ -118,7 +118,7 @@ fn segments_without_anything_in_them_are_freed_on_a_full_disk() {
         assert!(after.free_bytes >= 4 * u64::from(SLOT), "{after:?}");
         // The store's own index file does not lead there, should the process die now.
         let killed = SimDisk::from_image(&disk.image(), 1);
-        let report = verify(PATH, &options(&killed), |_| {}).unwrap();
+        let report = verify(PATH, options(&killed), |_| {}).unwrap();
         let state = if use_index_file { IndexState::Missing } else { IndexState::SetAside };
         assert_eq!(report.index, state, "{report:?}");
         disk.set_capacity(None);
@@ -278,6 +278,6 @@ fn a_backup_to_another_disk_needs_no_room_on_the_stores_own() {
             let copy = options(&disk).use_index_file(use_index_file).open_read_only(COPY).unwrap();
             check(&copy, &expected);
         }
-        assert!(verify(COPY, &options(&disk), |_| {}).unwrap().is_sound());
+        assert!(verify(COPY, options(&disk), |_| {}).unwrap().is_sound());
     }
 }

@@ -90,7 +90,7 @@ fn heads_that_share_a_value_bring_it_once_in_a_salvage_and_are_told_of() {
     records.extend((0..50).map(|key| head_record(&[key], &head(1, 100_000))));
     let storage = forged(&records);
     let options = || Options::new().storage(Arc::new(storage.clone()));
-    let verified = zkv::verify(DATA, &options(), |_| {}).unwrap();
+    let verified = zkv::verify(DATA, options(), |_| {}).unwrap();
     assert_eq!(verified.findings.len(), 49, "{verified:?}");
     assert!(verified.findings.iter().all(|finding| finding.what.contains("another key")));
     assert!(!verified.is_sound());

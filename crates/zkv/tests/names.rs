@@ -59,7 +59,7 @@ fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
         fs::write(&index, &bytes).unwrap();
         let error = Store::open(&place.path).unwrap_err().to_string();
         assert!(error.contains("no index file") && error.contains("store.zkv.idx"), "{error}");
-        let report = verify(&place.path, &Options::new(), |_| {}).unwrap();
+        let report = verify(&place.path, Options::new(), |_| {}).unwrap();
         assert!(report.findings[0].what.contains("no index file"), "{report:?}");
         let store = Store::open_read_only(&place.path).unwrap();
         check(&store, 300);
@@ -80,7 +80,7 @@ fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
     for bytes in [&zeros[..], &zeros[..300], &flipped, &whole[..5], &[]] {
         fs::write(&index, bytes).unwrap();
         check(&Store::open(&place.path).unwrap(), 300);
-        assert!(verify(&place.path, &Options::new(), |_| {}).unwrap().is_sound());
+        assert!(verify(&place.path, Options::new(), |_| {}).unwrap().is_sound());
     }
 }
 

@@ -156,7 +156,7 @@ fn check_refused(memory: &MemoryStorage, bytes: &[u8], with_index: bool, keys_mi
         write_file(&damaged, INDEX, &index);
     }
     let what = format!("{keys_min} keys, index {with_index}");
-    assert!(!zkv::verify(PATH, &options(&damaged), |_| ()).unwrap().is_sound(), "{what}");
+    assert!(!zkv::verify(PATH, options(&damaged), |_| ()).unwrap().is_sound(), "{what}");
     let opened = options(&damaged).open(PATH);
     let error = opened.map(|store| store.len()).expect_err(&what);
     assert_eq!(error.kind(), ErrorKind::Corrupt, "{what}");

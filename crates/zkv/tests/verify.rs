@@ -20,7 +20,7 @@ use common::sample::{Sample, sample, sample_options, text};
 use common::{index_path, place};
 
 fn verified(memory: &MemoryStorage) -> VerifyReport {
-    verify(PATH, &options(memory), |_| {}).unwrap()
+    verify(PATH, options(memory), |_| {}).unwrap()
 }
 
 #[track_caller]
@@ -40,7 +40,7 @@ fn severities(report: &VerifyReport, file: StoreFile) -> Vec<Severity> {
 fn a_sound_store_is_read_whole() {
     let Sample { memory, model } = sample();
     let mut progress = Vec::new();
-    let report = verify(PATH, &options(&memory), |at| progress.push(at)).unwrap();
+    let report = verify(PATH, options(&memory), |at| progress.push(at)).unwrap();
     check_sound(&report, IndexState::Compared);
     assert!(report.segments > 2 && report.index_buckets > 0);
     assert!(report.records > model.len() as u64 && report.blocks > report.segments);
@@ -83,7 +83,7 @@ fn an_open_store_is_verified_with_what_waits_in_its_buffers() {
     assert_eq!(store.len(), model.len() as u64 + 99);
     // Its index file knows nothing of that yet, and is no worse for it.
     check_sound(&verified(&killed(&memory)), IndexState::Compared);
-    assert_eq!(verify(PATH, &options(&memory), |_| {}).unwrap_err().kind(), ErrorKind::Locked);
+    assert_eq!(verify(PATH, options(&memory), |_| {}).unwrap_err().kind(), ErrorKind::Locked);
     let other = store.clone();
     store.close().unwrap();
     check_sound(&other.verify(|_| {}).unwrap(), IndexState::Compared);
@@ -372,7 +372,7 @@ fn files_that_are_cut_while_they_are_verified_are_findings() {
             let file = fs::File::options().write(true).open(path).unwrap();
             file.set_len(file.metadata().unwrap().len().min(bytes)).unwrap();
         };
-        let report = verify(&place.path, &Options::new(), |_| {
+        let report = verify(&place.path, Options::new(), |_| {
             cut(&place.path, data_bytes);
             cut(&index, index_bytes);
         });
@@ -393,7 +393,7 @@ fn what_the_disk_cannot_read_is_a_finding() {
         for sector in 0..sectors {
             let storage = BadSectors::new(&memory, path, &[sector, sectors / 2]);
             let options = Options::new().storage(Arc::new(storage));
-            let report = verify(PATH, &options, |_| {}).unwrap();
+            let report = verify(PATH, options, |_| {}).unwrap();
             assert!(!severities(&report, file).is_empty(), "{file:?} {sector}: {report:?}");
             assert!(!report.is_sound());
             // Without its dictionary, most of a segment is lost.
@@ -413,7 +413,7 @@ fn an_index_file_that_may_not_be_read_is_no_damage() {
     let cases = [(PermissionDenied, Severity::Notice), (OutOfMemory, Severity::Notice)];
     for (kind, severity) in cases.into_iter().chain([(Other, Severity::Mendable)]) {
         let storage = BadSectors::of_kind(&sample().memory, INDEX, &[0], kind);
-        let report = verify(PATH, &Options::new().storage(Arc::new(storage)), |_| {}).unwrap();
+        let report = verify(PATH, Options::new().storage(Arc::new(storage)), |_| {}).unwrap();
         assert_eq!(severities(&report, StoreFile::Index), [severity], "{report:?}");
         assert_eq!((report.findings.len(), report.index), (1, IndexState::NotCompared));
         assert!(report.findings[0].what.contains("the sector is bad"), "{report:?}");
@@ -435,7 +435,7 @@ fn what_the_disk_cannot_read_behind_the_blocks_loses_nothing() {
     {
         let storage = BadSectors::new(&memory, PATH, &[sector]);
         let options = Options::new().storage(Arc::new(storage));
-        let report = verify(PATH, &options, |_| {}).unwrap();
+        let report = verify(PATH, options, |_| {}).unwrap();
         assert_eq!(report.worst, Some(worst), "{sector}: {report:?}");
         let is_compared = report.index == IndexState::Compared;
         assert_eq!(is_compared, worst == Severity::Mendable, "{sector}: {report:?}");

@@ -80,7 +80,7 @@ fn is_undamaged(workload: &Workload, image: &Image, index_is_own: bool) -> Resul
 
 fn verify(workload: &Workload, image: &Image) -> Result<VerifyReport, String> {
     let disk = SimDisk::from_image(image, 5);
-    let verified = zkv::verify(STORE, &options(&disk, workload), |_| ());
+    let verified = zkv::verify(STORE, options(&disk, workload), |_| ());
     verified.map_err(|error| format!("verifying: {error}"))
 }
 

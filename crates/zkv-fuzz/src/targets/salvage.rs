@@ -10,7 +10,7 @@ pub(crate) fn run(input: &[u8]) {
     let storage = pair::storage(5, input);
     let new = new_options(&storage);
     let Ok(report) = zkv::salvage(DATA, RESCUED, new.clone(), |_| {}) else { return };
-    let found = zkv::verify(RESCUED, &new, |_| {}).expect("a new store can be verified");
+    let found = zkv::verify(RESCUED, new.clone(), |_| {}).expect("a new store can be verified");
     assert!(found.is_sound(), "{found:?}");
     let store = new.open_read_only(RESCUED).expect("a new store opens");
     let stats = store.stats().expect("a new store can be measured");

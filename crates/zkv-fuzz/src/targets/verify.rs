@@ -5,7 +5,7 @@ use crate::pair;
 
 pub(crate) fn run(input: &[u8]) {
     let storage = pair::storage(4, input);
-    let _ = zkv::verify(DATA, &options(&storage), |_| {});
+    let _ = zkv::verify(DATA, options(&storage), |_| {});
     if let Ok(store) = options(&storage).open_read_only(DATA) {
         let _ = store.verify(|_| {});
     }

@@ -30,7 +30,7 @@ fn compaction_leaves_little_more_than_what_is_live() {
         let store = options(&storage).use_index_file(use_index_file).open(PATH).unwrap();
         check(&store, &expected);
     }
-    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    let report = verify(PATH, options(&storage), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
 }
 

@@ -83,7 +83,7 @@ fn a_store_that_is_overwritten_over_and_over_stays_near_the_size_of_what_it_hold
         check(&store, &expected);
         store.close().unwrap();
     }
-    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    let report = verify(PATH, options(&storage), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
 }
 
@@ -212,7 +212,7 @@ fn a_segment_of_which_all_is_dead_is_given_back_although_it_is_not_full() {
     }
     assert_eq!((store.len(), store.iter_bytes().count()), (0, 0));
     store.close().unwrap();
-    assert!(verify(PATH, &options(&storage), |_| {}).unwrap().is_sound());
+    assert!(verify(PATH, options(&storage), |_| {}).unwrap().is_sound());
 }
 
 #[test]
@@ -249,7 +249,7 @@ fn what_a_dropped_collection_held_comes_back() {
     assert!(file_bytes(&store) < 1 << 20, "{:?}", store.stats());
     check(&store, &kept);
     store.close().unwrap();
-    let report = verify(PATH, &options(&storage), |_| {}).unwrap();
+    let report = verify(PATH, options(&storage), |_| {}).unwrap();
     assert!(report.is_sound(), "{report:?}");
     check(&open(&storage), &kept);
 }
@@ -325,7 +325,7 @@ fn of_a_dropped_value_that_is_half_gone_nothing_is_said_to_be_missing() {
     assert_eq!(store.stats().unwrap().cleaning.segments, 1);
     assert_eq!(store.verify(|_| {}).unwrap().findings, []);
     store.close().unwrap();
-    assert_eq!(verify(PATH, &options(&storage), |_| {}).unwrap().findings, []);
+    assert_eq!(verify(PATH, options(&storage), |_| {}).unwrap().findings, []);
     check(&open(&storage), &kept);
 }
 

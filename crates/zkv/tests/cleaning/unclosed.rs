@@ -34,7 +34,7 @@ fn longest_of(durability: Durability, write: impl Fn(&Store, &[u8], &[u8])) -> u
         .collect();
     check(&store, &expected);
     store.close().unwrap();
-    assert!(verify(PATH, &options(&storage), |_| {}).unwrap().is_sound());
+    assert!(verify(PATH, options(&storage), |_| {}).unwrap().is_sound());
     longest
 }
 

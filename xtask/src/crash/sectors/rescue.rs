@@ -42,7 +42,7 @@ impl Found<'_> {
 
     pub fn verify(&self) -> Result<(), String> {
         let disk = self.disk(3);
-        match zkv::verify(STORE, &options(&disk, self.workload), |_| ()) {
+        match zkv::verify(STORE, options(&disk, self.workload), |_| ()) {
             Err(error) if self.is_bad() && is_of_disk(&error) => Ok(()),
             Err(error) => Err(format!("verifying: {error}")),
             // Known flaw: of a place that could not be read when its key was overwritten, `verify` tells.
