@@ -4,6 +4,7 @@
 //! a record into the active buffer or to publish a view; who needs both takes `writer` first.
 //! `pipeline` has a lock for packing, which comes behind `writer`, too. Readers take none.
 
+use std::panic::RefUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicU32 as ProcessId;
 use std::sync::{Arc, PoisonError, TryLockError, Weak};
@@ -66,6 +67,10 @@ pub(crate) struct Shared {
     pub mending: Mutex<()>,
     pub is_closed: AtomicBool,
 }
+
+/// A panic leaves nothing half done that others would go on with: locks are taken whether they are poisoned or not,
+/// since what they hold is put in its place whole, or taken back as what was begun is dropped.
+impl RefUnwindSafe for Shared {}
 
 /// What changes with every buffered record.
 pub(crate) struct Front {

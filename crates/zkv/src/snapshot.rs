@@ -1,5 +1,6 @@
 //! The store as it was at one moment.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::{Arc, PoisonError};
 
 use serde::Serialize;
@@ -45,6 +46,10 @@ pub(crate) struct Reader {
     /// As [`Shared::mends_left`] was when this began.
     mends_left: u32,
 }
+
+/// What it shares with others is as sound behind a panic as [`Shared`] is; a moment never changes.
+impl UnwindSafe for Reader {}
+impl RefUnwindSafe for Reader {}
 
 impl Store {
     /// The store as it is now. Takes no lock.

@@ -3,6 +3,7 @@
 mod iter;
 
 use std::cell::{Cell, RefCell};
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -45,6 +46,10 @@ pub struct Transaction {
     /// Whether it has asked for a collection that was made after it began.
     began_too_early: Cell<bool>,
 }
+
+/// Each call puts what it has to say into one of its parts at once, behind all that may panic.
+impl UnwindSafe for Transaction {}
+impl RefUnwindSafe for Transaction {}
 
 impl Store {
     /// Begins a transaction.
