@@ -2,8 +2,6 @@
 
 mod doubtful;
 
-use std::path::Path;
-
 use serde_json::{Map, Value, json};
 use zkv::{LostRange, Options, SalvageEvent, SalvageReport};
 
@@ -30,7 +28,7 @@ pub fn run(arguments: &Salvage) -> Result<(), Failure> {
             event => doubtful.take(&event),
         });
     drop(progress);
-    let report = report.map_err(|error| of_destination(error, &arguments.destination))?;
+    let report = report?;
     let listed = doubtful.finish(&arguments.destination);
     let text = if arguments.json { json(&report) } else { table(&report) };
     print_report(&text, &arguments.store)?;
@@ -41,33 +39,6 @@ pub fn run(arguments: &Salvage) -> Result<(), Failure> {
     }
     listed?;
     incomplete.map_or(Ok(()), Err)
-}
-
-/// `error`, of the new store where it names the temporary file that was to become that, and is gone: a full disk
-/// is the new store's.
-fn of_destination(error: zkv::Error, destination: &Path) -> zkv::Error {
-    match error {
-        zkv::Error::Data { path, source } if is_temporary(&path, destination) => {
-            zkv::Error::Data { path: destination.to_owned(), source }
-        }
-        zkv::Error::Index { path, source } if is_temporary(&path, destination) => {
-            zkv::Error::Index { path: destination.to_owned(), source }
-        }
-        zkv::Error::File { path, source } if is_temporary(&path, destination) => {
-            zkv::Error::File { path: destination.to_owned(), source }
-        }
-        error => error,
-    }
-}
-
-/// Whether `path` is a temporary file, or an index of one, beside `destination`.
-fn is_temporary(path: &Path, destination: &Path) -> bool {
-    let Some(own) = destination.file_name() else { return false };
-    let ending = path
-        .file_name()
-        .and_then(|name| name.as_encoded_bytes().strip_prefix(own.as_encoded_bytes()));
-    let has_mark = |ending: &[u8]| memchr::memmem::find(ending, b".zkv-tmp").is_some();
-    path.parent() == destination.parent() && ending.is_some_and(has_mark)
 }
 
 /// The figures of a report, with the names that JSON gives them and the table.
@@ -117,30 +88,4 @@ fn table(report: &SalvageReport) -> String {
         text.push_str(&format!("lost: {more} more ranges, listed by --json\n"));
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_temporary_file_is_called_by_the_new_stores_name() {
-        let full = || std::io::Error::from(std::io::ErrorKind::StorageFull);
-        let cases = [
-            ("a/new.zkv.0123456789abcdef.zkv-tmp", "a/new.zkv"),
-            ("a/new.zkv.0123456789abcdef.zkv-tmp.idx", "a/new.zkv"),
-            ("a/new.zkv.idx", "a/new.zkv.idx"),
-            ("a/new.zkv", "a/new.zkv"),
-            ("a/old.zkv", "a/old.zkv"),
-            ("new.zkv.01.zkv-tmp", "new.zkv.01.zkv-tmp"),
-        ];
-        for (path, expected) in cases {
-            let error = zkv::Error::File { path: path.into(), source: full() };
-            let zkv::Error::File { path, source } = of_destination(error, Path::new("a/new.zkv"))
-            else {
-                panic!("another kind of error");
-            };
-            assert_eq!((path.as_path(), source.kind()), (Path::new(expected), full().kind()));
-        }
-    }
 }

@@ -153,7 +153,8 @@ pub(crate) fn make_whole<T>(
         let _ = storage.remove(&temporary);
         let _ = storage.remove(&index_path(&temporary));
     }
-    published
+    // Nobody knows of the temporary file, and it is gone.
+    published.map_err(|error| error.told_of(destination, &temporary))
 }
 
 fn fill_new<T>(

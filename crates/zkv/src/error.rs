@@ -10,6 +10,8 @@ use zkv_index::IndexError;
 use zkv_log::LogError;
 use zkv_record::RecordError;
 
+use crate::open::index_path;
+
 pub use kind::ErrorKind;
 
 /// An error of the store. It never holds keys or values.
@@ -262,6 +264,21 @@ impl Error {
 
     pub(crate) fn index(path: &Path) -> impl FnOnce(IndexError) -> Self + '_ {
         move |cause| Self::Index { path: path.to_owned(), cause }
+    }
+
+    /// The same error, told of the store at `path` where it is of the one at `other`, or of its index file.
+    pub(crate) fn told_of(mut self, path: &Path, other: &Path) -> Self {
+        if let Self::Data { path: of, .. }
+        | Self::Index { path: of, .. }
+        | Self::File { path: of, .. } = &mut self
+        {
+            if *of == other {
+                *of = path.to_owned();
+            } else if *of == index_path(other) {
+                *of = index_path(path);
+            }
+        }
+        self
     }
 
     pub(crate) fn file(path: &Path) -> impl FnOnce(io::Error) -> Self + '_ {

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, WriteBatch, verify};
+use zkv::{Cleaning, Error, ErrorKind, IndexState, Options, Store, WriteBatch, salvage, verify};
 use zkv_io::Storage;
 use zkv_sim::{Act, Image, SimDisk, Watched};
 
@@ -279,5 +279,31 @@ fn a_backup_to_another_disk_needs_no_room_on_the_stores_own() {
             check(&copy, &expected);
         }
         assert!(verify(COPY, options(&disk), |_| {}).unwrap().is_sound());
+    }
+}
+
+#[test]
+fn a_copy_for_which_there_is_no_room_is_told_of_by_its_own_name_and_leaves_nothing() {
+    const COPY: &str = "copy.zkv";
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let (store, _) = filled(&disk);
+    store.close().unwrap();
+    // The index file of the copy, or both files, have no room.
+    for room in [0, disk.used_bytes() - 20_000] {
+        disk.set_capacity(Some(disk.used_bytes() + room));
+        let store = options(&disk).open_read_only(PATH).unwrap();
+        let backed_up = store.backup_with(COPY, options(&disk)).unwrap_err();
+        let salvaged = salvage(PATH, COPY, options(&disk), |_| {}).unwrap_err();
+        for error in [backed_up, salvaged] {
+            assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+            let text = error.to_string();
+            assert!(
+                ["copy.zkv: ", "copy.zkv.idx: "].iter().any(|name| text.starts_with(name)),
+                "{text}"
+            );
+        }
+        drop(store);
+        let names = disk.list(zkv_io::parent_directory(Path::new(PATH))).unwrap();
+        assert_eq!(names.len(), 2, "{names:?}");
     }
 }
