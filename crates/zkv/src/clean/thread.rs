@@ -10,6 +10,7 @@ use super::Cleaner;
 use super::burst::Manner;
 use super::loose::SEALS_READ_MAX;
 use super::share::{FirstShare, SHARE_PORTION_BYTES, Share};
+use crate::cache::CheckpointId;
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -19,8 +20,13 @@ use crate::writer::Writer;
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// How long what somebody reads waits to be cut off, and what has failed for another attempt.
+/// How long what somebody reads waits to be cut off, and what has failed again and again for another attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+/// What has failed is tried again behind this, and each time that it fails again behind twice as long.
+const FIRST_RETRY_INTERVAL: Duration = Duration::from_millis(50);
+/// Behind so many failures in a row, writes wait for the next attempt: together for 0.75 s, and no longer for what
+/// cannot succeed.
+const FAILURES_AWAITED: u32 = 4;
 /// Nobody writes if nothing was written for so long: the budget is for those who do.
 const IDLE: Duration = Duration::from_millis(200);
 /// How long the thread waits for others to write before it looks at its budget again.
@@ -71,10 +77,11 @@ pub(super) struct Budget {
 }
 
 impl Cleaner {
-    /// Waits for something to look at; `false` where the thread shall end.
-    fn wait_for_news(&self) -> bool {
-        self.pause(LOOK_INTERVAL);
+    /// Waits so long, and then for something to look at; `false` where the thread shall end.
+    fn wait_for_news(&self, pause: Duration) -> bool {
+        self.pause(pause);
         let mut state = self.state();
+        state.has_failed = false;
         while (!state.has_news || state.is_left_to_others()) && !state.is_ending {
             if state.is_unfinished && !state.is_left_to_others() {
                 let waited = self.changed.wait_timeout(state, RETRY_INTERVAL);
@@ -88,6 +95,18 @@ impl Cleaner {
             state.first_share = FirstShare::OfThread;
         }
         !state.is_ending
+    }
+
+    /// Notes that the thread has failed so many times in a row. At first it tries again by itself, and is waited for:
+    /// a disk that fails for a moment would else let writes go on without any cleaning, again and again. Later it
+    /// looks at it with what is written next, since each time costs a sync, and perhaps an index file.
+    fn note_failure(&self, failures: u32) {
+        if failures <= FAILURES_AWAITED {
+            self.state().has_news = true;
+            return;
+        }
+        self.state().has_failed = true;
+        self.set_behind(false);
     }
 
     pub(super) fn is_ending(&self) -> bool {
@@ -238,6 +257,30 @@ impl Asker<'_> {
     }
 }
 
+/// Failures in a row, with nothing freed and no index file written in between: beside somebody who writes without
+/// pause, there is always more to clean, and the thread may never be done.
+#[derive(Default)]
+struct Failures {
+    count: u32,
+    checkpoint: Option<CheckpointId>,
+}
+
+impl Failures {
+    /// Notes one, while the store goes by `checkpoint`. How many there were in a row.
+    fn note(&mut self, checkpoint: CheckpointId) -> u32 {
+        let is_same = self.checkpoint.replace(checkpoint) == Some(checkpoint);
+        self.count = if is_same { self.count.saturating_add(1) } else { 1 };
+        self.count
+    }
+}
+
+/// How long the thread waits behind so many failures in a row.
+fn pause_behind(failures: u32) -> Duration {
+    let doubled = 2u32.checked_pow(failures.saturating_sub(1));
+    let pause = doubled.and_then(|times| FIRST_RETRY_INTERVAL.checked_mul(times));
+    pause.map_or(RETRY_INTERVAL, |pause| pause.min(RETRY_INTERVAL))
+}
+
 /// Free slots that are kept for what is written next, in a log of so many segments.
 fn spare_slots(segments: usize) -> usize {
     segments / SEGMENTS_PER_SPARE + usize::from(segments > 1)
@@ -251,17 +294,17 @@ impl Shared {
         let _running = self.cleaner.begin_running();
         let mut budget = Budget::new(dead_percent, write_percent);
         let dead_percent = dead_percent.into();
-        while self.cleaner.wait_for_news() {
+        let (mut pause, mut failures) = (LOOK_INTERVAL, Failures::default());
+        while self.cleaner.wait_for_news(pause) {
             let cleaned = self.clean_first_share(dead_percent, &mut budget).and_then(|()| {
                 self.clean_what_is_due(dead_percent, Asker::Thread(&mut budget, None))
             });
-            if cleaned.is_err() {
-                // What cannot be cleaned now is looked at again with what is written next, but each time that
-                // costs a sync, and perhaps an index file. Nobody waits for it.
-                self.cleaner.state().has_failed = true;
-                self.cleaner.set_behind(false);
-                self.cleaner.pause(RETRY_INTERVAL);
-                self.cleaner.state().has_failed = false;
+            if cleaned.is_ok() {
+                (pause, failures) = (LOOK_INTERVAL, Failures::default());
+            } else {
+                let count = failures.note(self.view.load().committed.checkpoint_id);
+                pause = pause_behind(count);
+                self.cleaner.note_failure(count);
             }
         }
     }

@@ -1,9 +1,11 @@
 //! What the thread cleans, and when.
 
+use std::io;
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex};
 
 use zkv_index::Thresholds;
-use zkv_io::{MemoryStorage, TEMPORARY_SUFFIX};
+use zkv_io::{MemoryStorage, Storage, TEMPORARY_SUFFIX};
 use zkv_sim::{Act, Watched};
 
 use super::super::tests::in_time;
@@ -139,4 +141,76 @@ fn the_thread_does_not_write_a_large_index_file_itself_where_nobody_writes() {
     let writers = writers.lock().unwrap();
     assert!(!writers.is_empty());
     assert!(writers.iter().all(|name| name.as_deref() == Some("zkv-index")), "{writers:?}");
+}
+
+/// Whether a portion is packed while a write waits for the thread, which first frees what was cleaned, on a disk that
+/// refuses so many writes of the index file.
+fn is_packed_beside_refusals(refusals: usize) -> bool {
+    let left = Arc::new(AtomicUsize::new(0));
+    let of_disk = Arc::clone(&left);
+    let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+        let is_index = act == Act::Write && path.to_string_lossy().contains(".idx");
+        let fewer = |left: usize| left.checked_sub(1);
+        let is_refused =
+            is_index && of_disk.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fewer).is_ok();
+        if is_refused { Err(io::ErrorKind::Other.into()) } else { Ok(()) }
+    });
+    let storage: Arc<dyn Storage> = Arc::new(storage);
+    let options = || Options::new().storage(Arc::clone(&storage)).slot_bytes(256 << 10);
+    let store = options().cleaning(Cleaning::Off).open("store.zkv").unwrap();
+    for number in 0..500u64 {
+        let mut noise = vec![0; 30_000];
+        fastrand::Rng::with_seed(number).fill(&mut noise);
+        store.set_bytes(&(number % 100).to_be_bytes(), &noise).unwrap();
+    }
+    store.close().unwrap();
+    let store = options().flush_interval(Duration::from_secs(3600)).open("store.zkv").unwrap();
+    let shared = Arc::clone(store.shared());
+    let mut full = shared.view.load().committed.log.segments();
+    full.truncate(3);
+    shared.move_all(full).unwrap();
+    shared.survey(&shared.writer().unwrap());
+    assert!(shared.cleaner.is_behind.load(Ordering::Relaxed));
+    left.store(refusals, Ordering::SeqCst);
+    let turn = shared.cleaner.take_turn();
+    // The thread is there from the first write on, and waits for the turn.
+    store.set_bytes(b"news", b"").unwrap();
+    while !shared.cleaner.state().is_running {
+        std::thread::yield_now();
+    }
+    let of_write = Arc::clone(&shared);
+    let write =
+        std::thread::spawn(move || of_write.cleaner.wait_while_behind(Duration::from_secs(3600)));
+    while shared.cleaner.state().waiting == 0 {
+        std::thread::yield_now();
+    }
+    drop(turn);
+    let is_packed = in_time(move || write.join().unwrap());
+    left.store(0, Ordering::SeqCst);
+    is_packed
+}
+
+/// Whoever wrote went on at once, and nothing was cleaned for a second: a file grew by ten times what was live.
+#[test]
+fn a_write_waits_while_the_thread_tries_again_what_has_failed_for_a_moment() {
+    assert!(is_packed_beside_refusals(2));
+}
+
+#[test]
+fn nobody_waits_for_a_thread_that_fails_again_and_again() {
+    assert!(!is_packed_beside_refusals(usize::MAX));
+}
+
+/// Beside writers the thread may never be done between two of them: it counted all that there ever were.
+#[test]
+fn a_failure_is_the_first_one_again_once_something_was_freed() {
+    let (first, second) = (CheckpointId::next(), CheckpointId::next());
+    let mut failures = Failures::default();
+    assert_eq!([first, first, second, second, second].map(|at| failures.note(at)), [1, 2, 1, 2, 3]);
+}
+
+#[test]
+fn what_fails_again_and_again_is_tried_ever_more_seldom() {
+    let pauses = [1, 2, 3, 4, 5, 6, 7, 40, u32::MAX].map(|count| pause_behind(count).as_millis());
+    assert_eq!(pauses, [50, 100, 200, 400, 800, 1000, 1000, 1000, 1000]);
 }
