@@ -2,6 +2,7 @@
 
 mod queue;
 
+use std::io;
 use std::mem::take;
 use std::sync::Arc;
 use std::time::Instant;
@@ -22,6 +23,25 @@ use crate::write_set::{Body, Condition, Large, Move, Write, WriteSet, Writes};
 use crate::writer::{WriteError, Writer};
 pub(crate) use queue::Queues;
 use queue::Ticket;
+
+/// Why several commits were refused.
+struct Refused {
+    error: Error,
+    /// Whether what waits in buffers was, which goes before any of them.
+    of_buffers: bool,
+}
+
+impl Refused {
+    fn of_buffers(error: Error) -> Self {
+        Self { error, of_buffers: true }
+    }
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        Self { error, of_buffers: false }
+    }
+}
 
 impl Shared {
     /// Commits writes that are in memory and move no collection, and waits for what `set` asks for.
@@ -108,18 +128,33 @@ impl Shared {
         let sets: Vec<&WriteSet<'_>> = tickets.iter().map(|ticket| &*ticket.set).collect();
         let outcomes = match self.commit_sets(&mut writer, &sets) {
             Ok(outcomes) => outcomes,
-            // One of them may be to blame: each gets an outcome of its own.
-            Err(_) if sets.len() > 1 => {
-                sets.iter().map(|set| self.commit_set(&mut writer, set)).collect()
-            }
-            Err(error) => vec![Err(error)],
+            Err(refused) => self.commit_each(&mut writer, &sets, refused),
         };
         self.after_commit(&mut writer);
         outcomes
     }
 
+    /// What becomes of each of `sets`, which were refused together.
+    fn commit_each(
+        &self,
+        writer: &mut Writer,
+        sets: &[&WriteSet<'_>],
+        Refused { error, of_buffers }: Refused,
+    ) -> Vec<Result<Position>> {
+        if sets.len() == 1 {
+            return vec![Err(error)];
+        }
+        let commit = |set: &&WriteSet<'_>| match without_room(&error).filter(|_| of_buffers) {
+            // None of them is to blame, and each would wait for as long to find the disk as full.
+            Some(error) => Err(error),
+            // One of them may be to blame: each gets an outcome of its own.
+            None => self.commit_set(writer, set),
+        };
+        sets.iter().map(commit).collect()
+    }
+
     fn commit_set(&self, writer: &mut Writer, set: &WriteSet<'_>) -> Result<Position> {
-        let outcomes = self.commit_sets(writer, &[set])?;
+        let outcomes = self.commit_sets(writer, &[set]).map_err(|refused| refused.error)?;
         outcomes.into_iter().next().unwrap_or(Err(Error::Interrupted))
     }
 
@@ -129,12 +164,12 @@ impl Shared {
         &self,
         writer: &mut Writer,
         sets: &[&WriteSet<'_>],
-    ) -> Result<Vec<Result<Position>>> {
+    ) -> Result<Vec<Result<Position>>, Refused> {
         if sets.is_empty() {
             return Ok(Vec::new());
         }
         let _reservation = Reservation::new(self, sets);
-        self.flush_all(writer)?;
+        self.flush_all(writer).map_err(Refused::of_buffers)?;
         let checked = self.check_all(sets);
         let agreed: Vec<&WriteSet<'_>> = sets
             .iter()
@@ -279,6 +314,17 @@ impl Shared {
     }
 }
 
+/// The same error, for another one whose commit it refuses, where it says that the data file could not grow.
+fn without_room(error: &Error) -> Option<Error> {
+    let Error::Data { path, cause: LogError::Io { action, cause } } = error else { return None };
+    let again = match cause.raw_os_error() {
+        Some(code) => io::Error::from_raw_os_error(code),
+        None => cause.kind().into(),
+    };
+    let cause = LogError::Io { action, cause: again };
+    error.is_without_room().then(|| Error::Data { path: path.clone(), cause })
+}
+
 /// Records that are appended together.
 #[derive(Default)]
 struct Chunk {
@@ -322,12 +368,14 @@ impl Drop for Reservation<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
     use zkv_io::MemoryStorage;
+    use zkv_sim::{Act, Watched};
 
     use super::*;
-    use crate::options::Options;
+    use crate::options::{Cleaning, Options};
 
     #[test]
     fn a_transaction_that_no_buffer_holds_goes_to_the_log_at_once() {
@@ -344,5 +392,62 @@ mod tests {
             assert_eq!(store.shared().view.load().active.is_empty(), !is_buffered);
             assert_eq!(store.len(), u64::from(count));
         }
+    }
+
+    /// Each of them compressed and wrote all of the buffers anew, before any was told.
+    #[test]
+    fn a_disk_that_has_no_room_for_the_buffers_is_asked_once_for_all_commits_of_a_turn() {
+        let (is_full, refused) = (AtomicBool::new(false), AtomicUsize::new(0));
+        let of_disk = Arc::new((is_full, refused));
+        let disk = Arc::clone(&of_disk);
+        let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, path| {
+            let is_data = act == Act::Write && path.ends_with("store.zkv");
+            if is_data && disk.0.load(Ordering::SeqCst) {
+                disk.1.fetch_add(1, Ordering::SeqCst);
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            Ok(())
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let store = options.flush_interval(Duration::from_secs(3600)).open("store.zkv").unwrap();
+        store.set_bytes(b"buffered", b"1").unwrap();
+        of_disk.0.store(true, Ordering::SeqCst);
+        let shared = store.shared();
+        let queue = shared.queues.of(Durability::Flushed);
+        let wait = |key: u8| {
+            let key = [key];
+            let write = Write::put(shared.key(0, &key), b"2", shared.inline_bytes_max());
+            queue.wait(&Arc::new(WriteSet::one(write.into_owned(), Durability::Flushed)))
+        };
+        let refused_for = |count: u8| {
+            let mut turn = wait(0).ok().unwrap();
+            let bytes = turn.bytes_in_memory();
+            std::thread::scope(|scope| {
+                let followers: Vec<_> = (1..count)
+                    .map(|key| scope.spawn(move || wait(key).err().expect("it has the turn")))
+                    .collect();
+                while turn.bytes_in_memory() < u64::from(count) * bytes {
+                    std::thread::yield_now();
+                }
+                let before = of_disk.1.load(Ordering::SeqCst);
+                let outcomes = shared.commit_tickets(turn.begin());
+                let refused = of_disk.1.load(Ordering::SeqCst) - before;
+                let mut all = vec![turn.tell(outcomes)];
+                all.extend(followers.into_iter().map(|follower| follower.join().unwrap()));
+                let is_told = |one: &Result<Position>| {
+                    one.as_ref().is_err_and(|error| error.is_without_room())
+                };
+                assert!(all.len() == usize::from(count) && all.iter().all(is_told), "{all:?}");
+                refused
+            })
+        };
+        // The first one leaves something to be wiped.
+        refused_for(1);
+        let of_one = refused_for(1);
+        assert!(of_one > 0);
+        assert_eq!(refused_for(5), of_one);
+        of_disk.0.store(false, Ordering::SeqCst);
+        store.flush().unwrap();
+        assert_eq!(store.len(), 1);
     }
 }

@@ -103,9 +103,11 @@ pub const CLEANING: &[Bug] = &[
     Bug {
         name: "a collection is cleared or dropped before what waits in buffers is written",
         file: "crates/zkv/src/group.rs",
-        right: "        self.flush_all(writer)?;\n        let checked = self.check_all(sets);",
+        right: "        self.flush_all(writer).map_err(Refused::of_buffers)?;\n        \
+                let checked = self.check_all(sets);",
         wrong: "        if !PLANTED || sets.iter().all(|set| set.moves.is_none()) {\n            \
-                self.flush_all(writer)?;\n        }\n        let checked = self.check_all(sets);",
+                self.flush_all(writer).map_err(Refused::of_buffers)?;\n        }\n        \
+                let checked = self.check_all(sets);",
     },
     Bug {
         name: "a collection's number is used twice",
