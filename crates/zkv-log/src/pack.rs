@@ -34,7 +34,7 @@ const QUICK_LEVELS: RangeInclusive<i32> = 4..=5;
 const QUICK_LEVEL: i32 = 3;
 
 /// Entries in compressed blocks, ready to be appended in one piece.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Packed {
     pub(crate) chunks: Vec<PackedChunk>,
     pub(crate) dictionary: Option<Arc<Dictionary>>,
@@ -49,7 +49,7 @@ impl Packed {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct PackedChunk {
     pub payloads: Vec<u8>,
     pub blocks: Vec<PackedBlock>,

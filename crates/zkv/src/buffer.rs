@@ -183,8 +183,12 @@ impl Shared {
     /// Commits the oldest frozen buffer, and publishes it as part of the log in the same moment.
     pub(crate) fn flush_oldest(&self, writer: &mut Writer) -> Result<()> {
         let Some(oldest) = self.view.load().frozen.last().cloned() else { return Ok(()) };
-        let flushed = writer.commit_buffer(self.packed(&oldest)?);
-        flushed.map_err(|error| self.write_error(error))?;
+        let packed = self.packed(&oldest)?;
+        if let Err(error) = writer.commit_buffer(&packed) {
+            self.pipeline.put_back(packed);
+            return Err(self.write_error(error));
+        }
+        drop(packed);
         {
             let mut front = self.front();
             front.written.retain(|table| table.strong_count() > 0);

@@ -90,6 +90,12 @@ impl Pipeline {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Keeps the oldest buffer, which could not be committed, for another attempt: to pack it takes longer than to
+    /// find a disk still full.
+    pub(crate) fn put_back(&self, buffer: PackedBuffer) {
+        self.state().packed.push_front(buffer);
+    }
+
     fn take(&self, table: &Arc<Memtable>) -> Option<PackedBuffer> {
         let mut state = self.state();
         let place = state.packed.iter().position(|buffer| Arc::ptr_eq(&buffer.table, table))?;
@@ -180,9 +186,9 @@ impl Writer {
     /// Commits the records of a buffer.
     pub(crate) fn commit_buffer(
         &mut self,
-        buffer: PackedBuffer,
+        buffer: &PackedBuffer,
     ) -> std::result::Result<Position, WriteError> {
-        let PackedBuffer { table, numbers, mut packed } = buffer;
+        let PackedBuffer { table, numbers, packed } = buffer;
         let is_written = |hash| table.contains(hash, Seen::ALL);
         let log = self.log.log();
         let mut append = self.append(&is_written)?;
@@ -197,20 +203,21 @@ impl Writer {
         for (place, (_, (number, _))) in kept.enumerate() {
             places[*number as usize] = Some(place);
         }
-        if !dropped.is_empty() {
+        let repacked = (!dropped.is_empty()).then(|| {
             let entries: Vec<&[u8]> =
                 numbers.iter().filter_map(|number| table.record(*number)).collect();
             let is_kept: Vec<bool> =
                 numbers.iter().map(|number| places[*number as usize].is_some()).collect();
-            packed = log.repack(packed, &entries, &is_kept);
-        }
+            // Another attempt may find others dropped.
+            log.repack(packed.clone(), &entries, &is_kept)
+        });
         // There may be many, and what follows takes memory of its own.
         drop(by_hash);
         let order: Vec<usize> =
             numbers.iter().filter_map(|number| places[*number as usize]).collect();
-        drop((numbers, places));
-        append.put_packed(&resolved, &order, &packed)?;
-        drop((packed, order, resolved));
+        drop(places);
+        append.put_packed(&resolved, &order, repacked.as_ref().unwrap_or(packed))?;
+        drop((repacked, order, resolved));
         append.put(&added)?;
         drop(added);
         append.finish(Room::Exact)
@@ -219,9 +226,12 @@ impl Writer {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use zkv_io::MemoryStorage;
+    use zkv_sim::{Act, Watched};
 
     use crate::options::{Cleaning, Options};
     use crate::store::Store;
@@ -298,5 +308,47 @@ mod tests {
         check(&store, 0..900);
         store.close().unwrap();
         check(&options(&storage).use_index_file(false).open("store.zkv").unwrap(), 0..900);
+    }
+
+    /// Each write that a full disk has refused compressed anew what waits in the buffers.
+    #[test]
+    fn what_could_not_be_committed_stays_packed() {
+        let is_full = Arc::new(AtomicBool::new(false));
+        let of_disk = Arc::clone(&is_full);
+        let memory = Arc::new(MemoryStorage::new());
+        let storage = Watched::new(memory.clone(), move |act, path| {
+            let is_data = act == Act::Write && path.ends_with("store.zkv");
+            let is_refused = is_data && of_disk.load(Ordering::SeqCst);
+            if is_refused { Err(io::ErrorKind::StorageFull.into()) } else { Ok(()) }
+        });
+        let options = Options::new().storage(Arc::new(storage)).cleaning(Cleaning::Off);
+        let store = options.open("store.zkv").unwrap();
+        let shared = store.shared();
+        {
+            let mut writer = shared.writer().unwrap();
+            set_and_freeze(&store, 0..100);
+            is_full.store(true, Ordering::SeqCst);
+            for _ in 0..3 {
+                assert!(shared.flush_all(&mut writer).is_err());
+                let state = shared.pipeline.state();
+                let tables: Vec<_> = state.packed.iter().map(|buffer| &buffer.table).collect();
+                let frozen = &shared.view.load().frozen;
+                assert!(tables.len() == 1 && frozen.len() == 1, "{} packed", tables.len());
+                assert!(Arc::ptr_eq(tables[0], &frozen[0]));
+            }
+            // What came behind is packed behind it.
+            set_and_freeze(&store, 100..200);
+            assert!(shared.flush_all(&mut writer).is_err());
+            is_full.store(false, Ordering::SeqCst);
+            shared.flush_all(&mut writer).unwrap();
+            assert!(shared.pipeline.state().packed.is_empty());
+        }
+        check(&store, 0..200);
+        store.close().unwrap();
+        check(&options_of(&memory), 0..200);
+    }
+
+    fn options_of(storage: &Arc<MemoryStorage>) -> Store {
+        options(storage).use_index_file(false).open("store.zkv").unwrap()
     }
 }
