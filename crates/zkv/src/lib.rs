@@ -70,6 +70,7 @@ mod open;
 mod operation;
 mod options;
 mod pipeline;
+mod private;
 mod rebuild;
 mod recent;
 mod replay;

@@ -15,6 +15,7 @@ use crate::error::{Error, Result, is_exhausted};
 use crate::keys::Keys;
 use crate::live::LiveTable;
 use crate::options::Options;
+use crate::private::PrivateStorage;
 use crate::rebuild::{self, Indexed};
 use crate::replay::Replay;
 use crate::sections::{self, LOG_SECTION, Tables};
@@ -301,8 +302,10 @@ fn use_checkpoint(checkpoint: Checkpoint, file: &OpenFile) -> Option<(UsableChec
 
 pub(crate) fn index_place(path: &Path, options: &Options) -> IndexPlace {
     let is_lasting = options.use_index_file && !options.read_only;
-    let storage: Arc<dyn Storage> =
-        if is_lasting { options.index_storage() } else { Arc::new(MemoryStorage::new()) };
+    let storage: Arc<dyn Storage> = match is_lasting {
+        true => Arc::new(PrivateStorage::new(options.index_storage(), path)),
+        false => Arc::new(MemoryStorage::new()),
+    };
     let scratch = if options.read_only {
         // The store's own folder may be read-only.
         std::env::temp_dir().join("zkv-index")

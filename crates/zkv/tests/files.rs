@@ -306,6 +306,37 @@ fn nothing_is_acknowledged_behind_the_place_where_somebody_has_cut_the_file() {
 }
 
 #[test]
+#[cfg(unix)]
+fn an_index_file_that_is_made_anew_is_as_private_as_the_store() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+    let place = filled(3000);
+    let set_mode = |path: &Path, mode| {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let index = place.path.with_file_name("store.zkv.idx");
+    assert!(index.exists());
+    let index_mode = || fs::metadata(&index).unwrap().mode() & 0o777;
+    // Of more than the umask takes away.
+    set_mode(&place.path, 0o600);
+    set_mode(&index, 0o644);
+    Store::open(&place.path).unwrap().rebuild_index().unwrap();
+    assert_eq!(index_mode(), 0o600);
+    fs::remove_file(&index).unwrap();
+    let store = Store::open(&place.path).unwrap();
+    assert_eq!(index_mode(), 0o600);
+    fs::remove_file(&index).unwrap();
+    store.rebuild_index().unwrap();
+    assert_eq!(index_mode(), 0o600);
+    // One that was more private stays so.
+    set_mode(&place.path, 0o640);
+    store.rebuild_index().unwrap();
+    store.close().unwrap();
+    assert_eq!(index_mode(), 0o600);
+}
+
+#[test]
+#[cfg(unix)]
 fn copies_of_a_private_store_are_private() {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
