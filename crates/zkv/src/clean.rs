@@ -395,7 +395,8 @@ impl Shared {
             let Some(last) = segments.iter().max_by_key(|segment| segment.slot) else { break };
             let spare = spare(segments.len());
             let is_spare = (at_end + before) as usize <= spare;
-            self.cleaner.state().is_unfinished = (at_end + before + held) as usize > spare;
+            let is_more = (at_end + before + held) as usize > spare;
+            self.cleaner.state().is_unfinished = is_more || is_held_behind;
             if at_end == 0 && last.is_sealed {
                 return Ok((!is_spare || (spare == 0 && pays(writer, last))).then_some(*last));
             }

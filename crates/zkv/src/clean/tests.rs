@@ -123,3 +123,36 @@ fn nobody_waits_for_a_thread_that_a_compaction_keeps_away() {
     let of_write = Arc::clone(&cleaner);
     in_time(move || of_write.wait_while_behind(Duration::from_secs(3600)));
 }
+
+/// It stayed until somebody wrote, where it was no more than is kept to be used again: nobody looked.
+#[test]
+fn what_is_held_at_the_end_is_looked_at_again_however_little_it_is() {
+    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+    let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
+    let write_all = |round: u64| {
+        for number in 0..20u64 {
+            let mut noise = vec![0; 30_000];
+            fastrand::Rng::with_seed(round * 20 + number).fill(&mut noise);
+            store.set_bytes(&number.to_be_bytes(), &noise).unwrap();
+        }
+        store.flush().unwrap();
+    };
+    (0..4).for_each(write_all);
+    // To the end, and from there to the front, where the snapshot holds what is left behind.
+    let before = store.snapshot();
+    store.compact(|_| {}).unwrap();
+    drop(before);
+    let snapshot = store.snapshot();
+    store.compact(|_| {}).unwrap();
+    let shared = store.shared();
+    let look = || {
+        let mut writer = shared.writer().unwrap();
+        shared.last_in_the_way(&mut writer, |_| 1000).unwrap();
+        let free = writer.log.free_slots();
+        (free.held > 0 && free.is_held_behind, shared.cleaner.state().is_unfinished)
+    };
+    assert_eq!(look(), (true, true));
+    drop(snapshot);
+    assert_eq!(look(), (false, false));
+    assert!(store.stats().unwrap().data_file_bytes < 4 * (256 << 10));
+}
