@@ -81,6 +81,8 @@ struct State {
     is_unfinished: bool,
     /// How many compactions go on.
     compactions: u32,
+    /// How many closes are not decided yet.
+    closings: u32,
     /// Whether there is a thread to wait for.
     is_running: bool,
     is_ending: bool,
@@ -104,6 +106,16 @@ struct Compacting<'a>(&'a Cleaner);
 impl Drop for Compacting<'_> {
     fn drop(&mut self) {
         self.0.state().compactions -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A close that may still fail: what it cuts short goes on then.
+pub(crate) struct Closing<'a>(&'a Cleaner);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state().closings -= 1;
         self.0.changed.notify_all();
     }
 }
@@ -168,6 +180,19 @@ impl Cleaner {
         self.state().compactions += 1;
         self.changed.notify_all();
         Compacting(self)
+    }
+
+    pub(crate) fn begin_closing(&self) -> Closing<'_> {
+        self.state().closings += 1;
+        Closing(self)
+    }
+
+    /// Waits until each close has succeeded or failed. The caller has no turn, and holds no lock.
+    fn wait_for_closings(&self) {
+        let mut state = self.state();
+        while state.closings > 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     fn begin_running(&self) -> Running<'_> {

@@ -93,6 +93,7 @@ impl Handle {
             return Err(Error::Forked);
         }
         shared.pack_ahead()?;
+        let closing = shared.cleaner.begin_closing();
         if self.stop_cleaner() {
             // What cannot be cleaned now is looked at by whoever writes next, and what cannot be flushed fails
             // below.
@@ -104,6 +105,7 @@ impl Handle {
             Err(Error::Closed) => return self.close_log(),
             Err(error) => return Err(error),
         };
+        drop(closing);
         let checkpointed = if writer.index.is_lasting && writer.is_checkpoint_due_to_close() {
             shared.checkpoint(&mut writer)
         } else {

@@ -57,7 +57,7 @@ impl Store {
     ///
     /// It takes two slots of room on the disk, and 1,280 bytes a segment, and nothing that a snapshot holds comes
     /// back before that is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts
-    /// it. A store that is written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
+    /// it, unless that close fails. A store that is written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -122,15 +122,21 @@ impl Shared {
             progress(CompactProgress { segments_done, segments_total });
         };
         report(left.len());
-        while self.compact_next(&mut left, packing)? {
-            // Without the turn: whoever listens may clean, or close the store.
-            report(left.len());
+        loop {
+            match self.compact_next(&mut left, packing) {
+                // Without the turn: whoever listens may clean, or close the store.
+                Ok(true) => report(left.len()),
+                Ok(false) => break,
+                Err(error) => self.go_on_unless_closed(error)?,
+            }
         }
         // Beside writers, what stands in the way next may be theirs: there is an end to it all the same.
         let segments = self.log.view().segments().len();
         for _ in 0..segments.max(LAST_TURNS_MIN) {
-            if !self.write_last_anew(packing)? {
-                break;
+            match self.write_last_anew(packing) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => self.go_on_unless_closed(error)?,
             }
         }
         let _turn = self.cleaner.take_turn();
@@ -145,8 +151,22 @@ impl Shared {
     fn compact_next(&self, left: &mut Vec<SegmentInfo>, packing: &Packing) -> Result<bool> {
         let _turn = self.cleaner.take_turn();
         let Some(batch) = self.next_batch(left)? else { return Ok(false) };
-        self.write_anew(batch, packing)?;
+        let is_written = self.write_anew(batch.clone(), packing);
+        if matches!(is_written, Err(Error::Closed)) {
+            // For where the store is not closed, after all.
+            left.extend(batch.into_iter().rev());
+        }
+        is_written?;
         Ok(true)
+    }
+
+    /// What a close has cut short goes on where that close fails. The caller has no turn: others wait for it.
+    fn go_on_unless_closed(&self, error: Error) -> Result<()> {
+        if !matches!(error, Error::Closed) {
+            return Err(error);
+        }
+        self.cleaner.wait_for_closings();
+        self.check_writable()
     }
 
     /// Writes the last segment of the file anew where it stands in the way of cutting that; `false` where none does.
@@ -225,7 +245,8 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
 
     use zkv_io::MemoryStorage;
 
@@ -330,25 +351,40 @@ mod tests {
         in_time(move || of_close.clean_in_closing().unwrap());
     }
 
+    /// Who asked for it was told that the store was closed, and it was not.
     #[test]
-    fn who_closes_the_store_waits_for_no_more_than_one_batch() {
+    fn a_close_waits_for_no_more_than_one_batch_and_where_it_fails_the_compaction_goes_on() {
         let storage = Arc::new(MemoryStorage::new());
         let options = Options::new().storage(storage).slot_bytes(256 << 10);
         let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
         for number in 0..4_000u64 {
             store.set_bytes(&number.to_be_bytes(), &noise(number)).unwrap();
         }
-        let mut reports = 0;
-        let stopped = store.compact(|progress| {
-            reports += 1;
-            assert!(progress.segments_total > 4);
-            // As whoever stops the cleaning thread has it, and waits for that.
-            store.shared().cleaner.state().is_ending = true;
+        let cleaner = &store.shared().cleaner;
+        let (reports, closing) = (AtomicU64::new(0), Mutex::new(None));
+        std::thread::scope(|scope| {
+            let compacted = store.compact(|progress| {
+                assert!(progress.segments_total > 4);
+                if reports.fetch_add(1, Ordering::Relaxed) > 0 {
+                    return;
+                }
+                // As whoever closes the store has it while it stops the cleaning thread.
+                *closing.lock().unwrap() = Some(cleaner.begin_closing());
+                cleaner.state().is_ending = true;
+                scope.spawn(|| {
+                    while cleaner.stats().moved_bytes == 0 {
+                        std::thread::yield_now();
+                    }
+                    assert_eq!(reports.load(Ordering::Relaxed), 1);
+                    cleaner.state().is_ending = false;
+                    // It has found no room for what waits in buffers.
+                    closing.lock().unwrap().take();
+                });
+            });
+            compacted.unwrap();
         });
-        assert!(matches!(stopped, Err(Error::Closed)), "{stopped:?}");
-        assert_eq!(reports, 1);
-        store.shared().cleaner.state().is_ending = false;
-        store.compact(|_| ()).unwrap();
+        assert!(reports.into_inner() > 4);
         assert_eq!(store.len(), 4_000);
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
     }
 }
