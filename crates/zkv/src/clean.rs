@@ -40,6 +40,8 @@ const PORTION_BYTES_MAX: usize = 16 << 20;
 const BEHIND_PERCENT: u64 = 3;
 /// The longest that one write waits for the cleaning, should that have come to a halt.
 pub(crate) const WRITE_WAIT_MAX: Duration = Duration::from_secs(10);
+/// And beside a compaction, for one of its portions.
+const COMPACTION_WAIT_MAX: Duration = Duration::from_secs(1);
 /// Writers look whether cleaning is behind when so much was written.
 const SURVEY_BYTES: u64 = 1 << 20;
 /// The first base may lie behind what it lets go, and the second in front.
@@ -81,6 +83,8 @@ struct State {
     is_unfinished: bool,
     /// How many compactions go on.
     compactions: u32,
+    /// Whether one of them moves records: it is waited for, as the thread would be.
+    is_compaction_moving: bool,
     /// How many closes are not decided yet.
     closings: u32,
     /// Whether there is a thread to wait for.
@@ -106,6 +110,16 @@ struct Compacting<'a>(&'a Cleaner);
 impl Drop for Compacting<'_> {
     fn drop(&mut self) {
         self.0.state().compactions -= 1;
+        self.0.changed.notify_all();
+    }
+}
+
+/// A compaction that moves records now.
+struct Moving<'a>(&'a Cleaner);
+
+impl Drop for Moving<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_compaction_moving = false;
         self.0.changed.notify_all();
     }
 }
@@ -182,6 +196,12 @@ impl Cleaner {
         Compacting(self)
     }
 
+    /// The caller has the turn.
+    fn begin_moving(&self) -> Moving<'_> {
+        self.state().is_compaction_moving = true;
+        Moving(self)
+    }
+
     pub(crate) fn begin_closing(&self) -> Closing<'_> {
         self.state().closings += 1;
         Closing(self)
@@ -228,6 +248,11 @@ impl Cleaner {
             return false;
         }
         let (start, mut state) = (Instant::now(), self.state());
+        let wait_max = match state.compactions {
+            0 => wait_max,
+            // Its portions are large, and may be compressed at any level.
+            _ => wait_max.min(COMPACTION_WAIT_MAX),
+        };
         state.waiting += 1;
         let awaited = state.portions + state.waiting;
         if self.is_waited_for(&state) {
@@ -248,10 +273,14 @@ impl Cleaner {
         state.portions >= awaited
     }
 
-    /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not.
+    /// Whether writing is faster than the thread, and that goes on. Beside a compaction it does not, and the
+    /// compaction is waited for while it moves records: whoever listens to it may write in between.
     fn is_waited_for(&self, state: &State) -> bool {
         let waits_itself = state.has_failed || (state.is_waiting && !state.has_news);
-        let goes_on = state.is_running && state.compactions == 0 && !waits_itself;
+        let goes_on = match state.compactions {
+            0 => state.is_running && !waits_itself,
+            _ => state.is_compaction_moving,
+        };
         goes_on && self.is_behind.load(Ordering::Relaxed)
     }
 

@@ -1,12 +1,16 @@
 //! Compaction: all of the store is written anew, as small as it gets.
 
+use std::collections::HashSet;
+
 use zkv_log::layout::MEMBER_BYTES;
 use zkv_log::{FreeSlots, Packing, SegmentInfo};
 
 use super::burst::Manner;
 use crate::error::{Error, Result};
+use crate::options::Cleaning;
 use crate::shared::Shared;
 use crate::store::Store;
+use crate::sync::atomic::Ordering;
 use crate::writer::Writer;
 
 /// Memory for records that are sorted together.
@@ -53,11 +57,13 @@ impl CompactOptions {
 impl Store {
     /// Writes the whole store anew: only what is needed, in as few segments as it takes, sorted by key
     /// as far as 20 MiB of memory allow, with a new dictionary, trained on the first of it. The file is
-    /// cut where it ends then. Reads and writes go on meanwhile.
+    /// cut where it ends then. Reads and writes go on meanwhile; writes that overwrite faster than this moves records
+    /// wait for it now and then, up to a second each.
     ///
     /// It takes two slots of room on the disk, and 1,280 bytes a segment, and nothing that a snapshot holds comes
     /// back before that is dropped. Whatever interrupts it, what was done stays done; closing the store interrupts
-    /// it, unless that close fails. A store that is written to needs it seldom: see [`Options::cleaning`](crate::Options::cleaning).
+    /// it, unless that close fails. A store that is written to needs it seldom: see
+    /// [`Options::cleaning`](crate::Options::cleaning).
     ///
     /// ```
     /// # let directory = tempfile::tempdir()?;
@@ -157,6 +163,7 @@ impl Shared {
             left.extend(batch.into_iter().rev());
         }
         is_written?;
+        self.write_dead_anew(left, packing)?;
         Ok(true)
     }
 
@@ -167,6 +174,28 @@ impl Shared {
         }
         self.cleaner.wait_for_closings();
         self.check_writable()
+    }
+
+    /// Where others overwrite so much meanwhile that they wait for the cleaning, writes anew what is left of that,
+    /// as the thread would, but for `left`, whose turn comes. No more than a burst of it: there is an end to this
+    /// beside somebody who writes without pause.
+    fn write_dead_anew(&self, left: &[SegmentInfo], packing: &Packing) -> Result<()> {
+        let Cleaning::Automatic { dead_percent, .. } = self.options.cleaning else { return Ok(()) };
+        let victims = {
+            let writer = self.writer()?;
+            let survey = self.survey(&writer);
+            if !self.cleaner.is_behind.load(Ordering::Relaxed) {
+                return Ok(());
+            }
+            let left: HashSet<u64> = left.iter().map(|segment| segment.sequence).collect();
+            let is_skipped =
+                |one: &SegmentInfo| left.contains(&one.sequence) || self.cleaner.is_damaged(one);
+            survey.victims(dead_percent.into(), self.burst_bytes(), is_skipped)
+        };
+        match victims.is_empty() {
+            true => Ok(()),
+            false => self.write_anew(victims, packing),
+        }
     }
 
     /// Writes the last segment of the file anew where it stands in the way of cutting that; `false` where none does.
@@ -181,6 +210,7 @@ impl Shared {
         };
         let Some(last) = last else { return Ok(false) };
         self.write_anew(vec![last], packing)?;
+        self.write_dead_anew(&[], packing)?;
         Ok(true)
     }
 
@@ -190,7 +220,10 @@ impl Shared {
         let (portion_bytes, burst_bytes, until) = (PORTION_BYTES, 0, None);
         // All of it is compressed as the options say now.
         let manner = Manner { portion_bytes, burst_bytes, until, keeps_prepacked: false, pack };
-        self.clean(segments, &manner, None)?;
+        {
+            let _moving = self.cleaner.begin_moving();
+            self.clean(segments, &manner, None)?;
+        }
         if self.cleaner.is_ending() {
             // Whoever closes the store waits for this.
             return Err(Error::Closed);
@@ -245,7 +278,7 @@ impl Shared {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::atomic::AtomicU64;
     use std::sync::{Arc, Mutex};
 
     use zkv_io::MemoryStorage;
@@ -253,7 +286,7 @@ mod tests {
     use super::super::share::FirstShare;
     use super::super::tests::in_time;
     use super::*;
-    use crate::options::{Cleaning, Options};
+    use crate::options::Options;
 
     #[test]
     fn a_listener_may_clean_and_close_the_store() {
@@ -385,6 +418,35 @@ mod tests {
         });
         assert!(reports.into_inner() > 4);
         assert_eq!(store.len(), 4_000);
+        assert_eq!(store.verify(|_| {}).unwrap().findings, []);
+    }
+
+    /// Neither the thread nor the compaction looked at what is overwritten before that was over.
+    #[test]
+    fn what_is_overwritten_beside_a_compaction_is_cleaned_with_it() {
+        let storage = Arc::new(MemoryStorage::new());
+        let options = Options::new().storage(storage).slot_bytes(256 << 10);
+        let store = options.memory_buffer_bytes(64 << 10).open("store.zkv").unwrap();
+        let write = |number: u64, seed: u64| {
+            store.set_bytes(&number.to_be_bytes(), &noise(seed)).unwrap();
+        };
+        const HOT: u64 = 500;
+        const KEYS: u64 = 6_500;
+        (0..KEYS).for_each(|number| write(number, number));
+        store.flush().unwrap();
+        let (mut rounds, mut most) = (0, 0);
+        store
+            .compact(|_| {
+                rounds += 1;
+                (0..10 * HOT).for_each(|number| write(number % HOT, KEYS * rounds + number));
+                store.flush().unwrap();
+                most = most.max(store.stats().unwrap().data_file_bytes);
+            })
+            .unwrap();
+        let live_bytes = KEYS * 420;
+        assert!(rounds > 5, "{rounds} times");
+        assert!(most < 4 * live_bytes, "{most} bytes, of {live_bytes}, in {rounds} rounds");
+        assert_eq!(store.len(), KEYS);
         assert_eq!(store.verify(|_| {}).unwrap().findings, []);
     }
 }

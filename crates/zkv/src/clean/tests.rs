@@ -117,6 +117,20 @@ fn nobody_waits_for_a_thread_that_has_panicked() {
 }
 
 #[test]
+fn a_write_waits_for_a_portion_of_a_compaction_only_while_that_moves_records() {
+    let cleaner = Arc::new(behind());
+    let _compacting = cleaner.begin_compaction();
+    let moving = cleaner.begin_moving();
+    assert!(cleaner.is_waited_for(&cleaner.state()));
+    drop(moving);
+    assert!(!cleaner.is_waited_for(&cleaner.state()));
+    // However long one portion takes.
+    let _moving = cleaner.begin_moving();
+    let of_write = Arc::clone(&cleaner);
+    assert!(!in_time(move || of_write.wait_while_behind(Duration::from_secs(3600))));
+}
+
+#[test]
 fn nobody_waits_for_a_thread_that_a_compaction_keeps_away() {
     let cleaner = Arc::new(behind());
     let _compacting = cleaner.begin_compaction();
