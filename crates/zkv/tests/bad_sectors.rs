@@ -3,14 +3,16 @@
 mod common;
 
 use std::collections::BTreeSet;
+use std::io;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use zkv::{Cleaning, Durability, ErrorKind, Options, ReadMode, WriteBatch};
+use zkv::{Cleaning, Durability, ErrorKind, Options, ReadMode, SalvageEvent, WriteBatch};
 use zkv_io::{MemoryStorage, Storage};
 
 use common::bad_sectors::{BadSectors, SECTOR};
-use common::faulty::{PATH, killed, noise, options, read_file};
+use common::faulty::{Act, FaultyStorage, PATH, killed, noise, options, read_file};
 
 fn key(number: u64) -> Vec<u8> {
     format!("key {number}").into_bytes()
@@ -244,4 +246,55 @@ fn salvage_tells_of_a_sector_in_which_the_log_may_go_on() {
     assert!(beside(&memory, &[last]).open(PATH).is_err());
     let report = zkv::salvage(PATH, "dir/to.zkv", beside(&memory, &[last]), |_| ()).unwrap();
     assert_eq!((report.keys, report.lost_blocks, report.is_complete()), (0, 1, false));
+}
+
+/// The log goes on behind that segment, also where its newest one has lost its first page, or the commit that leads
+/// there its end. Some systems give the rest of a page of which a sector is bad: then the seal says so.
+#[test]
+fn salvage_beside_a_bad_sector_next_to_a_seal_gives_no_commit_up() {
+    const SLOT: u64 = 256 << 10;
+    let memory = MemoryStorage::new();
+    let options = options(&memory).slot_bytes(256 << 10).durability(Durability::Flushed);
+    let store = options.open(PATH).unwrap();
+    for number in 0..10 {
+        store.set_bytes(&key(number), &noise(number, 20_000)).unwrap();
+    }
+    // One commit that goes on in the next segment.
+    let mut batch = WriteBatch::new();
+    for number in 0..10 {
+        batch.set_bytes(&key(number), &noise(10 + number, 20_000));
+    }
+    store.write(batch).unwrap();
+    let memory = killed(&memory);
+    let end = read_file(&memory, PATH).iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let (seals_page, next) = (SLOT, SLOT + SECTOR);
+    let cases = [next, end - end % SECTOR].map(|lost| [(512, lost), (SECTOR, lost)]);
+    for (bad_bytes, lost) in cases.into_iter().flatten() {
+        let bad = [seals_page..seals_page + bad_bytes, lost..lost + SECTOR];
+        let storage = FaultyStorage::new(&memory, move |act, path| {
+            let Act::Read { offset, bytes } = act else { return Ok(()) };
+            let reaches = |bad: &Range<u64>| offset < bad.end && bad.start < offset + bytes as u64;
+            match path == Path::new(PATH) && bad.iter().any(reaches) {
+                true => Err(io::Error::other("the sector is bad")),
+                false => Ok(()),
+            }
+        });
+        let options = || storage.options().read_mode(ReadMode::Pread).cache_bytes(0);
+        let mut doubtful = BTreeSet::new();
+        let report = zkv::salvage(PATH, "dir/to.zkv", options(), |event| {
+            if let SalvageEvent::PossiblySuperseded { key, .. } = event {
+                doubtful.insert(key.to_vec());
+            }
+        });
+        let report = report.unwrap();
+        // Nothing else may tell of a segment that has lost its first page.
+        assert!(bad_bytes == SECTOR || report.segments == 2, "{report:?}");
+        let store = options().open("dir/to.zkv").unwrap();
+        let is_newest =
+            |number| store.get_bytes(&key(number)).unwrap() == Some(noise(10 + number, 20_000));
+        assert!((0..10).all(|number| is_newest(number) || doubtful.contains(&key(number))));
+        assert_eq!((store.len(), report.is_complete()), (10, false));
+        store.close().unwrap();
+        memory.remove(Path::new("dir/to.zkv")).unwrap();
+    }
 }

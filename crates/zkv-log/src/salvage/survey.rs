@@ -257,15 +257,19 @@ impl<'a> Survey<'a> {
     /// Whether something stands where the seal of an unsealed segment should be, other than zeros and the whole
     /// seal of an earlier one.
     pub(super) fn has_something_for_a_seal(&self, place: Place) -> bool {
-        let start = place.start + u64::from(seal_offset(place.slot_bytes));
-        let image =
-            Image::read(self.file, start, seal_block_bytes(place.slot_bytes), self.file_bytes);
-        let is_whole = |header: SegmentHeader| {
-            let place = Place::new(&self.identity, header.id());
-            Seal::decode_block(&image.bytes, &place).is_some()
+        let image = self.read_seal(place);
+        let is_of_an_earlier_one = |header: SegmentHeader| {
+            let earlier = Place::new(&self.identity, header.id());
+            earlier.id != place.id && Seal::decode_block(&image.bytes, &earlier).is_some()
         };
         let mut headers = headers_in(self.file, place.id.slot, place.slot_bytes);
-        !image.is_zero(0..image.end()) && !headers.any(is_whole)
+        !image.is_zero(0..image.end()) && !headers.any(is_of_an_earlier_one)
+    }
+
+    /// What stands where the seal of a segment should be.
+    fn read_seal(&self, place: Place) -> Image {
+        let start = place.start + u64::from(seal_offset(place.slot_bytes));
+        Image::read(self.file, start, seal_block_bytes(place.slot_bytes), self.file_bytes)
     }
 
     /// Looks for the blocks and the seal of one segment.
@@ -313,8 +317,13 @@ impl<'a> Survey<'a> {
 
     fn look_at_seal(&mut self, seen: &mut Seen, image: &Image) {
         let place = seen.place;
-        let block = image.bytes.get(seal_offset(place.slot_bytes) as usize..);
-        let seal = block.and_then(|block| Seal::decode_block(block, &place));
+        let start = seal_offset(place.slot_bytes);
+        let decode = |block: &[u8]| Seal::decode_block(block, &place);
+        let mut seal = image.bytes.get(start as usize..).and_then(decode);
+        if seal.is_none() && image.is_unreadable(start..image.end()) {
+            // Where a sector beside it is bad, some systems give the rest of the page.
+            seal = decode(&self.read_seal(place).bytes);
+        }
         let Some(seal) = seal else { return };
         let next = SegmentId {
             sequence: place.id.sequence.saturating_add(1),
