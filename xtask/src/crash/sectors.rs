@@ -67,7 +67,9 @@ mod tests {
 
     use super::*;
 
-    /// A cleaning that never ended, and an opening that cut off what was flushed.
+    /// A cleaning that never ended; an opening that cut off what was flushed; a salvage, two times, that took the
+    /// log's end for a commit that was given up; and this check, which took what a power cut, or a call that failed,
+    /// has left for wiped.
     #[test]
     fn what_was_found_once_stays_mended() {
         let found = [
@@ -79,6 +81,26 @@ mod tests {
             "sectors/274/synced/index/274/c2.s13.1430,clean,b2.57285x8,b1.22737x9,d4,b9.47813x11,d8,\
              c2.clear,kill,hold,kill,b2.41370x8,reopen,clean,restore,c1.d3,b12.41588x9,b13.30550x9,\
              c1.clear,c1.clear,b0.29157x6,c2.s2.1395,hold,c2.d10",
+            "sectors/103/flushed/appended/103/kill,b7.59218x13,clean,c1.d9,b4.25053x6,b4.56909x6,\
+             b1.56885x13,c1.clear,d8,c2.d8,b9.39230x7,b1.31772x12,c1.s3.193,b3.45101x12,compact,\
+             c1.d3,compact,restore,kill,d5,s1.1271,c2.s12.341,lose-index,b2.58847x13,clean,clean,\
+             clean,c1.d5,b4.30271x9,clean,clean,clean,lose-index,b1.50125x11,c2.d12,b2.54940x7,\
+             b7.46130x11",
+            "sectors/5207/buffered/no-index/5207/hold,clean,clean,clean,b5.27166x9,compact,hold,hold,\
+             rebuild-index,b6.22757x8,restore,b3.26754x6,b4.46897x6,c2.s12.99,s9.1555,b9.35970x12,\
+             restore,c1.s11.300000,rebuild-index,lose-index,b3.43369x11,s3.1856,clean,c1.d9,\
+             b8.32752x9,compact,kill,b5.40672x10,b9.56713x10,s4.1546,b2.55811x13,clean,c1.s9.300000",
+            "sectors/5056/flushed/index/5056/c1.s11.43,c1.s1.31,reopen,c2.s3.25,c1.s5.41,c1.s6.44,\
+             s8.42,c2.s16.28,c1.clear,c1.s7.50,c2.s16.44,c1.s2.13,s10.47,t14.3!,s10.13,s12.300000,\
+             c1.s13.48,s11.28,s2.30,b6.60000x12,flush,c1.s7.58,s5.34,c2.d4,s6.47,t17.36,c2.d0,s18.34,\
+             restore,sync,b12.58x3,t17.20!,c1.drop,b3.37x9,flush,t15.12,c1.d5,s16.1,s4.28,b18.47x8,\
+             c2.clear,d5,b1.11835x8,b3.1380x5,c1.s4.2157,c2.s0.425,c1.s2.8702,s2.5652,b1.50x1,c2.d2,\
+             c2.s3.2666,sync,b3.1055x2,d6,s0.8994,s2.141331,c1.d4,kill,sync,c2.clear,b2.60000x12,\
+             s1.2568,sync,c2.d0,s4.348",
+            "sectors/1594/buffered/index/1594/clean,c2.s13.1376,d8,hold,hold,clean,s12.1997,\
+             b13.55420x11,c1.s4.1313,clean,b8.49399x8,b5.55656x12,c1.clear,b4.38107x6,c2.drop,\
+             c1.s13.198,clean,c2.d5,release,release,kill,c2.d11,b6.24419x8,c2.d7,b12.26781x11,c1.d6,\
+             b2.39509x10,lose-index",
         ];
         for case in found {
             let case: Case = case.parse().unwrap();

@@ -24,6 +24,8 @@ pub struct Found<'a> {
     /// What it holds.
     pub model: &'a Model,
     pub known: &'a Known,
+    /// It may have records of a call that has failed, which count for nothing.
+    pub is_unwiped: bool,
 }
 
 impl Found<'_> {
@@ -99,7 +101,9 @@ impl Found<'_> {
             return Err(after(format!("collections are {:?}", found.types)));
         }
         let alarm = report.lost_blocks + report.missing_segments + report.possibly_superseded;
-        if !self.is_bad() && (alarm > 0 || !is_complete) {
+        // Salvage brings none of them, and says that they are there.
+        let is_told_so = self.is_unwiped && report.uncommitted_records > 0;
+        if !self.is_bad() && (alarm > 0 || !is_complete && !is_told_so) {
             return Err(after("an alarm on a good disk".to_owned()));
         }
         let readable = seen.into_iter().flat_map(|seen| &seen.got);
@@ -109,7 +113,7 @@ impl Found<'_> {
         let is_there = |key: &Key| is_named(key) && self.model.entries.contains_key(key);
         let is_missing = |key: &Key| is_there(key) && lacks(&key);
         // Known flaw: "Where the system gives a part of a page, of which a sector cannot be read, [...]
-        // salvage takes all of it for lost".
+        // salvage takes all of it but a seal for lost".
         let has_parts = self.bad.iter().any(|(_, bad)| spoil::has_parts_of_pages(bad));
         match readable.find(|(key, _)| !has_parts && is_missing(key)) {
             Some((key, _)) => Err(after(format!("{} is missing, and can be read", name(key)))),

@@ -45,6 +45,9 @@ pub struct Run<'a> {
     /// Behind the log's end there may be what a power cut has torn, which salvage cannot tell from damage
     /// before the first write wipes it.
     pub is_torn: bool,
+    /// There may be records of a call that has failed, which has written some, and could not wipe them: the disk
+    /// cannot read what has to be looked at for that.
+    is_unwiped: bool,
     /// Index files of the store's past.
     pub indexes: Vec<Arc<Vec<u8>>>,
     story: Vec<String>,
@@ -69,6 +72,7 @@ impl<'a> Run<'a> {
             before_step: (0, 0),
             is_unsure: false,
             is_torn: false,
+            is_unwiped: false,
             indexes: Vec::new(),
             story: Vec::new(),
         }
@@ -155,6 +159,7 @@ impl<'a> Run<'a> {
         self.session.disk.set_capacity(Some(room));
         let done = self.session.step(number, operation);
         self.session.disk.set_capacity(None);
+        let has_written = self.before_step.0 < self.session.disk.event_count();
         if room < self.session.disk.used_bytes() + u64::from(SLOT_BYTES) {
             return Err("the store grows without end".to_owned());
         }
@@ -162,7 +167,11 @@ impl<'a> Run<'a> {
             Ok(()) => {
                 self.counts &= keys.is_empty() || !self.is_bad();
                 let is_buffered = self.session.workload.durability == Durability::Buffered;
-                self.is_torn &= keys.is_empty() || is_buffered && !operation.goes_straight();
+                // A deletion that finds nothing writes nothing.
+                let is_behind = has_written && (!is_buffered || operation.goes_straight());
+                if is_behind && !keys.is_empty() {
+                    (self.is_torn, self.is_unwiped) = (false, false);
+                }
                 self.since_close.extend(keys);
                 match operation {
                     Operation::Clean | Operation::Compact => {
@@ -177,6 +186,7 @@ impl<'a> Run<'a> {
                 self.tell(format!("  failed: {error}"));
                 self.since_close.extend(keys);
                 self.counts = false;
+                self.is_unwiped |= has_written;
                 let was_refused = !had_refused && self.session.disk.has_refused_write();
                 self.failed(&before, &after, was_refused)
             }
@@ -382,6 +392,7 @@ impl<'a> Run<'a> {
                     bad,
                     model: &self.session.visible,
                     known: &known,
+                    is_unwiped: self.is_unwiped,
                 };
                 let of = if with { "with its index" } else { "without an index" };
                 let beside = if found.is_bad() { "beside bad sectors" } else { "on a good disk" };
