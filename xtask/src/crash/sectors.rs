@@ -69,7 +69,7 @@ mod tests {
 
     /// A cleaning that never ended; an opening that cut off what was flushed; a salvage, two times, that took the
     /// log's end for a commit that was given up; and this check, which took what a power cut, or a call that failed,
-    /// has left for wiped.
+    /// has left for wiped, and an index file that was not used for one that was made anew.
     #[test]
     fn what_was_found_once_stays_mended() {
         let found = [
@@ -101,6 +101,11 @@ mod tests {
              b13.55420x11,c1.s4.1313,clean,b8.49399x8,b5.55656x12,c1.clear,b4.38107x6,c2.drop,\
              c1.s13.198,clean,c2.d5,release,release,kill,c2.d11,b6.24419x8,c2.d7,b12.26781x11,c1.d6,\
              b2.39509x10,lose-index",
+            "sectors/62121/synced/appended/62121/clean,b12.29274x12,compact,reopen,b2.58463x12,d1,\
+             clean,clean,b0.46962x12,s1.1115,switch-index,kill,c2.s11.300000,compact,b5.24308x8,\
+             clean,clean,s4.1126,b3.24379x11,b2.35767x8,release,b1.37100x13,reopen,b5.31575x11,\
+             b0.20103x8,d4,c2.d6,switch-index,clean,c2.s13.840,hold,reopen,b1.44919x11,kill,d3,\
+             c2.clear,c1.drop",
         ];
         for case in found {
             let case: Case = case.parse().unwrap();

@@ -299,8 +299,8 @@ impl<'a> Run<'a> {
     }
 
     fn open(&mut self) -> Result<(), String> {
-        let has_index = self.session.use_index_file
-            && self.session.disk.image().get(Path::new(INDEX)).is_some();
+        let has_file = self.session.disk.image().get(Path::new(INDEX)).is_some();
+        let has_index = self.session.use_index_file && has_file;
         match self.session.open() {
             Ok(()) => {}
             Err(Trouble::Refused(error)) if self.is_bad() && is_of_disk(&error) => {
@@ -320,7 +320,8 @@ impl<'a> Run<'a> {
             // that place".
             self.known.stale.extend(std::mem::take(&mut self.since_close));
             self.counts &= self.known.stale.is_empty();
-        } else if !has_index && !self.is_bad() {
+        } else if !has_file && !self.is_bad() {
+            // A file that is not used now is as it was when it is used again.
             self.is_anew();
         }
         self.look(true)
