@@ -36,12 +36,12 @@ pub enum IndexError {
         /// The id that the file carries.
         found: [u8; 16],
     },
-    /// The file is of a newer format.
-    #[error("the index file has format version {found}; this build reads up to {supported}")]
+    /// The file is of another version of the format.
+    #[error("the index file has format version {found}; this build reads version {supported}")]
     UnsupportedVersion {
         /// The file's version.
         found: u32,
-        /// The newest version that this build reads.
+        /// The version that this build reads.
         supported: u32,
     },
     /// The file uses parts of the format that this build does not know.

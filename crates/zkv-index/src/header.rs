@@ -35,15 +35,15 @@ const AT_TABLES: Field = Field::of(HEADER, "tables");
 const AT_SECTIONS: Field = Field::of(HEADER, "sections");
 
 /// The format's version. Magic, version and check keep their places and meaning in all of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FormatVersion(pub(crate) u32);
 
 impl FormatVersion {
-    /// What this build writes, and the newest that it reads.
-    pub(crate) const CURRENT: Self = Self(1);
+    /// What this build writes, and all that it reads: version 1, of before the first release, had other key hashes.
+    pub(crate) const CURRENT: Self = Self(2);
 
     fn check_readable(self) -> Result<(), IndexError> {
-        if Self(1) <= self && self <= Self::CURRENT {
+        if self == Self::CURRENT {
             return Ok(());
         }
         Err(IndexError::UnsupportedVersion { found: self.0, supported: Self::CURRENT.0 })

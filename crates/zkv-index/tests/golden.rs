@@ -60,7 +60,7 @@ fn chain() -> Sample {
 }
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v2")
 }
 
 #[test]
@@ -80,7 +80,7 @@ fn golden_files_open_and_answer() {
                 assert_eq!(checkpoint.section(*kind).unwrap().unwrap(), *bytes, "{name}");
             }
         }
-        // This build writes what version 1 is: nothing in it depends on the platform.
+        // This build writes what version 2 is: nothing in it depends on the platform.
         assert_eq!(golden, bytes, "{name}: see the head of this file");
     }
 }

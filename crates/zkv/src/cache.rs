@@ -5,12 +5,11 @@ mod label;
 mod ring;
 mod table;
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use zkv_index::KeyHash;
 
-use doorkeeper::Doorkeeper;
 pub(crate) use label::{CheckpointId, Place};
 use ring::Ring;
 
@@ -30,16 +29,12 @@ pub(crate) struct ValueCache {
     shard_count: usize,
     /// Made when the first value comes.
     shards: OnceLock<Box<[Shard]>>,
-    /// Made when a shard is full, which tells how many values there will be.
-    doorkeeper: OnceLock<Doorkeeper>,
 }
 
 #[derive(Debug, Default)]
 struct Shard {
     /// Made when its first value comes.
     ring: RwLock<Option<Ring>>,
-    /// Until it is full, all are let in.
-    is_full: AtomicBool,
 }
 
 impl ValueCache {
@@ -47,8 +42,7 @@ impl ValueCache {
     pub(crate) fn new(bytes_max: usize) -> Self {
         let shards_most = SHARDS_ENOUGH.max(bytes_max / ring::BYTES_MAX);
         let shard_count = (bytes_max / SHARD_BYTES_MIN).clamp(1, shards_most);
-        let (shards, doorkeeper) = (OnceLock::new(), OnceLock::new());
-        Self { bytes_max: AtomicUsize::new(bytes_max), shard_count, shards, doorkeeper }
+        Self { bytes_max: AtomicUsize::new(bytes_max), shard_count, shards: OnceLock::new() }
     }
 
     #[inline]
@@ -90,15 +84,11 @@ impl ValueCache {
         let shards =
             self.shards.get_or_init(|| (0..self.shard_count).map(|_| Shard::default()).collect());
         let shard = shard_of(shards, place.hash);
-        if !shard.is_full.load(Ordering::Relaxed) || self.has_seen(place.hash) {
+        if shard.read().as_ref().is_none_or(|ring| ring.lets_in(place.hash)) {
             let mut ring = shard.write();
             // Within the lock: whoever has taken the ring away has set another limit before.
             let ring = ring.get_or_insert_with(|| Ring::new(self.shard_bytes()));
             ring.put(place, led_by, value);
-            if ring.is_full() {
-                self.doorkeeper.get_or_init(|| Doorkeeper::new(ring.count() * self.shard_count));
-                shard.is_full.store(true, Ordering::Relaxed);
-            }
         }
     }
 
@@ -111,11 +101,10 @@ impl ValueCache {
         self.bytes_max.store(bytes_max, Ordering::Relaxed);
         for shard in self.shards.get().into_iter().flatten() {
             *shard.write() = None;
-            shard.is_full.store(false, Ordering::Relaxed);
         }
     }
 
-    /// How much memory it takes, but for a few bytes a shard and the doorkeeper's, one for each value.
+    /// How much memory it takes, but for a few bytes a shard.
     pub(crate) fn bytes(&self) -> u64 {
         let bytes_of = |shard: &Shard| shard.read().as_ref().map_or(0, |ring| ring.bytes() as u64);
         self.shards.get().map_or(0, |shards| shards.iter().map(bytes_of).sum())
@@ -134,11 +123,6 @@ impl ValueCache {
 
     fn shard_bytes(&self) -> usize {
         self.bytes_max() / self.shard_count
-    }
-
-    /// Whether the key was turned away not long ago. If not, it is now.
-    fn has_seen(&self, hash: KeyHash) -> bool {
-        self.doorkeeper.get().is_none_or(|doorkeeper| doorkeeper.has_seen(hash))
     }
 }
 
@@ -199,6 +183,28 @@ mod tests {
         }
         cache.shrink_to(0);
         assert!(cache.is_off() && fill(&cache, 1000) == 0);
+    }
+
+    #[test]
+    fn what_comes_again_stays_also_where_values_were_longer_before() {
+        let hits_behind = |length: usize| {
+            let cache = ValueCache::new(1 << 20);
+            let long = vec![7; length];
+            (1 << 40..(1 << 40) + 1000).for_each(|number| cache.put(&place(number), None, &long));
+            let mut random = Rng::with_seed(1);
+            let mut hits = 0;
+            for round in 0..600_000 {
+                // The lower, the more often.
+                let number = (0..3).fold(30_000, |end, _| random.u64(0..=end));
+                match cache.get(&place(number)) {
+                    Some(_) => hits += u32::from(round >= 400_000),
+                    None => cache.put(&place(number), None, &VALUE),
+                }
+            }
+            hits
+        };
+        let (short, long) = (hits_behind(VALUE.len()), hits_behind(16_000));
+        assert!(long > short - short / 50, "{long} for {short}");
     }
 
     #[test]

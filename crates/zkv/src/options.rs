@@ -237,7 +237,7 @@ impl Options {
     /// Bytes of memory for values that were read lately: up to 1 TiB, default 32 MiB; 0 keeps none. Reading one
     /// of them again takes a fifth to a ninth of the time: that pays where some keys are read far more often
     /// than others, or where it holds a good part of all values. It grows as it fills. The limit
-    /// includes about 50 bytes for each value and a 17th for tables, and may be exceeded by a few bytes in a
+    /// includes about 50 bytes for each value and a 13th for tables, and may be exceeded by a few bytes in a
     /// thousand. It keeps values shorter than a 64th of it and than about 128 KiB, from 32 MiB on those shorter
     /// than a 256th of it; and never one that is stored in pieces, which is longer than 1 MiB or a quarter of
     /// [`Options::slot_bytes`]. Once it is full, it takes in what is read a second time.

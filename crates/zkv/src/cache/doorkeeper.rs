@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use zkv_index::KeyHash;
 
-/// For so many values that the cache holds there is one place. With more values to a place, a full cache learns
+/// For so many values that a ring holds there is one place. With more values to a place, a full one learns
 /// more slowly; with fewer, it takes in more of what comes too seldom to stay, which costs time.
 const VALUES_PER_PLACE: usize = 2;
 
@@ -16,10 +16,23 @@ pub(super) struct Doorkeeper {
 }
 
 impl Doorkeeper {
-    /// For a cache of about `values`.
+    /// For about so many values.
     pub(super) fn new(values: usize) -> Self {
-        let count = values.div_ceil(VALUES_PER_PLACE).max(1);
-        Self { places: (0..count).map(|_| AtomicU16::new(0)).collect() }
+        Self { places: (0..places_for(values)).map(|_| AtomicU16::new(0)).collect() }
+    }
+
+    /// What one for so many values takes.
+    pub(super) fn bytes_of(values: usize) -> usize {
+        places_for(values) * size_of::<AtomicU16>()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.places)
+    }
+
+    /// For how many values it is.
+    pub(super) fn values(&self) -> usize {
+        self.places.len() * VALUES_PER_PLACE
     }
 
     /// Whether the key is among those turned away last. If not, it is now.
@@ -34,6 +47,10 @@ impl Doorkeeper {
         }
         is_known
     }
+}
+
+fn places_for(values: usize) -> usize {
+    values.div_ceil(VALUES_PER_PLACE).max(1)
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::ops::Range;
 
 use zkv_index::KeyHash;
 
+use super::doorkeeper::Doorkeeper;
 use super::label::{CheckpointId, PLACE_BYTES, Place};
 use super::table::{Listed, Reads, SLOT_BYTES, Table, UNITS_MAX};
 
@@ -19,6 +20,8 @@ const BYTES_PER_SLOT: usize = 64;
 /// A table begins with so many slots, and gets twice as many whenever a quarter of them is taken, so that few of its buckets are
 /// full: a cache takes memory for what it holds, whatever it may come to hold.
 const SLOTS_AT_FIRST: usize = 64;
+/// What a long value takes, as far as the doorkeeper cares.
+const LONG_BYTES: usize = 512;
 /// No ring is longer.
 pub(super) const BYTES_MAX: usize = UNITS_MAX * UNIT_BYTES;
 /// What stands before a value: its place, the number of the checkpoint that leads there, and its
@@ -45,14 +48,16 @@ pub(super) struct Ring {
     /// Behind the last value of the round before, while some of that are left: then `head` is before
     /// `tail`.
     end_before: Option<usize>,
-    is_full: bool,
+    /// Made when the ring is full: until then, all are let in.
+    doorkeeper: Option<Doorkeeper>,
 }
 
 impl Ring {
-    /// Of at most `bytes_max` bytes with its table.
+    /// Of at most `bytes_max` bytes with its table and its doorkeeper.
     pub(super) fn new(bytes_max: usize) -> Self {
         let slots_max = bytes_max / (BYTES_PER_SLOT + SLOT_BYTES);
-        let bytes_max = bytes_max.saturating_sub(Table::bytes_of(slots_max)).min(BYTES_MAX);
+        let others = Table::bytes_of(slots_max) + Doorkeeper::bytes_of(slots_max);
+        let bytes_max = bytes_max.saturating_sub(others).min(BYTES_MAX);
         Self {
             table: Table::new(slots_max.min(SLOTS_AT_FIRST)),
             slots_max,
@@ -62,23 +67,19 @@ impl Ring {
             tail: 0,
             head: 0,
             end_before: None,
-            is_full: false,
+            doorkeeper: None,
         }
     }
 
-    /// Whether a value had to go, or to go round.
-    pub(super) fn is_full(&self) -> bool {
-        self.is_full
-    }
-
-    /// Values that it holds.
-    pub(super) fn count(&self) -> usize {
-        self.count
+    /// Whether a value of this hash may come in.
+    pub(super) fn lets_in(&self, hash: KeyHash) -> bool {
+        self.doorkeeper.as_ref().is_none_or(|doorkeeper| doorkeeper.has_seen(hash))
     }
 
     /// How much memory it takes.
     pub(super) fn bytes(&self) -> usize {
-        self.table.bytes() + self.bytes.capacity()
+        let doorkeeper = self.doorkeeper.as_ref().map_or(0, Doorkeeper::bytes);
+        self.table.bytes() + self.bytes.capacity() + doorkeeper
     }
 
     /// The value at `place`, which counts as read.
@@ -124,6 +125,21 @@ impl Ring {
         let slots = self.table.slots();
         if slots < self.slots_max && slots <= 4 * self.count {
             self.grow_table(slots * 2);
+        }
+        self.grow_doorkeeper();
+    }
+
+    /// As many as there are, but no fewer than of `LONG_BYTES`: of longer ones, each makes room for many short ones,
+    /// which are to be known then.
+    fn values_expected(&self) -> usize {
+        self.count.max(self.bytes_max / LONG_BYTES).min(self.slots_max)
+    }
+
+    /// One that is for too few values forgets too early. What it knew is forgotten once.
+    fn grow_doorkeeper(&mut self) {
+        let values = self.values_expected();
+        if self.doorkeeper.as_ref().is_some_and(|doorkeeper| values > 2 * doorkeeper.values()) {
+            self.doorkeeper = Some(Doorkeeper::new(values));
         }
     }
 
@@ -180,7 +196,8 @@ impl Ring {
                 None => {
                     self.end_before = Some(self.head);
                     self.head = 0;
-                    self.is_full = true;
+                    let values = self.values_expected();
+                    self.doorkeeper.get_or_insert_with(|| Doorkeeper::new(values));
                 }
                 Some(_) if self.head + room <= self.tail => return,
                 Some(end) if self.tail == end => {
@@ -300,7 +317,8 @@ mod tests {
                 }
                 assert!(ring.bytes() <= RING_BYTES);
             }
-            assert!(found > 100 && ring.is_full(), "{found} found with seed {seed}");
+            let is_full = ring.doorkeeper.is_some();
+            assert!(found > 100 && is_full, "{found} found with seed {seed}");
         }
     }
 
@@ -338,7 +356,7 @@ mod tests {
             put(&mut ring, key, &[4; 84]);
         }
         assert!((0..100).filter(|key| ring.get(&place(*key, 0)).is_some()).count() > 95);
-        assert!(ring.is_full() && ring.get(&place(200, 0)).is_none());
+        assert!(ring.doorkeeper.is_some() && ring.get(&place(200, 0)).is_none());
     }
 
     #[test]

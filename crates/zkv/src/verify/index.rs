@@ -59,7 +59,7 @@ impl Work<'_> {
                 "it is of another store; opening the store sets it aside"
             }
             Err(IndexError::UnsupportedVersion { .. } | IndexError::UnsupportedFeatures { .. }) => {
-                "a newer version wrote it; opening the store sets it aside"
+                "another version wrote it; opening the store sets it aside"
             }
             Err(IndexError::Io(error)) => {
                 self.add_unreadable_index(&error);

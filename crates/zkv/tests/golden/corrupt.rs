@@ -55,7 +55,8 @@ const CASES: &[Case] = &[
     ("retired-segment", retired_segment, Whole),
     ("foreign-index", foreign_index, Whole),
     ("stale-index", stale_index, Whole),
-    ("newer-index", newer_index, Whole),
+    ("newer-index", || index_of_version(3), Whole),
+    ("older-index", || index_of_version(1), Whole),
     ("flipped-bucket", flipped_bucket, Whole),
 ];
 
@@ -282,10 +283,11 @@ fn stale_index() -> Files {
     Files { index: stale, ..files(&storage) }
 }
 
-fn newer_index() -> Files {
+/// Nothing in it is found by the hashes that this version has.
+fn index_of_version(version: u8) -> Files {
     let mut files = closed();
     let index = files.index.as_mut().unwrap();
-    index[8] = 2;
+    index[8] = version;
     index[12..16].fill(0);
     let check = crc32c(0, &index[..512]);
     index[12..16].copy_from_slice(&check.to_le_bytes());
