@@ -56,7 +56,9 @@ pub enum Command {
 /// Read files or folders into a store, which is created where it does not exist.
 ///
 /// A line that cannot be parsed ends the import; what was imported before it stands, unless --atomic
-/// is given, and a store that was created for nothing is removed. A key that occurs twice keeps its last value.
+/// is given. A key that occurs twice keeps its last value. A store that was created for a failed import, and holds
+/// nothing, is removed, and an index file of its name is left as it was. It stays where the command is ended by
+/// Ctrl-C or otherwise killed, where its file was moved meanwhile, and on systems other than Unix.
 #[derive(Args, Debug)]
 #[command(after_help = "\
 Formats:

@@ -34,6 +34,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let is_new = !arguments.store.exists();
     let (path, no_create) = (&arguments.store, arguments.no_create);
     let store = store::open_to_write(path, options(arguments), collection, no_create)?;
+    let made = if is_new { store::number_of_file(path) } else { None };
     if arguments.slot_bytes.is_some() && !is_new {
         say(format_args!(
             "zkv: --slot-bytes is for new stores: this one keeps the length that its segments have"
@@ -64,12 +65,18 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let (record_count, bytes, skipped) = (sink.record_count, sink.bytes, sink.skipped_lines);
     // The bar goes before anything is said.
     drop(sink);
-    let is_unmade = is_new && imported.is_err() && unmake(&store, &arguments.store);
-    let closed = store::close_stored(store);
+    let is_for_nothing = is_new && imported.is_err() && has_nothing(&store);
+    let is_removed = is_for_nothing && remove(&arguments.store, made);
+    let closed = if is_for_nothing {
+        // There is nothing to close, and closing it would replace the index file of whoever has the name.
+        std::mem::forget(store);
+        Ok(())
+    } else {
+        store::close_stored(store)
+    };
     if closed.is_err() && !arguments.atomic {
         say(format_args!("read {}; what of them could be written stands", records(record_count)));
-    } else if is_unmade {
-        store::remove_index_left(&arguments.store);
+    } else if is_removed {
         let path = arguments.store.display();
         say(format_args!("nothing was imported: {path}, which was made for it, is removed"));
     } else if closed.is_ok() && (imported.is_ok() || !arguments.atomic) {
@@ -88,10 +95,15 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     closed
 }
 
-/// Removes the data file of a store that this command has made, if nothing is in it. Its lock is still held, so
-/// that nobody else can have written to it.
-fn unmake(store: &Store, path: &Path) -> bool {
-    store.is_empty() && store.collections().is_empty() && fs::remove_file(path).is_ok()
+fn has_nothing(store: &Store) -> bool {
+    store.is_empty() && store.collections().is_empty()
+}
+
+/// Removes the data file at `path` where that is still the file with the number `made`: another process may have
+/// moved it, and made a store of its own there. Its lock is still held, so that nobody else can have written to it.
+fn remove(path: &Path, made: Option<(u64, u64)>) -> bool {
+    let is_made = made.is_some() && store::number_of_file(path) == made && !path.is_symlink();
+    is_made && fs::remove_file(path).is_ok()
 }
 
 fn options(arguments: &Import) -> Options {

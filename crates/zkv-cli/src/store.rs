@@ -254,14 +254,6 @@ pub fn close_stored(store: Store) -> Result<(), Failure> {
     }
 }
 
-/// Removes the index file of a store whose data file is gone. What cannot be removed does no harm: it is of no
-/// store that is made later.
-pub fn remove_index_left(path: &Path) {
-    if matches!(path.try_exists(), Ok(false)) {
-        let _ = std::fs::remove_file(index_of(path));
-    }
-}
-
 /// Whether nothing waits to be written: a store is closed only behind that.
 fn is_stored(store: &Store) -> bool {
     matches!(store.sync(), Ok(()) | Err(Error::Closed))
@@ -307,12 +299,24 @@ fn index_of(data: &Path) -> PathBuf {
 /// What all names of one file have in common.
 #[cfg(unix)]
 fn file_id(path: &Path) -> Option<(u64, u64)> {
-    use std::os::unix::fs::MetadataExt;
-    path.metadata().ok().map(|file| (file.dev(), file.ino()))
+    number_of_file(path)
 }
 
 /// What all names of one file have in common, but for hard links.
 #[cfg(not(unix))]
 fn file_id(path: &Path) -> Option<PathBuf> {
     path.canonicalize().ok()
+}
+
+/// What tells the file at `path` from any other one that has its name later, as long as it is open.
+#[cfg(unix)]
+pub fn number_of_file(path: &Path) -> Option<(u64, u64)> {
+    use std::os::unix::fs::MetadataExt;
+    path.metadata().ok().map(|file| (file.dev(), file.ino()))
+}
+
+/// Nothing, where the system tells no more of a file than its names.
+#[cfg(not(unix))]
+pub fn number_of_file(_: &Path) -> Option<(u64, u64)> {
+    None
 }
