@@ -158,6 +158,13 @@ impl Sink<'_> {
         }
     }
 
+    /// Counts a line of `input_bytes` that is no record.
+    fn skip_line(&mut self, input_bytes: usize) {
+        self.skipped_lines += 1;
+        let store = self.store;
+        self.progress.add(input_bytes as u64, || ratio(store));
+    }
+
     /// Stores a record that took `input_bytes` of the input. `refused` makes a failure of what the
     /// record itself is to blame for.
     fn put(

@@ -62,6 +62,18 @@ impl Progress {
         Self { bar: None, pending: 0, ratio_due: Instant::now() }
     }
 
+    /// A bar that counts and is not drawn.
+    #[cfg(test)]
+    pub fn undrawn() -> Self {
+        Self { bar: Some(ProgressBar::hidden()), ..Self::hidden() }
+    }
+
+    /// How much the bar shows to be done.
+    #[cfg(test)]
+    pub fn shown(&self) -> u64 {
+        self.bar.as_ref().map_or(0, ProgressBar::position)
+    }
+
     fn new(total: Option<u64>, known: &str, unknown: &str) -> Self {
         if !Self::is_shown() {
             return Self::hidden();

@@ -26,6 +26,11 @@ impl Acknowledgements {
         }
     }
 
+    #[cfg(test)]
+    pub fn none() -> Self {
+        Self { interval: None, is_sync_due: false, acknowledged: 0 }
+    }
+
     /// Acknowledges `record_count` records, if it is time to.
     pub fn after_record(&mut self, store: &Store, record_count: u64) -> Result<(), Failure> {
         match self.interval {

@@ -40,7 +40,7 @@ pub fn import(
         let refused = |problem| Failure::Line { name: name.clone(), number, problem };
         let input_bytes = line.len() + 1;
         if number <= skip_lines {
-            sink.skipped_lines += 1;
+            sink.skip_line(input_bytes);
             continue;
         }
         // Files from Windows end each line with one. An export writes no line that ends so.
@@ -82,7 +82,34 @@ fn split_at_tab(line: &[u8]) -> Result<(&[u8], &[u8]), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::split_at_tab;
+    use super::*;
+    use crate::import::acknowledge::Acknowledgements;
+    use crate::progress::Progress;
+    use crate::store::Keys;
+    use crate::types::Form;
+
+    #[test]
+    fn skipped_lines_count_as_progress() {
+        let folder = tempfile::tempdir().unwrap();
+        let table = folder.path().join("a.tsv");
+        std::fs::write(&table, "a header\n".repeat(50_000)).unwrap();
+        let store = zkv::Store::open(folder.path().join("s.zkv")).unwrap();
+        let mut sink = Sink {
+            store: &store,
+            keys: Keys::Own(&store),
+            forms: (Form::Bytes, Form::Bytes),
+            acknowledgements: Acknowledgements::none(),
+            progress: Progress::undrawn(),
+            record_count: 0,
+            bytes: 0,
+            skipped_lines: 0,
+            batch: None,
+        };
+        import(&Input::File(table), &Split::AtTab, 50_000, &mut sink).unwrap();
+        assert_eq!(sink.skipped_lines, 50_000);
+        // The bar moves in steps of 64 KiB.
+        assert!(sink.progress.shown() > 380_000, "{} of 450000", sink.progress.shown());
+    }
 
     #[test]
     fn the_first_tab_ends_the_key() {
