@@ -385,7 +385,7 @@ says why, and \"sound\" and \"opens\" are null, or false where nothing in the fi
 What mends them is said at the end, and in \"remedies\" of --json, in the order in which it is to be
 done: `zkv rebuild-index` mends the index, `zkv compact` what is mendable in the data file. Where
 something is lost, or the header of the data file is damaged, `zkv salvage` is the only remedy: it
-brings all that is left into a new store.")]
+brings all that is left into a new store. A foreign file with the index's name is moved by hand.")]
 pub struct Verify {
     /// The store's data file
     pub store: PathBuf,

@@ -202,14 +202,22 @@ fn remedies(report: &VerifyReport) -> Vec<Remedy> {
         return vec![Remedy::Salvage];
     }
     let mut remedies = Vec::new();
-    // First: a compaction goes by the index.
-    if damage().any(|found| found.is_of_index) {
+    // First: a compaction goes by the index. No command touches a foreign file: the finding says what to do.
+    if damage().any(|found| found.is_of_index) && !has_foreign_index(report) {
         remedies.push(Remedy::RebuildIndex);
     }
     if damage().any(|found| !found.is_of_index) {
         remedies.push(Remedy::Compact);
     }
     remedies
+}
+
+/// Whether what has the index's name is no index file at all. Of one that is set aside for anything else, there is
+/// a notice, too.
+fn has_foreign_index(report: &VerifyReport) -> bool {
+    let mut of_index = report.findings.iter().filter(|found| found.file == StoreFile::Index);
+    let is_damage = of_index.next().is_some_and(|found| found.severity != Severity::Notice);
+    report.index == IndexState::SetAside && is_damage && of_index.next().is_none()
 }
 
 fn name_of_file(file: StoreFile) -> &'static str {

@@ -85,6 +85,19 @@ fn a_damaged_index_alone_is_3_and_loses_nothing() {
     zkv(&["verify", &store]).check(0);
 }
 
+#[test]
+fn a_foreign_file_with_the_name_of_the_index_is_mended_by_no_command() {
+    let folder = Folder::new();
+    let store = filled(&folder);
+    let foreign = folder.write("s.zkv.idx", "precious");
+    let text = zkv(&["verify", &store]).check(3);
+    assert!(text.contains("until it is moved or renamed"), "{text}");
+    assert!(!text.contains("to mend it"), "{text}");
+    assert_eq!(remedies(&store), json!([]));
+    fs::remove_file(foreign).unwrap();
+    zkv(&["verify", &store]).check(0);
+}
+
 /// What `verify --json` advises.
 fn remedies(store: &str) -> Value {
     let report: Value = serde_json::from_str(&zkv(&["verify", store, "--json"]).check(3)).unwrap();
