@@ -380,7 +380,8 @@ Each finding has its place, in bytes from the start of the data file or the inde
 damaged store opens, so that commands can read what is not damaged, is said as \"opens\".
 
 The object of --json has the same fields whatever fails: where the store cannot be verified, \"error\"
-says why, and \"sound\" and \"opens\" are null, or false where nothing in the file says that it is a store.
+says why, and \"sound\" and \"opens\" are null, or false where no header in the file says that it is a store;
+\"worst\" is loss there where a salvage finds something.
 
 What mends them is said at the end, and in \"remedies\" of --json, in the order in which it is to be
 done: `zkv rebuild-index` mends the index, `zkv compact` what is mendable in the data file. Where

@@ -290,7 +290,7 @@ pub fn would_be_file_of(store: &Path, path: &Path) -> bool {
 }
 
 /// The name of the index file of the store at `data`.
-fn index_of(data: &Path) -> PathBuf {
+pub fn index_of(data: &Path) -> PathBuf {
     let mut index = data.as_os_str().to_owned();
     index.push(".idx");
     PathBuf::from(index)

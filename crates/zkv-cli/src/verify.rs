@@ -1,5 +1,7 @@
 //! `zkv verify`.
 
+mod salvageable;
+
 use std::borrow::Cow;
 use std::path::Path;
 
@@ -66,7 +68,7 @@ pub fn run(arguments: &Verify) -> Result<(), Failure> {
         Ok(verified) => verified,
         Err(error) => {
             if arguments.json {
-                print_report(&Report::without(&error).json(), &arguments.store)?;
+                print_report(&Report::without(&error, &arguments.store).json(), &arguments.store)?;
             }
             return Err(error.into());
         }
@@ -117,13 +119,14 @@ impl Report {
         }
     }
 
-    /// That of a store of which nothing could be read.
-    fn without(error: &zkv::Error) -> Self {
+    /// That of the file at `path`, which could not be verified.
+    fn without(error: &zkv::Error, path: &Path) -> Self {
         let is_damaged = error.kind() == ErrorKind::Corrupt;
+        let is_store = is_damaged && salvageable::may_be(path);
         Self {
             sound: is_damaged.then_some(false),
             opens: is_damaged.then_some(false),
-            worst: is_damaged.then(|| name_of_severity(Severity::Loss)),
+            worst: is_store.then(|| name_of_severity(Severity::Loss)),
             index: name_of_state(IndexState::NotCompared),
             segments: 0,
             blocks: 0,
@@ -132,7 +135,7 @@ impl Report {
             bytes: 0,
             findings: Vec::new(),
             findings_left_out: 0,
-            remedies: if is_damaged { vec![Remedy::Salvage] } else { Vec::new() },
+            remedies: if is_store { vec![Remedy::Salvage] } else { Vec::new() },
             error: Some(store_problem(error)),
         }
     }
