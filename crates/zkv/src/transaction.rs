@@ -82,8 +82,8 @@ impl Store {
     }
 
     /// Runs `body` in a transaction and commits it, anew where it conflicts with another one, up to a
-    /// hundred times; also where `body` fails for want of a collection that was made after it had begun. Where
-    /// `body` fails or panics, nothing has happened.
+    /// hundred times; also where `body` fails, whatever with, once it has asked for a collection that was made after it
+    /// had begun. Where `body` fails or panics, nothing has happened.
     ///
     /// That is so of what `body` does through the transaction. What else it does, such as writes through the
     /// store or a collection without [`Collection::within`](crate::Collection::within), happens at once, again at

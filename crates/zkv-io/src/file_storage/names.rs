@@ -59,11 +59,32 @@ pub(super) fn replace_open(from: &Path, to: &Path) -> io::Result<()> {
 /// the file that takes its place.
 #[cfg(unix)]
 pub(super) fn keep_private(from: &Path, to: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    let Ok(replaced) = fs::metadata(to) else { return Ok(()) };
+    let metadata = fs::metadata(from)?;
+    let mode = metadata.permissions().mode();
+    let kept = mode & mode_allowed(replaced.permissions().mode(), replaced.gid() == metadata.gid());
+    if kept == mode { Ok(()) } else { fs::set_permissions(from, fs::Permissions::from_mode(kept)) }
+}
+
+/// What a file may allow where another one has `mode`. Who is in its group, and not in the other one's, is one of
+/// "others" to that.
+#[cfg(unix)]
+fn mode_allowed(mode: u32, is_same_group: bool) -> u32 {
     // A file that its owner cannot write is no reason to make one that cannot be written, either.
     const OWNER: u32 = 0o700;
-    let Ok(replaced) = fs::metadata(to) else { return Ok(()) };
-    let mode = fs::metadata(from)?.permissions().mode();
-    let kept = mode & (replaced.permissions().mode() | OWNER);
-    if kept == mode { Ok(()) } else { fs::set_permissions(from, fs::Permissions::from_mode(kept)) }
+    let group = if is_same_group { mode } else { (mode & 0o007) << 3 } & 0o070;
+    mode & !0o070 | group | OWNER
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::mode_allowed;
+
+    #[test]
+    fn another_group_may_do_what_all_may() {
+        let allowed = [0o640, 0o644, 0o600, 0o400]
+            .map(|mode| [true, false].map(|is_same_group| mode_allowed(mode, is_same_group)));
+        assert_eq!(allowed, [[0o740, 0o700], [0o744, 0o744], [0o700, 0o700], [0o700, 0o700]],);
+    }
 }

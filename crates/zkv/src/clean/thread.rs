@@ -10,7 +10,6 @@ use super::Cleaner;
 use super::burst::Manner;
 use super::loose::SEALS_READ_MAX;
 use super::share::{FirstShare, SHARE_PORTION_BYTES, Share};
-use crate::cache::CheckpointId;
 use crate::error::{Error, Result};
 use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
@@ -257,19 +256,20 @@ impl Asker<'_> {
     }
 }
 
-/// Failures in a row, with nothing freed and no index file written in between: beside somebody who writes without
-/// pause, there is always more to clean, and the thread may never be done.
+/// Failures in a row, with no segment cleaned in between: beside somebody who writes without pause, there is always
+/// more to clean, and the thread may never be done.
 #[derive(Default)]
 struct Failures {
     count: u32,
-    checkpoint: Option<CheckpointId>,
+    segments_cleaned: u64,
 }
 
 impl Failures {
-    /// Notes one, while the store goes by `checkpoint`. How many there were in a row.
-    fn note(&mut self, checkpoint: CheckpointId) -> u32 {
-        let is_same = self.checkpoint.replace(checkpoint) == Some(checkpoint);
-        self.count = if is_same { self.count.saturating_add(1) } else { 1 };
+    /// Notes one, behind so many segments that were ever cleaned. How many there were in a row.
+    fn note(&mut self, segments_cleaned: u64) -> u32 {
+        let is_next =
+            std::mem::replace(&mut self.segments_cleaned, segments_cleaned) == segments_cleaned;
+        self.count = if is_next { self.count.saturating_add(1) } else { 1 };
         self.count
     }
 }
@@ -302,7 +302,7 @@ impl Shared {
             if cleaned.is_ok() {
                 (pause, failures) = (LOOK_INTERVAL, Failures::default());
             } else {
-                let count = failures.note(self.view.load().committed.checkpoint_id);
+                let count = failures.note(self.cleaner.stats().segments);
                 pause = pause_behind(count);
                 self.cleaner.note_failure(count);
             }
