@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use zkv_index::layout::{BUCKET, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
+use zkv_index::layout::{BUCKET, FORMAT_VERSION, HEADER, HEADER_BYTES, Row, SECTION, TABLE};
 use zkv_io::crc32c;
 use zkv_log::layout::{CHECKPOINT, CHECKPOINT_FIELD_BYTES};
 
@@ -20,7 +20,7 @@ pub fn mend_index(file: &mut [u8]) {
     }
     for start in headers(file) {
         let mut header = file[start..start + HEADER_BYTES].to_vec();
-        header[range(HEADER, "version")].copy_from_slice(&1u32.to_le_bytes());
+        header[range(HEADER, "version")].copy_from_slice(&FORMAT_VERSION.to_le_bytes());
         header[range(HEADER, "store_id")].copy_from_slice(&INDEXED_STORE[16..32]);
         header[range(HEADER, "required_features")].fill(0);
         header[range(HEADER, "offset")].copy_from_slice(&(start as u64).to_le_bytes());

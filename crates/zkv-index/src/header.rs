@@ -7,8 +7,8 @@ use crate::error::IndexError;
 use crate::geometry::{BUCKETS_MAX, DISPLACEMENT_MAX, Geometry};
 use crate::key::{HASH_BITS, Location};
 use crate::layout::{
-    Field, HEADER, HEADER_BYTES, SECTION, SECTION_BYTES_MAX, SECTIONS_MAX, TABLE, TABLES_MAX,
-    WATERMARK_BYTES_MAX,
+    FORMAT_VERSION, Field, HEADER, HEADER_BYTES, SECTION, SECTION_BYTES_MAX, SECTIONS_MAX, TABLE,
+    TABLES_MAX, WATERMARK_BYTES_MAX,
 };
 use crate::table::Table;
 
@@ -39,8 +39,7 @@ const AT_SECTIONS: Field = Field::of(HEADER, "sections");
 pub(crate) struct FormatVersion(pub(crate) u32);
 
 impl FormatVersion {
-    /// What this build writes, and all that it reads: version 1, of before the first release, had other key hashes.
-    pub(crate) const CURRENT: Self = Self(2);
+    pub(crate) const CURRENT: Self = Self(FORMAT_VERSION);
 
     fn check_readable(self) -> Result<(), IndexError> {
         if self == Self::CURRENT {

@@ -4,6 +4,8 @@
 /// A row of a layout: name, offset, size in bytes.
 pub type Row = (&'static str, usize, usize);
 
+/// The version that is written, and all that is read: version 1, of before the first release, had other key hashes.
+pub const FORMAT_VERSION: u32 = 2;
 /// The length of a header.
 pub const HEADER_BYTES: usize = 512;
 /// How many tables are live at once: the base and four appended ones.
