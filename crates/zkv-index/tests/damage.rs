@@ -449,14 +449,14 @@ fn foreign_and_newer_files_are_named() {
     assert!(matches!(foreign, IndexError::Foreign { found: STORE_ID, .. }), "{foreign}");
 
     let mut newer = bytes.clone();
-    newer[field(HEADER, "version", 0).0] = 2;
+    newer[field(HEADER, "version", 0).0] = 3;
     mend_header(&mut newer, 0);
     let error = open(&storage_with(&newer)).unwrap_err();
-    let named = matches!(error, IndexError::UnsupportedVersion { found: 2, supported: 1 });
+    let named = matches!(error, IndexError::UnsupportedVersion { found: 3, supported: 2 });
     assert!(named, "{error}");
 
     // A flipped bit is damage, not a newer version.
-    newer[field(HEADER, "version", 0).0] = 3;
+    newer[field(HEADER, "version", 0).0] = 4;
     assert!(matches!(open(&storage_with(&newer)), Err(IndexError::Corrupt { .. })));
 
     let mut featured = bytes.clone();
@@ -470,10 +470,10 @@ fn foreign_and_newer_files_are_named() {
 fn a_newer_checkpoint_behind_known_ones_is_not_overlooked() {
     let sample = sample();
     let (mut bytes, offset) = (sample.bytes, sample.ends[1]);
-    bytes[offset + 8] = 2;
+    bytes[offset + 8] = 3;
     mend_header(&mut bytes, offset);
     let error = open(&storage_with(&bytes)).unwrap_err();
-    assert!(matches!(error, IndexError::UnsupportedVersion { found: 2, .. }), "{error}");
+    assert!(matches!(error, IndexError::UnsupportedVersion { found: 3, .. }), "{error}");
 }
 
 #[test]

@@ -3,7 +3,6 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::error::Error as _;
 use std::fmt::Debug;
 
 use proptest::prelude::*;
@@ -121,7 +120,7 @@ fn what_needs_a_self_describing_format_round_trips_as_json() {
         let bytes = encoded(Codec::Json, value);
         assert_eq!(decode::<T>(Codec::Json, &bytes).as_ref(), Ok(value));
         let postcard = decode::<T>(Codec::Postcard, b"\x01\x01\x01").unwrap_err();
-        let why = postcard.source().unwrap().to_string();
+        let why = postcard.to_string();
         assert!(why.contains("not self-describing"), "{why}");
     }
     check(&json!({ "a": [1, -2, 0.1, null, true, "text"], "b": { "": [] } }));
@@ -153,7 +152,7 @@ fn what_json_cannot_tell_is_as_documented() {
         let mut bytes = b"before".to_vec();
         let failed =
             Codec::Json.encode(&vec![Some(f64::from(number))], DECODE_DEPTH_MAX, &mut bytes);
-        assert!(failed.unwrap_err().source().unwrap().to_string().contains("NaN"));
+        assert!(failed.unwrap_err().to_string().contains("NaN"));
         assert!(Codec::Json.encode(&number, DECODE_DEPTH_MAX, &mut bytes).is_err());
         assert_eq!(bytes, b"before");
         assert!(!encoded(Codec::Postcard, &number).is_empty());
@@ -161,7 +160,7 @@ fn what_json_cannot_tell_is_as_documented() {
     let failed = Codec::Json
         .encode(&BTreeMap::from([((1, 2), 3)]), DECODE_DEPTH_MAX, &mut Vec::new())
         .unwrap_err();
-    assert!(failed.source().unwrap().to_string().contains("key"), "{failed:?}");
+    assert!(failed.to_string().contains("key"), "{failed:?}");
     let numbers = BTreeMap::from([(300u64, -1i8)]);
     assert_eq!(decode(Codec::Json, &encoded(Codec::Json, &numbers)), Ok(numbers));
 }
@@ -208,12 +207,11 @@ fn errors_quote_nothing_of_the_value() {
         number: u8,
     }
     fn check(error: &RecordError, kind: &str) {
-        let why = error.source().unwrap();
-        for text in [format!("{error}"), format!("{error:?}"), format!("{why}"), format!("{why:?}")]
-        {
+        let why = error.to_string();
+        for text in [why.clone(), format!("{error:?}")] {
             assert!(!text.contains("canary") && !text.contains("98765"), "{text}");
         }
-        assert!(why.to_string().contains(kind), "{why} is no {kind}");
+        assert!(why.contains(kind), "{why} is no {kind}");
     }
     fn refused<T: DeserializeOwned + Debug>(text: &str, kind: &str) {
         check(&from_json::<T>(text).unwrap_err(), kind);
@@ -242,7 +240,7 @@ fn errors_quote_nothing_of_the_value() {
 fn what_is_no_utf_8_is_refused_with_its_place_also_where_it_is_ignored() {
     for bytes in [&b"{\"title\":\"\xFF\"}"[..], b"{\"other\":\"\xC3(\"}"] {
         let error = decode::<BTreeMap<String, IgnoredAny>>(Codec::Json, bytes).unwrap_err();
-        assert_eq!(error.source().unwrap().to_string(), "no UTF-8 at byte 10");
+        assert!(error.to_string().ends_with("no UTF-8 at byte 10"), "{error}");
     }
 }
 
