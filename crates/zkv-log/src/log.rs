@@ -172,12 +172,13 @@ impl Log {
         self.shared.packer.finish(job, entries)
     }
 
-    /// `packed`, which was made of `entries`, without those that are not kept: one flag for each.
+    /// `packed`, which was made of `entries`, without those that are not kept: one flag for each. `None`
+    /// where all are.
     ///
     /// # Panics
     /// Where `entries` or `is_kept` are fewer than what was packed.
     #[must_use]
-    pub fn repack(&self, packed: Packed, entries: &[&[u8]], is_kept: &[bool]) -> Packed {
+    pub fn repack(&self, packed: &Packed, entries: &[&[u8]], is_kept: &[bool]) -> Option<Packed> {
         self.shared.packer.repack(packed, entries, is_kept)
     }
 

@@ -34,7 +34,7 @@ const QUICK_LEVELS: RangeInclusive<i32> = 4..=5;
 const QUICK_LEVEL: i32 = 3;
 
 /// Entries in compressed blocks, ready to be appended in one piece.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Packed {
     pub(crate) chunks: Vec<PackedChunk>,
     pub(crate) dictionary: Option<Arc<Dictionary>>,
@@ -49,7 +49,7 @@ impl Packed {
     }
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct PackedChunk {
     pub payloads: Vec<u8>,
     pub blocks: Vec<PackedBlock>,
@@ -268,16 +268,21 @@ impl Packer {
     }
 
     /// `packed`, which was made of `entries`, without those that are not kept: only the blocks that
-    /// hold one are packed anew.
-    pub(crate) fn repack(&self, packed: Packed, entries: &[&[u8]], is_kept: &[bool]) -> Packed {
+    /// hold one are packed anew. `None` where all are kept.
+    pub(crate) fn repack(
+        &self,
+        packed: &Packed,
+        entries: &[&[u8]],
+        is_kept: &[bool],
+    ) -> Option<Packed> {
         if is_kept.iter().all(|kept| *kept) {
-            return packed;
+            return None;
         }
         let mut encoder = self.take_encoder(Pace::Steady);
         let (mut raw, mut number) = (Vec::new(), 0);
-        let chunks = packed.chunks.into_iter().map(|chunk| {
+        let chunks = packed.chunks.iter().map(|chunk| {
             let (mut repacked, mut start) = (PackedChunk::default(), 0);
-            for block in chunk.blocks {
+            for block in chunk.blocks.iter().copied() {
                 let payload = &chunk.payloads[start..block.end];
                 start = block.end;
                 let numbers = number..number + block.entry_count as usize;
@@ -297,7 +302,7 @@ impl Packer {
         let chunks = chunks.collect();
         self.put_back(encoder, Pace::Steady);
         let entry_count = is_kept.iter().filter(|kept| **kept).count();
-        Packed { chunks, dictionary: packed.dictionary, entry_count }
+        Some(Packed { chunks, dictionary: packed.dictionary.clone(), entry_count })
     }
 
     fn encoders(&self, pace: Pace) -> (&ArrayQueue<Box<Encoder>>, i32) {

@@ -168,7 +168,8 @@ fn packed_entries_that_are_not_kept_are_not_appended() {
     for keep in [1usize, 2, 7, 5000] {
         let is_kept: Vec<bool> = (0..entries.len()).map(|number| number % keep == 0).collect();
         let log = writer.log();
-        let packed = log.repack(log.pack(&slices).unwrap(), &slices, &is_kept);
+        let whole = log.pack(&slices).unwrap();
+        let packed = log.repack(&whole, &slices, &is_kept).unwrap_or(whole);
         let mut commit = writer.begin().unwrap();
         let addresses = commit.append(&packed).unwrap();
         commit.finish(zkv_log::Room::Exact).unwrap();

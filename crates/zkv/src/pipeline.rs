@@ -203,14 +203,15 @@ impl Writer {
         for (place, (_, (number, _))) in kept.enumerate() {
             places[*number as usize] = Some(place);
         }
-        let repacked = (!dropped.is_empty()).then(|| {
+        let repack = || {
             let entries: Vec<&[u8]> =
                 numbers.iter().filter_map(|number| table.record(*number)).collect();
             let is_kept: Vec<bool> =
                 numbers.iter().map(|number| places[*number as usize].is_some()).collect();
-            // Another attempt may find others dropped.
-            log.repack(packed.clone(), &entries, &is_kept)
-        });
+            log.repack(packed, &entries, &is_kept)
+        };
+        // Beside `packed`: another attempt may find others dropped.
+        let repacked = if dropped.is_empty() { None } else { repack() };
         // There may be many, and what follows takes memory of its own.
         drop(by_hash);
         let order: Vec<usize> =

@@ -99,7 +99,8 @@ impl Writer {
                 forgotten.push(dropped);
             }
         }
-        let packed = self.log.log().repack(packed, &entries(&portion, &order), &is_kept);
+        let repacked = self.log.log().repack(&packed, &entries(&portion, &order), &is_kept);
+        let packed = repacked.unwrap_or(packed);
         let kept = order.iter().zip(&is_kept).filter(|(_, kept)| **kept);
         let kept: Vec<usize> = kept.map(|(number, _)| *number).collect();
         // The one that is being written may hold what others have packed loosely.
