@@ -99,8 +99,8 @@ struct Leftover {
     headerless_slots: Vec<u32>,
     /// Whether one of those that were read holds something of a segment behind the log's end.
     has_hidden_strays: bool,
-    /// Whether there is a slot that no segment fills and of which the disk cannot read the start.
-    has_unread_start: bool,
+    /// A slot that no segment fills and of which the disk cannot read the start.
+    unread_start: Option<u32>,
 }
 
 pub(crate) fn recover(open: &OpenFile, checkpoint: Option<&[u8]>) -> Result<Recovered> {

@@ -109,3 +109,28 @@ fn a_bad_sector_where_the_next_segment_should_begin_is_damage() {
     let start = slot_start(1, SLOT) + u64::from(SEGMENT_HEADER_BYTES);
     assert!(matches!(opened, Err(LogError::Corrupt { offset, .. }) if offset == start));
 }
+
+/// The last segment of before the base is full, and leads to a slot that was cut off.
+#[test]
+fn a_bad_sector_where_a_base_may_stand_is_damage() {
+    let (storage, mut writer) = new_log();
+    (0..3).for_each(|seed| drop(writer.append(&[&noise(seed, 40_000)]).unwrap()));
+    // Where the base will be, nothing else shall.
+    let first = writer.log().view();
+    let freed = writer.free(&[0]).unwrap();
+    writer.log().sync(freed.end).unwrap();
+    writer.append(&[&noise(3, 40_000)]).unwrap();
+    let before_base = writer.log().view();
+    writer.append(&[&noise(4, 40_000)]).unwrap();
+    assert_eq!(slots(&writer.log()), [(1, 2), (2, 3), (3, 4), (4, 5)]);
+    drop(first);
+    writer.rebase().unwrap();
+    let freed = writer.free(&[1, 2, 3, 4]).unwrap();
+    writer.log().sync(freed.end).unwrap();
+    assert_eq!(writer.cut().unwrap(), u64::from(SLOT), "but the last slot, all are held");
+    assert_eq!(slots(&writer.log()), [(0, 6)]);
+    drop((before_base, writer));
+    let opened = open_beside(&storage, 0, 0, None);
+    let Err(LogError::Corrupt { offset, .. }) = opened else { panic!("an older log was opened") };
+    assert_eq!(offset, slot_start(0, SLOT));
+}

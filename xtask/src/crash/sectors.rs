@@ -68,7 +68,8 @@ mod tests {
     use super::*;
 
     /// A cleaning that never ended; an opening that cut off what was flushed; a salvage, two times, that took the
-    /// log's end for a commit that was given up; and this check, which took what a power cut, or a call that failed,
+    /// log's end for a commit that was given up; openings that took what stood before a compaction, whose first
+    /// page they could not read, for the log; and this check, which took what a power cut, or a call that failed,
     /// has left for wiped, and an index file that was not used for one that was made anew.
     #[test]
     fn what_was_found_once_stays_mended() {
@@ -106,6 +107,12 @@ mod tests {
              clean,clean,s4.1126,b3.24379x11,b2.35767x8,release,b1.37100x13,reopen,b5.31575x11,\
              b0.20103x8,d4,c2.d6,switch-index,clean,c2.s13.840,hold,reopen,b1.44919x11,kill,d3,\
              c2.clear,c1.drop",
+            "sectors/1167/flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,\
+             b0.60000x12,s40.60,s41.60,clean,lose-index",
+            "sectors/176/flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,\
+             b0.60000x12,s40.60,s41.900,b0.60000x12,clean,b0.60000x12,clean,lose-index",
+            "sectors/1847/flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,\
+             b0.60000x12,b120.60000x12,s40.60,s41.60,b120.60000x12,clean,reopen,clean,lose-index",
         ];
         for case in found {
             let case: Case = case.parse().unwrap();

@@ -79,11 +79,18 @@ impl Recovery<'_> {
         }
         let may_go_on = !leftover.stray_slots.is_empty()
             || leftover.has_hidden_strays
-            || leftover.has_unread_start;
+            || leftover.unread_start.is_some();
         if seal.is_none() && may_go_on && self.is_seal_unreadable(image, first) {
             // It may lead to what seems to be a stray, or to what cannot be read.
             let what = "a segment's seal, which the disk cannot read";
             return Err(LogError::corrupt(place.start, stopped_at, what));
+        }
+        // A full segment that leads nowhere may be one from before a base, whose slots were cut off since.
+        let leads_nowhere = seal.is_some_and(|seal| seal.data_end == stop);
+        if let Some(slot) = leftover.unread_start.filter(|_| leads_nowhere) {
+            let offset = self.open.identity.slot_start(slot);
+            let what = "a slot's start, which the disk cannot read";
+            return Err(LogError::Corrupt { offset, what });
         }
         leftover.needs_wipe =
             self.end.position != stopped_at || !image.is_zero(stop - first..image.end());
@@ -106,7 +113,9 @@ impl Recovery<'_> {
         let (mut proof, mut doubtful) = (Position::default(), Vec::new());
         for slot in 0..self.slot_count() {
             let start = slots.decode_start(slot);
-            leftover.has_unread_start |= start.is_err() && !filled.contains_key(&slot);
+            if start.is_err() && !filled.contains_key(&slot) {
+                leftover.unread_start.get_or_insert(slot);
+            }
             let first = start.ok().flatten().filter(|one| one.is_of(&self.open.identity, slot));
             let first_id = first.as_ref().map(SegmentHeader::id);
             let doubt = self.doubt(slot, first_id, filled.get(&slot).copied());
