@@ -304,7 +304,9 @@ fn log(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
 }
 
 fn sectors(seed: u64, until: Until, tally: &Tally) -> Result<(), Failure> {
-    try_some((seed..).map(sectors::Case::random), until, tally, |case| case.run(tally))?;
+    let attempt = |case: &sectors::Case| case.run(tally);
+    try_all(sectors::Case::written_out()?.into_iter(), None, tally, attempt)?;
+    try_some(sectors::Case::from(seed)?, until, tally, attempt)?;
     println!("crash: beside bad sectors: so far {}", tally.summary());
     Ok(())
 }

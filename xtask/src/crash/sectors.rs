@@ -15,6 +15,29 @@ use super::images::Tally;
 use super::workload::Workload;
 use run::Run;
 
+/// Workloads in which one record that cannot be read decides what is deleted, or where the log goes on: keys are
+/// deleted, and set anew, and what they stood in is cleaned. Of each, chances by which it has shown a fault, that is
+/// mended or that was planted.
+const SCRIPTS: [(&str, &[u64]); 3] = [
+    (
+        "flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,b0.60000x12,s40.60,s41.60,\
+         clean,lose-index",
+        &[513, 601, 726, 1167, 2698, 3646],
+    ),
+    (
+        "flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,b0.60000x12,s40.60,s41.900,\
+         b0.60000x12,clean,b0.60000x12,clean,lose-index",
+        &[176, 379, 726, 1218],
+    ),
+    (
+        "flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,b0.60000x12,b120.60000x12,\
+         s40.60,s41.60,b120.60000x12,clean,reopen,clean,lose-index",
+        &[24, 245, 1218, 1847],
+    ),
+];
+/// Of so many cases by seed, one is a script.
+const SCRIPT_ONE_IN: u64 = 4;
+
 /// A workload, between whose operations sectors go bad.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Case {
@@ -24,9 +47,28 @@ pub struct Case {
 }
 
 impl Case {
-    /// Three in four clean, which decides more by what is read than all else does.
-    pub fn random(seed: u64) -> Self {
-        let cleans = !seed.is_multiple_of(4);
+    /// The scripts, with the chances that have told something.
+    pub fn written_out() -> Result<Vec<Self>, String> {
+        let mut cases = Vec::new();
+        for (workload, (_, chances)) in scripts()?.iter().zip(SCRIPTS) {
+            let of = |chance: &u64| Self { chance: *chance, workload: workload.clone() };
+            cases.extend(chances.iter().map(of));
+        }
+        Ok(cases)
+    }
+
+    /// Cases by seed, from one on: scripts, and workloads by chance.
+    pub fn from(seed: u64) -> Result<impl Iterator<Item = Self>, String> {
+        let mut scripts = scripts()?.into_iter().cycle();
+        Ok((seed..).map(move |seed| {
+            let script = seed.is_multiple_of(SCRIPT_ONE_IN).then(|| scripts.next()).flatten();
+            script.map_or_else(|| Self::random(seed), |workload| Self { chance: seed, workload })
+        }))
+    }
+
+    /// Two in three clean, which decides more by what is read than all else does.
+    fn random(seed: u64) -> Self {
+        let cleans = !seed.is_multiple_of(3);
         let mut workload = Workload::random_with(seed, cleans);
         // A life of its own before the first sector goes bad, as a rule.
         let more = Workload::random_with(seed ^ 1 << 40, cleans);
@@ -40,6 +82,10 @@ impl Case {
         let ran = ran.unwrap_or_else(|_| Err("a panic, printed above".to_owned()));
         ran.map_err(|error| format!("{error}\n{}", run.story()))
     }
+}
+
+fn scripts() -> Result<Vec<Workload>, String> {
+    SCRIPTS.iter().map(|(script, _)| script.parse()).collect()
 }
 
 /// The form that [`Case::from_str`] reads: the number that decides by chance, and the workload.

@@ -24,12 +24,15 @@ pub enum End {
 impl Run<'_> {
     pub fn end(&mut self, end: End) -> Result<(), String> {
         self.tell(format!("  {end:?}"));
+        self.note_index();
         match end {
             End::Close => match self.session.close() {
                 Ok(()) => {
-                    self.since_close.clear();
                     self.is_unsure = false;
-                    self.note_index();
+                    // Behind few records, a close leaves that file as it is.
+                    if self.note_index() {
+                        self.since_close.clear();
+                    }
                     Ok(())
                 }
                 Err(Trouble::Refused(error)) if self.may_fail() && is_of_disk(&error) => {

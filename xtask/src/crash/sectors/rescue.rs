@@ -24,7 +24,7 @@ pub struct Found<'a> {
     /// What it holds.
     pub model: &'a Model,
     pub known: &'a Known,
-    /// It may have records of a call that has failed, which count for nothing.
+    /// It may have what a power cut has torn, or records of a call that has failed, which count for nothing.
     pub is_unwiped: bool,
 }
 
@@ -101,9 +101,11 @@ impl Found<'_> {
             return Err(after(format!("collections are {:?}", found.types)));
         }
         let alarm = report.lost_blocks + report.missing_segments + report.possibly_superseded;
-        // Salvage brings none of them, and says that they are there.
-        let is_told_so = self.is_unwiped && report.uncommitted_records > 0;
-        if !self.is_bad() && (alarm > 0 || !is_complete && !is_told_so) {
+        // Salvage brings none of them, and says that they are there. Known flaw: "What a power cut has torn and
+        // could not be wiped".
+        let is_told_so = report.uncommitted_records > 0 || report.lost_seals > 0;
+        let may_alarm = self.is_bad() || self.is_unwiped && is_told_so;
+        if !may_alarm && (alarm > 0 || !is_complete) {
             return Err(after("an alarm on a good disk".to_owned()));
         }
         let readable = seen.into_iter().flat_map(|seen| &seen.got);

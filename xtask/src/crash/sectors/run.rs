@@ -36,7 +36,7 @@ pub struct Run<'a> {
     /// Counts are right: nothing was written beside a bad sector since the index was made anew. Known flaws:
     /// damaged keys that are set or deleted are counted or not, and "`len` and `stats` may be off".
     counts: bool,
-    /// Keys written since the store was last closed, which the index file may not know of.
+    /// Keys written since a close has written the index file, which it may not know of.
     pub since_close: BTreeSet<Key>,
     /// Changes done before the last step, and the commit that was durable then.
     pub before_step: (usize, usize),
@@ -45,8 +45,8 @@ pub struct Run<'a> {
     /// Behind the log's end there may be what a power cut has torn, which salvage cannot tell from damage
     /// before the first write wipes it.
     pub is_torn: bool,
-    /// There may be records of a call that has failed, which has written some, and could not wipe them: the disk
-    /// cannot read what has to be looked at for that.
+    /// There may be what a power cut has torn, or records of a call that has failed, which could not be wiped: the
+    /// disk cannot read what has to be looked at for that.
     is_unwiped: bool,
     /// Index files of the store's past.
     pub indexes: Vec<Arc<Vec<u8>>>,
@@ -170,7 +170,8 @@ impl<'a> Run<'a> {
                 // A deletion that finds nothing writes nothing.
                 let is_behind = has_written && (!is_buffered || operation.goes_straight());
                 if is_behind && !keys.is_empty() {
-                    (self.is_torn, self.is_unwiped) = (false, false);
+                    let was_to_wipe = std::mem::take(&mut self.is_torn) || self.is_unwiped;
+                    self.is_unwiped = was_to_wipe && !self.bad_of(STORE).is_empty();
                 }
                 self.since_close.extend(keys);
                 match operation {
@@ -327,12 +328,15 @@ impl<'a> Run<'a> {
         self.look(true)
     }
 
-    pub fn note_index(&mut self) {
+    /// Keeps the index file that is there now; whether it is another one than the last that was kept.
+    pub fn note_index(&mut self) -> bool {
         let image = self.session.disk.image();
-        let Some(bytes) = image.get(Path::new(INDEX)) else { return };
-        if self.indexes.last().is_none_or(|last| last.as_slice() != bytes) {
+        let Some(bytes) = image.get(Path::new(INDEX)) else { return false };
+        let is_new = self.indexes.last().is_none_or(|last| last.as_slice() != bytes);
+        if is_new {
             self.indexes.push(Arc::new(bytes.to_vec()));
         }
+        is_new
     }
 
     fn lose_index(&mut self) {
