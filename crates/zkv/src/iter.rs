@@ -24,10 +24,11 @@ pub use keys::KeysBytes;
 /// [`Store::iter_bytes`](crate::Store::iter_bytes).
 ///
 /// Where the file is damaged, each damaged place yields one error, however many records it costs, and the
-/// iteration goes on behind it: all that [`Store::get_bytes`](crate::Store::get_bytes) can read is yielded,
-/// once, and what that cannot tell from a damaged record, one key in billions. It tells of the place, too, where all records of the place have been overwritten or deleted since: what it
-/// held is not known. A long value in pieces that cannot be put together yields an error of its own. Bytes
-/// that somebody has forged may cost the rest of their segment, of up to 16 MiB.
+/// iteration goes on behind it. All that [`Store::get_bytes`](crate::Store::get_bytes) can read is yielded,
+/// once; so is a record that it cannot tell from one in a damaged place, one of billions. The error comes, too,
+/// where all records of the place have been overwritten or deleted since: what it held is not known. A long
+/// value in pieces that cannot be put together yields an error of its own. Bytes that somebody has forged may
+/// cost the rest of their segment, of up to 16 MiB.
 pub struct IterBytes {
     judge: Judge,
     /// What is still to be read of the buffers.
