@@ -116,7 +116,8 @@ mod tests {
     /// A cleaning that never ended; an opening that cut off what was flushed; a salvage, two times, that took the
     /// log's end for a commit that was given up; openings that took what stood before a compaction, whose first
     /// page they could not read, for the log; and this check, which took what a power cut, or a call that failed,
-    /// has left for wiped, and an index file that was not used for one that was made anew.
+    /// has left for wiped, and an index file that was not used for one that was
+    /// made anew; and what a power cut had taken for something that is gone, where a bad sector kept it.
     #[test]
     fn what_was_found_once_stays_mended() {
         let found = [
@@ -159,6 +160,10 @@ mod tests {
              b0.60000x12,s40.60,s41.900,b0.60000x12,clean,b0.60000x12,clean,lose-index",
             "sectors/1847/flushed/index/1/s40.900,s41.900,b100.60000x12,b0.60000x12,d40,d41,\
              b0.60000x12,b120.60000x12,s40.60,s41.60,b120.60000x12,clean,reopen,clean,lose-index",
+            "sectors/81185/flushed/appended/81185/kill,s2.300000,b4.26839x12,reopen,reopen,c2.d0,\
+             b11.58409x8,s13.300000,c2.d6,b1.20320x8,c2.clear,c1.s4.300000,c1.s3.1067,s12.300000,clean,\
+             c2.d13,b8.21607x7,b4.24350x10,c2.s8.300000,b13.54484x7,c2.s12.1986,b10.58458x8,compact,\
+             clean,b2.20144x12",
         ];
         for case in found {
             let case: Case = case.parse().unwrap();

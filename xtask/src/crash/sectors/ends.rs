@@ -89,6 +89,9 @@ impl Run<'_> {
         let set = self.session.disk.set_bad_sectors(Path::new(STORE), bad);
         set.map_err(|error| error.to_string())?;
         self.start = image;
+        for taken in &self.session.commits[commit + 1..] {
+            self.known.note_taken(taken);
+        }
         let state = self.session.commits[commit].clone();
         (self.session.commits, self.session.durable) = (vec![state.clone()], 0);
         self.session.visible = state;

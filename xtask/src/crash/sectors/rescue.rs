@@ -86,7 +86,9 @@ impl Found<'_> {
             if !self.known.had(key, value) {
                 return Err(after(format!("{} has a value that it never had", name(key))));
             }
-            if !doubtful.contains(&stored(key)) {
+            // Known flaw: "What a power cut has torn and could not be wiped".
+            let may_be_back = self.is_unwiped && self.known.was_taken(key, value);
+            if !doubtful.contains(&stored(key)) && !may_be_back {
                 let newest = self.model.entries.get(key).map(|newest| newest.len());
                 let what = format!("{}, of {} bytes, is not the newest", name(key), value.len());
                 return Err(after(format!("{what}, of {newest:?}, without a word")));

@@ -21,6 +21,8 @@ pub struct Known {
     /// Known flaws of the index: "A record whose place could not be read when its key was deleted [...] is
     /// there again", and "A place that could not be read when its key was overwritten stays in the index".
     pub stale: BTreeSet<Key>,
+    /// Values that a power cut has taken.
+    pub taken: BTreeMap<Key, BTreeSet<Arc<Vec<u8>>>>,
     /// Something was cleaned since: what a stale place leads to is then moved as the newest of its key.
     pub has_moved_stale: bool,
 }
@@ -69,8 +71,19 @@ impl Known {
         }
     }
 
+    /// Notes what `model` holds and a power cut has taken.
+    pub fn note_taken(&mut self, model: &Model) {
+        for (key, value) in &model.entries {
+            self.taken.entry(key.clone()).or_default().insert(Arc::clone(value));
+        }
+    }
+
     pub fn had(&self, key: &Key, value: &[u8]) -> bool {
-        self.had.get(key).is_some_and(|values| values.iter().any(|had| had.as_slice() == value))
+        has(&self.had, key, value)
+    }
+
+    pub fn was_taken(&self, key: &Key, value: &[u8]) -> bool {
+        has(&self.taken, key, value)
     }
 
     /// Whether a store that should hold what `model` does may have this value of the key.
@@ -202,6 +215,10 @@ impl Seen {
             None => Ok(()),
         }
     }
+}
+
+fn has(values: &BTreeMap<Key, BTreeSet<Arc<Vec<u8>>>>, key: &Key, value: &[u8]) -> bool {
+    values.get(key).is_some_and(|values| values.iter().any(|had| had.as_slice() == value))
 }
 
 pub fn name((place, key): &Key) -> String {
