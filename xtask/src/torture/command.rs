@@ -74,6 +74,12 @@ impl Outcome {
         self.code() == Some(5) && self.messages.lines().any(|line| line.starts_with("zkv: "))
     }
 
+    /// Whether it was refused what it has to read, as beside a bad sector: so it is where the disk is gone, and the
+    /// system still has the file's first page.
+    pub fn could_not_read(&self) -> bool {
+        self.code() == Some(3) && self.messages.contains("the disk cannot read")
+    }
+
     /// How it ended, in a line.
     pub fn describe(&self) -> String {
         format!("{}, saying {:?}", self.status, self.messages)
