@@ -35,6 +35,19 @@ fn beside(memory: &MemoryStorage, sectors: &[u64]) -> Options {
     Options::new().storage(Arc::new(storage)).read_mode(ReadMode::Pread).cache_bytes(0)
 }
 
+/// As [`beside`], of a disk that gives all but these bytes.
+fn beside_bytes(memory: &MemoryStorage, bad: Vec<Range<u64>>) -> Options {
+    let storage = FaultyStorage::new(memory, move |act, path| {
+        let Act::Read { offset, bytes } = act else { return Ok(()) };
+        let reaches = |bad: &Range<u64>| offset < bad.end && bad.start < offset + bytes as u64;
+        match path == Path::new(PATH) && bad.iter().any(reaches) {
+            true => Err(io::Error::other("the sector is bad")),
+            false => Ok(()),
+        }
+    });
+    storage.options().read_mode(ReadMode::Pread).cache_bytes(0)
+}
+
 /// The keys of the first `count` that lookups cannot read.
 fn unreadable(options: Options, count: u64) -> Vec<Vec<u8>> {
     let store = options.open_read_only(PATH).unwrap();
@@ -248,6 +261,27 @@ fn salvage_tells_of_a_sector_in_which_the_log_may_go_on() {
     assert_eq!((report.keys, report.lost_blocks, report.is_complete()), (0, 1, false));
 }
 
+/// Of the last segment's only page, the disk gives what says that it is there.
+#[test]
+fn salvage_tells_of_a_segment_of_which_only_the_header_can_be_read() {
+    let memory = MemoryStorage::new();
+    let options = options(&memory).slot_bytes(256 << 10).durability(Durability::Flushed);
+    let store = options.use_index_file(false).open(PATH).unwrap();
+    let (mut count, second_slot) = (0, (256 << 10) + SECTOR);
+    while read_file(&memory, PATH).len() as u64 <= second_slot {
+        let bytes = if count < 12 { 20_000 } else { 600 };
+        store.set_bytes(&key(count), &noise(count, bytes)).unwrap();
+        count += 1;
+    }
+    let memory = killed(&memory);
+    assert_eq!(read_file(&memory, PATH).len() as u64, second_slot + SECTOR);
+    let bad = second_slot + 1024..second_slot + 1536;
+    let report =
+        zkv::salvage(PATH, "dir/to.zkv", beside_bytes(&memory, vec![bad]), |_| ()).unwrap();
+    assert_eq!((report.keys, report.segments, report.is_complete()), (count - 1, 2, false));
+    assert!(report.lost_blocks > 0, "{report:?}");
+}
+
 /// The log goes on behind that segment, also where its newest one has lost its first page, or the commit that leads
 /// there its end. Some systems give the rest of a page of which a sector is bad: then the seal says so.
 #[test]
@@ -270,16 +304,8 @@ fn salvage_beside_a_bad_sector_next_to_a_seal_gives_no_commit_up() {
     let (seals_page, next) = (SLOT, SLOT + SECTOR);
     let cases = [next, end - end % SECTOR].map(|lost| [(512, lost), (SECTOR, lost)]);
     for (bad_bytes, lost) in cases.into_iter().flatten() {
-        let bad = [seals_page..seals_page + bad_bytes, lost..lost + SECTOR];
-        let storage = FaultyStorage::new(&memory, move |act, path| {
-            let Act::Read { offset, bytes } = act else { return Ok(()) };
-            let reaches = |bad: &Range<u64>| offset < bad.end && bad.start < offset + bytes as u64;
-            match path == Path::new(PATH) && bad.iter().any(reaches) {
-                true => Err(io::Error::other("the sector is bad")),
-                false => Ok(()),
-            }
-        });
-        let options = || storage.options().read_mode(ReadMode::Pread).cache_bytes(0);
+        let bad = vec![seals_page..seals_page + bad_bytes, lost..lost + SECTOR];
+        let options = || beside_bytes(&memory, bad.clone());
         let mut doubtful = BTreeSet::new();
         let report = zkv::salvage(PATH, "dir/to.zkv", options(), |event| {
             if let SalvageEvent::PossiblySuperseded { key, .. } = event {

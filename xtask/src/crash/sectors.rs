@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     /// A cleaning that never ended; an opening that cut off what was flushed; a salvage, two times, that took the
-    /// log's end for a commit that was given up; openings that took what stood before a compaction, whose first
+    /// log's end for a commit that was given up, and one that passed over it; openings that took what stood before a compaction, whose first
     /// page they could not read, for the log; and this check, which took what a power cut, or a call that failed,
     /// has left for wiped, and an index file that was not used for one that was
     /// made anew; and what a power cut had taken for something that is gone, where a bad sector kept it.
@@ -164,6 +164,8 @@ mod tests {
              b11.58409x8,s13.300000,c2.d6,b1.20320x8,c2.clear,c1.s4.300000,c1.s3.1067,s12.300000,clean,\
              c2.d13,b8.21607x7,b4.24350x10,c2.s8.300000,b13.54484x7,c2.s12.1986,b10.58458x8,compact,\
              clean,b2.20144x12",
+            "sectors/205735/flushed/no-index/8/d0,c1.clear,b100.60000x12,compact,c2.clear,s41.900,\
+             c1.s41.9000,b100.60000x12,compact,s40.60,rebuild-index",
         ];
         for case in found {
             let case: Case = case.parse().unwrap();

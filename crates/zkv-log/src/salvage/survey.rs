@@ -275,11 +275,10 @@ impl<'a> Survey<'a> {
     /// Looks for the blocks and the seal of one segment.
     fn search(&mut self, place: Place, image: &Image) -> Seen {
         let header = self.headers.get(&place.id);
-        let stands_first = SegmentHeader::decode(&image.bytes)
-            .is_ok_and(|first| header.is_some_and(|header| *header == first));
+        let first = self.first_header(place, image);
         let mut seen = Seen {
             place,
-            has_header: stands_first,
+            has_header: first.is_some_and(|first| header == Some(&first)),
             seal: None,
             has_blocks: false,
             first_block: None,
@@ -313,6 +312,15 @@ impl<'a> Survey<'a> {
             }
         }
         seen
+    }
+
+    /// The header with which the slot of `place`, which is `image`, begins.
+    fn first_header(&self, place: Place, image: &Image) -> Option<SegmentHeader> {
+        match image.is_unreadable(0..SEGMENT_HEADER_BYTES) {
+            // Where a sector beside it is bad, some systems give the rest of the page.
+            true => Slots::new(self.file, &self.identity).header_at_start(place.id.slot),
+            false => SegmentHeader::decode(&image.bytes).ok(),
+        }
     }
 
     fn look_at_seal(&mut self, seen: &mut Seen, image: &Image) {
