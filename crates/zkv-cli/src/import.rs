@@ -30,11 +30,12 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let sources = source::check(arguments)?;
     let start = Instant::now();
     let collection = arguments.types.collection.as_deref();
-    // Asked before the opening, which makes one.
-    let is_new = !arguments.store.exists();
+    // Asked before the opening, which makes one, also of an empty file.
+    let was_there = arguments.store.exists();
+    let is_new = arguments.store.metadata().map_or(!was_there, |file| file.len() == 0);
     let (path, no_create) = (&arguments.store, arguments.no_create);
     let store = store::open_to_write(path, options(arguments), collection, no_create)?;
-    let made = if is_new { store::number_of_file(path) } else { None };
+    let made = if was_there { None } else { store::number_of_file(path) };
     if arguments.slot_bytes.is_some() && !is_new {
         say(format_args!(
             "zkv: --slot-bytes is for new stores: this one keeps the length that its segments have"
@@ -65,7 +66,7 @@ pub fn run(arguments: &Import) -> Result<(), Failure> {
     let (record_count, bytes, skipped) = (sink.record_count, sink.bytes, sink.skipped_lines);
     // The bar goes before anything is said.
     drop(sink);
-    let is_for_nothing = is_new && imported.is_err() && has_nothing(&store);
+    let is_for_nothing = !was_there && imported.is_err() && has_nothing(&store);
     let is_removed = is_for_nothing && remove(&arguments.store, made);
     let closed = if is_for_nothing {
         // There is nothing to close, and closing it would replace the index file of whoever has the name.

@@ -57,6 +57,19 @@ pub fn create_atomically<T>(
     write_then(storage, path, write, |from| storage.rename_new(from, path))
 }
 
+/// As [`replace_atomically`], where `path` is an empty file, whose owner and permissions stay
+/// ([`Storage::replace_empty`]). Whoever does so holds the lock of that file.
+///
+/// # Errors
+/// As [`Storage::replace_empty`] and [`replace_atomically`].
+pub fn replace_empty_atomically<T>(
+    storage: &dyn Storage,
+    path: &Path,
+    write: impl FnOnce(&dyn StorageFile) -> io::Result<T>,
+) -> io::Result<T> {
+    write_then(storage, path, write, |from| storage.replace_empty(from, path))
+}
+
 fn write_then<T>(
     storage: &dyn Storage,
     path: &Path,

@@ -38,6 +38,10 @@ impl Storage for FileStorage {
         names::rename_new(from, to)
     }
 
+    fn replace_empty(&self, from: &Path, to: &Path) -> io::Result<()> {
+        names::replace_empty(from, to)
+    }
+
     #[cfg(unix)]
     fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
         names::keep_private(path, of)

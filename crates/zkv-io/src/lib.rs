@@ -36,7 +36,7 @@ mod storage;
 
 pub use atomic::{
     Draft, TEMPORARY_SUFFIX, create_atomically, parent_directory, replace_atomically,
-    temporary_path,
+    replace_empty_atomically, temporary_path,
 };
 pub use checksum::crc32c;
 pub use cursor::{Cursor, Overrun, VARINT_BYTES_MAX, put_varint, varint_bytes};

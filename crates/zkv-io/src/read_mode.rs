@@ -77,6 +77,10 @@ impl Storage for UnmappedStorage {
         self.0.rename_new(from, to)
     }
 
+    fn replace_empty(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.replace_empty(from, to)
+    }
+
     fn keep_private(&self, path: &Path, of: &Path) -> io::Result<()> {
         self.0.keep_private(path, of)
     }

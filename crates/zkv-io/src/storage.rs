@@ -59,6 +59,15 @@ pub trait Storage: Debug + Send + Sync {
     /// [`io::ErrorKind::AlreadyExists`] where `to` exists; `from` then stays.
     fn rename_new(&self, from: &Path, to: &Path) -> io::Result<()>;
 
+    /// As [`Storage::rename`], where what is at `to` is an empty file: its owner and permissions, as far as the
+    /// system lets them be given, are those of the file that takes its place.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] where the system tells that `to` is a link; and as [`Storage::rename`].
+    fn replace_empty(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.rename(from, to)
+    }
+
     /// Lets nobody read the file at `path` who may not read the one at `of`, where there is one.
     ///
     /// # Errors

@@ -18,10 +18,16 @@ pub enum LogError {
         /// What the system said.
         cause: io::Error,
     },
+    /// The file is empty: nothing was ever written to it, or all of it is lost.
+    #[error("the data file is empty: {remedy}")]
+    Empty {
+        /// What to do.
+        remedy: &'static str,
+    },
     /// The file is not a zkv data file.
     #[error(
         "this is no zkv data file (its first {} bytes are wrong, or missing); if it was one, `zkv salvage` \
-         recovers the rest; an empty file can be removed, and is made anew",
+         recovers the rest",
         crate::layout::FILE_HEADER_BYTES
     )]
     NotALog,

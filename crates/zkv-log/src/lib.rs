@@ -73,7 +73,7 @@ pub use commit::Commit;
 pub use error::{LogError, Result};
 pub use header::Identity;
 pub use log::{Log, LogView, SegmentInfo};
-pub use open::{Access, OpenFile, Recovered, create};
+pub use open::{Access, OpenFile, Recovered, create, create_of_empty};
 pub use options::LogOptions;
 pub use pack::{PackJob, Packed, Packing};
 pub use position::{CellId, EntryAddress, Location, Position, SegmentParts};

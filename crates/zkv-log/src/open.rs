@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use zkv_io::{
     FileMap, LockKind, OpenMode, Reads, Storage, StorageFile, create_atomically, parent_directory,
+    replace_empty_atomically,
 };
 
 use crate::error::{LogError, Result};
@@ -18,6 +19,9 @@ use crate::recover::recover;
 use crate::salvage::identity_by_any_header;
 use crate::sync::Mutex;
 use crate::writer::LogWriter;
+
+/// What to do about an empty file.
+const EMPTY: &str = "opening it to write makes it a new store, where that may be made";
 
 /// What a log is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,37 @@ pub struct Recovered {
 /// [`LogError::Io`], with [`io::ErrorKind::AlreadyExists`] where `path` exists, and
 /// [`LogError::InvalidOption`].
 pub fn create(storage: &dyn Storage, path: &Path, options: &LogOptions) -> Result<()> {
+    let bytes = empty_log(storage, options)?;
+    create_atomically(storage, path, |file| file.write_at(0, &bytes))
+        .map_err(LogError::io("create"))
+}
+
+/// Makes an empty log of the empty file at `path`, durably: a crash leaves the one or the other. Where somebody
+/// else was faster, nothing is done.
+///
+/// It is made beside that file, and takes its name: of what is written into it, a power cut could leave anything,
+/// which the next opening would have to tell from a log that is damaged.
+///
+/// # Errors
+/// [`LogError::Io`], [`LogError::Locked`] where another handle has the file open, and [`LogError::InvalidOption`].
+pub fn create_of_empty(storage: &dyn Storage, path: &Path, options: &LogOptions) -> Result<()> {
+    let bytes = empty_log(storage, options)?;
+    let empty = open_locked(storage, path, Access::ReadWrite)?;
+    // Somebody may have given the name to a log since the file was opened. Nobody can from here on: that takes the
+    // lock of the file that has the name.
+    let named = storage.open(path, OpenMode::ReadOnly).map_err(LogError::io("open"))?;
+    for file in [&empty, &named] {
+        if 0 < file.len().map_err(LogError::io("measure"))? {
+            return Ok(());
+        }
+    }
+    drop(named);
+    replace_empty_atomically(storage, path, |file| file.write_at(0, &bytes))
+        .map_err(LogError::io("create"))
+}
+
+/// The bytes of a log without anything in it.
+fn empty_log(storage: &dyn Storage, options: &LogOptions) -> Result<Vec<u8>> {
     options.check()?;
     let mut random = [0; 56];
     storage.random(&mut random).map_err(LogError::io("draw an identity for"))?;
@@ -87,8 +122,7 @@ pub fn create(storage: &dyn Storage, path: &Path, options: &LogOptions) -> Resul
     bytes.extend(header.encode_cell());
     let page_bytes = usize::try_from(PAGE_BYTES).unwrap_or(usize::MAX);
     bytes.resize(bytes.len().next_multiple_of(page_bytes), 0);
-    create_atomically(storage, path, |file| file.write_at(0, &bytes))
-        .map_err(LogError::io("create"))
+    Ok(bytes)
 }
 
 impl OpenFile {
@@ -97,7 +131,7 @@ impl OpenFile {
     ///
     /// # Errors
     /// [`LogError::Io`], with [`io::ErrorKind::NotFound`] where there is no file;
-    /// [`LogError::Locked`], [`LogError::NotALog`], [`LogError::UnsupportedVersion`],
+    /// [`LogError::Locked`], [`LogError::Empty`], [`LogError::NotALog`], [`LogError::UnsupportedVersion`],
     /// [`LogError::UnsupportedFeatures`], [`LogError::InvalidOption`].
     pub fn open(
         storage: Arc<dyn Storage>,
@@ -226,7 +260,12 @@ fn read_identity(file: &dyn StorageFile) -> Result<(Identity, Option<u64>)> {
             Ok(header) => return Ok((header.identity, Some(header.first_nonce))),
             Err(fault) => fault.into_error(),
         },
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => LogError::NotALog,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            if file.len().map_err(LogError::io("measure"))? == 0 {
+                return Err(LogError::Empty { remedy: EMPTY });
+            }
+            LogError::NotALog
+        }
         // What the disk cannot read is lost like anything else that is damaged.
         Err(cause) => LogError::Io { action: "read", cause },
     };

@@ -30,6 +30,9 @@ const LOCK_PAUSE_MIN: Duration = Duration::from_millis(1);
 const LOCK_PAUSE_MAX: Duration = Duration::from_millis(32);
 /// Why no file can be made, and what to do.
 pub(crate) const WITHOUT_FOLDER: &str = "the folder for it does not exist: make it first";
+/// What an empty data file beside an index file is, and what to do.
+const LOST: &str = "its index file is there, so it was a store, which is lost; put a copy of the store in its place, or \
+     remove both files to begin a new one";
 
 /// What opening a store yields.
 pub(crate) struct Opened {
@@ -158,8 +161,40 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
             // Or else somebody was faster, whose store is as good, and has removed what this one was made of.
             open().map_err(|error| Error::data(path)(missing(error, without)))
         }
+        Err(LogError::Empty { .. }) => open_empty(path, options, open),
         opened => opened.map_err(Error::data(path)),
     }
+}
+
+/// Makes a store of an empty file where one may be made and none was lost. An index file is made behind the data:
+/// one that is there before that is seen to be empty is of a store that is gone.
+fn open_empty(
+    path: &Path,
+    options: &Options,
+    open: impl Fn() -> Result<OpenFile, LogError>,
+) -> Result<OpenFile> {
+    let (storage, index) = (options.index_storage(), index_path(path));
+    let remedy = match zkv_index::may_be_index(&*storage, &index, None) {
+        Ok(true) => Some(LOST),
+        Ok(false) if options.create && options.use_index_file => {
+            check_is_index(&*storage, &index, None)?;
+            None
+        }
+        Ok(false) | Err(IndexError::Missing) => None,
+        Err(error) => return Err(Error::index(&index)(error)),
+    };
+    let opened = match remedy {
+        None if options.create => {
+            zkv_log::create_of_empty(&*options.storage, path, &options.log).and_then(|()| open())
+        }
+        _ => open(),
+    };
+    opened
+        .map_err(|error| match (error, remedy) {
+            (LogError::Empty { .. }, Some(remedy)) => LogError::Empty { remedy },
+            (error, _) => error,
+        })
+        .map_err(Error::data(path))
 }
 
 /// Tells what is missing, where the system only says that something is.

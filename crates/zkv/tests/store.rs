@@ -261,7 +261,7 @@ fn a_missing_store_is_made_only_where_that_is_asked_for() {
 #[test]
 fn something_else_is_not_taken_for_a_store() {
     let place = place();
-    for bytes in [&b""[..], b"hello", &[0; 10_000], &[0xFF; 10_000]] {
+    for bytes in [&b"hello"[..], &[0; 10_000], &[0xFF; 10_000]] {
         fs::write(&place.path, bytes).unwrap();
         let error = Store::open(&place.path).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);

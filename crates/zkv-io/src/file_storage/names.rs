@@ -1,6 +1,6 @@
 //! How files of the file system get other names.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, TryLockError};
 use std::io;
 use std::path::Path;
 
@@ -29,14 +29,52 @@ pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(error),
-        // A file system without hard links (FAT): creating the name claims it.
-        Err(_) => {
-            OpenOptions::new().write(true).create_new(true).open(to)?;
-            fs::rename(from, to).inspect_err(|_| {
-                let _ = fs::remove_file(to);
-            })
-        }
+        // A file system without hard links (FAT).
+        Err(_) => rename_claimed(from, to),
     }
+}
+
+/// As [`rename_new`]: creating the name claims it. A crash behind that leaves an empty file.
+fn rename_claimed(from: &Path, to: &Path) -> io::Result<()> {
+    let claim = OpenOptions::new().write(true).create_new(true).open(to)?;
+    // Whoever finds an empty file may make something of it, and has its lock while that takes its place. Where
+    // there are no locks, nobody does.
+    if matches!(claim.try_lock(), Err(TryLockError::WouldBlock)) {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    rename(from, to).inspect_err(|_| {
+        let _ = fs::remove_file(to);
+    })
+}
+
+/// Renames `from` to `to`, in the place of an empty file.
+pub(super) fn replace_empty(from: &Path, to: &Path) -> io::Result<()> {
+    let replaced = fs::symlink_metadata(to)?;
+    if !replaced.is_file() {
+        // The link would be replaced, and what it leads to stay empty.
+        let problem =
+            "it is a link to an empty file: remove one of the two, or use that file's own name";
+        return Err(io::Error::new(io::ErrorKind::AlreadyExists, problem));
+    }
+    #[cfg(unix)]
+    keep_owner_and_mode(from, &replaced)?;
+    rename(from, to)
+}
+
+/// Gives `from` the owner and the permissions that `replaced` has, as far as the process may: nobody but the
+/// superuser can give a file away. Where its group is another one, [`rename`] keeps it private.
+#[cfg(unix)]
+fn keep_owner_and_mode(from: &Path, replaced: &fs::Metadata) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let own = fs::metadata(from)?;
+    let (user, group) = (Some(replaced.uid()), Some(replaced.gid()));
+    if (own.uid(), own.gid()) != (replaced.uid(), replaced.gid())
+        && chown(from, user, group).is_err()
+        && chown(from, None, group).is_err()
+    {
+        return Ok(());
+    }
+    fs::set_permissions(from, replaced.permissions())
 }
 
 /// Renames `from` to `to`, a file that somebody has open: on FAT and on network shares, Windows replaces none,
@@ -77,10 +115,25 @@ fn mode_allowed(mode: u32, is_same_group: bool) -> u32 {
     mode & !0o070 | group | OWNER
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
-    use super::mode_allowed;
+    use super::*;
 
+    #[test]
+    fn a_name_is_claimed_once_where_there_are_no_hard_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, to] = ["first", "second", "to"].map(|name| folder.path().join(name));
+        for path in [&first, &second] {
+            fs::write(path, path.file_name().unwrap().as_encoded_bytes()).unwrap();
+        }
+        rename_claimed(&first, &to).unwrap();
+        let refused = rename_claimed(&second, &to).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&to).unwrap(), b"first");
+        assert!(!first.exists() && second.exists());
+    }
+
+    #[cfg(unix)]
     #[test]
     fn another_group_may_do_what_all_may() {
         let allowed = [0o640, 0o644, 0o600, 0o400]
