@@ -21,7 +21,7 @@ use crate::sync::Mutex;
 use crate::writer::LogWriter;
 
 /// What to do about an empty file.
-const EMPTY: &str = "opening it to write makes it a new store, where that may be made";
+const EMPTY: &str = "whoever opens it to write, and may make a store, makes it one";
 
 /// What a log is opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

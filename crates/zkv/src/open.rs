@@ -168,7 +168,7 @@ fn open_file_at_once(path: &Path, options: &Options) -> Result<OpenFile> {
 
 /// Makes a store of an empty file where one may be made and none was lost. An index file is made behind the data:
 /// one that is there before that is seen to be empty is of a store that is gone.
-fn open_empty(
+pub(crate) fn open_empty(
     path: &Path,
     options: &Options,
     open: impl Fn() -> Result<OpenFile, LogError>,

@@ -325,7 +325,7 @@ impl Options {
         self
     }
 
-    /// Whether a store that does not exist is made, default true.
+    /// Whether a store that does not exist is made, or one of an empty file; default true.
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
         self

@@ -15,7 +15,7 @@ use zkv_log::{LogError, LogVerifier, OpenFile, Severity};
 use crate::error::{Error, Result, is_lost};
 use crate::keys::Keys;
 use crate::live::LiveTable;
-use crate::open::{index_path, index_place, when_unlocked};
+use crate::open::{index_path, index_place, open_empty, when_unlocked};
 use crate::options::Options;
 use crate::rebuild::Facts;
 use crate::sections::LOG_SECTION;
@@ -178,9 +178,14 @@ pub fn verify(
     let path = path.as_ref();
     let mut options = options.read_mode(ReadMode::Pread);
     options.read_only = true;
-    let file = when_unlocked(options.lock_wait, || {
+    options.create = false;
+    let open = || {
         let (storage, log_options) = (Arc::clone(&options.storage), options.log.clone());
-        OpenFile::open_to_verify(storage, path, log_options).map_err(Error::data(path))
+        OpenFile::open_to_verify(storage, path, log_options)
+    };
+    let file = when_unlocked(options.lock_wait, || match open() {
+        Err(LogError::Empty { .. }) => open_empty(path, &options, open),
+        opened => opened.map_err(Error::data(path)),
     })?;
     let mut work = Work::new(path, &options, &mut progress);
     let store_id = file.identity().store_id;

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use std::{fs, io, thread};
 
-use zkv::{Durability, ErrorKind, Options, Store};
+use zkv::{Durability, ErrorKind, Options, Store, verify};
 use zkv_io::{MemoryStorage, OpenMode, Storage, StorageFile};
 use zkv_sim::{Calls, Fault, Image, PowerCut, SimDisk, SyncFailure, WriteFailure};
 
@@ -56,6 +56,7 @@ fn an_empty_file_stays_as_it_is_where_no_store_may_be_made() {
         assert!(error.to_string().contains("the data file is empty: "), "{way}: {error}");
         assert!(!error.to_string().contains("salvage"), "{way}: {error}");
     }
+    assert!(verify(&place.path, Options::new(), |_| {}).is_err());
     assert_eq!(fs::read_dir(place.path.parent().unwrap()).unwrap().count(), 1);
     assert_eq!(fs::metadata(&place.path).unwrap().len(), 0);
 }
@@ -71,7 +72,8 @@ fn an_empty_data_file_beside_its_index_is_a_store_that_was_lost() {
         Options::new().create(false).open(&place.path),
         Store::open_read_only(&place.path),
     ];
-    for opened in ways {
+    let verified = verify(&place.path, Options::new(), |_| {}).map(|_| ());
+    for opened in ways.map(|opened| opened.map(|_| ())).into_iter().chain([verified]) {
         let error = opened.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Corrupt);
         assert!(error.to_string().contains("its index file"), "{error}");
