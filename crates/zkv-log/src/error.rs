@@ -26,8 +26,8 @@ pub enum LogError {
     },
     /// The file is not a zkv data file.
     #[error(
-        "this is no zkv data file (its first {} bytes are wrong, or missing); if it was one, `zkv salvage` \
-         recovers the rest",
+        "this is no zkv data file (its first {} bytes are wrong, or missing); only if it was one, `zkv salvage` \
+         may find some of it",
         crate::layout::FILE_HEADER_BYTES
     )]
     NotALog,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use zkv::{
     Codec, Collection, CollectionOptions, Error, ErrorKind, IndexError, LogError, MemoryStorage,
-    Options,
+    Options, Store,
 };
 
 /// What the system says in these tests.
@@ -85,4 +85,14 @@ fn what_the_system_refuses_is_of_the_same_kind_wherever_it_stands() {
             assert_eq!(error.kind(), kind, "{error}");
         }
     }
+}
+
+#[test]
+fn a_file_of_another_program_is_promised_no_salvage() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), "a text\n".repeat(2000)).unwrap();
+    let error = Store::open(file.path()).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Corrupt);
+    let text = error.to_string();
+    assert!(text.contains("this is no zkv data file") && text.contains("only if it was"), "{text}");
 }
