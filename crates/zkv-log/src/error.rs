@@ -79,8 +79,11 @@ pub enum LogError {
         allowed: &'static str,
     },
     /// An earlier sync failed, so that nothing is known of what is on the disk.
-    #[error("a sync failed earlier: reopen the store to write again")]
-    SyncFailed,
+    #[error("a sync failed earlier: reopen the store to write again ({cause})")]
+    SyncFailed {
+        /// What the system said then, which may have been told to nobody.
+        cause: String,
+    },
     /// A part of the commit could not be appended, so that it cannot be whole.
     #[error("a part of this commit could not be written: nothing of it is kept, begin it anew")]
     CommitFailed,

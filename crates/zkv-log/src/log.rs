@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, OnceLock, PoisonError};
 
 use zkv_io::{FileMap, StorageFile};
 
@@ -46,6 +46,8 @@ pub(crate) struct Shared {
     pub synced_upto: Mutex<Position>,
     /// Whether a sync has failed; each buffered write asks.
     pub is_sync_failed: AtomicBool,
+    /// What the system said then: it is there before `is_sync_failed` says so.
+    pub sync_failure: OnceLock<String>,
     /// Whether the file may have been cut since it was synced: a power cut brings back what stood behind its end.
     pub may_be_longer: AtomicBool,
     /// Who syncs, and who waits for that.
@@ -195,7 +197,7 @@ impl Log {
         // What is not written yet is not vouched for: the next opening would miss it.
         let upto = upto.min(self.finished_upto().max(self.shared.opened_upto));
         let answer = || match self.is_sync_failed() {
-            true => Some(Err(LogError::SyncFailed)),
+            true => Some(Err(self.sync_failure())),
             false => (upto <= self.synced_upto()).then_some(Ok(())),
         };
         let _turn = match self.shared.sync_turns.wait(answer) {
@@ -217,12 +219,18 @@ impl Log {
         self.shared.is_sync_failed.load(atomic::Ordering::Acquire)
     }
 
+    /// [`LogError::SyncFailed`], with what the system said of the first sync that failed.
+    #[must_use]
+    pub fn sync_failure(&self) -> LogError {
+        LogError::SyncFailed { cause: self.shared.sync_failure.get().cloned().unwrap_or_default() }
+    }
+
     /// It is the caller's turn, or the caller is the writer, who wants this to happen whatever was synced.
     fn sync_file(&self, upto: Position) -> Result<()> {
         // One that was before this turn may have failed, and the system says so only once: the next one
         // would succeed, though the disk has not got the pages.
         if self.is_sync_failed() {
-            return Err(LogError::SyncFailed);
+            return Err(self.sync_failure());
         }
         // Before it, since the file may be cut again meanwhile.
         self.shared.may_be_longer.store(false, atomic::Ordering::SeqCst);
@@ -235,6 +243,7 @@ impl Log {
                 Ok(())
             }
             Err(cause) => {
+                self.shared.sync_failure.get_or_init(|| cause.to_string());
                 self.shared.is_sync_failed.store(true, atomic::Ordering::Release);
                 Err(LogError::Io { action: "sync", cause })
             }

@@ -82,7 +82,7 @@ impl LogWriter {
     /// may not be on the disk. The file is as it was then.
     pub fn cut(&mut self) -> Result<u64> {
         if self.log().is_sync_failed() {
-            return Err(LogError::SyncFailed);
+            return Err(self.log().sync_failure());
         }
         if self.repair.is_some() {
             return Ok(0);

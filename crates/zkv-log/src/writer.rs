@@ -172,7 +172,7 @@ impl LogWriter {
     /// As [`LogWriter::begin`].
     pub fn mend(&mut self) -> Result<()> {
         if self.log().is_sync_failed() {
-            return Err(LogError::SyncFailed);
+            return Err(self.log().sync_failure());
         }
         // First: a repair ends with a sync, behind which the mark counts as durable.
         self.write_mark_again()?;
@@ -265,7 +265,7 @@ impl LogWriter {
     /// [`LogError::Io`]; [`LogError::SyncFailed`] after a failed sync, and the file is as it was.
     pub fn trim(&mut self) -> Result<()> {
         if self.log().is_sync_failed() {
-            return Err(LogError::SyncFailed);
+            return Err(self.log().sync_failure());
         }
         if self.repair.is_none() {
             self.cut_behind(self.slot_count)?;

@@ -392,7 +392,7 @@ fn of_two_threads_that_sync_none_succeeds_where_the_disk_failed() {
         assert!(second.join().unwrap().is_err());
     });
     assert!(log.synced_upto() < end);
-    assert!(matches!(writer.append(&[b"two"]), Err(LogError::SyncFailed)));
+    assert!(matches!(writer.append(&[b"two"]), Err(LogError::SyncFailed { .. })));
 }
 
 #[test]

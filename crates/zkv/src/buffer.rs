@@ -4,8 +4,6 @@ use std::mem::take;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use zkv_log::LogError;
-
 use crate::clean::WRITE_WAIT_MAX;
 use crate::error::{Error, Result};
 use crate::memtable::Memtable;
@@ -74,7 +72,7 @@ impl Shared {
             return Err(Error::Closed);
         }
         if self.log.is_sync_failed() {
-            return Err(Error::data(&self.path)(LogError::SyncFailed));
+            return Err(Error::data(&self.path)(self.log.sync_failure()));
         }
         let is_full = front.active.bytes() >= self.options.memory_buffer_bytes;
         let frozen_count = self.view.load().frozen.len();

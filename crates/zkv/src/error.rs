@@ -403,6 +403,6 @@ mod tests {
             io::Error::from_raw_os_error(no_handles),
         ];
         assert!(!passing.into_iter().any(|error| is_lost(&of(error))));
-        assert!(!is_lost(&LogError::SyncFailed));
+        assert!(!is_lost(&LogError::SyncFailed { cause: String::new() }));
     }
 }

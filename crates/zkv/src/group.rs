@@ -112,7 +112,7 @@ impl Shared {
         if synced.is_err() {
             for (number, outcome) in outcomes.iter_mut().enumerate() {
                 if number != turn.own() && outcome.is_ok() {
-                    *outcome = Err(Error::data(&self.path)(LogError::SyncFailed));
+                    *outcome = Err(Error::data(&self.path)(self.log.sync_failure()));
                 }
             }
         }

@@ -41,7 +41,7 @@ impl WriteError {
     fn is_refusal(&self) -> bool {
         matches!(
             self,
-            Self::Log(LogError::Io { .. } | LogError::SyncFailed)
+            Self::Log(LogError::Io { .. } | LogError::SyncFailed { .. })
                 | Self::Index(IndexError::Io(_) | IndexError::NotAnIndex)
         )
     }

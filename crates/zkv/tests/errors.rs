@@ -9,6 +9,7 @@ use zkv::{
     Codec, Collection, CollectionOptions, Error, ErrorKind, IndexError, LogError, MemoryStorage,
     Options, Store,
 };
+use zkv_sim::{Calls, Fault, Image, SimDisk, SyncFailure, WriteFailure};
 
 /// What the system says in these tests.
 const REASON: &str = "the disk is on fire";
@@ -84,6 +85,31 @@ fn what_the_system_refuses_is_of_the_same_kind_wherever_it_stands() {
         for error in errors {
             assert_eq!(error.kind(), kind, "{error}");
         }
+    }
+}
+
+/// It may have failed behind a checkpoint, where nobody was told.
+#[test]
+fn a_sync_that_failed_earlier_is_told_with_what_the_system_said() {
+    let disk = SimDisk::from_image(&Image::new(), 1);
+    let store = Options::new().storage(Arc::new(disk.clone())).open("pages.zkv").unwrap();
+    store.set("text", "text").unwrap();
+    let (error, write, sync) =
+        (io::ErrorKind::TimedOut, WriteFailure::Nothing, SyncFailure::CacheNew);
+    disk.set_fault(Some(Fault {
+        calls: Calls::Syncs,
+        number: 1,
+        lasts: false,
+        error,
+        write,
+        sync,
+    }));
+    let said = io::Error::from(error).to_string();
+    assert!(store.sync().unwrap_err().to_string().contains(&said));
+    for later in [store.sync(), store.set("text", "more"), store.close()] {
+        let later = later.unwrap_err();
+        assert!(matches!(later, Error::Data { cause: LogError::SyncFailed { .. }, .. }), "{later}");
+        assert!(later.to_string().contains(&said), "{later}");
     }
 }
 

@@ -262,7 +262,7 @@ impl LogRun {
         });
         match finished {
             Ok(_) => self.note_commit(&addresses, appended),
-            Err(LogError::SyncFailed) => {}
+            Err(LogError::SyncFailed { .. }) => {}
             Err(error) => return Err(error),
         }
         Ok(())

@@ -2,7 +2,7 @@
 //! before the first append.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use crate::checkpoint::CheckpointDictionary;
 use crate::codec::DecoderPool;
@@ -142,6 +142,7 @@ impl Recovery<'_> {
             interner: std::mem::take(&mut self.interner),
             synced_upto: Mutex::new(synced_upto),
             is_sync_failed: AtomicBool::new(false),
+            sync_failure: OnceLock::new(),
             may_be_longer: AtomicBool::new(true),
             finished_upto: Mutex::new(Position::default()),
             opened_upto: self.end.position,

@@ -329,7 +329,7 @@ fn a_commit_under_way_while_another_threads_sync_fails_vouches_for_nothing() {
     log.sync(end).unwrap_err();
     disk.set_fault(None);
     // The slot that it uses again wants a sync, which the system would let pass.
-    assert!(matches!(commit.append(&packed), Err(LogError::SyncFailed)));
+    assert!(matches!(commit.append(&packed), Err(LogError::SyncFailed { .. })));
     drop(commit);
     assert_eq!(log.synced_upto(), synced);
     drop(writer);
@@ -390,8 +390,8 @@ fn nothing_is_cut_off_after_a_sync_of_the_segment_that_would_do_without_it_has_f
     disk.set_fault(failed_sync(2));
     writer.rebase().unwrap_err();
     disk.set_fault(None);
-    assert!(matches!(writer.cut(), Err(LogError::SyncFailed)));
-    assert!(matches!(writer.trim(), Err(LogError::SyncFailed)));
+    assert!(matches!(writer.cut(), Err(LogError::SyncFailed { .. })));
+    assert!(matches!(writer.trim(), Err(LogError::SyncFailed { .. })));
     drop(writer);
     for left in cut_now(&disk) {
         try_open(&left, None).unwrap();
@@ -442,5 +442,5 @@ fn a_close_whose_mark_was_not_synced_does_not_succeed_the_second_time() {
     disk.set_fault(failed_sync(2));
     writer.close().unwrap_err();
     disk.set_fault(None);
-    assert!(matches!(writer.close(), Err(LogError::SyncFailed)));
+    assert!(matches!(writer.close(), Err(LogError::SyncFailed { .. })));
 }

@@ -102,7 +102,7 @@ fn kind_of_log(error: &LogError) -> ErrorKind {
         LogError::EntryTooLarge { .. } => ErrorKind::Limit,
         LogError::InvalidOption { .. } | LogError::CommitFailed => ErrorKind::Misuse,
         LogError::ReadOnly => ErrorKind::ReadOnly,
-        LogError::SyncFailed | LogError::Zstd => ErrorKind::Io,
+        LogError::SyncFailed { .. } | LogError::Zstd => ErrorKind::Io,
         _ => ErrorKind::Corrupt,
     }
 }

@@ -25,8 +25,8 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a commit syncs behind another thread's failed sync",
         file: "crates/zkv-log/src/log.rs",
-        right: "        if self.is_sync_failed() {\n            return Err(LogError::SyncFailed);",
-        wrong: "        if !PLANTED && self.is_sync_failed() {\n            return Err(LogError::SyncFailed);",
+        right: "        if self.is_sync_failed() {\n            return Err(self.sync_failure());",
+        wrong: "        if !PLANTED && self.is_sync_failed() {\n            return Err(self.sync_failure());",
     },
     Bug {
         name: "a synced write is not synced",
