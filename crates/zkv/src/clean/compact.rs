@@ -168,7 +168,7 @@ impl Shared {
     }
 
     /// What a close has cut short goes on where that close fails. The caller has no turn: others wait for it.
-    fn go_on_unless_closed(&self, error: Error) -> Result<()> {
+    pub(super) fn go_on_unless_closed(&self, error: Error) -> Result<()> {
         if !matches!(error, Error::Closed) {
             return Err(error);
         }

@@ -315,9 +315,14 @@ impl Shared {
             Cleaning::Automatic { dead_percent, .. } => dead_percent,
             Cleaning::Off => DEAD_PERCENT,
         };
-        // The thread comes to the others look by look.
-        self.learn_what_is_loose(usize::MAX);
-        self.clean_what_is_due(dead_percent.into(), Asker::OfAll)
+        loop {
+            // The thread comes to the others look by look.
+            self.learn_what_is_loose(usize::MAX);
+            match self.clean_what_is_due(dead_percent.into(), Asker::OfAll) {
+                Err(error) => self.go_on_unless_closed(error)?,
+                cleaned => return cleaned,
+            }
+        }
     }
 
     /// Cleans one segment after another, until no more than `dead_percent` of all are dead, or the share of who

@@ -1,7 +1,8 @@
 //! What the thread cleans, and when.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 
 use zkv_index::Thresholds;
@@ -14,9 +15,21 @@ use crate::options::{Durability, Options};
 
 const SLOT: u64 = 256 << 10;
 
+/// Who asked for it was told that the store was closed, and it was not.
 #[test]
-fn who_asked_for_a_cleaning_is_told_that_it_was_cut_short() {
-    let options = Options::new().storage(Arc::new(MemoryStorage::new())).slot_bytes(256 << 10);
+fn a_close_that_fails_cuts_no_cleaning_short() {
+    let is_held = Arc::new(AtomicBool::new(false));
+    let (has_begun, begun) = channel();
+    let (go_on, may_go_on) = channel();
+    let (of_disk, may_go_on) = (Arc::clone(&is_held), Mutex::new(may_go_on));
+    let storage = Watched::new(Arc::new(MemoryStorage::new()), move |act, _| {
+        if act == Act::Write && of_disk.swap(false, Ordering::SeqCst) {
+            has_begun.send(()).unwrap();
+            may_go_on.lock().unwrap().recv().unwrap();
+        }
+        Ok(())
+    });
+    let options = Options::new().storage(Arc::new(storage)).slot_bytes(256 << 10);
     let options = options.memory_buffer_bytes(64 << 10);
     let store = options.cleaning(Cleaning::Off).open("store.zkv").unwrap();
     for number in 0..100u64 {
@@ -24,12 +37,24 @@ fn who_asked_for_a_cleaning_is_told_that_it_was_cut_short() {
         fastrand::Rng::with_seed(number).fill(&mut noise);
         store.set_bytes(&(number % 10).to_be_bytes(), &noise).unwrap();
     }
-    // As whoever stops the cleaning thread has it, and waits for that.
-    store.shared().cleaner.state().is_ending = true;
-    assert!(matches!(store.clean(), Err(Error::Closed)));
-    store.shared().cleaner.state().is_ending = false;
-    store.clean().unwrap();
+    store.flush().unwrap();
+    let cleaner = &store.shared().cleaner;
+    is_held.store(true, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let cleaning = scope.spawn(|| store.clean());
+        begun.recv().unwrap();
+        // As whoever closes the store has it while it stops the cleaning thread.
+        let closing = cleaner.begin_closing();
+        cleaner.state().is_ending = true;
+        go_on.send(()).unwrap();
+        // Once whoever cleans has left the rest to the one who closes.
+        drop(cleaner.take_turn());
+        cleaner.state().is_ending = false;
+        drop(closing);
+        cleaning.join().unwrap().unwrap();
+    });
     assert_eq!(store.len(), 10);
+    assert_eq!(store.verify(|_| {}).unwrap().findings, []);
 }
 
 #[test]
