@@ -216,10 +216,15 @@ pub fn may_be_index(
     path: &Path,
     store_id: Option<[u8; 16]>,
 ) -> Result<bool, IndexError> {
-    let file = storage.open(path, OpenMode::ReadOnly).map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => IndexError::Missing,
-        _ => IndexError::Io(error),
-    })?;
+    let file = match storage.open(path, OpenMode::ReadOnly) {
+        Ok(file) => file,
+        Err(error) => match error.kind() {
+            io::ErrorKind::NotFound => return Err(IndexError::Missing),
+            // A pipe, a socket or a device: no file at all.
+            io::ErrorKind::InvalidInput => return Ok(false),
+            _ => return Err(IndexError::Io(error)),
+        },
+    };
     let mut start = [0; HEADER_BYTES];
     let length = usize::try_from(file.len()?).unwrap_or(HEADER_BYTES).min(HEADER_BYTES);
     file.read_at(0, &mut start[..length])?;

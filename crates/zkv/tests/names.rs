@@ -84,6 +84,24 @@ fn a_file_that_is_no_index_is_refused_and_stays_as_it_is() {
     }
 }
 
+#[cfg(unix)]
+#[test]
+fn a_pipe_that_has_the_name_of_the_index_is_refused_and_stays() {
+    use std::os::unix::fs::FileTypeExt;
+    let (place, new) = (filled(300), place());
+    for path in [&place.path, &new.path] {
+        let _ = fs::remove_file(index_path(path));
+        let made = std::process::Command::new("mkfifo").arg(index_path(path)).status().unwrap();
+        assert!(made.success());
+        let error = Store::open(path).unwrap_err().to_string();
+        assert!(error.contains("no index file") && error.contains("store.zkv.idx"), "{error}");
+        assert!(fs::metadata(index_path(path)).unwrap().file_type().is_fifo());
+    }
+    assert!(!new.path.exists());
+    check(&Store::open_read_only(&place.path).unwrap(), 300);
+    check(&Options::new().use_index_file(false).open(&place.path).unwrap(), 300);
+}
+
 #[test]
 fn leftover_temporary_files_are_removed_and_others_stay() {
     let place = place();
