@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::storage::{OpenMode, Storage, StorageFile};
+use crate::storage::{LockKind, OpenMode, Storage, StorageFile};
 
 /// What the name of every temporary file ends in; such a file is never the only copy of anything.
 pub const TEMPORARY_SUFFIX: &str = ".zkv-tmp";
@@ -103,6 +103,8 @@ impl Draft {
         let temporary = temporary_path(storage, path)?;
         let file = storage.open(&temporary, OpenMode::CreateNew)?;
         let draft = Self { temporary };
+        // Whoever finds it sees by the lock that somebody is still writing. Where there are no locks, nobody asks.
+        let _ = file.try_lock(LockKind::Exclusive);
         let written = storage.keep_private(&draft.temporary, private_as);
         let written = written.and_then(|()| write(&*file));
         let written = written.and_then(|value| file.sync_all().map(|()| value));

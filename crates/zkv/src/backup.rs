@@ -8,7 +8,7 @@ use zkv_io::{Draft, OpenMode, Storage, StorageFile, temporary_path};
 use zkv_record::VALUE_BYTES_MAX;
 
 use crate::error::{Error, Result};
-use crate::open::{WITHOUT_FOLDER, check_is_index, index_path};
+use crate::open::{WITHOUT_FOLDER, check_is_index, index_path, remove_abandoned};
 use crate::options::{Cleaning, Durability, Options};
 use crate::shared::Shared;
 use crate::store::Store;
@@ -29,6 +29,7 @@ impl Store {
     pub fn backup(&self, destination: impl AsRef<Path>) -> Result<()> {
         let (shared, destination) = (self.shared(), destination.as_ref());
         check_is_free(&*shared.options.storage, destination)?;
+        remove_abandoned(&*shared.options.storage, destination);
         let (view, has_index) = if shared.writer.is_some() {
             shared.mended(|| {
                 let mut writer = shared.writer()?;
@@ -142,6 +143,7 @@ pub(crate) fn make_whole<T>(
 ) -> Result<T> {
     let storage = std::sync::Arc::clone(&options.storage);
     check_is_free(&*storage, destination)?;
+    remove_abandoned(&*storage, destination);
     let temporary = temporary_path(&*storage, destination).map_err(Error::file(destination))?;
     let made = fill_new(source, &temporary, options, fill);
     let published = made.and_then(|value| {

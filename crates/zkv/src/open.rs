@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use zkv_index::{Checkpoint, IndexError};
-use zkv_io::{MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
+use zkv_io::{LockKind, MemoryStorage, OpenMode, Storage, TEMPORARY_SUFFIX, parent_directory};
 use zkv_log::layout::FILE_MAGIC;
 use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
@@ -210,19 +210,44 @@ fn missing(error: LogError, what: &str) -> LogError {
 
 /// Removes what crashes have left beside the store. Its lock is held, so nobody is writing them.
 fn remove_temporaries(storage: &dyn Storage, path: &Path) {
-    let Some(name) = path.file_name() else { return };
-    let name = name.as_encoded_bytes();
-    for file in storage.list(parent_directory(path)).unwrap_or_default() {
-        // As they are: of two names that are no UTF-8, each may be shown as the other one.
-        let is_ours = file.file_name().is_some_and(|found| {
-            let ending = found.as_encoded_bytes().strip_prefix(name);
-            ending.is_some_and(|ending| std::str::from_utf8(ending).is_ok_and(is_temporary_ending))
-        });
-        if is_ours {
+    for (file, _) in temporaries(storage, path) {
+        // What cannot be removed does no harm.
+        let _ = storage.remove(&file);
+    }
+}
+
+/// Removes what others have left that were making something of the name `path`, which nothing has. Who still does
+/// has the lock of what is written.
+pub(crate) fn remove_abandoned(storage: &dyn Storage, path: &Path) {
+    let mut found = temporaries(storage, path);
+    // The index of what is made goes with it, or behind it.
+    found.sort();
+    for (file, locked) in found {
+        let is_abandoned = match storage.open(&locked, OpenMode::ReadWrite) {
+            Ok(opened) => matches!(opened.try_lock(LockKind::Exclusive), Ok(true)),
+            Err(error) => error.kind() == io::ErrorKind::NotFound,
+        };
+        if is_abandoned {
             // What cannot be removed does no harm.
             let _ = storage.remove(&file);
         }
     }
+}
+
+/// The temporary files of the store at `path`, each with the one whose lock tells whether it is still written.
+fn temporaries(storage: &dyn Storage, path: &Path) -> Vec<(PathBuf, PathBuf)> {
+    let Some(name) = path.file_name() else { return Vec::new() };
+    let files = storage.list(parent_directory(path)).unwrap_or_default();
+    let ours = files.into_iter().filter_map(|file| {
+        // As they are: of two names that are no UTF-8, each may be shown as the other one.
+        let found = file.file_name()?.as_encoded_bytes().strip_prefix(name.as_encoded_bytes())?;
+        let ending =
+            std::str::from_utf8(found).ok().filter(|ending| is_temporary_ending(ending))?;
+        let mut locked = OsString::from(path);
+        locked.push(&ending[..ending.find(TEMPORARY_SUFFIX)? + TEMPORARY_SUFFIX.len()]);
+        Some((file, PathBuf::from(locked)))
+    });
+    ours.collect()
 }
 
 /// Whether a name goes on, behind the store's own, as those of temporary files do: `.` or `.idx.`,

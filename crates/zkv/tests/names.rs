@@ -119,6 +119,44 @@ fn leftover_temporary_files_are_removed_and_others_stay() {
     assert!(others.iter().all(|file| file.exists()));
 }
 
+/// Each takes the room of a whole copy.
+#[test]
+fn a_copy_removes_what_others_have_left_of_it_that_were_killed() {
+    let place = filled(300);
+    let copy = place.path.with_extension("copy");
+    let name = |ending: &str| PathBuf::from(format!("{}{ending}", copy.display()));
+    let stale = [
+        name(".0123456789abcdef.zkv-tmp"),
+        name(".0123456789abcdef.zkv-tmp.idx"),
+        name(".0123456789abcdef.zkv-tmp.idx.0123456789abcdef.zkv-tmp"),
+        name(".idx.0123456789abcdef.zkv-tmp"),
+        name(".1123456789abcdef.zkv-tmp.idx"),
+    ];
+    let others = [name(".bak"), name(".notes.zkv-tmp")];
+    let written = [name(".2123456789abcdef.zkv-tmp"), name(".2123456789abcdef.zkv-tmp.idx")];
+    let store = Store::open_read_only(&place.path).unwrap();
+    let ways: [&dyn Fn(); 3] = [
+        &|| store.backup(&copy).unwrap(),
+        &|| store.backup_with(&copy, Options::new()).unwrap(),
+        &|| {
+            zkv::salvage(&place.path, &copy, Options::new(), |_| {}).unwrap();
+        },
+    ];
+    for make in ways {
+        for file in stale.iter().chain(&others).chain(&written) {
+            fs::write(file, b"x").unwrap();
+        }
+        let maker = fs::File::options().write(true).open(&written[0]).unwrap();
+        maker.lock().unwrap();
+        make();
+        assert!(stale.iter().all(|file| !file.exists()));
+        assert!(others.iter().chain(&written).all(|file| file.exists()));
+        check(&Store::open_read_only(&copy).unwrap(), 300);
+        fs::remove_file(&copy).unwrap();
+        let _ = fs::remove_file(name(".idx"));
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn temporary_files_of_a_store_of_another_name_stay() {
