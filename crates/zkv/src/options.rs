@@ -325,7 +325,8 @@ impl Options {
         self
     }
 
-    /// Whether a store that does not exist is made, or one of an empty file; default true.
+    /// Whether a store that does not exist is made, or one of an empty file; default true. Whoever makes one of a
+    /// temporary file removes its index file, too, or makes none ([`Options::use_index_file`]).
     pub fn create(mut self, yes: bool) -> Self {
         self.create = yes;
         self
