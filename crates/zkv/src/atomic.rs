@@ -5,8 +5,8 @@ use serde::de::DeserializeOwned;
 
 use crate::coding::Coding;
 use crate::error::{Error, Result};
-use crate::modify::{Fate, Target};
 use crate::store::{Store, encode_key};
+use crate::write::modify::{Fate, Target};
 
 impl Store {
     /// The value of `key`, which is first given the one that `make` returns where it has none. `make`

@@ -12,7 +12,7 @@ use crate::open::{WITHOUT_FOLDER, check_is_index, index_path, remove_abandoned};
 use crate::options::{Cleaning, Durability, Options};
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::writer::Writer;
+use crate::write::writer::Writer;
 
 impl Store {
     /// Copies the store, as it is now, to `destination`, which must not exist. It appears whole or

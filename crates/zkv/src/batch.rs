@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 use zkv_index::KeyHash;
 use zkv_record::{DECODE_DEPTH_MAX, RecordError, check_key, encode_within};
 
-use crate::catalog::DEFAULT;
 use crate::collection::{Collection, RawCollection};
 use crate::error::{Error, Result};
-use crate::memtable::ENTRY_OVERHEAD_BYTES;
+use crate::metadata::catalog::DEFAULT;
 use crate::options::Durability;
-use crate::spill::{Spilled, Wish, Wishes, write_of};
 use crate::store::{Store, encode_key};
-use crate::write_set::{CollectionState, Numbered, WriteSet, Writes};
+use crate::write::memtable::ENTRY_OVERHEAD_BYTES;
+use crate::write::spill::{Spilled, Wish, Wishes, write_of};
+use crate::write::write_set::{CollectionState, Numbered, WriteSet, Writes};
 
 /// Puts and deletes that take effect together: readers see all of them or none, and so does
 /// whoever opens the store after a crash. Of several writes to one key, the last counts.

@@ -26,7 +26,7 @@ use crate::shared::Shared;
 use crate::store::Store;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::writer::Writer;
+use crate::write::writer::Writer;
 use choose::Survey;
 pub use compact::{CompactOptions, CompactProgress};
 pub(crate) use gather::Forgotten;

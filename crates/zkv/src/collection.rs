@@ -14,13 +14,13 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::decode;
 
-use crate::catalog::Entry;
 use crate::coding::{Coding, of_key};
 use crate::error::{Error, Result};
-use crate::iter::{IterBytes, KeysBytes};
-use crate::modify::Target;
+use crate::metadata::catalog::Entry;
+use crate::read::iter::{IterBytes, KeysBytes};
 use crate::store::encode_key;
-use crate::write_set::CollectionState;
+use crate::write::modify::Target;
+use crate::write::write_set::CollectionState;
 
 pub use open::{CollectionInfo, CollectionOptions};
 pub use raw::RawCollection;

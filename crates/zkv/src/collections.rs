@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError};
 
 use crate::sync::{Mutex, MutexGuard};
-use crate::write_set::{CollectionState, Opening};
+use crate::write::write_set::{CollectionState, Opening};
 
 /// Every handle of a collection shares its state.
 #[derive(Debug, Default)]

@@ -9,8 +9,8 @@ use zkv_io::{MemoryStorage, OpenMode, Storage};
 
 use crate::error::{ErrorKind, Result};
 use crate::options::Options;
+use crate::read::view::Places;
 use crate::store::Store;
-use crate::view::Places;
 
 /// Keys in pairs that an index file cannot tell apart.
 fn pairs(store: &Store) -> Vec<[Vec<u8>; 2]> {

@@ -5,12 +5,12 @@ use std::time::{Duration, Instant};
 
 use crate::clean;
 use crate::error::{Error, Result};
-use crate::flusher;
 use crate::options::{Cleaning, Durability};
 use crate::shared::Shared;
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::thread::JoinHandle;
 use crate::sync::{Mutex, MutexGuard};
+use crate::write::flusher;
 
 /// Where the system has no thread for the cleaning, a write asks again behind this.
 const THREAD_RETRY_INTERVAL: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
 //! The layout of what the store keeps in its index file, as `docs/format/store.md` has it.
 //! `cargo xtask format check` compares the two.
 
-use crate::counts;
-use crate::live::{LIVE_SECTION, SEGMENTS_SECTION};
-use crate::sections::{CATALOG_SECTION, LOG_SECTION};
+use crate::metadata::counts;
+use crate::metadata::live::{LIVE_SECTION, SEGMENTS_SECTION};
+use crate::metadata::sections::{CATALOG_SECTION, LOG_SECTION};
 
 /// One row of a layout: name, offset and size in bytes.
 pub type Field = (&'static str, usize, usize);

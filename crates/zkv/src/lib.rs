@@ -36,62 +36,35 @@
 //! when [`Options::lock_wait`] is over.
 //! It has no queries, no order of keys, no expiry and no bound on its size. The formats of both files are described in `docs/format/`.
 
-mod append;
 mod atomic;
 mod backup;
 mod batch;
-mod buffer;
-mod cache;
-mod catalog;
 mod clean;
 mod coding;
 mod collection;
 mod collections;
 #[cfg(test)]
 mod collisions;
-mod counts;
 mod error;
-mod flusher;
-mod group;
 mod handle;
 mod hashed;
-mod iter;
 mod keys;
-mod known;
-mod large;
 #[doc(hidden)]
 pub mod layout;
-mod live;
-mod lookup;
-mod many;
-mod memtable;
-mod modify;
+mod metadata;
 mod open;
-mod operation;
 mod options;
-mod pipeline;
 mod private;
-mod rebuild;
-mod recent;
-mod replay;
-mod reserve;
-mod resolve;
-mod rewrite;
+mod read;
 mod salvage;
-mod sections;
 mod shared;
 mod snapshot;
-mod spill;
 mod stats;
 mod store;
 mod sync;
-mod tail;
 mod transaction;
 mod verify;
-mod view;
-mod wanted;
-mod write_set;
-mod writer;
+mod write;
 
 pub use batch::WriteBatch;
 pub use clean::{CleaningStats, CompactOptions, CompactProgress};
@@ -100,8 +73,8 @@ pub use collection::{
     RawSnapshotCollection, RawTransactionCollection, SnapshotCollection, TransactionCollection,
 };
 pub use error::{Error, ErrorKind, Result};
-pub use iter::{IterBytes, KeysBytes};
 pub use options::{Cleaning, Durability, Options};
+pub use read::iter::{IterBytes, KeysBytes};
 pub use salvage::{LostRange, SalvageEvent, SalvageReport, salvage};
 pub use snapshot::Snapshot;
 pub use stats::Stats;

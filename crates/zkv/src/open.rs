@@ -1,5 +1,8 @@
 //! Opening a store: the log's end, the index, and what the index does not know yet.
 
+pub(crate) mod rebuild;
+pub(crate) mod replay;
+
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,16 +16,16 @@ use zkv_log::{Access, LogError, LogView, OpenFile, Position, Recovered};
 
 use crate::error::{Error, Result, is_exhausted};
 use crate::keys::Keys;
-use crate::live::LiveTable;
+use crate::metadata::live::LiveTable;
+use crate::metadata::sections::{self, LOG_SECTION, Tables};
 use crate::options::Options;
 use crate::private::PrivateStorage;
-use crate::rebuild::{self, Indexed};
-use crate::replay::Replay;
-use crate::sections::{self, LOG_SECTION, Tables};
+use crate::read::view::{Committed, LookupError};
 use crate::sync::thread;
-use crate::tail::Tail;
-use crate::view::{Committed, LookupError};
-use crate::writer::{IndexPlace, WriteError, Writer};
+use crate::write::tail::Tail;
+use crate::write::writer::{IndexPlace, WriteError, Writer};
+use rebuild::Indexed;
+use replay::Replay;
 
 /// How long an opening that finds the store locked waits before it asks again, at first and at the most:
 /// systems do not tell when a lock ends.

@@ -11,11 +11,11 @@ use zkv_io::{OpenMode, Storage, is_lost};
 use zkv_log::{Salvage, SalvageIndex, Salvaged};
 
 use crate::backup::{check_is_free, make_whole};
-use crate::catalog::Catalog;
 use crate::error::{Error, Result};
+use crate::metadata::catalog::Catalog;
+use crate::metadata::sections::{self, CATALOG_SECTION, LOG_SECTION, section_of};
 use crate::open::{index_path, when_unlocked};
 use crate::options::Options;
-use crate::sections::{self, CATALOG_SECTION, LOG_SECTION, section_of};
 use crate::store::Store;
 use collect::Collector;
 pub use report::{LostRange, SalvageReport};

@@ -12,25 +12,25 @@ use std::time::Instant;
 
 use zkv_log::{Log, LogView};
 
-use crate::cache::ValueCache;
 use crate::clean::Cleaner;
 use crate::collections::Collections;
-use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
-use crate::group::Queues;
 use crate::keys::Keys;
-use crate::live::LiveTable;
-use crate::memtable::{Arena, Memtable};
+use crate::metadata::counts::KeyCounts;
+use crate::metadata::live::LiveTable;
+use crate::open::rebuild;
 use crate::options::Options;
-use crate::pipeline::Pipeline;
-use crate::rebuild;
-use crate::recent::Recent;
-use crate::reserve::Reserved;
-use crate::rewrite::RewriteThread;
+use crate::read::cache::ValueCache;
+use crate::read::view::{KeyRef, LookupError, Moment, View};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crate::sync::{ArcSwap, Condvar, Mutex, MutexGuard};
-use crate::view::{KeyRef, LookupError, Moment, View};
-use crate::writer::{IndexPlace, WriteError, Writer};
+use crate::write::group::Queues;
+use crate::write::memtable::{Arena, Memtable};
+use crate::write::pipeline::Pipeline;
+use crate::write::recent::Recent;
+use crate::write::reserve::Reserved;
+use crate::write::rewrite::RewriteThread;
+use crate::write::writer::{IndexPlace, WriteError, Writer};
 
 pub(crate) struct Shared {
     /// For threads that outlive the call that starts them.

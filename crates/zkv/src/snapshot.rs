@@ -6,15 +6,15 @@ use std::sync::{Arc, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::catalog::DEFAULT;
-use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
-use crate::iter::{IterBytes, KeysBytes};
+use crate::metadata::catalog::DEFAULT;
+use crate::metadata::counts::KeyCounts;
+use crate::read::iter::{IterBytes, KeysBytes};
+use crate::read::view::{KeyRef, Moment};
 use crate::shared::Shared;
 use crate::store::{Store, encode_key};
 use crate::sync::atomic::Ordering;
 use crate::sync::{ArcSwap, Mutex};
-use crate::view::{KeyRef, Moment};
 
 /// The store as it was when [`Store::snapshot`] was called, for as long as this lives. Threads may
 /// share it.

@@ -4,9 +4,9 @@ use std::sync::atomic::Ordering;
 
 use zkv_log::layout::FILE_HEADER_BYTES;
 
-use crate::catalog::DEFAULT;
 use crate::clean::CleaningStats;
 use crate::error::{Error, Result};
+use crate::metadata::catalog::DEFAULT;
 use crate::store::Store;
 
 /// Sizes and counts of a store. What still waits in buffers is counted as keys only.

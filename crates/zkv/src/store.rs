@@ -8,25 +8,25 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::encode;
 
-use crate::cache::ValueCache;
-use crate::catalog::DEFAULT;
 use crate::clean::Cleaner;
 use crate::coding::of_key;
 use crate::collections::Collections;
 use crate::error::Result;
-use crate::group::Queues;
 use crate::handle::Handle;
-use crate::iter::IterBytes;
-use crate::memtable::{Arena, Memtable};
-use crate::modify::Target;
+use crate::metadata::catalog::DEFAULT;
 use crate::open::{self, Opened};
 use crate::options::{Durability, Options};
-use crate::pipeline::Pipeline;
-use crate::recent::Recent;
+use crate::read::cache::ValueCache;
+use crate::read::iter::IterBytes;
+use crate::read::view::View;
 use crate::shared::{Front, Shared};
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use crate::sync::{ArcSwap, Condvar, Mutex};
-use crate::view::View;
+use crate::write::group::Queues;
+use crate::write::memtable::{Arena, Memtable};
+use crate::write::modify::Target;
+use crate::write::pipeline::Pipeline;
+use crate::write::recent::Recent;
 
 /// An open store. Clones are handles of the same store; threads may share or clone it.
 ///

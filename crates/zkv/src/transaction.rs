@@ -10,16 +10,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::{Kind, Record, check_key};
 
-use crate::catalog::{CATALOG, DEFAULT};
 use crate::error::{Error, Result};
 use crate::hashed::KeyMap;
-use crate::modify::Begun;
+use crate::metadata::catalog::{CATALOG, DEFAULT};
 use crate::options::Durability;
-use crate::recent::Reads;
+use crate::read::view::KeyRef;
 use crate::snapshot::Reader;
 use crate::store::{Store, encode_key};
-use crate::view::KeyRef;
-use crate::write_set::{Body, Numbered, Write, WriteSet, Writes};
+use crate::write::modify::Begun;
+use crate::write::recent::Reads;
+use crate::write::write_set::{Body, Numbered, Write, WriteSet, Writes};
 use iter::Overlay;
 pub use iter::{TransactionIter, TransactionKeys};
 
@@ -452,7 +452,7 @@ fn value_of(write: &Write<'_>) -> Option<Vec<u8>> {
 
 fn is_put(write: &Write<'_>) -> bool {
     match &write.body {
-        Body::Record(record) => crate::memtable::is_put(record),
+        Body::Record(record) => crate::write::memtable::is_put(record),
         Body::Large(_) => true,
     }
 }

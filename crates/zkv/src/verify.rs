@@ -14,15 +14,15 @@ use zkv_log::{LogError, LogVerifier, OpenFile, Severity};
 
 use crate::error::{Error, Result, is_lost};
 use crate::keys::Keys;
-use crate::live::LiveTable;
+use crate::metadata::live::LiveTable;
+use crate::metadata::sections::LOG_SECTION;
+use crate::open::rebuild::Facts;
 use crate::open::{index_path, index_place, open_empty, when_unlocked};
 use crate::options::Options;
-use crate::rebuild::Facts;
-use crate::sections::LOG_SECTION;
+use crate::read::view::Committed;
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::view::Committed;
-use crate::writer::{IndexPlace, Writer, merge_all};
+use crate::write::writer::{IndexPlace, Writer, merge_all};
 
 use self::index::KnownIndex;
 use self::records::Records;

@@ -7,7 +7,7 @@ use zkv_log::{LogView, SegmentInfo};
 use zkv_record::{KEY_BYTES_MAX, VALUE_BYTES_INLINE_MAX};
 
 use super::loose::loose_bytes;
-use crate::live::{LiveTable, share_of};
+use crate::metadata::live::{LiveTable, share_of};
 
 /// Marks may take this share of what live records take, before the oldest segment is cleaned: marks
 /// go once nothing older is left.

@@ -11,7 +11,7 @@ use crate::options::Cleaning;
 use crate::shared::Shared;
 use crate::store::Store;
 use crate::sync::atomic::Ordering;
-use crate::writer::Writer;
+use crate::write::writer::Writer;
 
 /// Memory for records that are sorted together.
 const PORTION_BYTES: usize = 20 << 20;

@@ -10,10 +10,10 @@ use zkv_record::Record;
 
 use crate::hashed::KeySet;
 use crate::keys::Keys;
-use crate::live::raw_bytes;
-use crate::rebuild::decode_entry;
-use crate::resolve::{Before, Existing, Resolved};
-use crate::view::{Committed, KeyRef, LookupError, from_index, to_index};
+use crate::metadata::live::raw_bytes;
+use crate::open::rebuild::decode_entry;
+use crate::read::view::{Committed, KeyRef, LookupError, from_index, to_index};
+use crate::write::resolve::{Before, Existing, Resolved};
 
 /// What a record takes in memory besides its own bytes: what is known of it, in a list that doubles,
 /// and its allocation.

@@ -3,7 +3,7 @@
 
 use zkv_log::{LogView, SegmentInfo};
 
-use crate::live::SegmentUse;
+use crate::metadata::live::SegmentUse;
 use crate::shared::Shared;
 
 /// Blocks that hold less than this, before compression, are loose, or less than a quarter of what blocks are

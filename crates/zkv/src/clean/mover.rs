@@ -6,9 +6,9 @@ use zkv_log::{LogError, Packed, Prepacked, Room};
 use zkv_record::Record;
 
 use super::gather::{Needed, Oldest, Portion, Still};
-use crate::cache::CheckpointId;
-use crate::resolve::{Resolved, order_by_key};
-use crate::writer::{WriteError, Writer};
+use crate::read::cache::CheckpointId;
+use crate::write::resolve::{Resolved, order_by_key};
+use crate::write::writer::{WriteError, Writer};
 
 /// A portion that is compressed: that takes longer than anything else, and holds up nobody.
 pub(crate) struct PackedPortion {

@@ -15,7 +15,7 @@ use crate::options::{Cleaning, DEAD_PERCENT};
 use crate::shared::Shared;
 use crate::sync::atomic::Ordering;
 use crate::sync::thread::{Builder, JoinHandle};
-use crate::writer::Writer;
+use crate::write::writer::Writer;
 
 /// How long what was written waits to be looked at: a look costs little, but not nothing.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

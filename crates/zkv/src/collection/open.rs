@@ -7,16 +7,16 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zkv_record::{Codec, asks_the_data, outer_shape_of, reads_what_it_writes, shape_of};
 
-use crate::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
-use crate::counts::KeyCounts;
 use crate::error::{Error, Result};
-use crate::live::CollectionBytes;
+use crate::metadata::catalog::{Entry, NAME_BYTES_MAX, TYPE_BYTES_MAX};
+use crate::metadata::counts::KeyCounts;
+use crate::metadata::live::CollectionBytes;
 use crate::options::Durability;
+use crate::read::view::Moment;
 use crate::shared::Shared;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::view::Moment;
-use crate::write_set::{CollectionState, Move, Numbered, Write, WriteSet, Writes};
+use crate::write::write_set::{CollectionState, Move, Numbered, Write, WriteSet, Writes};
 
 use super::{Collection, RawCollection};
 

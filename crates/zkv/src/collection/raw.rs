@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::iter::{IterBytes, KeysBytes};
-use crate::modify::Target;
+use crate::read::iter::{IterBytes, KeysBytes};
 use crate::shared::Shared;
 use crate::store::Store;
-use crate::write_set::CollectionState;
+use crate::write::modify::Target;
+use crate::write::write_set::CollectionState;
 
 /// A collection's keys and values as bytes, whatever their types. See [`Store::raw_collection`].
 ///

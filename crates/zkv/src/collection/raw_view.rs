@@ -1,11 +1,11 @@
 //! Collections without their types, within snapshots and transactions.
 
-use crate::catalog::Entry;
 use crate::error::{Error, Result};
-use crate::iter::{IterBytes, KeysBytes};
+use crate::metadata::catalog::Entry;
+use crate::read::iter::{IterBytes, KeysBytes};
 use crate::snapshot::Snapshot;
 use crate::transaction::{Transaction, TransactionIter, TransactionKeys};
-use crate::write_set::Numbered;
+use crate::write::write_set::Numbered;
 
 use super::RawCollection;
 

@@ -5,9 +5,9 @@ use std::borrow::Borrow;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::catalog::Entry;
 use crate::error::Result;
-use crate::iter::{IterBytes, KeysBytes};
+use crate::metadata::catalog::Entry;
+use crate::read::iter::{IterBytes, KeysBytes};
 use crate::snapshot::Snapshot;
 use crate::transaction::{Transaction, TransactionIter, TransactionKeys};
 

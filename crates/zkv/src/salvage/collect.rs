@@ -7,10 +7,10 @@ use zkv_index::KeyHash;
 use zkv_log::{BlockAddress, Salvage, Salvaged, SalvagedBlock};
 use zkv_record::{Codec, Head, Kind, Record};
 
-use crate::catalog::{CATALOG, Catalog, DEFAULT, Entry, FIRST_NAMED};
 use crate::error::{Error, Result};
-use crate::modify::Target;
+use crate::metadata::catalog::{CATALOG, Catalog, DEFAULT, Entry, FIRST_NAMED};
 use crate::store::Store;
+use crate::write::modify::Target;
 
 use super::{SalvageEvent, SalvageReport};
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::hashed::KeySet;
-use crate::iter::{IterBytes, KeysBytes};
+use crate::read::iter::{IterBytes, KeysBytes};
 use crate::shared::Shared;
 
 /// All keys and values as a transaction sees them, in no particular order. See

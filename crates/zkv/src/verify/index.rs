@@ -6,11 +6,11 @@ use zkv_index::{Checkpoint, Difference, IndexError, IndexFinding, VerifiedIndex}
 use zkv_io::{OpenMode, is_lost};
 use zkv_log::layout::{CELL_BYTES, FILE_HEADER_BYTES, slot_start};
 
-use crate::catalog::Catalog;
-use crate::counts::KeyCounts;
+use crate::metadata::catalog::Catalog;
+use crate::metadata::counts::KeyCounts;
+use crate::metadata::sections::{self, Tables, section_of};
 use crate::open::check_is_index;
-use crate::rebuild::RebuiltIndex;
-use crate::sections::{self, Tables, section_of};
+use crate::open::rebuild::RebuiltIndex;
 
 use super::{
     Error, Facts, IndexState, LOG_SECTION, LiveTable, Opened, Result, Run, Severity, StoreFile,

@@ -6,7 +6,7 @@ use zkv_index::KeyHash;
 use zkv_log::Severity;
 use zkv_record::{Head, Kind, PieceKey, Record, RecordError};
 
-use crate::catalog::{CATALOG, Catalog};
+use crate::metadata::catalog::{CATALOG, Catalog};
 
 /// The heads and pieces that are live, as far as the records are read.
 #[derive(Default)]

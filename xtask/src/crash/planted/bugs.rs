@@ -30,7 +30,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a synced write is not synced",
-        file: "crates/zkv/src/group.rs",
+        file: "crates/zkv/src/write/group.rs",
         right: "            Durability::Synced => self.log.sync(end)",
         wrong: "            Durability::Synced if PLANTED => Ok(()),\n            \
                 Durability::Synced => self.log.sync(end)",
@@ -58,13 +58,13 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a segment is taken to lack a collection that came to it later",
-        file: "crates/zkv/src/known.rs",
+        file: "crates/zkv/src/metadata/known.rs",
         right: "None => {\n                if let Some(known) = Arc::make_mut",
         wrong: "None if PLANTED => {}\n            None => {\n                if let Some(known) = Arc::make_mut",
     },
     Bug {
         name: "a part of a segment is taken to lack a collection that came to it later",
-        file: "crates/zkv/src/known.rs",
+        file: "crates/zkv/src/metadata/known.rs",
         right: "Some(growing) => growing.add(parts),",
         wrong: "Some(_) if PLANTED => {}\n            Some(growing) => growing.add(parts),",
     },
@@ -180,14 +180,14 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a replay passes over deletions",
-        file: "crates/zkv/src/replay.rs",
+        file: "crates/zkv/src/open/replay.rs",
         right: "        let kind = RecordKind::of(record);\n",
         wrong: "        let kind = RecordKind::of(record);\n        \
                 if PLANTED && kind == RecordKind::Delete {\n            return Ok(());\n        }\n",
     },
     Bug {
         name: "a spilled batch is several commits",
-        file: "crates/zkv/src/group.rs",
+        file: "crates/zkv/src/write/group.rs",
         right: "        let is_written = |hash| spilled.keys().has(hash);\n",
         wrong: "        if PLANTED {\n            let mut end = writer.log.end();\n            \
                 spilled.for_each(&self.keys, self.inline_bytes_max(), |write| -> Result<()> {\n                \
@@ -197,7 +197,7 @@ pub const BUGS: &[Bug] = &[
     },
     Bug {
         name: "a rebuild passes over deletions",
-        file: "crates/zkv/src/rebuild.rs",
+        file: "crates/zkv/src/open/rebuild.rs",
         right: "                let record = decode_entry(entry?, block.location, block.position, log)?;\n",
         wrong: "                let record = decode_entry(entry?, block.location, block.position, log)?;\n                \
                 if PLANTED && record.kind == Kind::Delete {\n                    continue;\n                }\n",

@@ -32,7 +32,7 @@ pub const CLEANING: &[Bug] = &[
     },
     Bug {
         name: "segments are freed before the checkpoint",
-        file: "crates/zkv/src/writer.rs",
+        file: "crates/zkv/src/write/writer.rs",
         right: "        self.write_checkpoint()?;\n        self.free_cleaned()",
         wrong: "        if PLANTED {\n            self.free_cleaned()?;\n        }\n        \
                 self.write_checkpoint()?;\n        self.free_cleaned()",
@@ -57,7 +57,7 @@ pub const CLEANING: &[Bug] = &[
     },
     Bug {
         name: "an index that is made anew has records of dropped collections",
-        file: "crates/zkv/src/rebuild.rs",
+        file: "crates/zkv/src/open/rebuild.rs",
         right: "            is_alive\n        })?;",
         wrong: "            is_alive || PLANTED\n        })?;",
     },
@@ -95,14 +95,14 @@ pub const CLEANING: &[Bug] = &[
     },
     Bug {
         name: "a replay does not forget what was dropped",
-        file: "crates/zkv/src/replay.rs",
+        file: "crates/zkv/src/open/replay.rs",
         right: "        forget_dropped(catalog, Arc::make_mut(counts), self.live);\n",
         wrong: "        if !PLANTED {\n            \
                 forget_dropped(catalog, Arc::make_mut(counts), self.live);\n        }\n",
     },
     Bug {
         name: "a collection is cleared or dropped before what waits in buffers is written",
-        file: "crates/zkv/src/group.rs",
+        file: "crates/zkv/src/write/group.rs",
         right: "        self.flush_all(writer).map_err(Refused::of_buffers)?;\n        \
                 let checked = self.check_all(sets);",
         wrong: "        if !PLANTED || sets.iter().all(|set| set.moves.is_none()) {\n            \
@@ -111,7 +111,7 @@ pub const CLEANING: &[Bug] = &[
     },
     Bug {
         name: "a collection's number is used twice",
-        file: "crates/zkv/src/catalog.rs",
+        file: "crates/zkv/src/metadata/catalog.rs",
         right: "        if entry.id >= self.next_id {",
         wrong: "        if !PLANTED && entry.id >= self.next_id {",
     },

@@ -5,13 +5,13 @@ use super::bugs::Bug;
 pub const MODELS: &[Bug] = &[
     Bug {
         name: "a moment's view is not looked at again",
-        file: "crates/zkv/src/view.rs",
+        file: "crates/zkv/src/read/view.rs",
         right: "if Arc::ptr_eq(&view, &published.load()) {",
         wrong: "if PLANTED || Arc::ptr_eq(&view, &published.load()) {",
     },
     Bug {
         name: "a buffer is gone before its commit is seen",
-        file: "crates/zkv/src/buffer.rs",
+        file: "crates/zkv/src/write/buffer.rs",
         right: "            self.publish(|view| {\n                view.frozen.pop();",
         wrong: "            if PLANTED {\n                \
                 self.publish(|view| drop(view.frozen.pop()));\n            }\n            \
@@ -20,20 +20,20 @@ pub const MODELS: &[Bug] = &[
     },
     Bug {
         name: "a commit is noted in one step and published in another",
-        file: "crates/zkv/src/group.rs",
+        file: "crates/zkv/src/write/group.rs",
         right: "        self.publish(|view| view.committed = writer.committed_view());",
         wrong: "        if PLANTED {\n            drop(front);\n        }\n        \
                 self.publish(|view| view.committed = writer.committed_view());",
     },
     Bug {
         name: "readers do not wait for a collection's new number",
-        file: "crates/zkv/src/write_set.rs",
+        file: "crates/zkv/src/write/write_set.rs",
         right: "if number & Self::MOVES != 0 {",
         wrong: "if !PLANTED && number & Self::MOVES != 0 {",
     },
     Bug {
         name: "a turn is passed on to nobody",
-        file: "crates/zkv/src/group/queue.rs",
+        file: "crates/zkv/src/write/group/queue.rs",
         right: "            next.tell(Told::Turn);",
         wrong: "            if !PLANTED {\n                next.tell(Told::Turn);\n            }",
     },
