@@ -83,7 +83,7 @@ fn named_segment(payload: &[u8], slot: u32) -> Option<SegmentId> {
     let mut cursor = Cursor::new(payload);
     cursor.u64().ok()?;
     let id = SegmentId { sequence: cursor.u64().ok()?, slot, nonce: cursor.u64().ok()? };
-    (id.sequence < NUMBER_MAX).then_some(id)
+    (1..NUMBER_MAX).contains(&id.sequence).then_some(id)
 }
 
 /// Signs the payload of a commit block that will stand at `offset` of `slot`.
@@ -203,6 +203,18 @@ mod tests {
             let checksum = seed.checksum(300, &block[4..]);
             block[..4].copy_from_slice(&checksum.to_le_bytes());
             assert_eq!(latest_proof(&flipped, 256, &identity(1), 2), None, "bit {bit}, forged");
+        }
+    }
+
+    #[test]
+    fn a_commit_of_a_segment_without_a_number_is_none() {
+        for (sequence, is_one) in
+            [(0, false), (1, true), (NUMBER_MAX - 1, true), (NUMBER_MAX, false)]
+        {
+            let mut bytes = vec![6; 44];
+            let id = SegmentId { sequence, ..ID };
+            MARK.put(&mut bytes, &Place::new(&identity(1), id), 300, false);
+            assert_eq!(latest_proof(&bytes, 256, &identity(1), 2).is_some(), is_one, "{sequence}");
         }
     }
 
