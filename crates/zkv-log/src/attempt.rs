@@ -15,7 +15,7 @@ use crate::train::{TrainParameters, train};
 const SAMPLES_PER_DICTIONARY: usize = 10;
 /// The trainer's parameters, on a flat top of the sweep.
 const PARAMETERS: TrainParameters =
-    TrainParameters { segment_bytes: 300, piece_bytes: 6, table_bits: 20, acceleration: 1 };
+    TrainParameters { segment_bytes: 300, piece_bytes: 6, table_bits: 20, acceleration: 2 };
 /// The trainer gets entries in blocks, as they will be compressed: one by one, npm's took 0.12 s
 /// instead of 0.09 s, and its data 0.5 % more (`bench import`, `bench ratio`). Of longer blocks than
 /// this there would be too few to learn from.
