@@ -101,6 +101,7 @@ impl Bucket {
     }
 
     /// Fills slot `index`, which is empty.
+    #[inline]
     pub(crate) fn put(&mut self, geometry: Geometry, index: u32, slot: &Slot) {
         let (start, sign_bit, location_bit) = bits_of(geometry, index);
         self.or_field(start, slot.prefix_low);
@@ -111,18 +112,23 @@ impl Bucket {
     /// `count` bits, at most 57 less the seven that may precede them in their first byte.
     #[inline]
     fn field(&self, first_bit: u32, count: u32) -> u64 {
+        self.word(first_bit) >> (first_bit % 8) & ((1 << count) - 1)
+    }
+
+    #[inline]
+    fn or_field(&mut self, first_bit: u32, value: u64) {
+        let at = first_bit as usize / 8;
+        let word = self.word(first_bit) | value << (first_bit % 8);
+        self.bytes[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    }
+
+    /// The eight bytes from that with `first_bit` on.
+    #[inline]
+    fn word(&self, first_bit: u32) -> u64 {
         let at = first_bit as usize / 8;
         let mut word = [0; 8];
         word.copy_from_slice(&self.bytes[at..at + 8]);
-        u64::from_le_bytes(word) >> (first_bit % 8) & ((1 << count) - 1)
-    }
-
-    fn or_field(&mut self, first_bit: u32, value: u64) {
-        let at = first_bit as usize / 8;
-        let word = (value << (first_bit % 8)).to_le_bytes();
-        for (byte, more) in self.bytes[at..at + 8].iter_mut().zip(word) {
-            *byte |= more;
-        }
+        u64::from_le_bytes(word)
     }
 }
 

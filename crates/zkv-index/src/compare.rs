@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::bucket::Sign;
 use crate::checkpoint::Checkpoint;
-use crate::entry::{Entry, EntrySource, Merged, entries_of};
+use crate::entry::{Entries, Entry, EntrySource, Merged, entries_of};
 use crate::error::IndexError;
 use crate::key::Location;
 use crate::rebuild::Rebuilt;
@@ -40,7 +40,8 @@ impl Rebuilt {
                     Box::new(Scan::new(map, *table))
                 })
             });
-        let mut index = Merged::new(scans.chain([entries_of(changes)]))?;
+        let index = Merged::new(scans.chain([entries_of(changes)]))?;
+        let mut index = Entries::of(Box::new(index));
         let (mut log, mut optional) = (self.entries(true)?, self.entries(false)?);
         let (mut of_index, mut of_log) = (index.next()?, log.next()?);
         let mut may_be = optional.next()?;

@@ -15,124 +15,226 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What streams are sorted by.
-    pub(crate) fn order(&self) -> (Prefix, Location) {
-        (self.prefix, self.location)
+    /// What streams are sorted by: the prefix, then the location. One number, which is compared without a branch.
+    #[inline]
+    pub(crate) fn order(&self) -> u128 {
+        u128::from(self.prefix.get()) << u64::BITS | u128::from(self.location.get())
     }
 }
 
+/// How many entries a source yields at a time, about: a few pages, so that what it takes to ask for them does
+/// not count.
+pub(crate) const BATCH: usize = 256;
+
 /// Entries sorted by prefix and location.
 pub(crate) trait EntrySource {
-    /// The next entry; `None` at the end.
-    fn next(&mut self) -> Result<Option<Entry>, IndexError>;
+    /// Puts the next entries behind those in `into`; none at the end.
+    fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError>;
 }
 
 /// A source that can be opened as often as a table needs: once to measure it, then for each attempt
 /// to write it.
 pub(crate) type OpenSource<'a> = dyn Fn() -> Result<Box<dyn EntrySource + 'a>, IndexError> + 'a;
 
+/// A source, entry by entry.
+pub(crate) struct Entries<'a> {
+    source: Box<dyn EntrySource + 'a>,
+    batch: Vec<Entry>,
+    at: usize,
+}
+
+impl<'a> Entries<'a> {
+    pub(crate) fn of(source: Box<dyn EntrySource + 'a>) -> Self {
+        Self { source, batch: Vec::new(), at: 0 }
+    }
+
+    /// The next entry; `None` at the end.
+    #[inline]
+    pub(crate) fn next(&mut self) -> Result<Option<Entry>, IndexError> {
+        if self.at == self.batch.len() {
+            self.batch.clear();
+            self.at = 0;
+            self.source.read(&mut self.batch)?;
+        }
+        let entry = self.batch.get(self.at).copied();
+        self.at += usize::from(entry.is_some());
+        Ok(entry)
+    }
+}
+
 /// Adds up sorted sources: a put is one more of its prefix and location, a kill one less. Yields
 /// what is left, so no prefix and location is both put and killed.
 ///
 /// This reads no keys and is exact, because a kill names the very entry that it takes away.
 pub(crate) struct Merged<'a> {
-    sources: Vec<Head<'a>>,
+    heads: Vec<Head<'a>>,
     pending: Entry,
     pending_count: u64,
 }
 
 struct Head<'a> {
     next: Option<Entry>,
-    source: Box<dyn EntrySource + 'a>,
+    /// That of `next`; `NONE`, which is greater than any, where that is none.
+    order: u128,
+    entries: Entries<'a>,
+}
+
+const NONE: u128 = u128::MAX;
+
+impl<'a> Head<'a> {
+    fn of(source: Box<dyn EntrySource + 'a>) -> Result<Self, IndexError> {
+        let mut head = Self { next: None, order: NONE, entries: Entries::of(source) };
+        head.advance()?;
+        Ok(head)
+    }
+
+    #[inline]
+    fn advance(&mut self) -> Result<(), IndexError> {
+        self.next = self.entries.next()?;
+        self.order = self.next.as_ref().map_or(NONE, Entry::order);
+        Ok(())
+    }
 }
 
 impl<'a> Merged<'a> {
     pub(crate) fn new(
         sources: impl IntoIterator<Item = Box<dyn EntrySource + 'a>>,
     ) -> Result<Self, IndexError> {
-        let head = |mut source: Box<dyn EntrySource + 'a>| {
-            Ok::<_, IndexError>(Head { next: source.next()?, source })
-        };
-        let sources = sources.into_iter().map(head).collect::<Result<_, _>>()?;
+        let heads = sources.into_iter().map(Head::of).collect::<Result<_, _>>()?;
         let pending =
             Entry { prefix: KeyHash(0).prefix(), location: Location::MIN, sign: Sign::Put };
-        Ok(Self { sources, pending, pending_count: 0 })
+        Ok(Self { heads, pending, pending_count: 0 })
     }
 
-    /// Takes all entries of the least prefix and location, and says how many more are puts than
-    /// kills.
-    fn take_sum(&mut self, least: (Prefix, Location)) -> Result<i64, IndexError> {
-        let mut sum = 0;
-        for head in &mut self.sources {
-            while let Some(entry) = head.next.filter(|entry| entry.order() == least) {
-                sum += entry.sign as i64;
-                head.next = head.source.next()?;
+    /// The head of the least entry, and the least order of all others.
+    #[inline]
+    fn least(&self) -> (usize, u128) {
+        let (mut least, mut order, mut others) = (0, NONE, NONE);
+        for (at, head) in self.heads.iter().enumerate() {
+            let is_least = head.order < order;
+            others = if is_least { order } else { others.min(head.order) };
+            least = if is_least { at } else { least };
+            order = order.min(head.order);
+        }
+        (least, others)
+    }
+
+    /// Takes all entries of the same prefix and location as `entry`, and keeps what is left of them.
+    fn add_up(&mut self, entry: Entry) -> Result<(), IndexError> {
+        let mut sum = entry.sign as i64;
+        for head in &mut self.heads {
+            while let Some(same) = head.next.filter(|_| head.order == entry.order()) {
+                sum += same.sign as i64;
+                head.advance()?;
             }
         }
-        Ok(sum)
+        let sign = if sum > 0 { Sign::Put } else { Sign::Kill };
+        self.pending = Entry { sign, ..entry };
+        self.pending_count = sum.unsigned_abs();
+        Ok(())
     }
 }
 
 impl EntrySource for Merged<'_> {
-    fn next(&mut self) -> Result<Option<Entry>, IndexError> {
-        while self.pending_count == 0 {
-            let heads = self.sources.iter().filter_map(|head| head.next);
-            let Some(least) = heads.min_by_key(Entry::order) else { return Ok(None) };
-            let sum = self.take_sum(least.order())?;
-            let sign = if sum > 0 { Sign::Put } else { Sign::Kill };
-            self.pending = Entry { sign, ..least };
-            self.pending_count = sum.unsigned_abs();
+    fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
+        let full = into.len() + BATCH;
+        while into.len() < full {
+            if self.pending_count > 0 {
+                self.pending_count -= 1;
+                into.push(self.pending);
+                continue;
+            }
+            let (at, others) = self.least();
+            let Some(head) = self.heads.get_mut(at) else { break };
+            let Some(mut entry) = head.next else { break };
+            // Most entries are alone with their prefix and location, and some come from one source in a row.
+            loop {
+                let order = head.order;
+                head.advance()?;
+                if order == others || order == head.order {
+                    self.add_up(entry)?;
+                    break;
+                }
+                into.push(entry);
+                match head.next {
+                    Some(next) if head.order <= others && into.len() < full => entry = next,
+                    _ => break,
+                }
+            }
         }
-        self.pending_count -= 1;
-        Ok(Some(self.pending))
+        Ok(())
     }
 }
 
 /// Sorts entries that are sorted by prefix only.
 pub(crate) struct Grouped<I: Iterator> {
-    entries: std::iter::Peekable<I>,
-    /// The entries of one prefix, the last first.
-    group: Vec<Entry>,
+    entries: I,
+    /// The first one of the next prefix.
+    next: Option<Entry>,
 }
 
 impl<I: Iterator<Item = Result<Entry, IndexError>>> Grouped<I> {
     pub(crate) fn new(entries: I) -> Self {
-        Self { entries: entries.peekable(), group: Vec::new() }
+        Self { entries, next: None }
     }
 }
 
 impl<I: Iterator<Item = Result<Entry, IndexError>>> EntrySource for Grouped<I> {
-    fn next(&mut self) -> Result<Option<Entry>, IndexError> {
-        if let Some(entry) = self.group.pop() {
-            return Ok(Some(entry));
+    fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
+        let full = into.len() + BATCH;
+        // The entries of one prefix, whose first one is in `next`.
+        while into.len() < full {
+            let Some(first) =
+                self.next.take().map(Ok).or_else(|| self.entries.next()).transpose()?
+            else {
+                break;
+            };
+            let start = into.len();
+            into.push(first);
+            for entry in self.entries.by_ref() {
+                let entry = entry?;
+                if entry.prefix != first.prefix {
+                    self.next = Some(entry);
+                    break;
+                }
+                into.push(entry);
+            }
+            into[start..].sort_unstable_by_key(Entry::order);
         }
-        let Some(first) = self.entries.next().transpose()? else { return Ok(None) };
-        let same = |next: &Result<Entry, _>| {
-            next.as_ref().map_or(true, |entry: &Entry| entry.prefix == first.prefix)
-        };
-        while let Some(more) = self.entries.next_if(same) {
-            self.group.push(more?);
-        }
-        if self.group.is_empty() {
-            return Ok(Some(first));
-        }
-        self.group.push(first);
-        self.group.sort_unstable_by_key(|entry| std::cmp::Reverse(entry.order()));
-        Ok(self.group.pop())
+        Ok(())
     }
 }
 
 /// The entries that a run adds to what lies beneath it.
 pub(crate) fn entries_of(run: &Run) -> Box<dyn EntrySource + '_> {
-    Box::new(Grouped::new(run.iter().flat_map(entries_of_change).map(Ok)))
+    Box::new(Changes(run.changes()))
 }
 
-fn entries_of_change(change: &Change) -> impl Iterator<Item = Entry> + use<> {
-    let prefix = change.hash.prefix();
-    let entry = move |sign| move |location| Entry { prefix, location, sign };
-    // What stays where it was is no change.
-    let (old, new) = if change.old == change.new { (None, None) } else { (change.old, change.new) };
-    old.map(entry(Sign::Kill)).into_iter().chain(new.map(entry(Sign::Put)))
+/// Those that nobody has read yet.
+struct Changes<'a>(&'a [Change]);
+
+impl EntrySource for Changes<'_> {
+    fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
+        let full = into.len() + BATCH;
+        while into.len() < full
+            && let Some(first) = self.0.first()
+        {
+            let (start, prefix) = (into.len(), first.hash.prefix());
+            while let Some((change, rest)) = self.0.split_first()
+                && change.hash.prefix() == prefix
+            {
+                // What stays where it was is no change.
+                if change.old != change.new {
+                    let entry = |location, sign| Entry { prefix, location, sign };
+                    into.extend(change.old.map(|old| entry(old, Sign::Kill)));
+                    into.extend(change.new.map(|new| entry(new, Sign::Put)));
+                }
+                self.0 = rest;
+            }
+            into[start..].sort_unstable_by_key(Entry::order);
+        }
+        Ok(())
+    }
 }
 
 /// Reads a source to its end.
@@ -142,25 +244,33 @@ fn entries_of_change(change: &Change) -> impl Iterator<Item = Entry> + use<> {
 pub(crate) fn measure(open: &OpenSource<'_>, for_base: bool) -> Result<Measure, IndexError> {
     let mut source = open()?;
     let mut measure = Measure { entry_count: 0, location_max: 0, has_kills: !for_base };
-    while let Some(entry) = source.next()? {
-        if for_base && entry.sign == Sign::Kill {
-            return Err(IndexError::Mismatch);
+    let mut batch = Vec::with_capacity(BATCH);
+    loop {
+        source.read(&mut batch)?;
+        if batch.is_empty() {
+            return Ok(measure);
         }
-        measure.entry_count += 1;
-        measure.location_max = measure.location_max.max(entry.location.get());
+        for entry in batch.drain(..) {
+            if for_base && entry.sign == Sign::Kill {
+                return Err(IndexError::Mismatch);
+            }
+            measure.entry_count += 1;
+            measure.location_max = measure.location_max.max(entry.location.get());
+        }
     }
-    Ok(measure)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// As few at a time as a source may yield.
     struct Listed(std::vec::IntoIter<Entry>);
 
     impl EntrySource for Listed {
-        fn next(&mut self) -> Result<Option<Entry>, IndexError> {
-            Ok(self.0.next())
+        fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
+            into.extend(self.0.next());
+            Ok(())
         }
     }
 
@@ -169,8 +279,9 @@ mod tests {
         Entry { prefix: Prefix::new(prefix).unwrap(), location, sign }
     }
 
-    fn drain(mut source: impl EntrySource) -> Vec<Entry> {
-        std::iter::from_fn(|| source.next().unwrap()).collect()
+    fn drain<'a>(source: impl EntrySource + 'a) -> Vec<Entry> {
+        let mut entries = Entries::of(Box::new(source));
+        std::iter::from_fn(|| entries.next().unwrap()).collect()
     }
 
     #[test]

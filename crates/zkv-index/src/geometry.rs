@@ -172,12 +172,18 @@ impl Geometry {
         prefix.get() & ((1 << self.prefix_bits) - 1)
     }
 
-    /// The prefix of an entry that lies in `bucket`, at most `displacement_max` buckets from home;
-    /// `None` where there is none with these low bits.
-    pub(crate) fn recover(self, bucket: u32, displacement_max: u16, low: u64) -> Option<Prefix> {
-        let first = self.first_prefix(bucket.saturating_sub(u32::from(displacement_max)));
-        let distance = low.wrapping_sub(first) & ((1 << self.prefix_bits) - 1);
-        Prefix::new(first + distance).filter(|&prefix| self.home(prefix) <= bucket)
+    /// The least prefix of any entry in `bucket` that lies at most `displacement_max` buckets from home.
+    #[inline]
+    pub(crate) fn least_prefix(self, bucket: u32, displacement_max: u16) -> u64 {
+        self.first_prefix(bucket.saturating_sub(u32::from(displacement_max)))
+    }
+
+    /// The prefix of an entry in `bucket`, of whose entries none has one below `least`; `None` where there
+    /// is none with these low bits.
+    #[inline]
+    pub(crate) fn recover(self, bucket: u32, least: u64, low: u64) -> Option<Prefix> {
+        let distance = low.wrapping_sub(least) & ((1 << self.prefix_bits) - 1);
+        Prefix::new(least + distance).filter(|&prefix| self.home(prefix) <= bucket)
     }
 }
 
@@ -243,7 +249,8 @@ mod tests {
                     for displacement in [0, 1, limit] {
                         let bucket = home + u32::from(displacement.min(limit));
                         let low = geometry.low_bits(prefix);
-                        assert_eq!(geometry.recover(bucket, limit, low), Some(prefix));
+                        let least = geometry.least_prefix(bucket, limit);
+                        assert_eq!(geometry.recover(bucket, least, low), Some(prefix));
                     }
                 }
             }

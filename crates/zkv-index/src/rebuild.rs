@@ -7,7 +7,7 @@ use zkv_io::{Cursor, Scratch, Storage, StorageFile, crc32c};
 
 use crate::bucket::Sign;
 use crate::checkpoint::Checkpoint;
-use crate::entry::{Entry, EntrySource, Grouped};
+use crate::entry::{Entries, Entry, EntrySource, Grouped};
 use crate::error::IndexError;
 use crate::key::{KeyHash, Location, Prefix};
 
@@ -320,11 +320,8 @@ impl Rebuilt {
     }
 
     /// Those that are needed, or all others, in order.
-    pub(crate) fn entries(
-        &self,
-        are_needed: bool,
-    ) -> Result<Box<dyn EntrySource + '_>, IndexError> {
-        self.survivors.open(are_needed)
+    pub(crate) fn entries(&self, are_needed: bool) -> Result<Entries<'_>, IndexError> {
+        self.survivors.open(are_needed).map(Entries::of)
     }
 
     /// Writes the index to `path`, in place of any that is there.

@@ -1,6 +1,5 @@
 //! Sorted changes in memory, laid over a checkpoint.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 
 use crate::key::{KeyHash, Location};
@@ -93,18 +92,21 @@ impl Run {
     #[must_use]
     pub fn merge(newer: &Self, older: &Self) -> Self {
         let mut merged = Vec::with_capacity(newer.len() + older.len());
-        let (mut newer, mut older) = (newer.iter().peekable(), older.iter().peekable());
-        loop {
-            let order = match (newer.peek(), older.peek()) {
-                (Some(newer), Some(older)) => newer.hash.cmp(&older.hash),
-                (Some(_), None) => Ordering::Less,
-                (None, Some(_)) => Ordering::Greater,
-                (None, None) => break,
-            };
-            let newer = newer.next_if(|_| order.is_le());
-            let older = older.next_if(|_| order.is_ge());
-            merged.extend(compose(newer, older));
+        let (mut newer, mut older) = (&*newer.changes, &*older.changes);
+        while let ([of_newer, ..], [of_older, ..]) = (newer, older) {
+            let (is_newer, is_older) =
+                (of_newer.hash <= of_older.hash, of_older.hash <= of_newer.hash);
+            if is_newer && is_older {
+                merged.extend(compose(of_newer, of_older));
+            } else {
+                // Which one it is, no processor can guess: no branch.
+                merged.push(*if is_newer { of_newer } else { of_older });
+            }
+            newer = &newer[usize::from(is_newer)..];
+            older = &older[usize::from(is_older)..];
         }
+        merged.extend_from_slice(newer);
+        merged.extend_from_slice(older);
         merged.shrink_to_fit();
         Self::from_sorted(merged)
     }
@@ -119,6 +121,10 @@ impl Run {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
+    }
+
+    pub(crate) fn changes(&self) -> &[Change] {
+        &self.changes
     }
 
     /// All changes, by hash.
@@ -149,13 +155,9 @@ fn fence_step(hash: KeyHash, bits: u32) -> usize {
     hash.0.checked_shr(u128::BITS - bits).unwrap_or(0) as usize
 }
 
-/// What one key's changes amount to; `None` where that is nothing.
-fn compose(newer: Option<&Change>, older: Option<&Change>) -> Option<Change> {
-    let change = match (newer, older) {
-        (Some(newer), Some(older)) => Change { new: newer.new, ..*older },
-        (Some(change), None) | (None, Some(change)) => *change,
-        (None, None) => return None,
-    };
+/// What two changes of one key amount to; `None` where that is nothing.
+fn compose(newer: &Change, older: &Change) -> Option<Change> {
+    let change = Change { new: newer.new, ..*older };
     (change.old != change.new).then_some(change)
 }
 

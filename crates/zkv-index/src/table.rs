@@ -4,7 +4,7 @@ use zkv_io::{FileMap, crc32c, is_lost};
 
 use crate::bucket::{BUCKET_BYTES, Bucket, Sign};
 use crate::candidates::Candidates;
-use crate::entry::{Entry, EntrySource};
+use crate::entry::{BATCH, Entry, EntrySource};
 use crate::error::IndexError;
 use crate::geometry::Geometry;
 use crate::key::Prefix;
@@ -116,7 +116,8 @@ impl Table {
             }
             // Entries lie in order, and go on to the next bucket only where this one is full.
             let Some(slot) = bucket.slot(geometry, slots - 1) else { return Ok(()) };
-            let highest = geometry.recover(number, self.displacement_max, slot.prefix_low);
+            let least = geometry.least_prefix(number, self.displacement_max);
+            let highest = geometry.recover(number, least, slot.prefix_low);
             if number == last || highest.is_some_and(|highest| highest > prefix) {
                 return Ok(());
             }
@@ -135,8 +136,8 @@ pub(crate) struct Scan<'a> {
     bucket: Bucket,
     /// The bucket in `bucket` is the one before this.
     next_bucket: u32,
-    next_slot: u32,
-    last: Option<Entry>,
+    /// That of the last entry; 0, which is none's, before the first.
+    last_order: u128,
     count: u64,
     check: u32,
 }
@@ -150,8 +151,7 @@ impl<'a> Scan<'a> {
             chunk_at: 0,
             bucket: Bucket::empty(),
             next_bucket: 0,
-            next_slot: table.geometry.slots(),
-            last: None,
+            last_order: 0,
             count: 0,
             check: 0,
         }
@@ -177,29 +177,28 @@ impl<'a> Scan<'a> {
             return Err(self.table.corrupt(number, "a bucket does not match its check bits"));
         }
         self.next_bucket += 1;
-        self.next_slot = 0;
         Ok(true)
     }
 
-    /// The entry in the next slot of the present bucket.
-    fn take_slot(&mut self) -> Result<Option<Entry>, IndexError> {
+    /// The entries of the present bucket.
+    fn take_bucket(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
         let (table, number) = (self.table, self.next_bucket - 1);
-        let Some(slot) = self.bucket.slot(table.geometry, self.next_slot) else {
-            self.next_slot = table.geometry.slots();
-            return Ok(None);
-        };
-        self.next_slot += 1;
-        let recovered = table.geometry.recover(number, table.displacement_max, slot.prefix_low);
-        let Some(prefix) = recovered else {
-            return Err(table.corrupt(number, "an entry lies where no prefix leads"));
-        };
-        let entry = Entry { prefix, location: slot.location, sign: slot.sign };
-        if self.last.is_some_and(|last| entry.order() < last.order()) {
-            return Err(table.corrupt(number, "entries are out of order"));
+        let least = table.geometry.least_prefix(number, table.displacement_max);
+        for index in 0..table.geometry.slots() {
+            let Some(slot) = self.bucket.slot(table.geometry, index) else { break };
+            let recovered = table.geometry.recover(number, least, slot.prefix_low);
+            let Some(prefix) = recovered else {
+                return Err(table.corrupt(number, "an entry lies where no prefix leads"));
+            };
+            let entry = Entry { prefix, location: slot.location, sign: slot.sign };
+            if entry.order() < self.last_order {
+                return Err(table.corrupt(number, "entries are out of order"));
+            }
+            self.last_order = entry.order();
+            self.count += 1;
+            into.push(entry);
         }
-        self.last = Some(entry);
-        self.count += 1;
-        Ok(Some(entry))
+        Ok(())
     }
 
     /// What is known at the end only.
@@ -216,18 +215,15 @@ impl<'a> Scan<'a> {
 }
 
 impl EntrySource for Scan<'_> {
-    fn next(&mut self) -> Result<Option<Entry>, IndexError> {
-        loop {
-            while self.next_slot < self.table.geometry.slots() {
-                if let Some(entry) = self.take_slot()? {
-                    return Ok(Some(entry));
-                }
-            }
+    fn read(&mut self, into: &mut Vec<Entry>) -> Result<(), IndexError> {
+        let full = into.len() + BATCH;
+        while into.len() < full {
             if !self.advance()? {
-                self.finish()?;
-                return Ok(None);
+                return self.finish();
             }
+            self.take_bucket(into)?;
         }
+        Ok(())
     }
 }
 

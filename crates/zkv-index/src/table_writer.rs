@@ -5,7 +5,7 @@ use std::io;
 use zkv_io::{StorageFile, crc32c};
 
 use crate::bucket::{BUCKET_BYTES, Bucket, Slot};
-use crate::entry::{Entry, OpenSource, measure};
+use crate::entry::{BATCH, Entry, OpenSource, measure};
 use crate::error::IndexError;
 use crate::geometry::{DISPLACEMENT_MAX, Geometry};
 use crate::table::Table;
@@ -121,12 +121,18 @@ impl<'a> TableWriter<'a> {
 
     fn fill(mut self, open: &OpenSource<'_>) -> Result<Filled, IndexError> {
         let mut source = open()?;
-        while let Some(entry) = source.next()? {
-            if !self.push(&entry)? {
-                return Ok(Filled::Crowded);
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            source.read(&mut batch)?;
+            if batch.is_empty() {
+                return Ok(Filled::Whole(self.finish()?));
+            }
+            for entry in batch.drain(..) {
+                if !self.push(&entry)? {
+                    return Ok(Filled::Crowded);
+                }
             }
         }
-        Ok(Filled::Whole(self.finish()?))
     }
 
     /// Puts `entry` into its home, or into the first bucket behind it with room; `false` where that

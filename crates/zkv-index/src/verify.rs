@@ -345,9 +345,9 @@ impl<'a, 'check> TableCheck<'a, 'check> {
         if slots.clone().skip(used).any(|slot| bucket.slot(geometry, slot).is_some()) {
             self.damage(number, "a bucket has an empty slot before an entry");
         }
+        let least = geometry.least_prefix(number, self.table.displacement_max);
         for slot in slots.take(used).filter_map(|slot| bucket.slot(geometry, slot)) {
-            let recovered = geometry.recover(number, self.table.displacement_max, slot.prefix_low);
-            match recovered {
+            match geometry.recover(number, least, slot.prefix_low) {
                 Some(prefix) => {
                     let entry = Entry { prefix, location: slot.location, sign: slot.sign };
                     self.check_entry(number, entry);
