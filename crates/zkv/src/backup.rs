@@ -195,9 +195,17 @@ pub(crate) fn check_is_free(storage: &dyn Storage, path: &Path) -> Result<()> {
         Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
             "it is a folder: give the name of a file, in it or elsewhere"
         }
+        // What cannot be opened is there if its folder has it: a pipe, or what nobody may read. Else no file can have
+        // this name, as one that is too long.
+        Err(error) if !is_listed(storage, path) => return Err(Error::file(path)(error)),
         _ => "it exists already: give a name that nothing has",
     };
     Err(Error::file(path)(io::Error::new(io::ErrorKind::AlreadyExists, remedy)))
+}
+
+fn is_listed(storage: &dyn Storage, path: &Path) -> bool {
+    let listed = storage.list(zkv_io::parent_directory(path)).unwrap_or_default();
+    listed.iter().any(|file| file.file_name() == path.file_name())
 }
 
 /// An index without its data is nobody's. Whoever calls this has an error already, the one to report.

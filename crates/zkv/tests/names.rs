@@ -159,6 +159,34 @@ fn a_copy_removes_what_others_have_left_of_it_that_were_killed() {
 
 #[cfg(unix)]
 #[test]
+fn a_copy_to_a_name_that_no_file_can_have_says_why_and_not_that_it_exists() {
+    let place = filled(10);
+    let beside = |name: &str| place.path.with_file_name(name);
+    let no_folder = place.path.join("copy.zkv");
+    let mut names = vec![no_folder, beside("nul\0.zkv"), beside(&"n".repeat(300))];
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("loop.zkv", beside("loop.zkv")).unwrap();
+        names.push(beside("loop.zkv").join("copy.zkv"));
+    }
+    let store = Store::open(&place.path).unwrap();
+    for name in names {
+        let said = fs::File::open(&name).unwrap_err();
+        for error in [store.backup(&name), store.backup_with(&name, Options::new())] {
+            let error = error.unwrap_err();
+            assert_ne!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+            assert!(error.to_string().contains(&said.to_string()), "{error}, not {said}");
+        }
+    }
+    // What cannot be opened, and is there.
+    #[cfg(unix)]
+    {
+        let error = store.backup(beside("loop.zkv")).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists, "{error}");
+    }
+}
+
+#[test]
 fn temporary_files_of_a_store_of_another_name_stay() {
     use std::ffi::OsStr;
     use std::os::unix::ffi::OsStrExt;
