@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::storage::{LockKind, OpenMode, Storage, StorageFile};
 
@@ -86,6 +87,8 @@ fn write_then<T>(
 #[derive(Debug)]
 pub struct Draft {
     temporary: PathBuf,
+    /// Whoever finds it sees by the lock of this that somebody still needs it.
+    file: Arc<dyn StorageFile>,
 }
 
 impl Draft {
@@ -102,14 +105,12 @@ impl Draft {
     ) -> io::Result<(Self, T)> {
         let temporary = temporary_path(storage, path)?;
         let file = storage.open(&temporary, OpenMode::CreateNew)?;
-        let draft = Self { temporary };
-        // Whoever finds it sees by the lock that somebody is still writing. Where there are no locks, nobody asks.
+        // Where there are no locks, nobody asks.
         let _ = file.try_lock(LockKind::Exclusive);
+        let draft = Self { temporary, file };
         let written = storage.keep_private(&draft.temporary, private_as);
-        let written = written.and_then(|()| write(&*file));
-        let written = written.and_then(|value| file.sync_all().map(|()| value));
-        // Windows renames no open file.
-        drop(file);
+        let written = written.and_then(|()| write(&*draft.file));
+        let written = written.and_then(|value| draft.file.sync_all().map(|()| value));
         match written {
             Ok(value) => Ok((draft, value)),
             Err(error) => {
@@ -137,8 +138,10 @@ impl Draft {
 
     /// Removes it.
     pub fn discard(self, storage: &dyn Storage) {
+        let Self { temporary, file } = self;
+        drop(file);
         // What cannot be removed does no harm: the next open removes it.
-        let _ = storage.remove(&self.temporary);
+        let _ = storage.remove(&temporary);
     }
 
     fn publish(
@@ -147,9 +150,12 @@ impl Draft {
         path: &Path,
         publish: impl FnOnce(&Path) -> io::Result<()>,
     ) -> io::Result<()> {
-        if let Err(error) = publish(&self.temporary) {
-            // The first error is the one to report.
-            self.discard(storage);
+        let Self { temporary, file } = self;
+        // Windows renames no open file, and whoever opens what has its name at last finds no lock.
+        drop(file);
+        if let Err(error) = publish(&temporary) {
+            // The first error is the one to report. What cannot be removed does no harm.
+            let _ = storage.remove(&temporary);
             return Err(error);
         }
         storage.sync_dir(parent_directory(path))

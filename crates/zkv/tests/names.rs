@@ -158,6 +158,33 @@ fn a_copy_removes_what_others_have_left_of_it_that_were_killed() {
 }
 
 #[cfg(unix)]
+/// Its data is written by then, and does not have its name yet.
+#[test]
+fn a_copy_of_which_the_index_is_being_written_is_not_taken_for_one_that_was_left() {
+    let memory = MemoryStorage::new();
+    let store = Options::new().storage(Arc::new(memory.clone())).open(PATH).unwrap();
+    store.set(&1u64, &2u64).unwrap();
+    store.rebuild_index().unwrap();
+    store.close().unwrap();
+    let full = FaultyStorage::new(&memory, |act, _| match act {
+        Act::Write => Err(std::io::ErrorKind::StorageFull.into()),
+        _ => Ok(()),
+    });
+    let has_begun = AtomicBool::new(false);
+    let disk = FaultyStorage::new(&memory, move |act, path| {
+        let is_index = path.to_str().unwrap().starts_with("dir/copy.zkv.idx.");
+        if act == Act::Write && is_index && !has_begun.swap(true, Ordering::SeqCst) {
+            let other = full.options().open_read_only(PATH).unwrap();
+            assert_eq!(other.backup("dir/copy.zkv").unwrap_err().kind(), ErrorKind::StorageFull);
+        }
+        Ok(())
+    });
+    let store = disk.options().open_read_only(PATH).unwrap();
+    store.backup("dir/copy.zkv").unwrap();
+    let copy = Options::new().storage(Arc::new(memory)).open("dir/copy.zkv").unwrap();
+    assert_eq!(copy.get(&1u64).unwrap(), Some(2u64));
+}
+
 #[test]
 fn a_copy_to_a_name_that_no_file_can_have_says_why_and_not_that_it_exists() {
     let place = filled(10);

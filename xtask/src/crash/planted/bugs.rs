@@ -45,9 +45,9 @@ pub const BUGS: &[Bug] = &[
     Bug {
         name: "a new file gets its name before it is synced",
         file: "crates/zkv-io/src/atomic.rs",
-        right: "written.and_then(|value| file.sync_all().map(|()| value));",
+        right: "written.and_then(|value| draft.file.sync_all().map(|()| value));",
         wrong: "written.and_then(|value| if PLANTED { Ok(value) } else { \
-                file.sync_all().map(|()| value) });",
+                draft.file.sync_all().map(|()| value) });",
     },
     Bug {
         name: "a new file's name is taken for durable",
