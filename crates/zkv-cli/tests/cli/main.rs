@@ -68,6 +68,15 @@ impl Outcome {
     }
 }
 
+/// A store of a thousand records, in one segment.
+fn filled(folder: &Folder) -> String {
+    let store = folder.text("s.zkv");
+    let table: String = (0..1000).map(|n| format!("key {n}\tthe value of number {n}\n")).collect();
+    let source = folder.write("a.tsv", table);
+    zkv(&["import", &store, &source]).check(0);
+    store
+}
+
 fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_zkv"));
     command.args(arguments);

@@ -4,15 +4,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::{Folder, contents, sorted, zkv};
-
-fn filled(folder: &Folder) -> String {
-    let store = folder.text("s.zkv");
-    let table: String = (0..1000).map(|n| format!("key {n}\tthe value of number {n}\n")).collect();
-    let source = folder.write("a.tsv", table);
-    zkv(&["import", &store, &source]).check(0);
-    store
-}
+use crate::{Folder, contents, filled, sorted, zkv};
 
 /// Flips a bit of the store's file whose name ends like this.
 fn flip(folder: &Folder, name: &str, offset: usize) {

@@ -1,14 +1,6 @@
 //! `stats`, `backup`, `compact` and `rebuild-index`.
 
-use crate::{Folder, contents, sorted, zkv, zkv_with};
-
-fn filled(folder: &Folder) -> String {
-    let store = folder.text("s.zkv");
-    let table: String = (0..1000).map(|n| format!("key {n}\tthe value of number {n}\n")).collect();
-    let source = folder.write("a.tsv", table);
-    zkv(&["import", &store, &source]).check(0);
-    store
-}
+use crate::{Folder, contents, filled, sorted, zkv, zkv_with};
 
 #[test]
 fn stats_are_one_json_object_with_every_figure() {
