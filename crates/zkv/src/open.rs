@@ -227,7 +227,11 @@ pub(crate) fn remove_abandoned(storage: &dyn Storage, path: &Path) {
     found.sort();
     for (file, locked) in found {
         let is_abandoned = match storage.open(&locked, OpenMode::ReadWrite) {
-            Ok(opened) => matches!(opened.try_lock(LockKind::Exclusive), Ok(true)),
+            // One without a byte was perhaps made this moment, and is not locked yet.
+            Ok(opened) => {
+                opened.len().is_ok_and(|bytes| bytes > 0)
+                    && matches!(opened.try_lock(LockKind::Exclusive), Ok(true))
+            }
             Err(error) => error.kind() == io::ErrorKind::NotFound,
         };
         if is_abandoned {
