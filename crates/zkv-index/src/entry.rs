@@ -290,7 +290,8 @@ mod tests {
         let lists: [&[_]; 3] = [
             &[(1, 5, Put), (1, 5, Put), (2, 9, Put), (7, 1, Put)],
             &[(1, 5, Kill), (2, 9, Kill), (2, 9, Kill), (3, 3, Kill)],
-            &[(1, 6, Put), (2, 8, Put), (3, 3, Put)],
+            // The last two are of two keys of one prefix: one has come where the other was.
+            &[(1, 6, Put), (2, 8, Put), (3, 3, Put), (4, 4, Kill), (4, 4, Put)],
         ];
         let source = |list: &&[_]| -> Box<dyn EntrySource> {
             Box::new(Listed(list.iter().copied().map(entry).collect::<Vec<_>>().into_iter()))
