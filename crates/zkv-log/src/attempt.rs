@@ -22,7 +22,7 @@ const PARAMETERS: TrainParameters =
 const TRAINED_BLOCK_BYTES_MAX: usize = 4 << 10;
 /// One sample in this many judges a candidate instead of training it.
 const HELD_OUT: usize = 8;
-/// Of those, so much judges: twice as much again took as long as the training.
+/// Of those, so much judges: twice as much took as long as the training.
 const JUDGED_BYTES: usize = 128 << 10;
 /// A candidate is adopted at 95 % of the present size or less (zstd issue 1134: 5 to 10 %).
 const ADOPT_SHARE: f64 = 0.95;

@@ -161,7 +161,6 @@ fn a_copy_removes_what_others_have_left_of_it_that_were_killed() {
 }
 
 /// Its data is written by then, and does not have its name yet.
-#[cfg(unix)]
 #[test]
 fn a_copy_of_which_the_index_is_being_written_is_not_taken_for_one_that_was_left() {
     let memory = MemoryStorage::new();
@@ -216,6 +215,7 @@ fn a_copy_to_a_name_that_no_file_can_have_says_why_and_not_that_it_exists() {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn temporary_files_of_a_store_of_another_name_stay() {
     use std::ffi::OsStr;
