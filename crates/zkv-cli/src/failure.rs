@@ -42,6 +42,14 @@ impl Failure {
         Self::File { name: path.display().to_string(), error }
     }
 
+    /// A failure to write to the standard output.
+    pub fn standard_output(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::File { name: "standard output".to_owned(), error },
+        }
+    }
+
     /// The code that the process ends with; `zkv --help` lists them.
     pub fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {

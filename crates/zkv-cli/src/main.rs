@@ -33,9 +33,13 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use arguments::{Arguments, Command};
+use failure::Failure;
 
 fn main() -> ExitCode {
-    let Arguments { command, wait } = Arguments::parse();
+    let Arguments { command, wait } = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(answer) => return print(&answer),
+    };
     store::wait_for_locks(wait);
     let done = match command {
         Command::Import(arguments) => import::run(&arguments),
@@ -53,11 +57,22 @@ fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            if !failure.is_silent() {
-                output::say(format_args!("zkv: {failure}"));
-            }
-            failure.exit_code()
-        }
+        Err(failure) => tell(&failure),
     }
+}
+
+/// Prints the help that was asked for, or what is wrong with the arguments.
+fn print(answer: &clap::Error) -> ExitCode {
+    match answer.print() {
+        Err(error) if !answer.use_stderr() => tell(&Failure::standard_output(error)),
+        _ if answer.use_stderr() => ExitCode::from(2),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
+fn tell(failure: &Failure) -> ExitCode {
+    if !failure.is_silent() {
+        output::say(format_args!("zkv: {failure}"));
+    }
+    failure.exit_code()
 }

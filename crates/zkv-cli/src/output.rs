@@ -72,8 +72,7 @@ impl Output {
     fn failure(&self, error: io::Error) -> Failure {
         match &self.file {
             Some(path) => Failure::file(path, error),
-            None if error.kind() == io::ErrorKind::BrokenPipe => Failure::OutputClosed,
-            None => Failure::File { name: "standard output".to_owned(), error },
+            None => Failure::standard_output(error),
         }
     }
 }

@@ -74,6 +74,20 @@ fn a_command_whose_messages_cannot_be_written_ends_with_its_own_code() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn help_that_cannot_be_written_is_a_failure_unless_nobody_reads_on() {
+    for arguments in [&["--help"][..], &["--version"], &["import", "--help"]] {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let mut child = spawn(command(arguments).stdout(full).stderr(Stdio::null()));
+        assert_eq!(child.wait().unwrap().code(), Some(5), "{arguments:?}");
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut child = spawn(command(arguments).stdout(writer).stderr(Stdio::null()));
+        assert_eq!(child.wait().unwrap().code(), Some(0), "{arguments:?}");
+    }
+}
+
 #[test]
 fn a_command_waits_for_another_one_where_it_is_told_to() {
     let folder = Folder::new();
